@@ -1,0 +1,1 @@
+"""The decoder, its sizes, and import from and export to Hugging Face."""

@@ -1,0 +1,1 @@
+"""vLLM engines and the gateway before them."""
