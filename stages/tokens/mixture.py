@@ -1,0 +1,80 @@
+"""How sources are mixed: blocks of 1,024 slots with fixed counts per source, shuffled by key.
+
+A source's slots in a block are numbered in the order in which they come, so that its counter only ever grows: however
+many slots of a block are used, the samples drawn from a source are its first ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.tokens.feistel import keyed, permute
+
+I64 = NDArray[np.int64]
+
+BLOCK = 1024
+_SLOT = 4
+
+
+def largest_remainder(weights: NDArray[np.float64], total: int = BLOCK) -> I64:
+    """Splits `total` slots by weights (Hamilton's method): floors, then one each to the largest remainders.
+
+    Equal remainders go to the earlier source.
+    """
+    shares = weights / weights.sum() * total
+    counts = np.floor(shares).astype(np.int64)
+    remainders = np.round(shares - counts, 9)
+    counts[np.argsort(-remainders, kind="stable")[: total - int(counts.sum())]] += 1
+    return counts
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """The blocks of one stretch of a run: slot -> (source, which of the source's slots), and back."""
+
+    counts: I64
+    """[sources], summing to BLOCK: slots per source in every block."""
+    key: int
+
+    def forward(self, lane: I64, block: I64, slot: I64) -> tuple[I64, I64]:
+        """(source [n], number within the source since the stretch began [n]) of slots."""
+        code = lane * (int(block.max()) + 1 if block.size else 1) + block
+        _, first, which = np.unique(code, return_index=True, return_inverse=True)
+        source, order = self._tables(lane[first], block[first])
+        rank = np.empty_like(order)
+        begins = np.cumsum(self.counts) - self.counts
+        ordered = np.repeat(np.arange(len(self.counts)), self.counts)
+        np.put_along_axis(rank, order, np.arange(BLOCK) - begins[ordered][None], axis=1)
+        found = source[which, slot].astype(np.int64)
+        return found, block * self.counts[found] + rank[which, slot]
+
+    def backward(self, lane: I64, source: I64, number: I64) -> I64:
+        """Slot since the stretch began, of the `number`-th draw from a source in a lane: int64 [n]."""
+        count = self.counts[source]
+        block = number // count
+        code = lane * (int(block.max()) + 1 if block.size else 1) + block
+        _, first, which = np.unique(code, return_index=True, return_inverse=True)
+        _, order = self._tables(lane[first], block[first])
+        begins = np.cumsum(self.counts) - self.counts
+        return block * BLOCK + order[which, begins[source] + number % count]
+
+    def drawn(self, lanes: int, slots: int) -> I64:
+        """How often each source is drawn in the first `slots` slots of each lane: int64 [sources, lanes]."""
+        blocks, rest = divmod(slots, BLOCK)
+        out = np.repeat((blocks * self.counts)[:, None], lanes, axis=1)
+        if rest:
+            lane = np.arange(lanes, dtype=np.int64)
+            source, _ = self._tables(lane, np.full(lanes, blocks, dtype=np.int64))
+            for index in range(lanes):
+                out[:, index] += np.bincount(source[index, :rest], minlength=len(self.counts))
+        return out
+
+    def _tables(self, lane: I64, block: I64) -> tuple[NDArray[np.uint16], I64]:
+        """Per block: the source of each slot, and its slots sorted by (source, slot). Both [blocks, BLOCK]."""
+        keys = keyed(self.key, _SLOT, lane, block)[:, None] if lane.size else np.zeros((0, 1), np.uint64)
+        by_place = np.repeat(np.arange(len(self.counts), dtype=np.uint16), self.counts)
+        source = by_place[permute(np.arange(BLOCK, dtype=np.int64)[None], BLOCK, keys)]
+        return source, np.argsort(source, axis=1, kind="stable").astype(np.int64)

@@ -1,0 +1,317 @@
+"""The order of training: position -> (source, shard, first row), a pure function that can be run backwards.
+
+Position p is position `p div C` of lane `p mod C`. Phases are made of stretches; in a stretch every block of 1,024
+slots of a lane draws fixed counts per source (`mixture.py`), which turns a slot into a source and that source's own
+counter; the counter gives a sample through the shuffle of the source's pieces (`pieces.py`). Everything comes from the table of
+shards, a digest, a seed and the phases: never from rows, ranks, or the length of the run.
+
+Counters run on through phases of equal k, and each k has counters of its own: a phase that returns to an earlier k goes
+on where that k stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from stages.artifact.errors import ConfigError
+from stages.tokens.feistel import keyed
+from stages.tokens.mixture import BLOCK, Mixture, largest_remainder
+from stages.tokens.pieces import Pieces
+from stages.tokens.table import ShardTable
+
+I64 = NDArray[np.int64]
+
+_PHASE = 5
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a run with one mixture and one sample length."""
+
+    samples: int
+    """Samples in the phase; a multiple of the lanes (and, for training, of the batch)."""
+    k: int = 1
+    """Rows a sample, a power of two."""
+    weights: Mapping[str, float] | None = None
+    """Share of each source in tokens; sources that are not named are not drawn. None: by size, every source drawn (one
+    slot of 1,024 at least)."""
+    repeat: float | Mapping[str, float] | None = None
+    """Most epochs of each source, counted from the start of the run at this k; None: no limit. A source that has used
+    up its epochs leaves the mixture there."""
+
+
+class Samples(NamedTuple):
+    """Where the samples of some positions lie."""
+
+    source: I64
+    shard: I64
+    row: I64
+    """First row in the shard; the sample is rows `row` to `row + k - 1`."""
+    k: int
+
+    @property
+    def triples(self) -> I64:
+        """int64 [n, 3] of (source, shard, first row)."""
+        return np.stack([self.source, self.shard, self.row], axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Stretch:
+    """Consecutive slots of every lane with one mixture: a phase, or a part of one between repeats used up."""
+
+    phase: int
+    start: int
+    """First slot (of each lane)."""
+    slots: int
+    k: int
+    base: I64
+    """[sources, lanes]: counters at the first slot."""
+    mixture: Mixture
+    used_up: tuple[str, ...] = field(default=())
+    """Sources whose repeat ends this stretch."""
+
+
+class Order:
+    """The order of one run.
+
+    Args:
+        shards: the table of shards of the token stream.
+        digest: the tokens artifact's digest.
+        seed: the run's seed.
+        phases: what is drawn, in turn.
+        window: consecutive pieces that are shuffled together.
+        lanes: C.
+
+    Raises:
+        ConfigError: phases that cannot be drawn from these sources.
+    """
+
+    def __init__(
+        self, shards: ShardTable, digest: str, seed: int, phases: Sequence[Phase], window: int, lanes: int = 1
+    ):
+        if window < 1 or lanes < 1:
+            raise ConfigError(f"order: window ({window}) and lanes ({lanes}) must be at least 1")
+        if not phases:
+            raise ConfigError("order: there are no phases; give at least one")
+        self.shards, self.phases, self.window, self.lanes = shards, tuple(phases), window, lanes
+        self._key = int.from_bytes(hashlib.blake2b(f"{digest}\0{seed}".encode(), digest_size=8).digest(), "little")
+        self._pieces: dict[int, Pieces] = {}
+        self._counters: dict[int, I64] = {}
+        self._stretches: list[_Stretch] = []
+        start = 0
+        for number, phase in enumerate(self.phases):
+            self._check(number, phase)
+            start = self._lay(number, phase, start)
+        self._ends = np.array([stretch.start + stretch.slots for stretch in self._stretches], dtype=np.int64)
+        self.samples = start * lanes
+        """Positions in the run."""
+
+    def at(self, positions: ArrayLike) -> Samples:
+        """The samples at some positions (int64 [n]), which must share one k: (source [n], shard [n], row [n], k).
+
+        Raises:
+            IndexError: a position outside the run.
+            ValueError: positions of phases with different k.
+        """
+        p = np.asarray(positions, dtype=np.int64).ravel()
+        if p.size and (int(p.min()) < 0 or int(p.max()) >= self.samples):
+            raise IndexError(f"order: positions are 0 to {self.samples - 1}, got {int(p.min())} to {int(p.max())}")
+        slot, lane = np.divmod(p, self.lanes)
+        which = np.searchsorted(self._ends, slot, side="right")
+        source, counter = np.empty_like(p), np.empty_like(p)
+        used = [int(s) for s in np.unique(which)]
+        for index in used:
+            stretch, here = self._stretches[index], which == index
+            block, place = np.divmod(slot[here] - stretch.start, BLOCK)
+            source[here], drawn = stretch.mixture.forward(lane[here], block, place)
+            counter[here] = stretch.base[source[here], lane[here]] + drawn
+        ks = {self._stretches[index].k for index in used}
+        if len(ks) > 1:
+            raise ValueError(f"order: these positions have samples of different length (k = {sorted(ks)})")
+        k = ks.pop() if ks else self.phases[0].k
+        shard, row = self._pieces[k].forward(source, lane, counter)
+        return Samples(source, shard, row, k)
+
+    def positions_of(self, source: int, shard: int, row: int) -> I64:
+        """All positions of the run whose sample covers a row, ascending: int64 [m].
+
+        A row that is left out at some k has no positions in phases of that k.
+        """
+        if not 0 <= shard < len(self.shards.rows[source]) or not 0 <= row < self.shards.rows[source][shard]:
+            raise IndexError(f"order: source {self.shards.sources[source]!r} has no row {row} in shard {shard}")
+        found = [self._positions_at(k, source, shard, row) for k in self._pieces]
+        return np.sort(np.concatenate(found))
+
+    def k_at(self, position: int) -> int:
+        """Rows a sample at one position."""
+        return self._stretches[int(np.searchsorted(self._ends, position // self.lanes, side="right"))].k
+
+    def describe(self) -> dict[str, Any]:
+        """The plan, as plain JSON values: per stretch its positions, and per source slots, samples and epochs."""
+        stretches = []
+        for stretch in self._stretches:
+            drawn = stretch.mixture.drawn(self.lanes, stretch.slots).sum(axis=1)
+            epoch = self.shards.samples(stretch.k)
+            stretches.append(
+                {
+                    "phase": stretch.phase,
+                    "first_position": stretch.start * self.lanes,
+                    "samples": stretch.slots * self.lanes,
+                    "k": stretch.k,
+                    "ended_by_repeat_of": list(stretch.used_up),
+                    "sources": {
+                        name: {
+                            "slots_of_1024": int(stretch.mixture.counts[s]),
+                            "samples": int(drawn[s]),
+                            "epochs": round(float(drawn[s] / epoch[s]), 6),
+                        }
+                        for s, name in enumerate(self.shards.sources)
+                        if stretch.mixture.counts[s]
+                    },
+                }
+            )
+        left_out = {
+            str(k): {name: int(rows) for name, rows in zip(self.shards.sources, self.shards.left_out(k), strict=True)}
+            for k in sorted(self._pieces)
+        }
+        return {
+            "samples": self.samples,
+            "lanes": self.lanes,
+            "window": self.window,
+            "stretches": stretches,
+            "rows_left_out": left_out,
+        }
+
+    def _positions_at(self, k: int, source: int, shard: int, row: int) -> I64:
+        pieces, none = self._pieces[k], np.zeros(0, dtype=np.int64)
+        place = pieces.locate(source, shard, row)
+        if place is None:
+            return none
+        lane, piece, sample = place
+        total = int(self._counters[k][source, lane])
+        epochs = -(-total // int(pieces.samples[source, lane]))
+        counters = pieces.counters(source, lane, piece, sample, epochs)
+        counters = counters[counters < total]
+        found = [none]
+        for stretch in self._stretches:
+            if stretch.k != k or not stretch.mixture.counts[source]:
+                continue
+            number = counters - stretch.base[source, lane]
+            drawn = int(stretch.mixture.drawn(self.lanes, stretch.slots)[source, lane])
+            number = number[(number >= 0) & (number < drawn)]
+            same = np.full_like(number, source)
+            slots = stretch.mixture.backward(np.full_like(number, lane), same, number) + stretch.start
+            found.append(slots * self.lanes + lane)
+        return np.concatenate(found)
+
+    def _lay(self, number: int, phase: Phase, start: int) -> int:
+        """Adds the stretches of one phase; returns the slot after it."""
+        if phase.k not in self._pieces:
+            self._pieces[phase.k] = Pieces(self.shards, phase.k, self.lanes, self.window, self._key)
+            self._counters[phase.k] = np.zeros((len(self.shards.sources), self.lanes), dtype=np.int64)
+        samples, weights = self._pieces[phase.k].samples, self._weights(number, phase)
+        caps = self._caps(phase, samples)
+        left, part = phase.samples // self.lanes, 0
+        while left:
+            if not weights.sum() > 0:
+                raise ConfigError(
+                    f"phase {number}: its sources are used up after {phase.samples - left * self.lanes} of "
+                    f"{phase.samples} samples; raise `repeat`, add documents, or ask for fewer samples"
+                )
+            key = int(keyed(self._key, _PHASE, number, part)[0])
+            mixture = Mixture(self._counts(number, phase, weights), key)
+            base = self._counters[phase.k]
+            slots, used_up = _until_used_up(mixture, base, caps, left)
+            if slots:
+                names = tuple(self.shards.sources[s] for s in used_up)
+                self._stretches.append(_Stretch(number, start, slots, phase.k, base, mixture, names))
+                self._counters[phase.k] = base + mixture.drawn(self.lanes, slots)
+            weights = weights.copy()
+            weights[used_up] = 0
+            start, left, part = start + slots, left - slots, part + 1
+        return start
+
+    def _check(self, number: int, phase: Phase) -> None:
+        if phase.k < 1 or phase.k & (phase.k - 1):
+            raise ConfigError(f"phase {number}: k is {phase.k}; it must be a power of two")
+        if phase.samples < 1 or phase.samples % self.lanes:
+            raise ConfigError(
+                f"phase {number}: {phase.samples} samples; it must be a positive multiple of the {self.lanes} lanes"
+            )
+        named = list(phase.weights or ()) + (list(phase.repeat) if isinstance(phase.repeat, Mapping) else [])
+        unknown = sorted(set(named) - set(self.shards.sources))
+        if unknown:
+            raise ConfigError(
+                f"phase {number}: unknown source {unknown[0]!r}; there are {', '.join(self.shards.sources) or 'none'}"
+            )
+
+    def _weights(self, number: int, phase: Phase) -> NDArray[np.float64]:
+        samples = self.shards.samples(phase.k)
+        if phase.weights is None:
+            weights = samples.astype(np.float64)
+            wanted = np.ones(len(samples), dtype=bool)
+        else:
+            weights = np.array([float(phase.weights.get(name, 0.0)) for name in self.shards.sources])
+            if not np.isfinite(weights).all() or (weights < 0).any() or not weights.sum() > 0:
+                raise ConfigError(f"phase {number}: weights must be finite, not negative, and not all zero")
+            wanted = weights > 0
+        for s in np.flatnonzero(wanted & (samples < self.lanes)):
+            raise ConfigError(
+                f"phase {number}: source {self.shards.sources[s]!r} has {samples[s]} samples at k = {phase.k} for "
+                f"{self.lanes} lanes; use fewer lanes, a smaller k, or give weights that leave it out"
+            )
+        return weights
+
+    def _counts(self, number: int, phase: Phase, weights: NDArray[np.float64]) -> I64:
+        drawn = weights > 0
+        if int(drawn.sum()) > BLOCK:
+            raise ConfigError(f"phase {number}: {int(drawn.sum())} sources; a mixture holds at most {BLOCK}: join some")
+        counts = largest_remainder(weights)
+        missing = drawn & (counts == 0)
+        if phase.weights is None:  # a small source still belongs to the whole: a slot each, taken from the largest
+            for s in np.flatnonzero(missing):
+                counts[np.argmax(counts)] -= 1
+                counts[s] = 1
+        elif missing.any():
+            name = self.shards.sources[int(np.argmax(missing))]
+            raise ConfigError(
+                f"phase {number}: source {name!r} has less than a slot of {BLOCK}; give it a weight of at least "
+                f"{1 / BLOCK:.4f} of the whole, or 0"
+            )
+        return counts
+
+    def _caps(self, phase: Phase, samples: I64) -> I64 | None:
+        """Counters at which each source is used up: [sources, lanes]; -1 where there is no limit."""
+        if phase.repeat is None:
+            return None
+        if isinstance(phase.repeat, Mapping):
+            repeat = np.array([float(phase.repeat.get(name, -1.0)) for name in self.shards.sources])
+        else:
+            repeat = np.full(len(self.shards.sources), float(phase.repeat))
+        return np.where(repeat[:, None] < 0, -1, np.floor(repeat[:, None] * samples)).astype(np.int64)
+
+
+def epoch_samples(shards: ShardTable, k: int = 1) -> int:
+    """Samples of k rows in one pass over all sources. See `ShardTable.left_out` for the rows that it leaves out."""
+    return int(shards.samples(k).sum())
+
+
+def _until_used_up(mixture: Mixture, base: I64, caps: I64 | None, most: int) -> tuple[int, list[int]]:
+    """Slots (at most `most`) until a source would pass its cap in some lane, and the sources that do so there."""
+    if caps is None:
+        return most, []
+    source, lane = np.nonzero((mixture.counts[:, None] > 0) & (caps >= 0))
+    if not source.size:
+        return most, []
+    number = np.maximum(caps[source, lane] - base[source, lane], 0)
+    slots = mixture.backward(lane, source, number)
+    first = int(slots.min())
+    if first >= most:
+        return most, []
+    return first, sorted({int(s) for s in source[slots == first]})

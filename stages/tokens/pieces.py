@@ -1,0 +1,175 @@
+"""The order inside one source: from a counter in a lane to a sample, and back.
+
+A source's samples, its shards in an order fixed by the key, are cut into lanes; a piece is a shard or the part of one
+that lies in a lane. In each epoch a lane's pieces are sorted by keyed hash, `window` consecutive pieces form a window,
+and a keyed permutation orders the samples inside each window. So a reader holds `window` shards a lane at a time, and
+any counter is found from the table of pieces alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.tokens.feistel import invert, keyed, permute
+from stages.tokens.table import ShardTable
+
+I64 = NDArray[np.int64]
+
+_SHARD, _PIECE, _WINDOW = 1, 2, 3
+_MOST_PIECES = 1 << 22
+"""Pieces sorted at once; more (a batch that touches very many epochs of a large source) are done in parts."""
+
+
+@dataclass(frozen=True)
+class _Epochs:
+    """Pieces of several (lane of a source, epoch) pairs one after another, in the order they are read: arrays [T]."""
+
+    first: I64
+    """Per pair: where its pieces begin in the other arrays."""
+    piece: I64
+    begin: I64
+    end: I64
+    window_begin: I64
+    window_size: I64
+    window_key: NDArray[np.uint64]
+
+
+class Pieces:
+    """All pieces at one k, and the shuffle over them.
+
+    Args:
+        shards: the table of shards.
+        k: rows a sample.
+        lanes: number of lanes C.
+        window: pieces a window.
+        key: 64-bit key.
+    """
+
+    def __init__(self, shards: ShardTable, k: int, lanes: int, window: int, key: int):
+        self.k, self.lanes, self.window = k, lanes, window
+        self.key = keyed(key, k)
+        parts = [_cut(rows, source, k, lanes, self.key) for source, rows in enumerate(shards.rows)]
+        group, self.shard, self.first, self.length, self.start = (
+            np.concatenate([part[column] for part in parts]) if parts else np.zeros(0, np.int64) for column in range(5)
+        )
+        groups = np.arange(len(shards.sources) * lanes + 1)
+        self.group_first: I64 = np.searchsorted(group, groups[:-1]).astype(np.int64)
+        self.group_count: I64 = np.searchsorted(group, groups[:-1], side="right") - self.group_first
+        total = shards.samples(k)[:, None]
+        bounds = np.arange(lanes + 1, dtype=np.int64)[None] * total // lanes
+        self.bounds: I64 = bounds
+        """[sources, lanes + 1]: lane i holds the samples bounds[i] to bounds[i + 1] - 1 of the source."""
+        self.samples: I64 = np.diff(bounds, axis=1)
+        """[sources, lanes]: samples of one epoch."""
+
+    def forward(self, source: I64, lane: I64, counter: I64) -> tuple[I64, I64]:
+        """(shard [n], first row [n]) of each counter of a source in a lane."""
+        n = self.samples[source, lane]
+        epoch = counter // n
+        group = source * self.lanes + lane
+        pairs, which = _unique_pairs(group, epoch)
+        return self._forward(pairs[0], pairs[1], which, counter - epoch * n)
+
+    def _forward(self, group: I64, epoch: I64, which: I64, within: I64) -> tuple[I64, I64]:
+        if len(group) > 1 and int(self.group_count[group].sum()) > _MOST_PIECES:
+            half = len(group) // 2
+            shard, row = np.empty_like(within), np.empty_like(within)
+            for part, low, high in ((which < half, 0, half), (which >= half, half, len(group))):
+                shard[part], row[part] = self._forward(
+                    group[low:high], epoch[low:high], which[part] - low, within[part]
+                )
+            return shard, row
+        table = self._epochs(group, epoch)
+        target = table.begin[table.first[which]] + within
+        at = np.searchsorted(table.end, target, side="right")
+        window = table.window_begin[at]
+        target = window + permute(target - window, table.window_size[at], table.window_key[at])
+        at = np.searchsorted(table.end, target, side="right")
+        piece = table.piece[at]
+        return self.shard[piece], (self.first[piece] + target - table.begin[at]) * self.k
+
+    def locate(self, source: int, shard: int, row: int) -> tuple[int, int, int] | None:
+        """(lane, piece, sample within the piece) of a row; None where the row is left out at this k."""
+        sample = row // self.k
+        low, high = self.group_first[source * self.lanes], len(self.shard)
+        if source * self.lanes + self.lanes < len(self.group_first):
+            high = self.group_first[(source + 1) * self.lanes]
+        here = low + np.flatnonzero(self.shard[low:high] == shard)
+        here = here[(self.first[here] <= sample) & (sample < self.first[here] + self.length[here])]
+        if not here.size:
+            return None
+        piece = int(here[0])
+        lane = int(np.searchsorted(self.bounds[source], self.start[piece], side="right")) - 1
+        return lane, piece, sample - int(self.first[piece])
+
+    def counters(self, source: int, lane: int, piece: int, sample: int, epochs: int) -> I64:
+        """The counter at which a sample comes in each of the first `epochs` epochs: int64 [epochs]."""
+        group = source * self.lanes + lane
+        step = max(1, _MOST_PIECES // max(1, int(self.group_count[group])))
+        found = []
+        for low in range(0, epochs, step):
+            epoch = np.arange(low, min(low + step, epochs), dtype=np.int64)
+            table = self._epochs(np.full(len(epoch), group, dtype=np.int64), epoch)
+            at = np.flatnonzero(table.piece == piece)
+            window = table.window_begin[at]
+            local = invert(table.begin[at] + sample - window, table.window_size[at], table.window_key[at])
+            within = window + local - table.begin[table.first]
+            found.append(epoch * self.samples[source, lane] + within)
+        return np.concatenate(found) if found else np.zeros(0, np.int64)
+
+    def _epochs(self, group: I64, epoch: I64) -> _Epochs:
+        count = self.group_count[group]
+        first = np.concatenate([[0], np.cumsum(count)])
+        owner = np.repeat(np.arange(len(group)), count)
+        number = np.arange(len(owner), dtype=np.int64)
+        piece = number + np.repeat(self.group_first[group] - first[:-1], count)
+        key = keyed(self.key, group, epoch)
+        piece = piece[np.lexsort((keyed(key[owner], _PIECE, piece), owner))]
+        end = np.cumsum(self.length[piece])
+        begin = end - self.length[piece]
+        window = (number - first[owner]) // self.window
+        window_first = first[owner] + window * self.window
+        window_last = np.minimum(window_first + self.window, first[owner + 1]) - 1
+        return _Epochs(
+            first=first[:-1],
+            piece=piece,
+            begin=begin,
+            end=end,
+            window_begin=begin[window_first],
+            window_size=end[window_last] - begin[window_first],
+            window_key=keyed(key[owner], _WINDOW, window),
+        )
+
+
+def _cut(rows: I64, source: int, k: int, lanes: int, key: NDArray[np.uint64]) -> tuple[I64, I64, I64, I64, I64]:
+    """Cuts one source into pieces: (group, shard, first sample in the shard, samples, first sample in the source)."""
+    order = np.argsort(keyed(key, _SHARD, source, np.arange(len(rows))), kind="stable").astype(np.int64)
+    starts = np.concatenate([[0], np.cumsum(rows[order] // k)]).astype(np.int64)
+    bounds = np.arange(lanes + 1, dtype=np.int64) * starts[-1] // lanes
+    cuts = np.unique(np.concatenate([starts, bounds]))
+    begin, length = cuts[:-1], np.diff(cuts)
+    shard = np.searchsorted(starts, begin, side="right") - 1
+    lane = np.searchsorted(bounds, begin, side="right") - 1
+    return source * lanes + lane, order[shard], begin - starts[shard], length, begin
+
+
+def _unique_pairs(group: I64, epoch: I64) -> tuple[tuple[I64, I64], I64]:
+    """The different (group, epoch) pairs and, for each element, which pair it is. Without sorting where it can be."""
+    if not group.size:
+        return (group, epoch), group
+    low = int(epoch.min())
+    span = int(epoch.max()) - low + 1
+    code = group * span + (epoch - low)
+    base = int(code.min())
+    size = int(code.max()) - base + 1
+    if size <= 8 * len(code) + 4096:
+        seen = np.zeros(size, dtype=bool)
+        seen[code - base] = True
+        different = np.flatnonzero(seen) + base
+        which = (np.cumsum(seen) - 1)[code - base]
+    else:
+        different, which = np.unique(code, return_inverse=True)
+    return (different // span, different % span + low), which.astype(np.int64)
