@@ -1,0 +1,161 @@
+"""A Qwen3-type decoder in plain PyTorch, written to be read; parallelism and number formats are applied from outside.
+
+RMSNorm before each block, grouped-query attention with normed queries and keys, rotary positions (rotate-half), SwiGLU,
+no biases. Module names are those of Hugging Face's `Qwen3ForCausalLM`, so that a state dict leaves as it is.
+
+Several documents share a sequence: attention never crosses an end-of-text token and positions restart after it, so
+each document is computed as if it stood alone.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.attention import Attend, attention, split_documents
+from models.loss import linear_cross_entropy
+from models.sizes import ModelConfig
+
+
+class Linear(nn.Module):
+    """A product without bias in the number format of its input.
+
+    The weight is cast where it is used: a no-op under FSDP's mixed precision, and alone the same arithmetic, master
+    weights and their gradients staying in fp32.
+    """
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the last axis (Zhang and Sennrich 2019)."""
+
+    def __init__(self, size: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+
+
+class Attention(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        size, queries, keys = config.hidden_size, config.heads * config.head_size, config.key_value_heads
+        self.head_size = config.head_size
+        self.q_proj = Linear(size, queries)
+        self.k_proj = Linear(size, keys * config.head_size)
+        self.v_proj = Linear(size, keys * config.head_size)
+        self.o_proj = Linear(queries, size)
+        self.q_norm = RMSNorm(config.head_size, config.norm_eps)
+        self.k_norm = RMSNorm(config.head_size, config.norm_eps)
+
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+        heads = (*x.shape[:-1], -1, self.head_size)  # [B, T, heads, head_size]
+        q = rotate(self.q_norm(self.q_proj(x).view(heads)), rotation)
+        k = rotate(self.k_norm(self.k_proj(x).view(heads)), rotation)
+        v = self.v_proj(x).view(heads)
+        return self.o_proj(attend(q, k, v).flatten(2))
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (Shazeer 2020)."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.gate_proj = Linear(config.hidden_size, config.intermediate_size)
+        self.up_proj = Linear(config.hidden_size, config.intermediate_size)
+        self.down_proj = Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Layer(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.mlp = FeedForward(config)
+
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), rotation, attend)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Body(nn.Module):
+    """Everything but the head; named `model` in the state dict."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocabulary_size, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
+
+
+class Decoder(nn.Module):
+    """Token ids in; the summed loss of their targets, or logits, out.
+
+    `dtype` is the number format of activations. Parameters are allocated and not set: see `models/initialize.py`.
+    """
+
+    def __init__(self, config: ModelConfig, eos_id: int, dtype: torch.dtype = torch.float32):
+        super().__init__()
+        self.config, self.eos_id, self.dtype = config, eos_id, dtype
+        self.model = Body(config)
+        if not config.tied:
+            self.lm_head = Linear(config.hidden_size, config.vocabulary_size)
+
+    def forward(
+        self, tokens: Tensor, targets: Tensor | None = None, scale: float = 1.0, z_loss: float = 0.0
+    ) -> tuple[Tensor, Tensor] | Tensor:
+        """Runs the model.
+
+        Args:
+            tokens: int64 [B, T].
+            targets: int64 [B, T], -100 where there is nothing to learn; None asks for logits.
+            scale: what the loss to differentiate is multiplied with, 1 / (valid targets of the global batch).
+            z_loss: weight of the squared log-partition (Chowdhery et al. 2022, PaLM, section 5).
+
+        Returns:
+            Without targets the logits [B, T, V]; with them `(loss, nats)`: the scaled loss to differentiate, and
+            the cross-entropy of every target, fp32 [B, T], zero where it is -100, without gradient.
+        """
+        documents, positions = split_documents(tokens, self.eos_id)
+        x = self.model.embed_tokens(tokens).to(self.dtype)
+        rotation = rotary(positions, self.config.head_size, self.config.rope_theta, x.dtype)
+        attend = attention(documents, positions, x.dtype)
+        for layer in self.model.layers:
+            x = layer(x, rotation, attend)
+        x = self.model.norm(x)
+        weight = self.model.embed_tokens.weight if self.config.tied else self.lm_head.weight
+        if targets is None:
+            return F.linear(x, weight.to(x.dtype))
+        loss, nats = linear_cross_entropy(x.flatten(0, 1), weight.to(x.dtype), targets.flatten(), scale, z_loss)
+        return loss, nats.view_as(targets)
+
+
+def rotary(positions: Tensor, head_size: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosine and sine, each [B, T, 1, head_size], of the rotary embedding (Su et al. 2021), angles in fp32.
+
+    Computed and not stored: a buffer would be left at zero by meta-device construction and silently so.
+    """
+    exponent = torch.arange(0, head_size, 2, device=positions.device).float() / head_size
+    angles = positions.float()[:, :, None, None] * (1.0 / theta**exponent)
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """Turns pairs (i, i + head_size / 2) of x [B, T, heads, head_size]: Hugging Face's rotate-half form."""
+    cos, sin = rotation
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin

@@ -1,0 +1,104 @@
+"""Shapes of the models that Headwater trains, by name, and what they count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of a Qwen3-type decoder. Field names are the field's standard terms; `models/huggingface.py` maps them."""
+
+    vocabulary_size: int
+    """Rows of the embedding; a multiple of 64, so that the head's products are well shaped."""
+    hidden_size: int
+    """Width d of the residual stream."""
+    layers: int
+    heads: int
+    """Query heads."""
+    key_value_heads: int
+    """Key and value heads; each serves `heads / key_value_heads` query heads (grouped-query attention)."""
+    head_size: int
+    intermediate_size: int
+    """Width of the gated feed-forward layer."""
+    tied: bool = False
+    """True: the head is the embedding's transpose. Tied below 350M, where the head would be most of the model."""
+    context: int = 2048
+    """Longest sequence that the model is trained on; consumers read it as its limit."""
+    rope_theta: float = 10_000.0
+    """Base of the rotary position frequencies."""
+    norm_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.heads % self.key_value_heads:
+            raise ValueError(f"heads ({self.heads}) must be a multiple of key_value_heads ({self.key_value_heads})")
+        if self.head_size % 2:
+            raise ValueError(f"head_size ({self.head_size}) must be even: rotary embedding turns pairs")
+
+
+@dataclass(frozen=True)
+class _Shape:
+    hidden_size: int
+    layers: int
+    heads: int
+    key_value_heads: int
+    head_size: int
+    intermediate_size: int
+    tied: bool = False
+    rope_theta: float = 10_000.0
+
+
+SIZES: dict[str, _Shape] = {
+    "1m": _Shape(128, 2, 2, 1, 64, 384, tied=True),
+    "4m": _Shape(256, 4, 4, 2, 64, 704, tied=True),
+    "11m": _Shape(256, 9, 4, 2, 64, 704, tied=True),
+    "30m": _Shape(512, 7, 8, 4, 64, 1408, tied=True),
+    "135m": _Shape(576, 30, 9, 3, 64, 1536, tied=True),
+    "350m": _Shape(960, 32, 15, 5, 64, 2560),
+    "600m": _Shape(1024, 28, 16, 8, 128, 3072),
+    "1b": _Shape(2048, 18, 16, 8, 128, 6144, rope_theta=500_000.0),
+    "3b": _Shape(2560, 36, 20, 4, 128, 8192, rope_theta=500_000.0),
+    "7b": _Shape(4096, 36, 32, 8, 128, 12288, rope_theta=500_000.0),
+    "13b": _Shape(5120, 40, 40, 8, 128, 17408, rope_theta=500_000.0),
+    "30b": _Shape(5120, 64, 64, 8, 128, 25600, rope_theta=500_000.0),
+    "70b": _Shape(8192, 80, 64, 8, 128, 28672, rope_theta=500_000.0),
+}
+"""Named sizes, from the sample's to the largest that FSDP alone carries well. From 600M on the bodies follow Qwen3's."""
+
+
+def sized(name: str, vocabulary_size: int, context: int) -> ModelConfig:
+    """The config of a named size for a vocabulary, padded up to a multiple of 64, and a longest sequence in tokens.
+
+    Raises:
+        ValueError: no such size.
+    """
+    if name not in SIZES:
+        raise ValueError(f"no model size {name!r}; there are {', '.join(SIZES)}")
+    return ModelConfig(vocabulary_size=-(-vocabulary_size // 64) * 64, context=context, **vars(SIZES[name]))
+
+
+def parameters(config: ModelConfig) -> int:
+    """Number of parameters; a tied head counts once."""
+    head = 0 if config.tied else config.vocabulary_size * config.hidden_size
+    norms = config.layers * (2 * config.hidden_size + 2 * config.head_size) + config.hidden_size
+    return config.vocabulary_size * config.hidden_size + head + config.layers * _layer_matrices(config) + norms
+
+
+def training_flops(config: ModelConfig, sequence_length: int) -> float:
+    """Floating-point operations that a token costs in training, forward and backward.
+
+    Six per weight of a matrix product (the head included, tied or not, the embedding's look-up not) and 12 L h T for
+    attention, halved because half of it is masked: the convention of PaLM, appendix B, for causal attention.
+    """
+    matrices = config.layers * _layer_matrices(config) + config.vocabulary_size * config.hidden_size
+    return 6 * matrices + 6 * config.layers * config.heads * config.head_size * sequence_length
+
+
+def _layer_matrices(config: ModelConfig) -> int:
+    attention = config.hidden_size * config.head_size * 2 * (config.heads + config.key_value_heads)
+    return attention + 3 * config.hidden_size * config.intermediate_size
+
+
+def with_vocabulary(config: ModelConfig, vocabulary_size: int) -> ModelConfig:
+    """The same shape for another vocabulary, padded up to a multiple of 64."""
+    return replace(config, vocabulary_size=-(-vocabulary_size // 64) * 64)
