@@ -1,0 +1,51 @@
+"""Evaluation and gate: what a model can do, and whether it may be released.
+
+`evaluation` scores a model (inputs `model`, `tokens`, `set/<name>`), `verdict` decides between two evaluations
+(inputs `candidate` and, where there is one, `champion`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stages.artifact import Artifact, Stage
+from stages.evaluation.config import EvaluationConfig, SetConfig
+from stages.evaluation.decide import build_verdict, scores
+from stages.evaluation.evaluate import build
+from stages.evaluation.gate import GatePolicy, Reason, Scores, Verdict
+from stages.evaluation.offline import preload
+from stages.evaluation.sets import ROLE, guess_sets, scored
+
+evaluation: Stage[EvaluationConfig] = Stage("evaluation", 1, build)
+verdict: Stage[GatePolicy] = Stage("verdict", 1, build_verdict)
+
+
+def table(artifact: Artifact) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of an evaluation's table, all cells texts."""
+    content = artifact.manifest.details["table"]
+    return content["columns"], content["rows"]
+
+
+def reasons(artifact: Artifact) -> Verdict:
+    """The verdict that an artifact of kind `verdict` holds."""
+    record = artifact.manifest.details["verdict"]
+    return Verdict(record["accepted"], tuple(Reason(**reason) for reason in record["reasons"]))
+
+
+__all__ = [
+    "ROLE",
+    "EvaluationConfig",
+    "GatePolicy",
+    "Reason",
+    "Scores",
+    "SetConfig",
+    "Verdict",
+    "evaluation",
+    "guess_sets",
+    "preload",
+    "reasons",
+    "scored",
+    "scores",
+    "table",
+    "verdict",
+]

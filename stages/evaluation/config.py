@@ -1,0 +1,112 @@
+"""What is evaluated and how: the sets, their prompts and limits, held-out bytes, devices."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from stages.artifact import Config, ConfigError, how
+
+Formulation = Literal["cloze", "letter"]
+Normalisation = Literal["none", "characters", "bytes"]
+
+TRAIN_SUFFIX = "_train"
+"""A set with this end in its name is decontaminated against and never scored."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+class SetConfig(Config):
+    """How one question set is scored."""
+
+    limit: int | None = Field(default=None, ge=0)
+    """Questions to score: a subset that the seed fixes, and the table says so. Empty: `default_limit`; 0: all."""
+    formulations: tuple[Formulation, ...] = ("cloze",)
+    """`cloze` scores each option's text as the answer; `letter` lists the options and scores their letters. Models
+    under a billion parameters know little of letters (OLMES, arXiv 2406.08446): the gate looks at the cloze."""
+    normalise: Normalisation = "none"
+    """Which cloze prediction is *the* accuracy: highest log-likelihood as it is, per character (lm-eval's `acc_norm`)
+    or per byte (`acc_bytes`). All three are kept in the metrics."""
+    prompt: str = "Question: {question}\nAnswer:"
+    """Prompt of the cloze formulation; `{question}` is put in, and the answer follows after a space."""
+    letter_prompt: str = "Question: {question}\n{options}\nAnswer:"
+    """Prompt of the letter formulation; `{options}` becomes one line an option, `A. text`."""
+    context_prompt: str = "{context}\n\n"
+    """What goes before the prompt where a question has a context."""
+
+    @field_validator("formulations")
+    @classmethod
+    def _formulations(cls, value: tuple[Formulation, ...]) -> tuple[Formulation, ...]:
+        if "cloze" not in value:
+            raise ValueError("`formulations` must contain cloze: baselines and the gate stand on it")
+        return tuple(dict.fromkeys(value))
+
+    @field_validator("prompt", "letter_prompt", "context_prompt")
+    @classmethod
+    def _placeholders(cls, value: str, info: object) -> str:
+        name = getattr(info, "field_name", "")
+        needed = {"prompt": ["question"], "letter_prompt": ["question", "options"], "context_prompt": ["context"]}[name]
+        missing = [f"{{{word}}}" for word in needed if f"{{{word}}}" not in value]
+        if missing:
+            raise ValueError(f"`{name}` lacks {', '.join(missing)}")
+        return value
+
+
+class EvaluationConfig(Config):
+    """The evaluation stage: question sets through lm-eval, and bits-per-byte on held-out documents."""
+
+    sets: dict[str, SetConfig] = Field(default_factory=dict)
+    """Options of sets by name. A set that is put in and not named here is scored with the defaults."""
+    default_limit: int | None = Field(default=None, ge=1)
+    """Questions a set for sets without a limit of their own; empty: all."""
+    seed: int = 0
+    """Fixes which questions and which held-out documents a limited run takes."""
+    dtype: Literal["float32", "bfloat16", "auto"] = "float32"
+    """Number format of the weights while scoring; `auto` takes the file's."""
+    max_length: int | None = Field(default=None, ge=8)
+    """Tokens of context, prompts are cut from the left beyond it; empty: what the model's configuration says."""
+    heldout_documents: int | None = Field(default=2000, ge=0)
+    """Held-out documents for bits-per-byte, chosen by the seed; empty: all, 0: none."""
+    heldout_bytes: int | None = Field(default=4_000_000, ge=1)
+    """Stop taking held-out documents when this many bytes are together; empty: no limit."""
+    unigram_tokens: int | None = Field(default=20_000_000, ge=1)
+    """Training tokens that the unigram baseline counts, spread over all shards; empty: all."""
+
+    batch_size: int | None = how(None, ge=1)
+    """Prompts a forward pass; empty: as many as `memory_mib` of logits allow."""
+    memory_mib: int = how(512, ge=16)
+    """Memory for one forward pass's logits."""
+    device: str = how("auto")
+    """`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU if there is one."""
+    threads: int | None = how(None, ge=1)
+    """CPU threads; empty: what PyTorch takes."""
+
+    @field_validator("sets")
+    @classmethod
+    def _sets(cls, value: dict[str, SetConfig]) -> dict[str, SetConfig]:
+        for name in value:
+            check_name(name)
+            if name.endswith(TRAIN_SUFFIX):
+                raise ValueError(f"`sets`: {name!r} ends in {TRAIN_SUFFIX} and is never scored; take it out")
+        return value
+
+    def options(self, name: str) -> SetConfig:
+        """The options of set `name`, the defaults if it is not named."""
+        return self.sets.get(name, SetConfig())
+
+    def limit(self, name: str) -> int | None:
+        """How many questions of set `name` are scored; None: all."""
+        own = self.options(name).limit
+        return self.default_limit if own is None else (own or None)
+
+
+def check_name(name: str) -> None:
+    """Set names become file and metric names.
+
+    Raises:
+        ConfigError: letters, digits, `_`, `.` and `-` only.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"evaluation set {name!r}: a name has letters, digits, '_', '.', '-' only; rename the file")

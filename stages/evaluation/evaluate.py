@@ -1,0 +1,246 @@
+"""The evaluation stage: a model's bits-per-byte and question-set figures, per item and in total."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from stages.artifact import Artifact, ArtifactWriter, ConfigError
+from stages.evaluation.bits_per_byte import DocumentScore, bits_per_byte, evaluate_documents, retokenize, unigram_nll
+from stages.evaluation.config import TRAIN_SUFFIX, EvaluationConfig, check_name
+from stages.evaluation.harness import METRICS, Task, TaskResult
+from stages.evaluation.harness import run as run_harness
+from stages.evaluation.heldout import heldout_documents, training_counts
+from stages.evaluation.language_model import LanguageModel, load_model
+from stages.evaluation.offline import offline
+from stages.evaluation.report import COLUMNS, bits_per_byte_row, task_row
+from stages.evaluation.sets import ROLE, Baselines, Listing, Question, baselines, read_set, subset
+
+
+def build(config: EvaluationConfig, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
+    """Fills the artifact: `results.json`, `samples/<set>.jsonl`, `bits_per_byte.jsonl`, metrics, the table.
+
+    Args:
+        inputs: `model` and `tokens` artifacts (any model's with any tokens: a model that has another tokenizer than
+            the tokens is measured on the same documents, tokenized again), and one `set/<name>` listing a question set.
+
+    Raises:
+        InputError: a bad row in a set, a model folder that transformers does not load.
+        ConfigError: options for a set that was not put in, a device that is not there.
+    """
+    clock = _Clock()
+    tasks, sizes = _tasks(config, inputs, writer)
+    log = writer.work("harness")
+    with offline(log / "log.txt"), _threads(config.threads):
+        clock.lap("imports")
+        model = load_model(inputs["model"].local("weights"), config)
+        clock.lap("load_model")
+        documents = _bits_per_byte(config, inputs, model, writer)
+        clock.lap("bits_per_byte")
+        results = run_harness(tasks, model, log, config.batch_size, _progress(writer, "options")) if tasks else []
+        clock.lap("questions")
+    _write(config, documents, results, sizes, writer)
+    writer.events.emit("timing", seconds=clock.seconds)
+
+
+def _tasks(
+    config: EvaluationConfig, inputs: Mapping[str, Any], writer: ArtifactWriter
+) -> tuple[list[Task], dict[str, int]]:
+    """The tasks to score, and how many questions each set has as a whole. All sets are read before any is scored."""
+    listings: dict[str, Listing] = {
+        role.removeprefix(ROLE): item for role, item in inputs.items() if role.startswith(ROLE)
+    }
+    unknown = sorted(set(config.sets) - set(listings))
+    if unknown:
+        raise ConfigError(
+            f"evaluation.sets: {', '.join(unknown)} named and not put in; sets: {', '.join(sorted(listings))}"
+        )
+    tasks: list[Task] = []
+    sizes: dict[str, int] = {}
+    for name, listing in sorted(listings.items()):
+        check_name(name)
+        if name.endswith(TRAIN_SUFFIX):
+            writer.events.emit("set_left_out", set=name, why=f"names ending in {TRAIN_SUFFIX} are never scored")
+            continue
+        questions = read_set(listing)
+        sizes[name] = len(questions)
+        chosen = subset(questions, config.limit(name), config.seed)
+        tasks += [Task(name, how, config.options(name), chosen) for how in config.options(name).formulations]
+    return tasks, sizes
+
+
+def _bits_per_byte(
+    config: EvaluationConfig, inputs: Mapping[str, Any], model: LanguageModel, writer: ArtifactWriter
+) -> list[DocumentScore]:
+    tokens: Artifact = inputs["tokens"]
+    folder = tokens.local()
+    documents = heldout_documents(folder, config.heldout_documents, config.heldout_bytes, config.seed)
+    if not documents:
+        writer.events.emit("no_heldout", why="the tokens artifact has no held-out documents, or the limit is 0")
+        return []
+    own = None
+    if not _same_tokenizer(inputs["model"], tokens):
+        from transformers import AutoTokenizer
+
+        old = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        own = retokenize(documents, old, model.tokenizer)
+        writer.events.emit("tokenized_again", documents=len(documents), why="the model has a tokenizer of its own")
+    from stages.tokens.reader import TokenReader
+
+    reader = TokenReader(folder)
+    return evaluate_documents(
+        documents,
+        np.asarray(reader.token_bytes),
+        unigram_nll(training_counts(folder, config.unigram_tokens)),
+        model,
+        reader.sequence_length,
+        own,
+        _progress(writer, "windows"),
+    )
+
+
+def _same_tokenizer(model: Artifact, tokens: Artifact) -> bool:
+    """Whether both give the same ids; a copy that was only written anew is the same."""
+    parts = []
+    for artifact, path in ((model, "weights/tokenizer.json"), (tokens, "tokenizer/tokenizer.json")):
+        try:
+            content = json.loads(artifact.read(path))
+        except FileNotFoundError:
+            return False
+        parts.append([content.get(key) for key in ("normalizer", "pre_tokenizer", "model", "added_tokens")])
+    return bool(parts[0] == parts[1])
+
+
+def _write(
+    config: EvaluationConfig,
+    documents: Sequence[DocumentScore],
+    results: Sequence[TaskResult],
+    sizes: Mapping[str, int],
+    writer: ArtifactWriter,
+) -> None:
+    rows: list[list[Any]] = []
+    summary: dict[str, Any] = {"bits_per_byte": _document_totals(documents), "sets": {}}
+    for source, totals in summary["bits_per_byte"].items():
+        rows.append(bits_per_byte_row(source, totals))
+        suffix = "" if source == "all" else f"/{source}"
+        writer.metrics[f"bits_per_byte{suffix}"] = totals["bits_per_byte"]
+        writer.metrics[f"bits_per_byte_unigram{suffix}"] = totals["unigram"]
+        writer.events.emit("score", measure="bits_per_byte", source=source, **totals)
+    by_set: dict[str, list[TaskResult]] = {}
+    for result in results:
+        by_set.setdefault(result.task.set, []).append(result)
+    for name, group in by_set.items():
+        questions = group[0].task.questions
+        base = baselines(questions)
+        summary["sets"][name] = _set_summary(name, group, base, sizes[name])
+        for result in group:
+            _set_metrics(writer.metrics, result, base)
+            rows.append(task_row(result, base, sizes[name]))
+            key = METRICS[result.task.options.normalise if result.task.formulation == "cloze" else "none"]
+            writer.events.emit(
+                "score",
+                measure="accuracy",
+                set=name,
+                formulation=result.task.formulation,
+                accuracy=result.accuracy[key],
+                stderr=result.stderr[key],
+                questions=len(questions),
+            )
+        lines = (record for result in group for record in result.records)
+        writer.put(f"samples/{name}.jsonl", _json_lines(lines))
+        writer.counts[f"questions/{name}"] = len(questions)
+    writer.put("bits_per_byte.jsonl", _json_lines(score.record() for score in documents))
+    writer.put("results.json", json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False).encode())
+    writer.counts["heldout_documents"] = len(documents)
+    writer.details["table"] = {"columns": COLUMNS, "rows": rows}
+    writer.details["seed"] = config.seed
+
+
+def _document_totals(documents: Sequence[DocumentScore]) -> dict[str, dict[str, Any]]:
+    """Totals over all documents (`all`) and, where there are several, of each source. Empty without documents."""
+    sources = sorted({score.source for score in documents})
+    groups = {"all": documents} if documents else {}
+    if len(sources) > 1:
+        groups |= {source: [score for score in documents if score.source == source] for source in sources}
+    return {
+        name: {
+            "bits_per_byte": bits_per_byte((score.nll, score.bytes) for score in group),
+            "unigram": bits_per_byte((score.unigram_nll, score.unigram_bytes) for score in group),
+            "documents": len(group),
+            "bytes": sum(score.bytes for score in group),
+        }
+        for name, group in groups.items()
+    }
+
+
+def _set_summary(name: str, group: Sequence[TaskResult], base: Baselines, size: int) -> dict[str, Any]:
+    questions: Sequence[Question] = group[0].task.questions
+    return {
+        "questions": len(questions),
+        "of": size,
+        "random": base.random,
+        "majority": base.majority,
+        "normalise": group[0].task.options.normalise,
+        "formulations": {
+            result.task.formulation: {"accuracy": result.accuracy, "stderr": result.stderr} for result in group
+        },
+    }
+
+
+def _set_metrics(metrics: dict[str, float], result: TaskResult, base: Baselines) -> None:
+    name, form = result.task.set, result.task.formulation
+    key = METRICS[result.task.options.normalise if form == "cloze" else "none"]
+    metrics[f"{name}/accuracy_{form}"] = result.accuracy[key]
+    if form == "cloze":
+        for normalise, metric in METRICS.items():
+            metrics[f"{name}/accuracy_cloze_{normalise}"] = result.accuracy[metric]
+        metrics[f"{name}/stderr"] = result.stderr[key]
+        metrics[f"{name}/random"], metrics[f"{name}/majority"] = base.random, base.majority
+
+
+def _json_lines(records: Any) -> bytes:
+    return b"".join(json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n" for record in records)
+
+
+class _Clock:
+    """Seconds of each part, for the events."""
+
+    def __init__(self) -> None:
+        self.last, self.seconds = time.perf_counter(), dict[str, float]()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name] = round(now - self.last, 3)
+        self.last = now
+
+
+def _progress(writer: ArtifactWriter, unit: str) -> Any:
+    """Tells progress when another fiftieth is done, and at the end."""
+    told = [-math.inf]
+
+    def tell(done: int, total: int) -> None:
+        if done == total or done - told[0] >= total / 50:
+            told[0] = done
+            writer.events.progress(done, total, unit)
+
+    return tell
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """PyTorch's CPU threads, given back afterwards: the stage may run inside a longer-lived process."""
+    import torch
+
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

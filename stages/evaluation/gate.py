@@ -1,0 +1,240 @@
+"""The release gate: a pure function from two models' scores and a policy to a verdict with its reasons.
+
+Both models are compared on the same items, by a paired bootstrap: items (documents for bits-per-byte, questions for
+accuracy) are drawn with replacement, both models' figures are made from the same draw, and a one-sided bound of the
+difference is read off the draws (Koehn, "Statistical significance tests for machine translation evaluation", 2004).
+Items are sorted by id and the seed is fixed: the verdict depends on nothing else.
+
+Who has to prove what differs, because the two measures differ in how sharp they are:
+
+- bits-per-byte (thousands of bytes a document, sharp): the candidate must be *shown to be no worse* than the champion
+  by more than the margin (upper bound <= margin, non-inferiority);
+- accuracy (a few hundred answers, blunt: two equal models differ by points): the candidate must not be *shown to be
+  worse* by more than the margin (lower bound <= margin).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from stages.artifact import Config, InputError
+from stages.evaluation.bits_per_byte import bits_per_byte
+
+_DRAWS_AT_ONCE = 1 << 22
+
+
+class GatePolicy(Config):
+    """What a candidate must show before it is released."""
+
+    bits_per_byte_margin: float = Field(default=0.01, ge=0)
+    """How much worse than the champion's the bits-per-byte may be, as a fraction: 0.01 is one percent."""
+    accuracy_margin: float = Field(default=0.02, ge=0, le=1)
+    """How much below the champion's a set's accuracy may be: 0.02 is two points of a hundred."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """One-sided confidence of the bounds."""
+    must_beat_baselines: tuple[str, ...] = ()
+    """Sets whose cloze accuracy must be above both baselines where there is no champion."""
+    standard_errors: float = Field(default=2.0, ge=0)
+    """By how many standard errors."""
+    bootstrap: int = Field(default=2000, ge=100)
+    """Draws of the bootstrap."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class DocumentCost:
+    """One document's cost: nats over the bytes that were counted."""
+
+    nll: float
+    bytes: int
+
+
+@dataclass(frozen=True)
+class SetScores:
+    """One set's answers in the cloze formulation."""
+
+    correct: Mapping[str, bool]
+    """By question id."""
+    random: float
+    majority: float
+
+    @property
+    def accuracy(self) -> float:
+        return sum(self.correct.values()) / len(self.correct)
+
+    @property
+    def stderr(self) -> float:
+        """Standard error of the mean; 0 for a single answer."""
+        n = len(self.correct)
+        return math.sqrt(self.accuracy * (1 - self.accuracy) / (n - 1)) if n > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All that the gate looks at of one model."""
+
+    documents: Mapping[str, DocumentCost] = field(default_factory=dict)
+    """By doc_id."""
+    unigram_bits_per_byte: float | None = None
+    sets: Mapping[str, SetScores] = field(default_factory=dict)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Ratio of sums; NaN where nothing was measured."""
+        return bits_per_byte((cost.nll, cost.bytes) for cost in self.documents.values())
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One rule and how it came out."""
+
+    rule: str
+    passed: bool
+    value: float | None
+    """What was measured; None where nothing could be."""
+    threshold: float | None
+    text: str
+    """A sentence for people."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Accepted means that every reason passed."""
+
+    accepted: bool
+    reasons: tuple[Reason, ...]
+
+    def record(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"accepted": self.accepted, "reasons": [vars(reason) for reason in self.reasons]}
+
+
+def gate(champion: Scores | None, candidate: Scores, policy: GatePolicy) -> Verdict:
+    """Decides whether `candidate` may be released in place of `champion`.
+
+    Raises:
+        InputError: the two were not scored on the same documents and questions, or the policy names a set that was
+            not scored.
+    """
+    reasons = _without_champion(candidate, policy) if champion is None else _paired(champion, candidate, policy)
+    return Verdict(all(reason.passed for reason in reasons), tuple(reasons))
+
+
+def _without_champion(candidate: Scores, policy: GatePolicy) -> list[Reason]:
+    value, limit = candidate.bits_per_byte, candidate.unigram_bits_per_byte
+    if math.isnan(value) or limit is None:
+        reasons = [_not_measured()]
+    else:
+        below = "below" if value < limit else "not below"
+        text = f"bits-per-byte {value:.3f} is {below} the unigram baseline's {limit:.3f}"
+        reasons = [Reason("bits_per_byte < unigram", value < limit, value, limit, text)]
+    for name in policy.must_beat_baselines:
+        if name not in candidate.sets:
+            raise InputError(
+                f"gate: the policy wants {name!r} above its baselines and it was not scored; sets that were: "
+                f"{', '.join(candidate.sets) or 'none'}"
+            )
+        reasons.append(_above_baselines(name, candidate.sets[name], policy.standard_errors))
+    return reasons
+
+
+def _above_baselines(name: str, scores: SetScores, standard_errors: float) -> Reason:
+    threshold = max(scores.random, scores.majority) + standard_errors * scores.stderr
+    passed = scores.accuracy > threshold
+    text = (
+        f"{name}: accuracy {scores.accuracy:.3f} is {'' if passed else 'not '}above {threshold:.3f}, the better of "
+        f"random {scores.random:.3f} and majority {scores.majority:.3f} plus {standard_errors:g} standard errors of "
+        f"{scores.stderr:.3f} (n = {len(scores.correct)})"
+    )
+    return Reason(f"{name} > baselines", passed, scores.accuracy, threshold, text)
+
+
+def _paired(champion: Scores, candidate: Scores, policy: GatePolicy) -> list[Reason]:
+    _same_items("held-out documents", champion.documents, candidate.documents)
+    reasons = [_bits_per_byte(champion, candidate, policy) if candidate.documents else _not_measured()]
+    for name in sorted(candidate.sets):
+        if name not in champion.sets:
+            raise InputError(_again(f"the champion was not scored on set {name!r}"))
+        _same_items(f"questions of set {name!r}", champion.sets[name].correct, candidate.sets[name].correct)
+        reasons.append(_accuracy(name, champion.sets[name], candidate.sets[name], policy))
+    return reasons
+
+
+def _bits_per_byte(champion: Scores, candidate: Scores, policy: GatePolicy) -> Reason:
+    """Candidate's bits-per-byte over the champion's, minus one.
+
+    Each model's nats stand over the bytes that it predicted itself. These are the same bytes unless the two have
+    different tokenizers: then they differ by each document's first token, which neither predicts, and a ratio a byte
+    is still fair where a total would favour the model with the longer first token.
+    """
+    ids = sorted(candidate.documents)
+    columns = np.array(
+        [
+            [cost for scores in (candidate, champion) for cost in (scores.documents[i].nll, scores.documents[i].bytes)]
+            for i in ids
+        ],
+        dtype=np.float64,
+    )
+    value = _ratio(columns.sum(axis=0, keepdims=True))[0]
+    bound = float(np.quantile(_ratio(_resample(columns, policy)), policy.confidence))
+    margin = policy.bits_per_byte_margin
+    passed = bound <= margin
+    text = (
+        f"bits-per-byte {candidate.bits_per_byte:.4f} against the champion's {champion.bits_per_byte:.4f}: "
+        f"{value:+.2%}; with {policy.confidence:.0%} confidence at most {bound:+.2%}, allowed is {margin:+.2%} "
+        f"({len(ids)} documents)"
+    )
+    return Reason("bits_per_byte no worse than champion", passed, bound, margin, text)
+
+
+def _ratio(sums: np.ndarray) -> np.ndarray:
+    """Relative excess of the candidate from sums [n, 4] of (nats, bytes, champion's nats, champion's bytes)."""
+    return (sums[:, 0] / sums[:, 1]) / (sums[:, 2] / sums[:, 3]) - 1.0
+
+
+def _accuracy(name: str, champion: SetScores, candidate: SetScores, policy: GatePolicy) -> Reason:
+    ids = sorted(candidate.correct)
+    drops = np.array([[float(champion.correct[i]) - float(candidate.correct[i])] for i in ids])
+    bound = float(np.quantile(_resample(drops, policy)[:, 0] / len(ids), 1 - policy.confidence))
+    passed = bound <= policy.accuracy_margin
+    text = (
+        f"{name}: accuracy {candidate.accuracy:.3f} against the champion's {champion.accuracy:.3f}; with "
+        f"{policy.confidence:.0%} confidence the drop is at least {bound:+.3f}, allowed is "
+        f"{policy.accuracy_margin:.3f} (n = {len(ids)})"
+    )
+    return Reason(f"{name} not shown worse than champion", passed, bound, policy.accuracy_margin, text)
+
+
+def _resample(columns: np.ndarray, policy: GatePolicy) -> np.ndarray:
+    """Sums of n rows drawn with replacement from `columns` [n, c], `bootstrap` times: [bootstrap, c]."""
+    n = len(columns)
+    generator = np.random.default_rng(policy.seed)
+    at_once = max(1, _DRAWS_AT_ONCE // n)
+    parts = []
+    for first in range(0, policy.bootstrap, at_once):
+        draws = generator.integers(0, n, size=(min(at_once, policy.bootstrap - first), n))
+        parts.append(np.stack([column[draws].sum(axis=1) for column in columns.T], axis=1))
+    return np.concatenate(parts)
+
+
+def _same_items(what: str, champion: Mapping[str, Any], candidate: Mapping[str, Any]) -> None:
+    if champion.keys() != candidate.keys():
+        only: Sequence[str] = sorted(champion.keys() ^ candidate.keys())
+        raise InputError(
+            _again(f"the two were scored on different {what} ({len(only)} differ, among them {', '.join(only[:3])})")
+        )
+
+
+def _again(why: str) -> str:
+    return f"gate: {why}; score the champion again on the candidate's sets"
+
+
+def _not_measured() -> Reason:
+    text = "bits-per-byte was not measured: the corpus has no held-out documents (raise its held-out fraction)"
+    return Reason("bits_per_byte measured", False, None, None, text)

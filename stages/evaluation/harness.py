@@ -1,0 +1,216 @@
+"""Question sets through lm-evaluation-harness, on local JSON Lines files, with its `hf` model class.
+
+Each (set, formulation) becomes one lm-eval task of type `multiple_choice`: a plain configuration over a file with the
+columns `prompt`, `choices`, `gold`, so that stock lm-eval gives the same figures from the two. Prompts are cut from
+the left at the model's context, as lm-eval does it. Metrics are lm-eval's `acc` (highest log-likelihood),
+`acc_norm` (per character of the option) and `acc_bytes` (per byte), each with the standard error of the mean.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.evaluation.config import Formulation, SetConfig
+from stages.evaluation.language_model import LanguageModel
+from stages.evaluation.sets import Question
+
+Progress = Callable[[int, int], None]
+"""Called with (scored, all) options."""
+
+METRICS = {"none": "acc", "characters": "acc_norm", "bytes": "acc_bytes"}
+"""lm-eval's name of each normalisation."""
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One set in one formulation, with the questions that are scored."""
+
+    set: str
+    formulation: Formulation
+    options: SetConfig
+    questions: Sequence[Question]
+
+    @property
+    def name(self) -> str:
+        return f"{self.set}__{self.formulation}"
+
+    def prompt(self, question: Question) -> str:
+        """The text that the answer, after one space, goes on from."""
+        template = self.options.prompt if self.formulation == "cloze" else self.options.letter_prompt
+        lines = "\n".join(f"{LETTERS[i]}. {option}" for i, option in enumerate(question.options))
+        text = _fill(template, {"question": question.question, "options": lines})
+        if question.context:
+            text = _fill(self.options.context_prompt, {"context": question.context}) + text
+        return text
+
+    def choices(self, question: Question) -> list[str]:
+        if self.formulation == "cloze":
+            return list(question.options)
+        return list(LETTERS[: len(question.options)])
+
+    def config(self, file: Path, cache: Path) -> dict[str, Any]:
+        """The lm-eval task configuration over `file`."""
+        return {
+            "task": self.name,
+            "dataset_path": "json",
+            "dataset_kwargs": {"data_files": {"test": str(file)}, "cache_dir": str(cache)},
+            "test_split": "test",
+            "output_type": "multiple_choice",
+            "doc_to_text": "prompt",
+            "doc_to_choice": "choices",
+            "doc_to_target": "gold",
+            "target_delimiter": " ",
+            "num_fewshot": 0,
+            "metric_list": [
+                {"metric": name, "aggregation": "mean", "higher_is_better": True} for name in METRICS.values()
+            ],
+            "metadata": {"version": 1},
+        }
+
+
+def _fill(template: str, values: Mapping[str, str]) -> str:
+    """Puts values in for `{name}`; one pass, so that braces inside a question stay as they are."""
+    parts, rest = [], template
+    while rest:
+        found = [(rest.find(f"{{{name}}}"), name) for name in values]
+        found = [(at, name) for at, name in found if at >= 0]
+        if not found:
+            break
+        at, name = min(found)
+        parts += [rest[:at], values[name]]
+        rest = rest[at + len(name) + 2 :]
+    return "".join([*parts, rest])
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """Figures of one task and its per-question records."""
+
+    task: Task
+    accuracy: dict[str, float]
+    """By metric: `acc`, `acc_norm`, `acc_bytes`."""
+    stderr: dict[str, float]
+    records: list[dict[str, Any]]
+    """Per question, in the order of the task: id, formulation, gold, predictions, per option the log-likelihood in
+    nats and the length in characters and bytes."""
+
+
+def run(
+    tasks: Sequence[Task], model: LanguageModel, work: Path, batch_size: int | None, progress: Progress
+) -> list[TaskResult]:
+    """Scores all tasks in one pass over the model (lm-eval sorts their prompts by length).
+
+    `work` is a folder for the task files and the cache of `datasets`; nothing outside it is written and no network is
+    asked. Call it inside `offline`.
+    """
+    from lm_eval.evaluator import evaluate
+    from lm_eval.tasks import TaskManager
+
+    started = time.perf_counter()
+    configs = []
+    for task in tasks:
+        file = work / f"{task.name}.jsonl"
+        rows = [
+            {"id": q.id, "prompt": task.prompt(q), "choices": task.choices(q), "gold": q.answer} for q in task.questions
+        ]
+        file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        configs.append(task.config(file, work / "cache"))
+    loaded = TaskManager(include_defaults=False).load(configs)
+    lm = _harness_model(model, batch_size or _batch_size(tasks, model), progress)
+    built = time.perf_counter()
+    results = evaluate(lm=lm, task_dict=loaded, bootstrap_iters=1, log_samples=True)
+    assert results is not None  # None is for other ranks of a distributed run
+    del started, built
+    return [_result(task, results["results"][task.name], results["samples"][task.name]) for task in tasks]
+
+
+def _batch_size(tasks: Sequence[Task], model: LanguageModel) -> int:
+    """By the longest prompt: the longest 16 texts are tokenized to find it."""
+    texts = [task.prompt(q) + " " + max(task.choices(q), key=len) for task in tasks for q in task.questions]
+    longest = sorted(texts, key=lambda text: len(text.encode()), reverse=True)[:16]
+    tokens = max(len(model.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in longest)
+    return model.batch(min(tokens + 1, model.max_length))
+
+
+def _harness_model(model: LanguageModel, batch_size: int, progress: Progress) -> Any:
+    from lm_eval.models.huggingface import HFLM
+
+    class LocalModel(HFLM):
+        """lm-eval's `hf` class around a loaded model: no bars, progress told, over-long options cut."""
+
+        def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
+            self.cache_hook = _Counter(len(requests), progress)
+            return super().loglikelihood(requests, disable_tqdm=True)
+
+        def _loglikelihood_tokens(self, requests: Any, *args: Any, **kwargs: Any) -> Any:
+            # lm-eval stops at an option longer than the context; its last tokens are scored here instead.
+            cut = [(texts, context, option[-self.max_length :]) for texts, context, option in requests]
+            return super()._loglikelihood_tokens(cut, *args, **kwargs)
+
+    return LocalModel(
+        pretrained=model.model,
+        tokenizer=model.tokenizer,
+        backend="causal",
+        batch_size=batch_size,
+        max_length=model.max_length,
+    )
+
+
+class _Counter:
+    """Stands in for lm-eval's cache hook, which is called once an answer: tells progress, at most 50 times."""
+
+    def __init__(self, total: int, progress: Progress):
+        self.total, self.progress, self.done = total, progress, 0
+        self.step = max(1, total // 50)
+
+    def add_partial(self, *_: Any) -> None:
+        self.done += 1
+        if self.done % self.step == 0 or self.done == self.total:
+            self.progress(self.done, self.total)
+
+
+def _result(task: Task, figures: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> TaskResult:
+    by_id = {sample["doc"]["id"]: sample for sample in samples}
+    records = [_record(task, q, by_id[q.id]) for q in task.questions]
+    return TaskResult(
+        task,
+        {name: float(figures[f"{name},none"]) for name in METRICS.values()},
+        {name: _stderr(figures[f"{name}_stderr,none"]) for name in METRICS.values()},
+        records,
+    )
+
+
+def _stderr(value: Any) -> float:
+    """lm-eval writes `N/A` (or NaN) where one question gives no spread."""
+    return float(value) if isinstance(value, float | int) and value == value else 0.0
+
+
+def _record(task: Task, question: Question, sample: Mapping[str, Any]) -> dict[str, Any]:
+    scores = [float(score) for score, _greedy in sample["filtered_resps"]]
+    choices = task.choices(question)
+    characters = [len(text) for text in choices]
+    size = [len(text.encode()) for text in choices]
+    return {
+        "id": question.id,
+        "formulation": task.formulation,
+        "gold": question.answer,
+        "prediction": _best(scores),
+        "prediction_characters": _best([s / n for s, n in zip(scores, characters, strict=True)]),
+        "prediction_bytes": _best([s / n for s, n in zip(scores, size, strict=True)]),
+        "loglikelihoods": scores,
+        "characters": characters,
+        "bytes": size,
+        **({"subject": question.subject} if question.subject else {}),
+    }
+
+
+def _best(values: Sequence[float]) -> int:
+    """Index of the largest value, the first of equal ones (numpy's argmax, which lm-eval uses)."""
+    return max(range(len(values)), key=values.__getitem__)

@@ -1,0 +1,74 @@
+"""The model under evaluation: a local Hugging Face folder, loaded once for both measurements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.artifact import ConfigError, InputError
+from stages.evaluation.config import EvaluationConfig
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model in evaluation mode, its tokenizer, and what its context holds."""
+
+    model: Any
+    """transformers' model; `model(ids).logits` is [batch, length, vocabulary]."""
+    tokenizer: Any
+    max_length: int
+    """Tokens of context."""
+    device: torch.device
+    memory: int
+    """Bytes that one forward pass's float32 logits may take."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        return int(self.model.config.get_text_config().vocab_size)
+
+    def batch(self, length: int) -> int:
+        """Sequences of `length` tokens whose logits and their log-softmax fit into `memory`; at least one."""
+        return max(1, min(256, self.memory // (8 * length * self.vocabulary_size)))
+
+
+def load_model(folder: Path, config: EvaluationConfig) -> LanguageModel:
+    """Loads weights (SafeTensors only, no code from the folder) and tokenizer from `folder`.
+
+    Raises:
+        InputError: the folder is no model that stock transformers loads.
+        ConfigError: the device is not there.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    device = _device(config.device)
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder}: no config.json; a Hugging Face model folder is wanted")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=config.dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{folder}: stock transformers cannot load this model: {error}") from error
+    model.to(device).eval()
+    own = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2048
+    length = min(config.max_length or own, own)
+    return LanguageModel(model, tokenizer, int(length), device, config.memory_mib << 20)
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"evaluation: device {name!r} is unknown; cpu, cuda or cuda:0") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"evaluation: device {name!r} is asked for, and PyTorch sees no GPU here; use auto or cpu")
+    return device

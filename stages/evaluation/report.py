@@ -1,0 +1,50 @@
+"""The evaluation table that people see."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from stages.evaluation.harness import METRICS, TaskResult
+from stages.evaluation.sets import Baselines
+
+COLUMNS = ["set", "n", "measure", "value", "± se", "random", "majority", "unigram", "verdict"]
+"""Columns of the table. Empty cells are empty texts."""
+
+
+def bits_per_byte_row(source: str, totals: Mapping[str, Any]) -> list[Any]:
+    """A row of held-out documents of one source, or of all."""
+    value, unigram = totals["bits_per_byte"], totals["unigram"]
+    verdict = "below unigram" if value < unigram else "not below unigram"
+    name = "held-out" if source == "all" else f"held-out {source}"
+    count = f"{totals['documents']} documents"
+    return [name, count, "bits per byte", f"{value:.3f}", "", "", "", f"{unigram:.3f}", verdict]
+
+
+def task_row(result: TaskResult, base: Baselines, size: int) -> list[Any]:
+    """A row of one set in one formulation; `n` names the whole set where only a part of it was scored."""
+    options, form = result.task.options, result.task.formulation
+    normalise = options.normalise if form == "cloze" else "none"
+    value, stderr = result.accuracy[METRICS[normalise]], result.stderr[METRICS[normalise]]
+    n = len(result.task.questions)
+    per = "" if normalise == "none" else f" per {normalise.removesuffix('s')}"
+    return [
+        result.task.set,
+        str(n) if n == size else f"{n} of {size}",
+        f"accuracy, {form}{per}",
+        f"{value:.3f}",
+        f"{stderr:.3f}",
+        f"{base.random:.3f}",
+        f"{base.majority:.3f}",
+        "",
+        _verdict(value, stderr, base),
+    ]
+
+
+def _verdict(value: float, stderr: float, base: Baselines) -> str:
+    """In words, by two standard errors."""
+    best = max(base.random, base.majority)
+    if math.isclose(value, best) or abs(value - best) <= 2 * stderr:
+        return "level with baselines"
+    return "above both baselines" if value > best else "below a baseline"
