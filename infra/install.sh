@@ -43,7 +43,7 @@ rm -f "$stamp"
 # uv is taken from the PATH, else bootstrapped into the environment with pip.
 uv=$(command -v uv || true)
 if [ -z "$uv" ]; then
-  [ -x "$venv/bin/uv" ] || "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$(grep '^uv==' infra/requirements/bootstrap.txt)"
+  [ -x "$venv/bin/uv" ] || "$venv/bin/python" -m pip install -qq --disable-pip-version-check "$(grep '^uv==' infra/requirements/bootstrap.txt)"
   uv=$venv/bin/uv
 fi
 export VIRTUAL_ENV=$PWD/$venv UV_NO_PROGRESS=1

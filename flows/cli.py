@@ -1,0 +1,278 @@
+"""The `headwater` command. Heavy modules are imported by the commands that need them, so that help is instant."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from stages.artifact.errors import HeadwaterError
+
+app = typer.Typer(
+    name="headwater",
+    help="Documents in; a served, evaluated, registered language model out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe setting: training.steps=200.")
+]
+GATE_REJECTED = 3
+"""Exit code of a run whose model was made and turned away by the gate."""
+
+
+def main() -> None:
+    """Runs the command line: a user's mistake ends with one message and exit code 2, never with a traceback."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    try:
+        app()
+    except HeadwaterError as error:
+        if debug:
+            traceback.print_exc()
+        err.print(f"[bold red]error:[/] {_escape(str(error))}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        sys.exit(130)
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="Recipe name or YAML file.")] = "biomed",
+    data: Annotated[str | None, typer.Option(help="Folder (or URL) of your own documents.")] = None,
+    evaluation: Annotated[str | None, typer.Option("--eval", help="Folder (or URL) of your own question sets.")] = None,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say which stages are there and which would run.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Train a new run although this plan has a finished one.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Run pretrain/RECIPE here: documents in, a served and registered model out. Services are started if needed."""
+    settings = _settings()
+    recipe = str(Path(recipe).resolve()) if recipe.endswith((".yaml", ".yml")) else recipe
+    data, evaluation = _absolute(data, "--data"), _absolute(evaluation, "--eval")
+    if dry_run:
+        _dry_run(settings, recipe, data, evaluation, overrides or [], again, as_json)
+        return
+    _check_recipe(recipe, data, evaluation, overrides or [])
+    service_seconds = _up(settings, {"prefect"})
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+
+    from flows.pretrain import pretrain
+    from flows.report import Summary, print_summary
+    from infra.services import up
+
+    state = pretrain(
+        recipe=recipe,
+        data=data,
+        evaluation_data=evaluation,
+        overrides=overrides or [],
+        again=again,
+        return_state=True,
+    )
+    if not state.is_completed():
+        failure = state.result(raise_on_failure=False)
+        if isinstance(failure, BaseException):
+            raise failure
+        raise HeadwaterError(f"the run ended as {state.name}: {state.message}")
+    summary = Summary.model_validate(state.data)
+    service_seconds |= {name: s for name, s in up(settings).items() if s}
+    if as_json:
+        _print_json(summary.model_dump(mode="json") | {"service_seconds": service_seconds})
+    else:
+        print_summary(out, summary)
+    if not summary.accepted:
+        raise typer.Exit(GATE_REJECTED)
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Show this recipe whole, defaults included.")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema for editors.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the recipes, show one, or print the schema."""
+    import yaml
+
+    from flows.recipe import Recipe, load_recipe, recipe_names
+
+    if schema:
+        _print_json(Recipe.model_json_schema())
+        return
+    if name:
+        content = load_recipe(name).model_dump(mode="json")
+        _print_json(content) if as_json else print(yaml.safe_dump(content, sort_keys=False), end="")
+        return
+    rows = [{"name": n, "description": load_recipe(n).description} for n in recipe_names()]
+    _show("Recipes", rows, as_json)
+
+
+@app.command()
+def lineage(
+    artifact: Annotated[str, typer.Argument(help="Digest, kind/digest, or ref such as biomed/champion.")],
+    as_json: Json = False,
+) -> None:
+    """What an artifact is made of, back to the source files."""
+    from flows.lineage import print_tree, trace
+    from stages.artifact import Store
+
+    tree = trace(Store(_settings().store), artifact)
+    _print_json(tree) if as_json else print_tree(out, tree)
+
+
+@app.command()
+def up(as_json: Json = False) -> None:
+    """Start the local services and register the deployments; what runs already is left alone."""
+    from infra.services import status as service_status
+
+    settings = _settings()
+    _up(settings, None)
+    if as_json:
+        _print_json({row["service"]: row["url"] for row in service_status(settings)})
+        return
+    for row in service_status(settings):
+        if row["url"]:
+            out.print(f"[bold]{row['service']:<10}[/] {row['url']}")
+
+
+@app.command()
+def down(as_json: Json = False) -> None:
+    """Stop everything that was started; nothing of it stays alive."""
+    from flows.prefect_setup import forget_profile
+    from infra.services import down as stop_services
+
+    settings = _settings()
+    ended = stop_services(settings, lambda line: err.print(line))
+    forget_profile()
+    if as_json:
+        _print_json({"stopped": ended})
+    elif not ended:
+        err.print("nothing was running")
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """Services, what is served, and the refs in the store."""
+    from infra.services import status as service_status
+    from serving.record import read_record
+    from stages.artifact import Store, list_refs
+
+    settings = _settings()
+    store = Store(settings.store)
+    record = read_record(store)
+    served = record.stable.model_dump(mode="json") if record and record.stable else None
+    rows, refs = service_status(settings), list_refs(store)
+    if as_json:
+        _print_json({"services": rows, "served": served, "refs": refs, "store": store.url})
+        return
+    _show("Services", [{k: row[k] for k in ("service", "running", "answering", "pid", "url")} for row in rows], False)
+    out.print(f"[bold]store[/]  {store.url}")
+    if served:
+        out.print(f"[bold]served[/] {served['name']} version {served['version']}, model/{served['model_digest'][:12]}")
+    if refs:
+        _show("Refs", [{"ref": name, "digest": digest[:12]} for name, digest in refs.items()], False)
+
+
+def _settings() -> Any:
+    from infra.settings import apply_environment, load_settings
+
+    settings = load_settings()
+    apply_environment(settings)
+    return settings
+
+
+def _up(settings: Any, wait_for: set[str] | None) -> dict[str, float]:
+    from flows.prefect_setup import register_deployments, use_profile
+    from infra.services import managed
+    from infra.services import up as start_services
+    from serving.keys import ensure_key
+
+    fresh = managed(settings, "prefect").find() is None
+    key, created = ensure_key(settings.api_key_file)
+    if created:
+        err.print(f"API key of the endpoint (shown once, kept in {settings.api_key_file}): {key}", soft_wrap=True)
+    seconds = start_services(settings, wait_for=wait_for, say=lambda line: err.print(line, style="dim"))
+    if fresh:
+        register_deployments(settings)
+        if not use_profile(settings):
+            err.print(f"your own Prefect profile is left active; use PREFECT_API_URL={settings.prefect_api_url}")
+    return seconds
+
+
+def _dry_run(
+    settings: Any,
+    recipe: str,
+    data: str | None,
+    evaluation: str | None,
+    overrides: list[str],
+    again: bool,
+    as_json: bool,
+) -> None:
+    from flows.inputs import resolve_recipe
+    from flows.steps import plan_steps
+    from stages.artifact import Store
+
+    chosen, notes = resolve_recipe(recipe, data, evaluation, overrides)
+    rows = [
+        {"stage": p.kind, "state": p.state, "folder": p.plan.folder if p.plan else ""}
+        for p in plan_steps(chosen, Store(settings.store), again)
+    ]
+    if not as_json:
+        for note in notes:
+            err.print(note, markup=False)
+    _show(f"pretrain/{chosen.name}", rows, as_json)
+
+
+def _check_recipe(recipe: str, data: str | None, evaluation: str | None, overrides: list[str]) -> None:
+    """Refuses a wrong parameter before any service is started."""
+    from flows.inputs import resolve_recipe
+
+    resolve_recipe(recipe, data, evaluation, overrides)
+
+
+def _absolute(value: str | None, option: str) -> str | None:
+    if not value:
+        return None
+    if "://" in value:
+        return value
+    path = Path(value).expanduser().resolve()
+    if not path.exists():
+        raise HeadwaterError(f"{option}: {path} does not exist")
+    return str(path)
+
+
+def _show(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
+    from flows import present
+
+    if as_json:
+        _print_json(rows)
+    elif rows:
+        present.print_table(out, title, list(rows[0]), [list(row.values()) for row in rows])
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""One run of the pipeline: recipe, store, what is made so far, and how a stage is run with people watching."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+
+from flows.forward import Forwarder, PrefectSink, Sink, TerminalSink
+from flows.recipe import Recipe
+from flows.steps import STEP, Made
+from infra.services import wait_ready
+from infra.settings import Settings
+from stages.artifact import Artifact, Plan, Stage, Store, write_ref
+
+
+@dataclass
+class Timing:
+    """How one stage went."""
+
+    stage: str
+    seconds: float
+    state: str
+    """`made` or `there`."""
+    own_seconds: float
+    """The stage's own work, without orchestration around it; 0 when it was there."""
+    artifact: str = ""
+
+
+@dataclass
+class Job:
+    """Everything that the flow's tasks share."""
+
+    settings: Settings
+    recipe: Recipe
+    store: Store
+    console: Console
+    logger: logging.Logger | logging.LoggerAdapter
+    again: bool = False
+    made: Made = field(default_factory=Made)
+    timings: list[Timing] = field(default_factory=list)
+    background: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, "background"))
+    _mlflow: Future[None] | None = None
+
+    def make(self, kind: str, sinks: tuple[Callable[[Plan], Sink], ...] = ()) -> Artifact:
+        """Runs one of the flow's steps, or finds it done; points its ref at the result."""
+        step = STEP[kind]
+        artifact = self.run(
+            step.stage, step.config(self.recipe, self.made), step.inputs(self.recipe, self.made), kind, sinks
+        )
+        self.made.artifacts[kind] = artifact
+        write_ref(self.store, self.recipe.name, kind, artifact)
+        return artifact
+
+    def run(
+        self,
+        stage: Stage[Any],
+        config: Any,
+        inputs: Any,
+        name: str,
+        sinks: tuple[Callable[[Plan], Sink], ...] = (),
+    ) -> Artifact:
+        """Runs one stage with its events forwarded to terminal, Prefect and the given sinks."""
+        began = time.monotonic()
+        plan = stage.plan(config, inputs, self.store, again=self.again)
+        if plan.done:
+            artifact = stage.run(config, inputs, self.store, plan)
+            state = "there"
+        else:
+            watchers: list[Sink] = [TerminalSink(name, self.console), PrefectSink(name, self.logger)]
+            with Forwarder(self.store, plan.folder, [*watchers, *(sink(plan) for sink in sinks)]):
+                artifact = stage.run(config, inputs, self.store, plan)
+            state = "made"
+        seconds = time.monotonic() - began
+        manifest = artifact.manifest
+        own = (manifest.finished - manifest.started).total_seconds() if state == "made" else 0.0
+        self.timings.append(Timing(name, seconds, state, own, artifact.id))
+        self.console.print(f"[bold]{name:<12}[/] {state:<6}{seconds:6.1f} s   {artifact.id}")
+        return artifact
+
+    def timed(self, name: str, work: Callable[[], Any]) -> Any:
+        """Runs something that is no stage (registration, deployment) and notes its time."""
+        began = time.monotonic()
+        result = work()
+        seconds = time.monotonic() - began
+        self.timings.append(Timing(name, seconds, "done", seconds))
+        self.console.print(f"[bold]{name:<12}[/] done  {seconds:6.1f} s")
+        return result
+
+    def mlflow_ready(self) -> None:
+        """Waits until MLflow answers; it is started early and takes the longest."""
+        if self._mlflow is None:
+            self._mlflow = self.background.submit(wait_ready, self.settings, "mlflow")
+        self._mlflow.result()
+
+    def close(self) -> None:
+        """Ends the background threads."""
+        self.background.shutdown(wait=True, cancel_futures=True)

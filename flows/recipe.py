@@ -1,0 +1,183 @@
+"""The recipe: one YAML file, the whole truth about a model to build.
+
+Its sections are the stages' own configurations. Unknown keys are refused with the nearest right name, values are
+checked where they stand, and `headwater recipes --schema` prints the JSON schema that editors use.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from serving.config import ServingConfig
+from stages.artifact import Config, ConfigError
+from stages.corpus import CorpusConfig
+from stages.evaluation import EvaluationConfig, GatePolicy
+from stages.model import ModelConfig
+from stages.sample import SampleConfig
+from stages.tokens import TokensConfig
+from stages.training import TrainingConfig
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+class Recipe(Config):
+    """One model to build, from its documents to its endpoint."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9+._-]{0,62}$")
+    """Name of the model: of its refs, its registered model and its endpoint."""
+    description: str = ""
+    """One or two sentences for people."""
+    sample: SampleConfig | None = None
+    """Make the embedded synthetic sample first; locations `sample://...` point into it."""
+    evaluation_sets: dict[str, str] = {}
+    """Question sets by name: where each JSON Lines file lies (absolute path, URL or `sample://...`)."""
+    corpus: CorpusConfig
+    """Sources, policy, filters, deduplication, decontamination and the held-out part."""
+    tokens: TokensConfig = TokensConfig()
+    """Tokenizer and shards."""
+    training: TrainingConfig
+    """Size, steps, optimiser and schedule."""
+    model: ModelConfig = ModelConfig()
+    """How the weights leave."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """What the model is measured on."""
+    gate: GatePolicy = GatePolicy()
+    """What a candidate must show to become champion."""
+    serving: ServingConfig = ServingConfig()
+    """The endpoint."""
+    example_prompts: list[str] = []
+    """What the endpoint is asked at the end of a run, to show a real completion."""
+
+    @model_validator(mode="after")
+    def _sample_locations_need_a_sample(self) -> Recipe:
+        places = [("evaluation_sets." + name, place) for name, place in self.evaluation_sets.items()]
+        places += [(f"corpus.sources.{name}.location", source.location) for name, source in self.corpus.sources.items()]
+        for where, place in places:
+            if place.startswith("sample://"):
+                if self.sample is None:
+                    raise ValueError(f"{where}: {place!r} needs a `sample:` section")
+            elif "://" not in place and not os.path.isabs(place):
+                raise ValueError(f"{where}: {place!r} is a relative path; give an absolute path or a URL")
+        unknown = set(self.corpus.decontamination.sets) - set(self.evaluation_sets)
+        if unknown:
+            raise ValueError(
+                f"corpus.decontamination.sets: {sorted(unknown)} is not among evaluation_sets {sorted(self.evaluation_sets)}"
+            )
+        return self
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with Headwater."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def load_recipe(name: str, overrides: Sequence[str] = (), changes: dict[str, Any] | None = None) -> Recipe:
+    """Reads a recipe by name or by path, applies `changes` (merged) and then `overrides` (`key.path=value`), validates.
+
+    Raises:
+        ConfigError: naming the file, the key and, for an unknown key, the nearest right name.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+    try:
+        data = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        near = difflib.get_close_matches(name, recipe_names(), 1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(recipe_names())}"
+        raise ConfigError(f"recipe {name!r} not found at {path}{hint}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: a recipe is a mapping of sections, this is {type(data).__name__}")
+    _merge(data, changes or {})
+    for override in overrides:
+        _override(data, override)
+    return parse_recipe(data, str(path))
+
+
+def parse_recipe(data: dict[str, Any], where: str) -> Recipe:
+    """Validates a recipe's data; see `load_recipe`."""
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(detail) for detail in error.errors()]
+        raise ConfigError(f"{where}: " + "\n  ".join(["the recipe is not valid:", *lines])) from None
+
+
+def with_own_documents(recipe: Recipe, data: str, sources: dict[str, Any], sets: dict[str, str]) -> Recipe:
+    """The same recipe on the user's own documents and question sets; it gets a name of its own, `recipe+folder`."""
+    folder = "".join(c if c.isalnum() or c in "._-" else "-" for c in Path(data.rstrip("/")).name.lower()) or "data"
+    content = recipe.model_dump(mode="json")
+    content["name"] = f"{recipe.name}+{folder}"[:63]
+    content["description"] = f"{recipe.name}'s recipe on {data}"
+    content["sample"] = None
+    content["corpus"]["sources"] = {name: source.model_dump(mode="json") for name, source in sources.items()}
+    content["corpus"]["decontamination"]["sets"] = sorted(sets)
+    content["evaluation_sets"] = sets
+    content["evaluation"]["sets"] = {}
+    content["gate"]["must_beat_baselines"] = [s for s in recipe.gate.must_beat_baselines if s in sets]
+    return parse_recipe(content, f"recipe {recipe.name} with data {data}")
+
+
+def _merge(data: dict[str, Any], changes: dict[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(data.get(key), dict):
+            _merge(data[key], value)
+        else:
+            data[key] = value
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override!r}: write it as section.key=value, for example training.steps=200")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML: {error}") from None
+    at = data
+    *parents, last = key.split(".")
+    for parent in parents:
+        at = at.setdefault(parent, {})
+        if not isinstance(at, dict):
+            raise ConfigError(f"--set {override!r}: {parent!r} is not a section")
+    at[last] = value
+
+
+def _explain(detail: Any) -> str:
+    where = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] != "extra_forbidden":
+        given = "" if isinstance(detail["input"], dict) else f" (given: {detail['input']!r})"
+        return (
+            f"{where}: {detail['msg'].removeprefix('Value error, ')}{given}"
+            if where
+            else detail["msg"].removeprefix("Value error, ")
+        )
+    known = _fields_at(Recipe, detail["loc"][:-1])
+    near = difflib.get_close_matches(str(detail["loc"][-1]), known, 1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
+    return f"{where}: unknown key; {hint}"
+
+
+def _fields_at(model: type[BaseModel], loc: Sequence[Any]) -> list[str]:
+    at: Any = model
+    for part in loc:
+        field = at.model_fields.get(part) if isinstance(at, type) and issubclass(at, BaseModel) else None
+        inner = _models_in(field.annotation) if field else [at] if isinstance(at, type) else []
+        if not inner:
+            return []
+        at = inner[0]
+    return list(at.model_fields) if isinstance(at, type) and issubclass(at, BaseModel) else []
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in typing.get_args(annotation) for model in _models_in(argument)]

@@ -1,0 +1,282 @@
+"""MLflow: training curves while they happen, one LoggedModel a model, registry versions with aliases.
+
+The truth stays in the store (refs and manifests); what is here is rewritten from it and may be repeated. Weights never
+travel through the MLflow server.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from stages.artifact import Artifact, EventLog, Store
+from stages.artifact.events import Event
+
+TRAINING_METRICS = ("loss", "learning_rate", "tokens_per_second", "grad_norm")
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """One version of a registered model."""
+
+    name: str
+    version: str
+    model_id: str
+    run_id: str
+
+
+class MlflowSink:
+    """Feeds a training run's events to MLflow from a saved offset, so that none arrives twice."""
+
+    def __init__(self, tracking_uri: str, recipe: str, store: Store, folder: str, tags: dict[str, str]):
+        self.client = MlflowClient(tracking_uri)
+        self.recipe, self.store, self.folder, self.tags = recipe, store, folder, tags
+
+    def start(self, events: EventLog) -> int:
+        return int(_read_state(self.store, self.folder).get("offset", 0))
+
+    def take(self, events: list[Event], offset: int) -> None:
+        run_id = open_run(self.client, self.recipe, self.store, self.folder, self.tags)
+        metrics = [metric for event in events for metric in _metrics(event)]
+        for start in range(0, len(metrics), 1000):
+            self.client.log_batch(run_id, metrics=metrics[start : start + 1000])
+        for event in events:
+            if event["type"] == "finished":
+                self.client.set_terminated(run_id)
+        _write_state(self.store, self.folder, {"run_id": run_id, "offset": offset})
+
+    def close(self) -> None:
+        """Nothing to end: the run is ended by its `finished` event."""
+
+
+def open_run(client: MlflowClient, recipe: str, store: Store, folder: str, tags: dict[str, str]) -> str:
+    """The MLflow run of a training folder: the one it has, else a new one in the recipe's experiment."""
+    state = _read_state(store, folder)
+    if "run_id" in state:
+        try:
+            client.get_run(state["run_id"])
+            return str(state["run_id"])
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+    run = client.create_run(_experiment(client, recipe), run_name=folder.replace("/", " "), tags=tags)
+    _write_state(store, folder, {"run_id": run.info.run_id, "offset": 0})
+    return str(run.info.run_id)
+
+
+def register(
+    tracking_uri: str,
+    recipe: str,
+    store: Store,
+    made: dict[str, Artifact],
+    table: list[dict[str, object]],
+) -> RegisteredModel:
+    """Registers the model of `made["model"]` with its data, parameters and evaluation; the same model only once.
+
+    Args:
+        made: training, model, corpus, tokens and evaluation artifacts by kind.
+        table: the evaluation table, kept as an artifact of the run.
+    """
+    client = MlflowClient(tracking_uri)
+    model, evaluation, training = made["model"], made["evaluation"], made["training"]
+    known = _version_of(client, recipe, model.digest)
+    if known:
+        if known.version_tags.get("headwater.evaluation") != evaluation.digest:
+            _log_evaluation(client, known.run_id, known.model_id, evaluation, table)
+            client.set_model_version_tag(recipe, known.version, "headwater.evaluation", evaluation.digest)
+        return known.model
+    run_id = open_run(client, recipe, store, training.folder, {"headwater.training": training.digest})
+    params = {
+        f"{kind}.{key}": value for kind in ("training", "tokens") for key, value in _flat(made[kind].manifest.how)
+    }
+    client.log_batch(
+        run_id,
+        params=[Param(key, str(value)[:500]) for key, value in sorted(params.items())][:100],
+        tags=[RunTag(f"headwater.{kind}", artifact.digest) for kind, artifact in made.items()],
+    )
+    inputs = [_dataset("corpus", made["corpus"], "training"), _dataset("tokens", made["tokens"], "training")]
+    logged = client.create_logged_model(
+        experiment_id=_experiment(client, recipe),
+        name=recipe,
+        source_run_id=run_id,
+        tags={"headwater.digest": model.digest, "headwater.uri": store.path(model.folder)},
+        params={key: str(value) for key, value in sorted(params.items())[:50]},
+        model_type="causal-lm",
+    )
+    client.log_inputs(run_id, datasets=inputs, models=[LoggedModelInput(logged.model_id)])
+    _finalize(client, logged.model_id)
+    _log_evaluation(client, run_id, logged.model_id, evaluation, table)
+    if not _has_registered_model(client, recipe):
+        client.create_registered_model(recipe, description=f"Made by Headwater from the recipe {recipe}")
+    version = client.create_model_version(
+        recipe,
+        source=f"models:/{logged.model_id}",
+        run_id=run_id,
+        model_id=logged.model_id,
+        tags={
+            "headwater.digest": model.digest,
+            "headwater.uri": store.path(model.folder),
+            "headwater.evaluation": evaluation.digest,
+        },
+        description=f"weights at {store.path(model.folder)}/weights, digest {model.digest}",
+    )
+    client.set_registered_model_alias(recipe, "candidate", version.version)
+    return RegisteredModel(recipe, str(version.version), logged.model_id, run_id)
+
+
+def promote(tracking_uri: str, model: RegisteredModel, verdict: Artifact, accepted: bool) -> None:
+    """Rewrites the aliases from the gate's verdict: champion and previous if accepted; the verdict's tag either way."""
+    client = MlflowClient(tracking_uri)
+    client.set_model_version_tag(model.name, model.version, "headwater.verdict", "accepted" if accepted else "rejected")
+    client.log_text(model.run_id, verdict.read("verdict.json").decode(), "verdict.json")
+    if not accepted:
+        return
+    champion = client.get_registered_model(model.name).aliases.get("champion")
+    if str(champion) == model.version:
+        return
+    if champion:
+        client.set_registered_model_alias(model.name, "previous", champion)
+    client.set_registered_model_alias(model.name, "champion", model.version)
+
+
+def model_url(base_url: str, model: RegisteredModel) -> str:
+    """Where a person sees the version in the MLflow UI."""
+    return f"{base_url}/#/models/{model.name}/versions/{model.version}"
+
+
+def run_url(base_url: str, client_uri: str, run_id: str) -> str:
+    """Where a person sees the run's curves in the MLflow UI."""
+    run = MlflowClient(client_uri).get_run(run_id)
+    return f"{base_url}/#/experiments/{run.info.experiment_id}/runs/{run_id}"
+
+
+@dataclass(frozen=True)
+class _Known:
+    model: RegisteredModel
+    version_tags: dict[str, str]
+
+    @property
+    def version(self) -> str:
+        return self.model.version
+
+    @property
+    def run_id(self) -> str:
+        return self.model.run_id
+
+    @property
+    def model_id(self) -> str:
+        return self.model.model_id
+
+
+def _version_of(client: MlflowClient, recipe: str, digest: str) -> _Known | None:
+    if not _has_registered_model(client, recipe):
+        return None
+    for version in client.search_model_versions(f"name = '{recipe}'"):
+        if version.tags.get("headwater.digest") == digest:
+            model_id = version.model_id or version.source.removeprefix("models:/")
+            model = RegisteredModel(recipe, str(version.version), model_id, version.run_id or "")
+            return _Known(model, dict(version.tags))
+    return None
+
+
+def _has_registered_model(client: MlflowClient, name: str) -> bool:
+    try:
+        client.get_registered_model(name)
+        return True
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
+
+
+def _experiment(client: MlflowClient, recipe: str) -> str:
+    found = client.get_experiment_by_name(recipe)
+    if found:
+        return str(found.experiment_id)
+    return str(client.create_experiment(recipe))
+
+
+def _dataset(name: str, artifact: Artifact, context: str) -> DatasetInput:
+    dataset = Dataset(
+        name=name,
+        digest=artifact.digest[:36],
+        source_type="local",
+        source=json.dumps({"uri": artifact.store.path(artifact.folder), "digest": artifact.digest}),
+        profile=json.dumps(artifact.manifest.counts),
+    )
+    return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", context)])
+
+
+def _log_evaluation(
+    client: MlflowClient, run_id: str, model_id: str, evaluation: Artifact, table: list[dict[str, object]]
+) -> None:
+    now = int(evaluation.manifest.finished.timestamp() * 1000)
+    digests = {role.partition("/")[2]: value for role, value in evaluation.manifest.inputs.items() if "/" in role}
+    metrics = []
+    for name, value in sorted(evaluation.manifest.metrics.items()):
+        dataset = name.partition("/")[0] if "/" in name else "heldout"
+        digest = digests.get(dataset, evaluation.manifest.inputs.get("tokens", ""))
+        metrics.append(
+            Metric(
+                _metric_name(name),
+                float(value),
+                now,
+                0,
+                model_id=model_id,
+                dataset_name=dataset if digest else None,
+                dataset_digest=digest[:36] if digest else None,
+                run_id=run_id,
+            )
+        )
+    client.log_batch(run_id, metrics=metrics)
+    if table:
+        columns = {key: [row.get(key) for row in table] for key in table[0]}
+        client.log_table(run_id, columns, "evaluation.json")
+
+
+def _metric_name(name: str) -> str:
+    return "evaluation/" + "".join(c if c.isalnum() or c in "_-. /" else "_" for c in name)
+
+
+def _metrics(event: Event) -> list[Metric]:
+    at = int(event["time"] * 1000)
+    if event["type"] == "step":
+        return [Metric(name, float(event[name]), at, int(event["step"])) for name in TRAINING_METRICS if name in event]
+    if event["type"] == "validation":
+        return [Metric("heldout_bits_per_byte", float(event["bits_per_byte"]), at, int(event["step"]))]
+    return []
+
+
+def _finalize(client: MlflowClient, model_id: str) -> None:
+    from mlflow.entities import LoggedModelStatus
+
+    client.finalize_logged_model(model_id, LoggedModelStatus.READY)
+
+
+def _flat(config: dict[str, object], prefix: str = "") -> list[tuple[str, object]]:
+    out: list[tuple[str, object]] = []
+    for key, value in config.items():
+        if isinstance(value, dict):
+            out += _flat(value, f"{prefix}{key}.")
+        else:
+            out.append((f"{prefix}{key}", value))
+    return out
+
+
+def _state_name(folder: str) -> str:
+    return f"forwarded/{folder.replace('/', '-')}.json"
+
+
+def _read_state(store: Store, folder: str) -> dict[str, object]:
+    try:
+        return dict(store.read_json(_state_name(folder)))
+    except FileNotFoundError:
+        return {}
+
+
+def _write_state(store: Store, folder: str, state: dict[str, object]) -> None:
+    store.put(_state_name(folder), json.dumps(state).encode())

@@ -1,0 +1,163 @@
+"""The steps of `pretrain` in order: which stage, with which config and inputs. Used to run and to plan alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flows.recipe import Recipe
+from stages.artifact import Artifact, Config, HasDigest, Plan, Stage, Store, read_ref
+from stages.corpus import CorpusConfig, Listing, SourceConfig, corpus, list_files
+from stages.evaluation import evaluation, verdict
+from stages.model import model
+from stages.sample import sample
+from stages.tokens import tokens
+from stages.training import training
+
+
+@dataclass
+class Made:
+    """What is there so far: artifacts by kind, and listings of the files that come from outside."""
+
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    sources: dict[str, Listing] = field(default_factory=dict)
+    sets: dict[str, Listing] = field(default_factory=dict)
+
+    def __getitem__(self, kind: str) -> Artifact:
+        return self.artifacts[kind]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage in the flow."""
+
+    kind: str
+    stage: Stage[Any]
+    needs: tuple[str, ...]
+    """Kinds that must be there before."""
+    config: Callable[[Recipe, Made], Config]
+    inputs: Callable[[Recipe, Made], Mapping[str, HasDigest]]
+
+
+def _corpus_config(recipe: Recipe, made: Made) -> CorpusConfig:
+    sources = {
+        name: source.model_copy(update={"location": made.sources[name].location})
+        for name, source in recipe.corpus.sources.items()
+    }
+    return recipe.corpus.model_copy(update={"sources": sources})
+
+
+def _corpus_inputs(recipe: Recipe, made: Made) -> dict[str, HasDigest]:
+    inputs: dict[str, HasDigest] = {f"source/{name}": listing for name, listing in made.sources.items()}
+    for name in recipe.corpus.decontamination.sets:
+        inputs[f"evaluation/{name}"] = made.sets[name]
+    return inputs
+
+
+def scored_sets(recipe: Recipe) -> list[str]:
+    """Names of the question sets that are scored: a set named `*_train` is decontaminated against, never scored."""
+    return [name for name in recipe.evaluation_sets if not name.endswith("_train")]
+
+
+def evaluation_inputs(recipe: Recipe, made: Made, of: Artifact) -> dict[str, HasDigest]:
+    """Inputs to score the model `of` on the recipe's sets and the corpus's held-out documents."""
+    inputs: dict[str, HasDigest] = {"model": of, "tokens": made["tokens"]}
+    inputs.update({f"set/{name}": made.sets[name] for name in scored_sets(recipe)})
+    return inputs
+
+
+STEPS = (
+    Step("sample", sample, (), lambda recipe, made: recipe.sample, lambda recipe, made: {}),  # type: ignore[arg-type,return-value]
+    Step("corpus", corpus, (), _corpus_config, _corpus_inputs),
+    Step("tokens", tokens, ("corpus",), lambda r, m: r.tokens, lambda r, m: {"corpus": m["corpus"]}),
+    Step("training", training, ("tokens",), lambda r, m: r.training, lambda r, m: {"tokens": m["tokens"]}),
+    Step(
+        "model",
+        model,
+        ("training", "tokens"),
+        lambda r, m: r.model,
+        lambda r, m: {"training": m["training"], "tokens": m["tokens"]},
+    ),
+    Step(
+        "evaluation",
+        evaluation,
+        ("model", "tokens"),
+        lambda r, m: r.evaluation,
+        lambda r, m: evaluation_inputs(r, m, m["model"]),
+    ),
+    Step(
+        "verdict",
+        verdict,
+        ("evaluation",),
+        lambda r, m: r.gate,
+        lambda r, m: (
+            {"candidate": m["evaluation"]}
+            | ({"champion": m["champion-evaluation"]} if "champion-evaluation" in m.artifacts else {})
+        ),
+    ),
+)
+STEP = {step.kind: step for step in STEPS}
+
+
+def list_inputs(recipe: Recipe, made: Made) -> None:
+    """Lists the source and question files as they are now: done at every run, since content is what counts."""
+    sample_folder = made.artifacts["sample"].local() if "sample" in made.artifacts else None
+
+    def place(location: str) -> str:
+        return str(sample_folder / location.removeprefix("sample://")) if sample_folder else location
+
+    made.sources = {name: list_files(place(source.location)) for name, source in recipe.corpus.sources.items()}
+    made.sets = {name: list_files(place(location)) for name, location in recipe.evaluation_sets.items()}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One line of `--dry-run`."""
+
+    kind: str
+    state: str
+    """`there`, `would run`, or `would run after X`: its name is not known before X is made."""
+    plan: Plan | None
+
+
+def plan_steps(recipe: Recipe, store: Store, again: bool = False) -> list[Planned]:
+    """Which stages are there and which would run; makes nothing."""
+    made = Made()
+    out: list[Planned] = []
+    missing = ""
+    for step in STEPS:
+        if step.kind == "sample" and recipe.sample is None:
+            list_inputs(recipe, made)
+            continue
+        if missing:
+            out.append(Planned(step.kind, f"would run after {missing}", None))
+            continue
+        if step.kind == "verdict":
+            champion = read_ref(store, recipe.name, "champion")
+            if champion and champion.digest != made["model"].digest:
+                inputs = evaluation_inputs(recipe, made, champion)
+                scored = evaluation.plan(recipe.evaluation, inputs, store).done
+                if scored is None:
+                    out.append(Planned("verdict", "would run after the champion's evaluation", None))
+                    continue
+                made.artifacts["champion-evaluation"] = scored
+            elif champion:
+                out.append(Planned("verdict", "there: it is the champion", None))
+                continue
+        plan = step.stage.plan(step.config(recipe, made), step.inputs(recipe, made), store, again=again)
+        out.append(Planned(step.kind, "there" if plan.done else "would run", plan))
+        if plan.done is None:
+            missing = step.kind
+            continue
+        made.artifacts[step.kind] = plan.done
+        if step.kind == "sample":
+            list_inputs(recipe, made)
+    return out
+
+
+def own_sources(data: str) -> dict[str, SourceConfig]:
+    """The sources that a folder of the user's holds; each file or subfolder is one."""
+    from stages.corpus.guess import sources_in
+
+    return dict(sources_in(data))

@@ -1,0 +1,233 @@
+"""An artifact in the store: finding, reading and verifying one, and the writer that commits a new one."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from stages.artifact.errors import StoreError
+from stages.artifact.events import EventLog
+from stages.artifact.manifest import MANIFEST, FileEntry, Manifest, digest, software_versions
+from stages.artifact.store import Store
+
+SOFTWARE = ("headwater", "torch", "ray", "datatrove", "pyarrow", "tokenizers", "transformers", "lm-eval", "rensa")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished artifact: a folder in a store and its manifest."""
+
+    store: Store
+    folder: str
+    """Name of the folder in the store, `{kind}/{fingerprint:16}[-{run:8}]`."""
+    manifest: Manifest
+
+    @property
+    def digest(self) -> str:
+        return self.manifest.digest
+
+    @property
+    def fingerprint(self) -> str:
+        return self.manifest.fingerprint
+
+    @property
+    def id(self) -> str:
+        """What people type: `kind/` and the first digits of the digest."""
+        return f"{self.manifest.kind}/{self.digest[:12]}"
+
+    def files(self, prefix: str = "") -> list[FileEntry]:
+        """The artifact's files whose path begins with `prefix`, sorted by path."""
+        return sorted((f for f in self.manifest.files if f.path.startswith(prefix)), key=lambda f: f.path)
+
+    def open(self, path: str) -> BinaryIO:
+        return self.store.fs.open(self.store.path(f"{self.folder}/{path}"), "rb")
+
+    def read(self, path: str) -> bytes:
+        return self.store.read(f"{self.folder}/{path}")
+
+    def local(self, path: str = "") -> Path:
+        """A local path of one file (or of the whole folder), to be memory-mapped or handed to a library.
+
+        From an object store the files are fetched once into a cache folder of this machine.
+        """
+        if self.store.is_local:
+            return self.store.local_path(f"{self.folder}/{path}" if path else self.folder)
+        cache = Path(tempfile.gettempdir()) / "headwater-cache" / self.digest
+        for entry in self.files(path):
+            target = cache / entry.path
+            if not target.exists() or target.stat().st_size != entry.bytes:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                aside = target.with_name(target.name + ".part")
+                self.store.fs.get_file(self.store.path(f"{self.folder}/{entry.path}"), str(aside))
+                aside.replace(target)
+        return cache / path if path else cache
+
+    def events(self) -> EventLog:
+        return EventLog(self.store, self.folder)
+
+    def check_sizes(self) -> None:
+        """Cheap check at every skip: each file is there with its size.
+
+        Raises:
+            StoreError: naming the first file that is missing or of another size.
+        """
+        for entry in self.manifest.files:
+            size = self.store.size(f"{self.folder}/{entry.path}")
+            if size != entry.bytes:
+                state = "is missing" if size is None else f"has {size} bytes"
+                raise StoreError(
+                    f"artifact {self.id}: {self.store.path(self.folder)}/{entry.path} {state}, the manifest says "
+                    f"{entry.bytes} bytes; remove the folder to make it again"
+                )
+
+    def damaged(self) -> Iterator[str]:
+        """Paths of files whose bytes are not what the manifest says; reads everything."""
+        for entry in self.manifest.files:
+            name = f"{self.folder}/{entry.path}"
+            if not self.store.exists(name) or _sha256_stream(self.open(entry.path)) != entry.sha256:
+                yield entry.path
+
+
+def load(store: Store, folder: str) -> Artifact | None:
+    """The artifact in `folder`, None if there is none: a folder without manifest is not one."""
+    try:
+        data = store.read(f"{folder}/{MANIFEST}")
+    except FileNotFoundError:
+        return None
+    try:
+        return Artifact(store, folder, Manifest.model_validate_json(data))
+    except ValueError as error:
+        raise StoreError(f"{store.path(folder)}/{MANIFEST} is damaged: {error}") from error
+
+
+def all_artifacts(store: Store, kind: str | None = None) -> Iterator[Artifact]:
+    """Every artifact in the store (of one kind), in order of name."""
+    kinds = [kind] if kind else [name for name in store.folders("") if name not in ("refs", "deployments")]
+    for name in kinds:
+        for folder in store.folders(name):
+            artifact = load(store, folder)
+            if artifact:
+                yield artifact
+
+
+def by_digest(store: Store, start: str) -> Artifact:
+    """The artifact whose digest, `kind/digest` or fingerprint begins with `start`.
+
+    Raises:
+        StoreError: none, or more than one.
+    """
+    kind, _, rest = start.rpartition("/")
+    found = [
+        a for a in all_artifacts(store, kind or None) if a.digest.startswith(rest) or a.fingerprint.startswith(rest)
+    ]
+    if len({a.digest for a in found}) == 1 and rest:
+        return found[0]
+    if not found or not rest:
+        raise StoreError(f"no artifact {start!r} in {store.url}; `headwater status` lists what is there")
+    raise StoreError(f"{start!r} is ambiguous: {', '.join(sorted(a.id for a in found))}")
+
+
+@dataclass
+class ArtifactWriter:
+    """Collects an artifact's files in a scratch folder and commits them, manifest last.
+
+    A stage writes `writer.file("shards/0.arrow")` (a local path to fill), or `writer.put("x.json", data)`; sets
+    `counts`, `metrics`, `details`; and `commit()` does the rest.
+    """
+
+    store: Store
+    folder: str
+    kind: str
+    stage_version: int
+    fingerprint: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    run: str | None = None
+    how: dict[str, Any] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def __post_init__(self) -> None:
+        self.events = EventLog(self.store, self.folder)
+        self._paths: set[str] = set()
+        if self.store.is_local:  # on the store's own disk, so that a commit is a rename
+            self.scratch = self.store.local_path(f"{self.folder}/.scratch")
+            shutil.rmtree(self.scratch, ignore_errors=True)
+            self.scratch.mkdir(parents=True)
+        else:
+            self.scratch = Path(tempfile.mkdtemp(prefix="headwater-"))
+
+    def file(self, path: str) -> Path:
+        """A local path to write the artifact's file `path` to. Its folder exists; it becomes visible at commit."""
+        self._paths.add(path)
+        local = self.scratch / "files" / path
+        local.parent.mkdir(parents=True, exist_ok=True)
+        return local
+
+    def put(self, path: str, data: bytes) -> None:
+        """Writes a small file of the artifact."""
+        self.file(path).write_bytes(data)
+
+    def work(self, name: str) -> Path:
+        """A local folder for temporary files that are not part of the artifact."""
+        folder = self.scratch / "work" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def commit(self) -> Artifact:
+        """Hashes and moves every file to its final name, then creates the manifest. Files come before the manifest."""
+        entries = []
+        for path in sorted(self._paths):
+            local = self.scratch / "files" / path
+            if not local.is_file():
+                raise StoreError(f"stage {self.kind}: {path} was announced and never written")
+            entries.append(FileEntry(path=path, bytes=local.stat().st_size, sha256=sha256_file(local)))
+        for entry in entries:
+            self.store.put_file(self.scratch / "files" / entry.path, f"{self.folder}/{entry.path}")
+        manifest = Manifest(
+            kind=self.kind,
+            fingerprint=self.fingerprint,
+            digest=digest(entries),
+            run=self.run,
+            stage_version=self.stage_version,
+            config=self.config,
+            how=self.how,
+            inputs=self.inputs,
+            files=entries,
+            counts=self.counts,
+            metrics=self.metrics,
+            details=self.details,
+            software=software_versions(SOFTWARE),
+            started=self.started,
+            finished=datetime.now(UTC),
+        )
+        if not self.store.create(f"{self.folder}/{MANIFEST}", manifest.model_dump_json(indent=1).encode()):
+            raise StoreError(f"{self.store.path(self.folder)}: somebody else finished this artifact first")
+        self.discard()
+        return Artifact(self.store, self.folder, manifest)
+
+    def discard(self) -> None:
+        """Removes the scratch folder."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a local file."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _sha256_stream(stream: BinaryIO) -> str:
+    total = hashlib.sha256()
+    with stream:
+        while chunk := stream.read(1 << 20):
+            total.update(chunk)
+    return total.hexdigest()
