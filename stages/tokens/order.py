@@ -2,8 +2,8 @@
 
 Position p is position `p div C` of lane `p mod C`. Phases are made of stretches; in a stretch every block of 1,024
 slots of a lane draws fixed counts per source (`mixture.py`), which turns a slot into a source and that source's own
-counter; the counter gives a sample through the shuffle of the source's pieces (`pieces.py`). Everything comes from the table of
-shards, a digest, a seed and the phases: never from rows, ranks, or the length of the run.
+counter; the counter gives a sample through the shuffle of the source's pieces (`pieces.py`). Everything comes from the
+table of shards, a digest, a seed and the phases: never from rows, ranks, or the length of the run.
 
 Counters run on through phases of equal k, and each k has counters of its own: a phase that returns to an earlier k goes
 on where that k stopped.
