@@ -1,0 +1,127 @@
+"""Runs the gateway: `python -m serving --store URL --state-folder DIR [--port N] [--engine-python PATH] [--warm]`.
+
+Ends at SIGTERM or SIGINT, with its engines. Exit code 2: it could not start, and one line on stderr says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from serving.config import GatewaySettings
+from serving.errors import ServingError
+from serving.gateway import gateway_app
+from serving.keys import ensure_key
+from serving.manager import EngineManager
+from stages.artifact import HeadwaterError, Store
+
+LOG = logging.getLogger("headwater.serving")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs until told to stop. Returns the exit code."""
+    try:
+        settings = parse(arguments)
+        serve(settings)
+    except HeadwaterError as error:
+        print(f"headwater gateway: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parse(arguments: list[str] | None = None) -> GatewaySettings:
+    """Settings from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m serving", description="Headwater's gateway and engines.")
+    parser.add_argument("--store", required=True, help="absolute path or URL of the artifact store")
+    parser.add_argument("--state-folder", required=True, type=Path, help="folder for key, logs, lock and caches")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--key-file", type=Path, help="default: api-key in the state folder")
+    parser.add_argument("--log-folder", type=Path, help="default: logs in the state folder")
+    parser.add_argument("--engine-python", type=Path, help="Python of the environment that holds vLLM")
+    parser.add_argument("--engine-command", nargs=argparse.REMAINDER, help="everything after it starts an engine")
+    parser.add_argument("--warm", action="store_true", help="keep a pre-started interpreter for the next model")
+    parser.add_argument("--poll-seconds", type=float, default=0.5)
+    parser.add_argument("--drain-timeout", type=float, default=60.0)
+    found = vars(parser.parse_args(arguments))
+    found["state_folder"] = found["state_folder"].absolute()
+    if found["engine_python"]:
+        found["engine_python"] = found["engine_python"].absolute()  # not resolved: a venv's Python is a link
+    return GatewaySettings(**found)
+
+
+def serve(settings: GatewaySettings) -> None:
+    """Runs the gateway until SIGTERM or SIGINT; its engines have ended when this returns.
+
+    Raises:
+        ServingError: the port is in use, or another gateway has the state folder.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    settings.state_folder.mkdir(parents=True, exist_ok=True)
+    lock = _lock(settings.state_folder / "gateway.lock")
+    listener = listen(settings.host, settings.port)
+    try:
+        key, created = ensure_key(settings.keys)
+        LOG.info("the API key lies in %s%s", settings.keys, " (new)" if created else "")
+        manager = EngineManager(settings, Store(settings.store))
+        config = uvicorn.Config(
+            gateway_app(manager, key),
+            access_log=False,
+            server_header=False,
+            log_config=None,
+            log_level="warning",
+            lifespan="on",
+            timeout_graceful_shutdown=int(settings.drain_timeout) or None,
+        )
+        LOG.info("listening on http://%s:%d", settings.host, settings.port)
+        uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        listener.close()
+        os.close(lock)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        ServingError: the port is in use or may not be used.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(512)
+    except OSError as error:
+        listener.close()
+        raise ServingError(
+            f"cannot listen on port {port} of {host}: {error.strerror}; end the program that uses it, or choose "
+            "another port"
+        ) from error
+    return listener
+
+
+def _lock(path: Path) -> int:
+    """Holds the state folder for this process; the kernel lets go when it ends."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        owner = os.read(handle, 32).decode(errors="replace").strip()
+        os.close(handle)
+        raise ServingError(f"another gateway (pid {owner}) runs on {path.parent}; `headwater down` ends it") from None
+    os.ftruncate(handle, 0)
+    os.write(handle, f"{os.getpid()}\n".encode())
+    return handle
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""Settings of serving: how one model is served (part of the deployment record), and how the gateway runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from stages.artifact import Config, how
+
+
+class EngineConfig(Config):
+    """How vLLM loads and runs one model. Every field becomes one command-line argument or environment variable."""
+
+    max_model_len: int | None = Field(default=None, ge=16)
+    """Longest prompt and answer together, in tokens; the model's own limit when absent."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Number format of weights and activations; `auto` takes the checkpoint's."""
+    kv_cache_gib: int = how(1, ge=1)
+    """Memory for the key-value cache on a CPU, in GiB. On GPUs `gpu_memory_fraction` counts instead."""
+    gpu_memory_fraction: float | None = how(None, gt=0, lt=1)
+    """Share of a GPU's memory that vLLM takes; vLLM's default when absent."""
+    tensor_parallel: int = how(1, ge=1)
+    """Number of GPUs that one engine spreads the model over."""
+    eager: bool = how(True)
+    """Run without compiling: starts faster by about 15 s. Switch off for throughput on GPUs."""
+    max_sequences: int | None = how(None, ge=1)
+    """Sequences computed at once; vLLM's default when absent."""
+    threads: int | None = how(None, ge=1)
+    """Compute threads of the engine on a CPU; all cores but one when absent (one is left to the HTTP side)."""
+    worker_process: bool = how(False)
+    """Let vLLM put the model into a third process on a CPU. It pins threads to cores, starts about 8 s later, and takes
+    1 GiB more; without it the model runs in the engine's core process."""
+    start_timeout: float = how(300.0, gt=0)
+    """Seconds until an engine that is not healthy counts as failed."""
+    stop_grace: float = how(10.0, gt=0)
+    """Seconds between SIGTERM and SIGKILL."""
+
+
+class LimitsConfig(Config):
+    """What one client may ask of the endpoint."""
+
+    max_concurrent: int = how(32, ge=1)
+    """Requests in flight at once; more are answered with 429."""
+    requests_per_minute: int | None = how(None, ge=1)
+    """Average rate per key, with bursts up to a tenth of it; no limit when absent."""
+    max_body_bytes: int = how(1 << 20, ge=1024)
+    """Size of a request body; larger ones are answered with 413."""
+    request_timeout: float = how(600.0, gt=0)
+    """Seconds from a request's arrival to its last byte."""
+    body_timeout: float = how(30.0, gt=0)
+    """Seconds a client may take to send its body."""
+    max_sequences: int = how(64, ge=1, le=64)
+    """Sequences that one request may ask for: prompts times `n`."""
+    max_logprobs: int = how(20, ge=0, le=20)
+    """Alternatives per position that one request may ask for; 20 is vLLM's own limit."""
+
+
+class ServingConfig(Config):
+    """How a model is served. Goes into the deployment record, so the gateway takes it over with the model."""
+
+    engine: EngineConfig = EngineConfig()
+    limits: LimitsConfig = LimitsConfig()
+
+
+class GatewaySettings(Config):
+    """How the gateway process runs."""
+
+    store: str
+    """Absolute path or URL of the artifact store whose `deployments/record.json` is followed."""
+    state_folder: Path
+    """Local folder for the lock, vLLM's caches and, unless set apart, key and logs."""
+    host: str = how("127.0.0.1")
+    """Address to listen on. Put TLS in front before this is anything but loopback."""
+    port: int = how(8000, ge=1, le=65535)
+    """Port of the endpoint."""
+    key_file: Path | None = how(None)
+    """File that holds the API key (mode 600); `api-key` in the state folder when absent."""
+    log_folder: Path | None = how(None)
+    """Folder for the engines' logs; `logs` in the state folder when absent."""
+    engine_python: Path | None = how(None)
+    """Python of the environment that holds vLLM. Needed unless `engine_command` is given."""
+    engine_command: tuple[str, ...] | None = how(None)
+    """What stands before the engine's arguments, instead of `{engine_python} -m vllm.entrypoints.openai.api_server`."""
+    warm: bool = how(False)
+    """Keep one engine interpreter that has already imported vLLM (about 0.6 GiB), so that a new model is up sooner."""
+    poll_seconds: float = how(0.5, gt=0)
+    """How often the deployment record is read."""
+    drain_timeout: float = how(60.0, ge=0)
+    """Seconds that a replaced engine may take to finish what it is answering."""
+
+    @property
+    def keys(self) -> Path:
+        """Where the API key lies."""
+        return self.key_file or self.state_folder / "api-key"
+
+    @property
+    def logs(self) -> Path:
+        """Where the engines' logs lie."""
+        return self.log_folder or self.state_folder / "logs"

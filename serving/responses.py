@@ -1,0 +1,37 @@
+"""Errors in the shape that OpenAI clients understand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from starlette.responses import JSONResponse
+
+TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+class RefusedError(Exception):
+    """A request that is answered with an error: status, message, a code for programs, the field at fault."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ):
+        super().__init__(message)
+        self.status, self.message, self.code, self.param, self.headers = status, message, code, param, headers
+
+    def body(self) -> dict[str, object]:
+        """The error as OpenAI words it."""
+        kind = TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> JSONResponse:
+        return JSONResponse(self.body(), status_code=self.status, headers=self.headers)
+
+
+def unavailable(message: str, retry_after: int = 5) -> RefusedError:
+    """503: nothing can answer now, but soon."""
+    return RefusedError(503, message, "model_not_ready", headers={"Retry-After": str(retry_after)})

@@ -1,0 +1,107 @@
+"""Runs one command and sees to it that nothing of it survives: `python supervise.py GRACE COMMAND...`.
+
+A vLLM engine is a tree of processes, and it must end with the gateway even when the gateway is killed outright. So
+the gateway starts this small supervisor (standard library only) and holds the other end of its standard input:
+
+- end of input (the gateway is gone, however it went), or SIGTERM: the command gets SIGTERM, and after GRACE seconds
+  whatever is left of its tree gets SIGKILL;
+- the command ends by itself: what is left of its tree gets SIGKILL;
+- lines on standard input are handed on to the command.
+
+On Linux the supervisor is a child subreaper, so orphaned grandchildren come to it and are found, also when they moved
+to another process group; and the command gets SIGKILL should the supervisor itself be killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def main() -> int:
+    grace, command = float(sys.argv[1]), sys.argv[2:]
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if libc:
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+    def die_with_supervisor() -> None:
+        if libc:
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+    # Every signal becomes a byte in this pipe, so that one loop waits for input, signals and the child's end.
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    asked_to_stop = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: asked_to_stop.append(number))
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=die_with_supervisor,
+    )
+    assert child.stdin is not None
+    selector = selectors.DefaultSelector()
+    selector.register(0, selectors.EVENT_READ)
+    selector.register(wake_read, selectors.EVENT_READ)
+    while child.poll() is None and not asked_to_stop:
+        for key, _ in selector.select():
+            data = os.read(key.fd, 65536)
+            if key.fd == 0 and not data:
+                asked_to_stop.append(signal.SIGTERM)
+            elif key.fd == 0:
+                with contextlib.suppress(BrokenPipeError):  # it has just ended: the loop sees that next
+                    child.stdin.write(data)
+                    child.stdin.flush()
+    if child.poll() is None:
+        child.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(grace)
+    kill_tree(child)
+    code = child.wait()
+    return code if code >= 0 else 128 - code
+
+
+def kill_tree(child: subprocess.Popen[bytes]) -> None:
+    """SIGKILL to the child's process group and to every descendant, until there is none."""
+    for _ in range(100):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        left = descendants(os.getpid())
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        child.poll()
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        if not left:
+            return
+        time.sleep(0.02)
+
+
+def descendants(pid: int) -> list[int]:
+    """Living processes below `pid` (Linux; elsewhere none are found and the process group has to do)."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in task.read_text().split():
+                found += [int(child), *descendants(int(child))]
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
