@@ -1,0 +1,120 @@
+"""What a training run can be told."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from models.sizes import SIZES
+from stages.artifact import Config, how
+
+
+class PhaseConfig(Config):
+    """A part of the run with one mixture and one sample length."""
+
+    steps: int = Field(gt=0)
+    """Batches in the phase."""
+    k: int = Field(1, gt=0)
+    """Rows of the token stream a sample: a power of two. Sequences are k times the stream's row."""
+    weights: dict[str, float] | None = None
+    """Share of each source; sources that are not named are not drawn. Absent: by size."""
+    repeat: float | dict[str, float] | None = None
+    """Most epochs of each source; one that has used them up leaves the mixture. Absent: no limit."""
+
+
+class TrainingConfig(Config):
+    """Pretraining of a decoder on a token stream."""
+
+    size: str = "4m"
+    """Name of the model's size: 1m, 4m, 11m, 30m, 135m, 350m, 600m, 1b, 3b, 7b, 13b, 30b, 70b."""
+    steps: int = Field(200, gt=0)
+    """Batches to train on."""
+    batch: int = Field(32, gt=0)
+    """Sequences a batch, over all workers; a multiple of `lanes`."""
+    seed: int = 0
+    """Decides the initial weights and the order of the data."""
+    k: int = Field(1, gt=0)
+    """Rows of the token stream a sample, a power of two, where no phases are given."""
+    weights: dict[str, float] | None = None
+    """Share of each source where no phases are given. Absent: by size."""
+    phases: tuple[PhaseConfig, ...] = ()
+    """Curriculum: phases in turn, whose steps add up to `steps`. Absent: one phase."""
+    skip: tuple[tuple[int, int], ...] = ()
+    """Batches that are left out, as ranges [first, end) of batch numbers: data that spoiled an earlier run."""
+    window: int = Field(16, gt=0)
+    """Consecutive pieces (shards) of a source that are shuffled together."""
+    lanes: int = Field(1, gt=0)
+    """Independent streams of data; a big cluster takes as many as it has nodes."""
+    learning_rate: float | None = Field(None, gt=0)
+    """Peak learning rate. Absent: the OLMo ladder's, 0.0047 / 2 x (parameters / 108M)^(-1/3)."""
+    warmup: int = Field(20, ge=0)
+    """Steps of linear warm-up."""
+    decay: float = Field(0.3, ge=0, le=1)
+    """Share of the steps, at the end, over which the learning rate falls linearly (warm-up, stable, decay)."""
+    final_learning_rate: float = Field(0.0, ge=0, le=1)
+    """Learning rate at the end, as a share of the peak."""
+    weight_decay: float = Field(0.1, ge=0)
+    """Decoupled weight decay of matrices; norms and the embedding have none."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Decay rates of Adam's two averages."""
+    grad_clip: float = Field(1.0, gt=0)
+    """Largest norm of the gradient; a longer one is scaled down to it."""
+    z_loss: float = Field(1e-5, ge=0)
+    """Weight of the squared log of the softmax's denominator, which keeps logits from drifting."""
+
+    workers: int = how(2, ge=0)
+    """Processes that share the model. 0: train in the calling process, without Ray."""
+    micro_batch: int = how(0, ge=0)
+    """Sequences a forward pass in each worker. 0: as many as make about 4,096 tokens."""
+    device: Literal["auto", "cpu", "cuda"] = how("auto")
+    """Where to compute. auto: a GPU if there is one."""
+    precision: Literal["auto", "bf16", "fp32"] = how("auto")
+    """Number format of the products; weights and their updates are fp32 always. auto: time one product of each at the
+    start of the run and keep the faster, for the whole run."""
+    checkpoint_every: int = how(100, gt=0)
+    """Steps between checkpoints. The last two are kept."""
+    validate_every: int = how(100, gt=0)
+    """Steps between validations on held-out documents; there is one at the end."""
+    validation_rows: int = how(64, ge=0)
+    """Held-out rows a validation, spread evenly over them. 0: all."""
+    max_failures: int = how(3, ge=0)
+    """Times that a lost worker is replaced before the run gives up."""
+    stop_grace: float = how(60.0, ge=0)
+    """Seconds that workers get to write a checkpoint when the run is stopped."""
+
+    @field_validator("size")
+    @classmethod
+    def _known_size(cls, value: str) -> str:
+        if value not in SIZES:
+            raise ValueError(f"no model size {value!r}; there are {', '.join(SIZES)}")
+        return value
+
+    @model_validator(mode="after")
+    def _agrees(self) -> TrainingConfig:
+        if self.batch % self.lanes:
+            raise ValueError(f"batch ({self.batch}) must be a multiple of lanes ({self.lanes})")
+        if self.phases and (self.k != 1 or self.weights is not None):
+            raise ValueError("k and weights belong to each phase where phases are given")
+        if self.phases and sum(phase.steps for phase in self.phases) != self.steps:
+            total = sum(phase.steps for phase in self.phases)
+            raise ValueError(f"the phases have {total} steps together, `steps` says {self.steps}")
+        for phase in self.all_phases:
+            if phase.k & (phase.k - 1):
+                raise ValueError(f"k is {phase.k}; it must be a power of two")
+        if self.warmup > self.steps:
+            raise ValueError(f"warmup ({self.warmup}) is longer than the run ({self.steps} steps)")
+        for first, end in self.skip:
+            if not 0 <= first < end <= self.steps:
+                raise ValueError(f"skip: [{first}, {end}) is not a range of batches 0 to {self.steps}")
+        return self
+
+    @property
+    def all_phases(self) -> tuple[PhaseConfig, ...]:
+        """The phases, the only one included."""
+        return self.phases or (PhaseConfig(steps=self.steps, k=self.k, weights=self.weights),)
+
+    @property
+    def longest_k(self) -> int:
+        """Rows of the longest sample."""
+        return max(phase.k for phase in self.all_phases)

@@ -1,0 +1,315 @@
+"""The training loop. Plain PyTorch: it runs alone, under `torchrun --module stages.training.loop RUN.json`, or under Ray.
+
+Every rank goes through the same steps. Between two of them is a boundary, where all agree, by one small reduction on the
+host, on the number of targets in the next batch, on the loss of the last one, on whether somebody asked to stop, and
+on whether a checkpoint's files are all written. Nothing else waits for the device.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import os
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.decoder import Decoder
+from models.loss import IGNORED
+from models.sizes import parameters, sized, training_flops
+from stages.artifact.errors import HeadwaterError
+from stages.training.checkpoint import STATE, Checkpointer, rng_state, set_rng_state
+from stages.training.data import Batch, DataState, TrainingData
+from stages.training.errors import TrainingError
+from stages.training.export import write_history, write_weights
+from stages.training.optimizer import build_optimizer, clip_gradients, moments, set_learning_rate, set_updates
+from stages.training.parallel import join, last_micro_batch, leave, place
+from stages.training.precision import FORMATS, faster_format, product_rate
+from stages.training.run import Run
+from stages.training.schedule import factor, peak_learning_rate
+from stages.training.stop import StopFlag
+from stages.training.validation import Validation
+
+MICRO_BATCH_TOKENS = 4096
+"""Tokens a forward pass where nothing else is asked: big enough for good products, small enough for 12 GiB."""
+
+TELL_SECONDS = 0.5
+"""Least time between two step events; the loss of every step is in the history."""
+
+
+@dataclass
+class _Step:
+    """A step whose loss the ranks have not added up yet."""
+
+    number: int
+    learning_rate: float
+    sequences: int
+    length: int
+    valid: float
+    nats: Tensor
+    norm: Tensor
+    began: float
+
+
+class Loop:
+    """One process's part in a run, from its last whole checkpoint to the end.
+
+    Raises:
+        TrainingError: the loss became infinite or not a number.
+        ConfigError, StoreError: a config that does not fit the tokens; damaged tokens or checkpoints.
+    """
+
+    def __init__(self, run: Run):
+        self.run, self.config = run, run.settings()
+        self.entered = time.time()
+        config = self.config
+        self.ranks = ranks = join(config.device)
+        if ranks.device.type == "cpu":
+            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks.local_world))
+        self.first = ranks.rank == 0
+        self.stop = StopFlag(run.path, watch_file=self.first)
+        self.data = TrainingData(Path(run.tokens), run.tokens_digest, config, ranks.rank, ranks.world)
+        self.validation = Validation(Path(run.tokens), config.validation_rows)
+        self.checkpoints = Checkpointer(run.path / "checkpoints", ranks, self._committed)
+        self.state, self.history, self.bits_per_byte = DataState(), [], None
+        self._last: _Step | None = None
+        self._told = 0.0
+        self.joined = time.time()
+        self._build()
+        self.ready = time.time()
+
+    history: list[dict[str, float]]
+    bits_per_byte: float | None
+
+    def _build(self) -> None:
+        """Model and optimizer, from the newest whole checkpoint if there is one."""
+        config, ranks, reader = self.config, self.ranks, self.data.reader
+        path, refused = self.checkpoints.newest()
+        saved = json.loads((path / STATE).read_bytes()) if path else {}
+        wanted = config.precision if config.precision != "auto" else faster_format(ranks.device)
+        self.precision = ranks.from_first(saved.get("precision", wanted))
+        dtype = FORMATS[self.precision]
+        size = 2048 if ranks.device.type == "cpu" else 8192
+        self.product_rate = ranks.sum([product_rate(dtype, ranks.device, size, repeats=2)])[0]
+        self.shape = sized(config.size, reader.vocabulary_size, config.longest_k * reader.sequence_length)
+        with torch.device("meta"):
+            model = Decoder(self.shape, reader.eos_id, dtype)
+        self.model = place(model, ranks, config.seed)
+        self.peak = peak_learning_rate(config, self.shape)
+        self.optimizer = build_optimizer(self.model, config, self.peak)
+        if refused:
+            self._emit("checkpoint_refused", durable=True, files=refused)
+        if path:
+            state = self.checkpoints.load(path, self._tensors())
+            self.state = DataState(**state["data"])
+            self.history, self.bits_per_byte = state["history"], state["bits_per_byte"]
+            set_updates(self.optimizer, self.state.update)
+            set_rng_state(state["rng"])
+            self._emit("restart", durable=True, step=self._next_number(), checkpoint=path.name, world=ranks.world)
+        else:
+            torch.manual_seed(config.seed)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds: weights and Adam's averages; the tensors in use, not copies."""
+        weights = {f"weight.{name}": p.detach() for name, p in self.model.named_parameters()}
+        return weights | moments(self.model, self.optimizer)
+
+    def _saved_state(self) -> dict[str, Any]:
+        return {
+            "data": self.state.as_dict(),
+            "precision": self.precision,
+            "rng": rng_state(),
+            "bits_per_byte": self.bits_per_byte,
+            "history": self.history,
+        }
+
+    def _next_number(self) -> int:
+        return self.state.position // self.config.batch
+
+    def __call__(self) -> str:
+        """Trains; returns "finished" or "stopped"."""
+        self._emit(
+            "workers",
+            world=self.ranks.world,
+            device=str(self.ranks.device),
+            precision=self.precision,
+            gflops=round(self.product_rate / 1e9, 1),
+            parameters=parameters(self.shape),
+            micro_batch=self._micro_batch(self._next_number()),
+        )
+        while True:
+            number = self._pass_over_skipped()
+            batch = self.data.batch(number) if number is not None else None
+            stop = self._boundary(batch)
+            if number is None or batch is None:
+                break
+            if stop:
+                self.checkpoints.save(self._next_number(), self._tensors(), self._saved_state(), wait=True)
+                self._emit("stopped", durable=True, step=self._next_number())
+                return "stopped"
+            self._step(number, batch)
+        self.checkpoints.save(self._next_number(), self._tensors(), self._saved_state(), wait=True)
+        write_weights(self.model, Path(self.run.weights), self.first)
+        if self.first:
+            write_history(self.history, Path(self.run.history))
+        return "finished"
+
+    def _pass_over_skipped(self) -> int | None:
+        """The number of the next batch that is not left out; None at the end of the run."""
+        number = self._next_number()
+        for first, end in sorted(self.config.skip):
+            if first <= number < end:
+                self.state.skipped.append([number, end])
+                self._emit("skipped", durable=True, first=number, end=end)
+                number = end
+        self.state.position = number * self.config.batch
+        return number if number < self.config.steps else None
+
+    def _boundary(self, batch: Batch | None) -> bool:
+        """What happens between steps; returns whether to stop. `batch` is the next one, None after the last."""
+        valid, stop, written, nats = self.ranks.sum(
+            [
+                float(batch.valid if batch else 0),
+                float(self.stop.set),
+                float(self.checkpoints.finished_writing),
+                float(self._last.nats) if self._last else 0.0,
+            ]
+        )
+        self._valid = valid
+        if written == self.ranks.world:
+            self.checkpoints.commit()
+        if self._last is None:
+            return stop > 0
+        last, self._last = self._last, None
+        self._record(last, nats)
+        done, end = last.number + 1, batch is None
+        if (done % self.config.validate_every == 0 or end) and self.validation.rows:
+            length = self.validation.reader.sequence_length
+            rows = max(1, round(MICRO_BATCH_TOKENS / length))
+            self.bits_per_byte = self.validation.bits_per_byte(self.model, self.ranks, rows)
+            if self.bits_per_byte is not None:
+                self._emit("validation", step=done, bits_per_byte=self.bits_per_byte)
+        if done % self.config.checkpoint_every == 0 and not end:
+            self.checkpoints.save(self._next_number(), self._tensors(), self._saved_state())
+        return stop > 0
+
+    def _step(self, number: int, batch: Batch) -> None:
+        """One update."""
+        began = time.perf_counter()
+        ranks, config, rows = self.ranks, self.config, self._micro_batch(number)
+        count = -(-self.data.most_rows // rows)
+        scale = 1.0 / max(1.0, self._valid)
+        nats = torch.zeros((), dtype=torch.float64, device=ranks.device)
+        for index in range(count):
+            part = slice(index * rows, (index + 1) * rows)
+            tokens, targets = batch.tokens[part], batch.targets[part]
+            if not len(tokens):  # a short rank: FSDP needs equal collectives, so one sequence of weight zero
+                tokens = torch.zeros(1, self.data.sequence_length(number) - 1, dtype=torch.long)
+                targets = torch.full_like(tokens, IGNORED)
+            last_micro_batch(self.model, index == count - 1)
+            tokens = tokens.to(ranks.device, non_blocking=True)
+            loss, costs = self.model(tokens, targets.to(ranks.device, non_blocking=True), scale, config.z_loss)
+            loss.backward()
+            nats += costs.sum(dtype=torch.float64)
+        norm = clip_gradients(self.model, config.grad_clip, ranks.alone)
+        learning_rate = self.peak * factor(config, number)
+        set_learning_rate(self.optimizer, learning_rate)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.state.update += 1
+        self.state.position += config.batch
+        length = self.data.sequence_length(number)
+        self._last = _Step(number, learning_rate, config.batch, length, self._valid, nats, norm, began)
+
+    def _micro_batch(self, number: int) -> int:
+        """Sequences a forward pass: a function of the config alone, so that a resumed run adds up the same way."""
+        if self.config.micro_batch:
+            return self.config.micro_batch
+        length = self.data.sequence_length(min(number, self.config.steps - 1))
+        return max(1, min(self.data.most_rows, round(MICRO_BATCH_TOKENS / length)))
+
+    def _record(self, step: _Step, nats: float) -> None:
+        """Keeps and tells a step's loss, and refuses one that is no number."""
+        loss, now = nats / max(1.0, step.valid), time.perf_counter()
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"training: the loss of step {step.number} is {loss}; lower learning_rate ({self.peak:g}), or leave its "
+                f"documents out with skip: [[{step.number}, {step.number + 1}]]"
+            )
+        tokens = step.sequences * step.length
+        entry = {
+            "step": step.number,
+            "loss": loss,
+            "learning_rate": step.learning_rate,
+            "tokens_per_second": tokens / (now - step.began),
+            "grad_norm": float(step.norm),
+            "tokens": tokens + (self.history[-1]["tokens"] if self.history else 0),
+        }
+        self.history.append(entry)
+        started = not self._told
+        done = step.number + 1
+        if time.monotonic() - self._told >= TELL_SECONDS or done == self.config.steps:
+            self._told = time.monotonic()
+            self._emit("step", steps=self.config.steps, **entry)
+            self._emit("progress", done=done, total=self.config.steps, unit="steps")
+        if started:
+            gc.collect()
+            gc.freeze()  # what is there after a step stays: later collections need not look at it
+            origin = self.run.submitted or self.entered
+            parts = {"entered": self.entered, "joined": self.joined, "ready": self.ready, "first_step": time.time()}
+            self._emit("startup", **{name: round(at - origin, 2) for name, at in parts.items()})
+
+    def _committed(self, step: int, seconds: float, stall: float) -> None:
+        self._emit("checkpoint", step=step, seconds=round(seconds, 3), stall_seconds=round(stall, 3))
+
+    def _emit(self, type: str, *, durable: bool = False, **fields: Any) -> None:
+        if self.first:
+            self.run.events.emit(type, durable=durable, **fields)
+
+    def metrics(self) -> dict[str, float]:
+        """Of a finished run; rates are of the median step of this process's life."""
+        rate = statistics.median(entry["tokens_per_second"] for entry in self.history)
+        flops = training_flops(self.shape, self.data.reader.sequence_length)
+        found = {
+            "loss": statistics.fmean(entry["loss"] for entry in self.history[-10:]),
+            "tokens_per_second": rate,
+            "product_gflops": self.product_rate / 1e9,
+            "model_flops_utilization": rate * flops / self.product_rate,
+        }
+        return found | ({"bits_per_byte": self.bits_per_byte} if self.bits_per_byte is not None else {})
+
+
+def train(run: Run) -> None:
+    """One process's part in a run; rank 0 leaves the outcome. Errors that a user can mend become an outcome too."""
+    rank = int(os.environ.get("RANK", "0"))
+    try:
+        loop = Loop(run)
+        try:
+            status = loop()
+        finally:
+            loop.stop.close()
+        if rank == 0:
+            counts = {"updates": loop.state.update, "parameters": parameters(loop.shape)}
+            counts["tokens"] = int(loop.history[-1]["tokens"]) if loop.history else 0
+            metrics = loop.metrics() if loop.history else {}
+            run.write_outcome(
+                status=status,
+                step=loop.state.position // loop.config.batch,
+                counts=counts,
+                metrics=metrics,
+                details={"precision": loop.precision, "world": loop.ranks.world, "skipped": loop.state.skipped},
+            )
+    except HeadwaterError as error:
+        run.write_outcome(status="failed", error=str(error), kind=type(error).__name__)
+
+
+if __name__ == "__main__":
+    train(Run(**json.loads(Path(sys.argv[1]).read_text())))
+    leave()

@@ -1,0 +1,135 @@
+"""Ranks, and the sharding of a model over them (FSDP2), applied from outside the model.
+
+One process alone has neither a process group nor FSDP; everything below then does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from models.decoder import Decoder
+from models.initialize import initial_value
+
+BACKEND = "cpu:gloo,cuda:nccl"
+"""Tensors on GPUs go over NCCL; control and checkpoints, on the host, over gloo."""
+
+TIMEOUT = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train together."""
+
+    rank: int
+    world: int
+    local_world: int
+    device: torch.device
+    saving: Any = None
+    """A process group of its own for checkpoints, which are written beside the training."""
+
+    @property
+    def alone(self) -> bool:
+        return self.world == 1
+
+    def sum(self, values: list[float]) -> list[float]:
+        """Sums of host values over all ranks."""
+        if self.alone:
+            return values
+        total = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(total)
+        return total.tolist()
+
+    def from_first(self, value: Any) -> Any:
+        """Rank 0's value (small, picklable), on every rank."""
+        if self.alone:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+        return box[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, in rank order, on every rank."""
+        if self.alone:
+            return [value]
+        out: list[Any] = [None] * self.world
+        dist.all_gather_object(out, value, group=self.saving)
+        return out
+
+
+def join(device: str) -> Ranks:
+    """Finds the other ranks, from torchrun's or Ray Train's environment; makes the process group if there is none yet."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    index = int(os.environ.get("LOCAL_RANK", "0"))
+    # Ray shows each worker its own GPU only, torchrun shows all of them.
+    where = torch.device(kind, min(index, torch.cuda.device_count() - 1)) if kind == "cuda" else torch.device("cpu")
+    if kind == "cuda":
+        torch.cuda.set_device(where)
+    if world == 1:
+        return Ranks(0, 1, 1, where)
+    if not dist.is_initialized():
+        dist.init_process_group(BACKEND if kind == "cuda" else "gloo", timeout=TIMEOUT)
+    return Ranks(dist.get_rank(), world, local, where, dist.new_group(backend="gloo"))
+
+
+def place(model: Decoder, ranks: Ranks, seed: int) -> Decoder:
+    """Puts a model that was built on the meta device on its device, sharded if there are several ranks, and sets its
+    initial values, which depend on the seed and not on the ranks.
+
+    A layer is a unit of FSDP; embedding, last norm and head stand in the root's, so that the loss, which the root's
+    forward computes, sees a tied head whole. Gradients are summed over ranks, not averaged: the loss is already
+    divided by the global number of targets. Small models on the host are one unit and stay gathered between forward
+    and backward: there memory is no concern and each collective costs.
+    """
+    if not ranks.alone:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+        mesh = init_device_mesh(ranks.device.type, (ranks.world,))
+        policy = MixedPrecisionPolicy(param_dtype=model.dtype, reduce_dtype=torch.float32)
+        small = ranks.device.type == "cpu"
+        units: list[nn.Module] = [] if small else list(model.model.layers)
+        for unit in [*units, model]:
+            fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=not small)
+            unit.set_gradient_divide_factor(1.0)  # type: ignore[operator]
+    model.to_empty(device=ranks.device)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            _fill(parameter, initial_value(name, parameter.shape, seed).to(ranks.device))
+    return model
+
+
+def _fill(parameter: Tensor, whole: Tensor) -> None:
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if isinstance(parameter, DTensor):  # every rank has the whole: nothing is sent
+        local = distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
+        parameter.copy_(local)
+    else:
+        parameter.copy_(whole)
+
+
+def last_micro_batch(model: nn.Module, last: bool) -> None:
+    """Gradients of a batch are summed over ranks once, in the backward pass of its last micro-batch."""
+    if hasattr(model, "set_requires_gradient_sync"):
+        model.set_requires_gradient_sync(last)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A sharded tensor gathered (every rank must call it), any other as it is."""
+    full = getattr(tensor, "full_tensor", None)
+    return full() if full is not None else tensor
+
+
+def leave() -> None:
+    """Ends the process group if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,37 @@
+"""The number format of a run's products, and the rate at which this machine computes them."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+FORMATS = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+SIZE = 2048
+
+
+def product_rate(dtype: torch.dtype, device: torch.device, size: int = SIZE, repeats: int = 3) -> float:
+    """Operations a second of a size^3 matrix product: the fastest of a few, after one to warm up."""
+    a = torch.ones(size, size, dtype=dtype, device=device)
+    best = float("inf")
+    for attempt in range(repeats + 1):
+        began = time.perf_counter()
+        a @ a
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if attempt:
+            best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best
+
+
+def faster_format(device: torch.device) -> str:
+    """The format whose product is faster here. bf16 is emulated, and many times slower, where hardware lacks it.
+
+    The first look is at a small product, so that emulation costs no minute.
+    """
+    small = {name: product_rate(dtype, device, size=256) for name, dtype in FORMATS.items()}
+    if small["bf16"] < small["fp32"] / 2:
+        return "fp32"
+    rates = {name: product_rate(dtype, device, repeats=1) for name, dtype in FORMATS.items()}
+    return max(rates, key=lambda name: rates[name])

@@ -1,0 +1,82 @@
+"""The training stage: tokens in; weights, their config and the loss of every step out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from models.huggingface import to_config
+from models.sizes import sized
+from stages.artifact import Artifact, ArtifactWriter, ConfigError, Stage, StoreError
+from stages.artifact import errors as artifact_errors
+from stages.training.config import TrainingConfig
+from stages.training.errors import StoppedError, TrainingError
+from stages.training.run import OUTCOME, Run
+from stages.training.stop import clear_stop
+
+WEIGHTS, CONFIG, HISTORY = "weights.safetensors", "config.json", "loss.parquet"
+
+
+def build(config: TrainingConfig, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
+    """Trains a model on `inputs["tokens"]`, going on from the run's last whole checkpoint.
+
+    With `workers` 0 it trains in this process; else on that many Ray workers, which are restarted from the last
+    checkpoint when one is lost. An exception that reaches this process (a cancel) stops the workers at a step
+    boundary, with a checkpoint, before it goes on its way.
+
+    Raises:
+        StoppedError: the run was asked to stop; it goes on when started again.
+        TrainingError: it cannot go on: the loss is no number, or workers were lost too often.
+        ConfigError: a config that does not fit the tokens.
+        StoreError: a store that is not on local files (checkpoints need those), or damaged data.
+    """
+    tokens: Artifact = inputs["tokens"]
+    if not writer.store.is_local:
+        raise StoreError(f"training: checkpoints need a store on files that every worker sees, not {writer.store.url}")
+    folder = tokens.local()
+    run = Run(
+        store=writer.store.url,
+        folder=writer.folder,
+        tokens=str(folder),
+        tokens_digest=tokens.digest,
+        config=config.model_dump(mode="json"),
+        weights=str(writer.file(WEIGHTS)),
+        history=str(writer.file(HISTORY)),
+        submitted=time.time(),
+    )
+    clear_stop(run.path)
+    (run.path / OUTCOME).unlink(missing_ok=True)
+    if config.workers == 0:
+        from stages.training.loop import train
+
+        train(run)
+    else:
+        from stages.training.launch import train_on_ray
+
+        train_on_ray(run)
+    outcome = run.outcome()
+    if outcome is None:
+        raise TrainingError(f"training: the workers ended without an outcome; see {run.path}/events.jsonl")
+    if outcome["status"] == "stopped":
+        raise StoppedError(
+            f"training was stopped after step {outcome['step']} of {config.steps}, with a checkpoint in "
+            f"{run.path}/checkpoints; start it again to go on"
+        )
+    if outcome["status"] == "failed":
+        raise _error(outcome["kind"])(outcome["error"])
+    stream = json.loads((folder / "stream.json").read_bytes())
+    shape = sized(config.size, stream["vocabulary_size"], config.longest_k * stream["sequence_length"])
+    writer.put(CONFIG, json.dumps(to_config(shape, stream["eos_id"]), indent=1).encode() + b"\n")
+    writer.counts.update(outcome["counts"])
+    writer.metrics.update(outcome["metrics"])
+    writer.details.update(outcome["details"])
+
+
+def _error(kind: str) -> type[artifact_errors.HeadwaterError]:
+    known = {cls.__name__: cls for cls in (ConfigError, StoreError, TrainingError, artifact_errors.InputError)}
+    return known.get(kind, TrainingError)
+
+
+training = Stage("training", 1, build, keeps_runs=True)
