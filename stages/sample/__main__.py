@@ -1,0 +1,23 @@
+"""``python -m stages.sample FOLDER [--seed N] [--megabytes X]``: writes the sample and prints its counts as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from stages.sample.generate import generate
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Reads the command line and generates."""
+    parser = argparse.ArgumentParser(prog="python -m stages.sample", description="Writes the synthetic sample.")
+    parser.add_argument("folder", type=Path, help="folder to write to")
+    parser.add_argument("--seed", type=int, default=1, help="everything random follows from it (default 1)")
+    parser.add_argument("--megabytes", type=float, default=10.0, help="text to write, about (default 10)")
+    options = parser.parse_args(arguments)
+    print(json.dumps(generate(options.folder, options.seed, options.megabytes), indent=2))
+
+
+if __name__ == "__main__":
+    main()

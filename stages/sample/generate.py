@@ -1,0 +1,168 @@
+"""Writes the embedded sample: documents, question sets, and the truth about what was planted."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from stages.sample import phrases, planted
+from stages.sample.documents import DENIED, LICENSES, SHARES, Author, Document
+from stages.sample.forms import sentence
+from stages.sample.questions import abstract_questions, four_option_questions
+from stages.sample.tables import all_facts
+
+FILES = 4
+"""Files in each source's folder."""
+
+PLANTED_SHARES = {
+    "exact_duplicate": 0.03,
+    "near_duplicate": 0.04,
+    "boilerplate": 0.08,
+    "language": 0.02,
+    "personal_data": 0.04,
+    "junk": 0.03,
+}
+"""Parts of all documents. Duplicates, languages and junk are further documents; the others change existing ones."""
+
+CONTAMINATED = 40
+"""Documents with a copied evaluation question, in a sample of the usual size; fewer in a smaller one."""
+
+README = """\
+SYNTHETIC DATA
+
+Everything in this folder is synthetic. The documents were assembled by a seeded generator from a table of
+medical facts through sentence forms; the patients, reviewers, data sets, abstracts and personal data in them
+are invented. The texts are made for testing a data pipeline and are no medical advice.
+
+documents/<source>/*.jsonl.gz   four sources, each under its own licence
+eval/*.jsonl                    question sets made from the same facts in other words
+truth.jsonl                     what was planted in which document
+
+Made with seed {seed}, {megabytes} megabytes.
+"""
+
+
+def generate(folder: Path, seed: int = 1, megabytes: float = 10.0) -> dict[str, Any]:
+    """Writes the sample to ``folder`` and returns its counts. The same seed and size give the same bytes.
+
+    Existing files of the same names are replaced; ``folder`` should hold nothing else.
+    """
+    if megabytes < 0.1:
+        raise ValueError(f"below 0.1 megabytes there is no room to plant every kind; {megabytes} were asked for")
+    # One generator for each concern, so that the question sets do not depend on the sample's size.
+    # Seeding with a string hashes it with SHA-512: independent of PYTHONHASHSEED.
+    exam = random.Random(f"exam {seed}")
+    medqa, pubmedqa = four_option_questions(exam), abstract_questions(exam)
+    rng = random.Random(f"documents {seed}")
+    author = Author(rng)
+    documents = _clean_documents(author, megabytes)
+    findings, further = _plant(rng, author, documents, medqa, pubmedqa)
+    for document in further:
+        documents[document.source].append(document)
+
+    counts = _write_documents(folder, rng, documents)
+    rows = sorted((finding.row() for finding in findings), key=lambda row: (row["id"], row["kind"]))
+    _write_lines(folder / "truth.jsonl", rows)
+    _write_lines(folder / "eval" / "medqa_synthetic.jsonl", medqa)
+    _write_lines(folder / "eval" / "pubmedqa_synthetic.jsonl", pubmedqa)
+    readme = README.format(seed=seed, megabytes=f"{megabytes:g}")
+    (folder / "README.txt").write_text(readme, encoding="utf-8", newline="\n")
+    return {
+        "documents": sum(source["documents"] for source in counts.values()),
+        "bytes": sum(source["bytes"] for source in counts.values()),
+        "sources": counts,
+        "planted": dict(sorted(Counter(row["kind"] for row in rows).items())),
+        "facts": len(all_facts()),
+        "questions": {"medqa_synthetic": len(medqa), "pubmedqa_synthetic": len(pubmedqa)},
+    }
+
+
+def _clean_documents(author: Author, megabytes: float) -> dict[str, list[Document]]:
+    """Clean documents by source, leaving room for those that are planted later."""
+    # Junk and foreign texts are shorter than the rest, so their part of the text is below their part of the
+    # documents.
+    room = 1.0 - 0.09
+    clean: dict[str, list[Document]] = {}
+    for source, share in SHARES.items():
+        budget = megabytes * 1e6 * share * (1.0 if source == DENIED else room)
+        clean[source] = []
+        while budget > 0:
+            document = author.write(source)
+            clean[source].append(document)
+            budget -= len(document.text)
+    return clean
+
+
+def _plant(
+    rng: random.Random,
+    author: Author,
+    clean: dict[str, list[Document]],
+    medqa: list[dict[str, Any]],
+    pubmedqa: list[dict[str, Any]],
+) -> tuple[list[planted.Finding], list[Document]]:
+    """Plants every kind in documents of its own; returns the findings and the documents that are new."""
+    open_sources = [source for source in clean if source != DENIED]
+    total = sum(map(len, clean.values())) / 0.88
+    number = {kind: max(1, round(share * total)) for kind, share in PLANTED_SHARES.items()}
+    leaks = max(2, min(CONTAMINATED, round(total / 150)))
+
+    notes = list(clean["synthetic_notes"])
+    rng.shuffle(notes)
+    personal = notes[: min(number["personal_data"], len(notes) // 2)]
+    taken = {id(document) for document in personal}
+    pool = [document for source in open_sources for document in clean[source] if id(document) not in taken]
+    rng.shuffle(pool)
+
+    def take(count: int) -> list[Document]:
+        return [pool.pop() for _ in range(count)]
+
+    # An original is taken from the pool too, so that nothing else is planted in it and it stays equal to its
+    # copy.
+    added = planted.exact_duplicates(rng, take(number["exact_duplicate"]), open_sources)
+    added += planted.near_duplicates(rng, take(number["near_duplicate"]))
+    added += planted.languages(rng, number["language"], open_sources)
+    added += planted.junk(rng, author, number["junk"], open_sources)
+    changed = planted.boilerplate(rng, take(number["boilerplate"]))
+    changed += planted.personal_data(rng, personal)
+    leaked = rng.sample(medqa, leaks - leaks // 4) + rng.sample(pubmedqa, leaks // 4)
+    changed += planted.contaminated(rng, take(leaks), leaked, phrases.LEAKS)
+    return added + changed, [finding.document for finding in added]
+
+
+def _write_documents(
+    folder: Path, rng: random.Random, documents: dict[str, list[Document]]
+) -> dict[str, dict[str, Any]]:
+    """Numbers each source's documents in a random order and writes them; returns counts by source."""
+    counts = {}
+    for source, found in documents.items():
+        rng.shuffle(found)
+        for number, document in enumerate(found):
+            document.number = number
+            document.title = sentence(document.title, "")
+            document.retrieved_at = f"2025-{1 + rng.randrange(12):02d}-{1 + rng.randrange(28):02d}T00:00:00Z"
+        for part in range(FILES):
+            rows = found[part * len(found) // FILES : (part + 1) * len(found) // FILES]
+            path = folder / "documents" / source / f"{part:03d}.jsonl.gz"
+            _write_lines(path, (document.record() for document in rows))
+        size = sum(len(document.text.encode()) for document in found)
+        counts[source] = {"license": LICENSES[source], "documents": len(found), "bytes": size}
+    return counts
+
+
+def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """JSON Lines, compressed if the name says so; without the file's name and time, which would differ between runs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    if path.suffix != ".gz":
+        path.write_bytes(data)
+        return
+    with (
+        path.open("wb") as raw,
+        gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0, compresslevel=6) as file,
+    ):
+        file.write(data)
