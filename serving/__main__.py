@@ -9,6 +9,7 @@ import argparse
 import fcntl
 import logging
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -82,6 +83,9 @@ def serve(settings: GatewaySettings) -> None:
             timeout_graceful_shutdown=int(settings.drain_timeout) or None,
         )
         LOG.info("listening on http://%s:%d", settings.host, settings.port)
+        # uvicorn raises the signal again when all has ended well; that is the ordinary end here, not a death.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: sys.exit(0))
         uvicorn.Server(config).run(sockets=[listener])
     finally:
         listener.close()

@@ -36,12 +36,13 @@ def wait_until_serving(
     digest: str,
     timeout: float,
     on_progress: Progress | None = None,
-    version: str | None = None,
+    key: str | None = None,
     since: datetime | None = None,
     poll_seconds: float = 0.5,
 ) -> GatewayStatus:
-    """Waits until the model with this digest (and version, if given) gets the traffic.
+    """Waits until the model with this digest gets the traffic.
 
+    `key` (`Deployment.key`) asks for more than the digest: also this name, version and engine settings.
     `since` is the `updated` of the record that was just written: failures from before the gateway read it do not count.
 
     Raises:
@@ -51,11 +52,11 @@ def wait_until_serving(
     while True:
         status = gateway_status(base_url)
         served = status.serving
-        engine = status.engine(digest, version)
+        engine = status.engine(digest, key)
         waited = time.monotonic() - began
         if on_progress:
             on_progress(engine, waited)
-        if served and served.model_digest == digest and version in (None, served.version):
+        if served and served.model_digest == digest and key in (None, served.key):
             return status
         read = since is None or (status.record_updated is not None and status.record_updated >= since)
         if read and engine and engine.state == "failed":

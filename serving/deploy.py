@@ -34,7 +34,7 @@ def deploy(
     write_record(store, record)
     timeout = timeout if timeout is not None else entry.engine.start_timeout + 30.0
     try:
-        return wait_until_serving(gateway_url, entry.model_digest, timeout, on_progress, entry.version, record.updated)
+        return wait_until_serving(gateway_url, entry.model_digest, timeout, on_progress, entry.key, record.updated)
     except BaseException:
         if before.stable is not None and before.stable != entry:
             write_record(store, before.model_copy(update={"updated": datetime.now(UTC)}))

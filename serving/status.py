@@ -60,7 +60,7 @@ class GatewayStatus(BaseModel):
     warm_ready: bool = False
     """A pre-started interpreter is waiting."""
 
-    def engine(self, digest: str, version: str | None = None) -> EngineStatus | None:
-        """The newest engine for a model digest."""
-        found = [e for e in self.engines if e.model_digest == digest and version in (None, e.version)]
+    def engine(self, digest: str, key: str | None = None) -> EngineStatus | None:
+        """The newest engine for a model digest (and deployment key)."""
+        found = [e for e in self.engines if e.model_digest == digest and key in (None, e.key)]
         return found[-1] if found else None

@@ -1,0 +1,98 @@
+"""A stand-in for vLLM's server: the same arguments, the same routes, answers that the prompt asks for.
+
+`sleep N` answers after N seconds, `chunks N` streams N chunks 50 ms apart, `cut` dies after two chunks, `die` ends the
+process, everything else is answered at once. A model whose architecture is `Broken` does not start. Like vLLM it has a
+child process of its own, and that one has left the process group and does not listen to SIGTERM.
+"""
+
+import argparse
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--model", type=Path)
+parser.add_argument("--port", type=int)
+parser.add_argument("--served-model-name", nargs="+")
+arguments, _ = parser.parse_known_args()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def answer(self, status, value):
+        data = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_GET(self):
+        self.answer(200 if self.path == "/health" else 404, {})
+
+    def do_POST(self):
+        fields = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.headers.get("Authorization") != f"Bearer {os.environ['VLLM_API_KEY']}":
+            self.answer(401, {"error": "the gateway's own key is wrong"})
+            return
+        prompt = fields.get("prompt") or "hello"
+        word, _, count = prompt.partition(" ") if isinstance(prompt, str) else ("", "", "")
+        if word == "die":
+            print("the fake engine was told to die", flush=True)
+            os._exit(3)
+        if fields.get("stream"):
+            self.stream(int(count) if word == "chunks" else 1, die_after=2 if word == "cut" else None)
+            return
+        if word == "sleep" and self.gone_within(float(count)):
+            print(f"aborted: {prompt}", flush=True)
+            return
+        choice = {"text": f"{arguments.served_model_name[1]} {prompt}", "fields": sorted(fields)}
+        self.answer(200, {"model": fields["model"], "choices": [choice], "pid": os.getpid()})
+
+    def gone_within(self, seconds):
+        """Waits; True when the client closed its connection meanwhile."""
+        readable, _, _ = select.select([self.connection], [], [], seconds)
+        if readable:
+            self.close_connection = True
+        return bool(readable)
+
+    def stream(self, chunks, die_after):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        try:
+            for n in range(chunks if die_after is None else die_after + 1):
+                if n == die_after:
+                    os._exit(4)
+                self.chunk(b"data: " + json.dumps({"choices": [{"text": f"{n} "}], "time": time.time()}).encode())
+                time.sleep(0.05)
+            self.chunk(b"data: [DONE]")
+            self.wfile.write(b"0\r\n\r\n")
+        except (BrokenPipeError, ConnectionResetError):
+            print("aborted: stream", flush=True)
+            self.close_connection = True
+
+    def chunk(self, data):
+        data += b"\n\n"
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+        self.wfile.flush()
+
+
+config = json.loads((arguments.model / "config.json").read_text())
+if config["architectures"] == ["Broken"]:
+    print("ValueError: the architecture Broken is not supported", file=sys.stderr)
+    sys.exit(1)
+code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+child = subprocess.Popen([sys.executable, "-c", code, "fake-engine-core"], start_new_session=True)
+print(f"core process {child.pid}", flush=True)
+ThreadingHTTPServer(("127.0.0.1", arguments.port), Handler).serve_forever()

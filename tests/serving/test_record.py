@@ -1,0 +1,73 @@
+"""The deployment record, and the API key's file."""
+
+import stat
+from pathlib import Path
+
+import pytest
+from conftest import fake_model
+from pydantic import ValidationError
+
+from serving.config import EngineConfig, LimitsConfig, ServingConfig
+from serving.errors import ServingError
+from serving.keys import ensure_key, read_key, same_key
+from serving.record import RECORD, DeploymentRecord, deployment_of, local_model, read_record, write_record
+from stages.artifact import ConfigError, Store, StoreError
+
+
+def test_round_trip(store: Store) -> None:
+    assert read_record(store).stable is None
+    record = DeploymentRecord(stable=deployment_of(fake_model(store, "a"), "biomed+medquad", 7))
+    write_record(store, record)
+    assert read_record(store) == record
+    assert record.stable and record.stable.names == ("biomed+medquad", "biomed+medquad@7")
+
+
+def test_a_damaged_record_is_told(store: Store) -> None:
+    for data in (b"{", b'{"stable": 1}', b'{"unknown": 1}', b'{"weight": 0.5}'):
+        store.put(RECORD, data)
+        with pytest.raises(StoreError, match="deployment record"):
+            read_record(store)
+
+
+def test_names_cannot_become_options_or_paths(store: Store) -> None:
+    model = fake_model(store, "a")
+    for name in ("--port", "../x", "a b", ""):
+        with pytest.raises(ValidationError):
+            deployment_of(model, name, 1)
+
+
+def test_only_what_needs_another_engine_changes_the_key(store: Store) -> None:
+    model, other = fake_model(store, "a"), fake_model(store, "b")
+    key = deployment_of(model, "x", 1).key
+    limits = ServingConfig(limits=LimitsConfig(max_concurrent=1))
+    assert deployment_of(model, "x", "1", limits).key == key
+    engine = ServingConfig(engine=EngineConfig(max_model_len=32))
+    changed = [deployment_of(model, "x", 2), deployment_of(other, "x", 1), deployment_of(model, "x", 1, engine)]
+    assert len({key, *(entry.key for entry in changed)}) == 4
+
+
+def test_only_the_recorded_bytes_are_served(store: Store) -> None:
+    model = fake_model(store, "a")
+    entry = deployment_of(model, "x", 1)
+    assert (local_model(store, entry) / "model.safetensors").read_bytes() == b"a"
+    with pytest.raises(ServingError, match="asks for"):
+        local_model(store, entry.model_copy(update={"model_digest": "0" * 64}))
+    with pytest.raises(ServingError, match="no model artifact"):
+        local_model(store, entry.model_copy(update={"model_folder": "model/gone"}))
+    (store.local_path(model.folder) / "weights/model.safetensors").write_bytes(b"b")
+    with pytest.raises(ServingError, match=r"damaged \(weights/model.safetensors\)"):
+        local_model(store, entry)
+
+
+def test_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "api-key"
+    key, created = ensure_key(path)
+    assert created and len(key) > 40
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert ensure_key(path) == (key, False)
+    assert same_key(key, key) and not same_key(key[:-1], key) and not same_key("", key)
+    path.chmod(0o644)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        ensure_key(path)
+    with pytest.raises(ConfigError, match="no API key"):
+        read_key(tmp_path / "none")

@@ -1,0 +1,110 @@
+"""One real engine: it answers as transformers does, from a warm start, and dies with its gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Gateway, alive, put_model, start_gateway, stop_gateway, wait_for
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from serving.client import complete
+from serving.deploy import deploy
+from serving.record import deployment_of
+from stages.artifact import Store
+
+TOLERANCE = 0.02
+"""Nats; both compute in bf16, in different orders."""
+TEXT = "metformin 42 lowers blood glucose in type 2 diabetes and the dose is 850 mg"
+
+
+def tiny_model(folder: Path) -> Path:
+    """A random Qwen3 of 2 layers with a byte-level tokenizer of 512 tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    trainer = trainers.BpeTrainer(
+        vocab_size=512,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([TEXT.replace("42", str(n)) for n in range(500)], trainer)
+    eos = "<|endoftext|>"
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=eos, pad_token=eos).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=512,
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=64,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        initializer_range=0.05,  # larger logits would be coarser in bf16 than the tolerance
+        eos_token_id=0,
+        bos_token_id=None,
+        pad_token_id=0,
+    )
+    Qwen3ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def gateway(serve_python: Path, store: Store, tmp_path: Path) -> Iterator[Gateway]:
+    found = start_gateway(store, tmp_path / "state", "--warm", "--engine-python", str(serve_python))
+    yield found
+    stop_gateway(found)
+
+
+def test_vllm_answers_as_transformers_does(gateway: Gateway, store: Store, tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path / "hf")
+    model = put_model(store, "tiny", {path.name: path.read_bytes() for path in folder.iterdir()})
+    entry = deployment_of(model, "tiny", 3)
+    status = deploy(entry, store, gateway.url, timeout=300)
+    engine = status.engine(model.digest)
+    assert engine and engine.warm and engine.starts == 1
+
+    with gateway.client() as client:
+        request = {"model": "tiny@3", "prompt": TEXT, "echo": True, "logprobs": 1, "max_tokens": 0, "temperature": 0}
+        answer = client.post("/v1/completions", json=request)
+        assert answer.status_code == 200, answer.text
+        found = answer.json()["choices"][0]["logprobs"]
+        stream = {
+            "model": "tiny",
+            "prompt": TEXT,
+            "max_tokens": 8,
+            "stream": True,
+            "temperature": 0,
+            "ignore_eos": True,
+        }
+        with client.stream("POST", "/v1/completions", json=stream) as events:
+            lines = [line for line in events.iter_lines() if line]
+        assert lines[-1] == "data: [DONE]" and len(lines) > 4
+        chat = client.post(
+            "/v1/chat/completions", json={"model": "tiny", "messages": [{"role": "user", "content": "x"}]}
+        )
+        assert chat.json()["error"]["code"] == "no_chat_template"
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    ids = tokenizer(TEXT, return_tensors="pt", add_special_tokens=False).input_ids
+    with torch.no_grad():
+        logs = torch.log_softmax(reference(ids).logits[0].float(), -1)
+    expected = logs[:-1].gather(1, ids[0, 1:, None])[:, 0]
+    assert found["token_logprobs"][0] is None and len(found["token_logprobs"]) == ids.shape[1]
+    assert expected.std() > 0.2  # else closeness would mean nothing
+    assert torch.tensor(found["token_logprobs"][1:]) == pytest.approx(expected, abs=TOLERANCE)
+    best = tokenizer.decode(logs[-1].argmax())
+    assert complete(gateway.url, gateway.key, "tiny", TEXT, max_tokens=1) == best
+
+    below = gateway.engine_processes()
+    assert any("EngineCore" in " ".join(p.cmdline()) for p in below)
+    gateway.process.kill()
+    gateway.process.wait()
+    wait_for(lambda: not alive(below), 30)
