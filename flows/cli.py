@@ -176,7 +176,7 @@ def status(as_json: Json = False) -> None:
     settings = _settings()
     store = Store(settings.store)
     record = read_record(store)
-    served = record.stable.model_dump(mode="json") if record and record.stable else None
+    served = record.stable.model_dump(mode="json") if record.stable else None
     rows, refs = service_status(settings), list_refs(store)
     if as_json:
         _print_json({"services": rows, "served": served, "refs": refs, "store": store.url})

@@ -121,9 +121,8 @@ class TerminalSink(FromNow):
                 self.console.print(f"  {self.name}: {event.get('message') or note}")
             if not self._progress and event["type"] == "progress" and event["time"] - self._last_line >= self.every:
                 self._last_line = event["time"]
-                self.console.print(
-                    f"  {self.name}: {event['done']:,.0f} of {event['total']:,.0f} {event.get('unit', '')} {self._note}".rstrip()
-                )
+                done = f"{event['done']:,.0f} of {event['total']:,.0f} {event.get('unit', '')}"
+                self.console.print(f"  {self.name}: {done} {self._note}".rstrip(), markup=False)
         if self._progress:
             self._progress.update(self._task, note=self._note)
 

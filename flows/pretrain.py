@@ -18,16 +18,16 @@ from pydantic import Field
 from rich.console import Console
 
 from flows import present, registry
-from flows.job import Job
 from flows.inputs import resolve_recipe
-from flows.report import Summary, markdown, summarise
+from flows.job import Job
+from flows.report import markdown, summarise
 from flows.steps import STEP, evaluation_inputs, list_inputs
 from infra.settings import load_settings
-from serving.deploy import deploy
-from serving.record import Deployed
-from stages.artifact import Artifact, ConfigError, Store, read_ref, write_ref
+from serving.deploy import deploy, prepare, withdraw
+from serving.record import deployment_of
+from stages.artifact import Store, read_ref, write_ref
 from stages.corpus import summary_rows
-from stages.evaluation import accepted, evaluation, table
+from stages.evaluation import evaluation, reasons, table
 from stages.training import launch
 
 
@@ -57,11 +57,11 @@ def pretrain(
         make_tokens(job)
         train(job)
         export_model(job)
-        evaluate(job)
-        passed = judge(job)
-        version = register(job, passed)
-        serve(job, version)
-        return finish(job, passed, version)
+        candidate = register(job)
+        evaluate(job, candidate)
+        passed = judge(job, candidate)
+        serve(job, candidate)
+        return finish(job, passed, candidate)
     finally:
         launch.shutdown()
         job.close()
@@ -86,7 +86,7 @@ def make_corpus(job: Job) -> str:
 def make_tokens(job: Job) -> str:
     """Tokenizer and shards. Ray starts meanwhile, if there is training to do."""
     if not STEP["tokens"].stage.plan(job.recipe.tokens, {"corpus": job.made["corpus"]}, job.store).done:
-        job.background.submit(launch.prestart, job.recipe.training)
+        launch.prestart(job.recipe.training.workers)
     return job.make("tokens").id
 
 
@@ -105,50 +105,50 @@ def export_model(job: Job) -> str:
     return job.make("model").id
 
 
+@task(name="register", cache_policy=NO_CACHE)
+def register(job: Job) -> registry.RegisteredModel:
+    """A version in the MLflow registry with the alias `candidate`. Its engine is started while it is being judged."""
+    job.mlflow_ready()
+    url, name = job.settings.mlflow_url, job.recipe.name
+    model: registry.RegisteredModel = job.timed(
+        "register", lambda: registry.register(url, name, job.store, job.made.artifacts)
+    )
+    create_link_artifact(registry.model_url(url, model), "MLflow model version", key="mlflow-model")
+    create_link_artifact(registry.run_url(url, url, model.run_id), "MLflow run", key="mlflow-run")
+    prepare(deployment_of(job.made["model"], name, model.version, job.recipe.serving), job.store)
+    return model
+
+
 @task(name="evaluation", cache_policy=NO_CACHE)
-def evaluate(job: Job) -> str:
-    """Bits-per-byte on held-out documents and the question sets, with baselines."""
+def evaluate(job: Job, candidate: registry.RegisteredModel) -> str:
+    """Bits-per-byte on held-out documents and the question sets, with baselines; the figures go to MLflow."""
     artifact = job.make("evaluation")
-    create_table_artifact(present.records(*table(artifact)), key="evaluation", description="Scores and baselines")
+    rows = present.records(*table(artifact))
+    create_table_artifact(rows, key="evaluation", description="Scores and baselines")
+    registry.log_evaluation(job.settings.mlflow_url, candidate, artifact, rows)
     return artifact.id
 
 
 @task(name="verdict", cache_policy=NO_CACHE)
-def judge(job: Job) -> bool:
-    """The gate: is the candidate fit to replace the champion? True if the candidate is (or already was) champion."""
-    candidate = job.made["model"]
-    champion = read_ref(job.store, job.recipe.name, "champion")
-    if champion and champion.digest == candidate.digest:
-        ref = read_ref(job.store, job.recipe.name, "verdict")
-        if ref:
-            job.made.artifacts["verdict"] = ref
-        return True
-    if champion:  # scored on the candidate's sets, so that both are compared on the same items
-        inputs = evaluation_inputs(job.recipe, job.made, champion)
-        job.made.artifacts["champion-evaluation"] = job.run(evaluation, job.recipe.evaluation, inputs, "champion")
-    return accepted(job.make("verdict"))
-
-
-@task(name="register", cache_policy=NO_CACHE)
-def register(job: Job, passed: bool) -> registry.RegisteredModel:
-    """A version in the MLflow registry; the gate decides its alias, the store's ref is the truth."""
-    job.mlflow_ready()
-
-    def work() -> registry.RegisteredModel:
-        rows = present.records(*table(job.made["evaluation"]))
-        model = registry.register(job.settings.mlflow_url, job.recipe.name, job.store, job.made.artifacts, rows)
-        if passed:
-            write_ref(job.store, job.recipe.name, "champion", job.made["model"])
-        if "verdict" in job.made.artifacts:
-            registry.promote(job.settings.mlflow_url, model, job.made["verdict"], passed)
-        return model
-
-    model: registry.RegisteredModel = job.timed("register", work)
-    create_link_artifact(registry.model_url(job.settings.mlflow_url, model), "MLflow model version", key="mlflow-model")
-    create_link_artifact(
-        registry.run_url(job.settings.mlflow_url, job.settings.mlflow_url, model.run_id), "MLflow run", key="mlflow-run"
-    )
-    return model
+def judge(job: Job, candidate: registry.RegisteredModel) -> bool:
+    """The gate: may the candidate replace the champion? True if it is champion afterwards; the ref is the truth."""
+    model, name = job.made["model"], job.recipe.name
+    champion = read_ref(job.store, name, "champion")
+    if champion and champion.digest == model.digest:
+        verdict = read_ref(job.store, name, "verdict")
+        passed = True
+    else:
+        if champion:  # scored on the candidate's sets, so that both are compared on the same items
+            inputs = evaluation_inputs(job.recipe, job.made, champion)
+            job.made.artifacts["champion-evaluation"] = job.run(evaluation, job.recipe.evaluation, inputs, "champion")
+        verdict = job.make("verdict")
+        passed = reasons(verdict).accepted
+    if passed:
+        write_ref(job.store, name, "champion", model)
+    if verdict:
+        job.made.artifacts["verdict"] = verdict
+        registry.promote(job.settings.mlflow_url, candidate, verdict, passed)
+    return passed
 
 
 @task(name="serving", cache_policy=NO_CACHE)
@@ -156,11 +156,12 @@ def serve(job: Job, model: registry.RegisteredModel) -> str:
     """Points the gateway at the champion and waits until it answers."""
     champion = read_ref(job.store, job.recipe.name, "champion")
     if champion is None:
+        withdraw(job.store)
         job.console.print("[bold]serving[/]      nothing to serve: no model has passed the gate")
         return ""
     version = model.version if champion.digest == job.made["model"].digest else f"previous-{champion.digest[:8]}"
-    entry = Deployed.of(job.recipe.name, version, champion)
-    job.timed("serving", lambda: deploy(entry, job.store, job.settings.gateway_url, job.recipe.serving))
+    entry = deployment_of(champion, job.recipe.name, version, job.recipe.serving)
+    job.timed("serving", lambda: deploy(entry, job.store, job.settings.gateway_url))
     create_link_artifact(f"{job.settings.gateway_url}/v1", "OpenAI-compatible endpoint", key="endpoint")
     return entry.name
 

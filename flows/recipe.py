@@ -21,7 +21,7 @@ from stages.artifact import Config, ConfigError
 from stages.corpus import CorpusConfig
 from stages.evaluation import EvaluationConfig, GatePolicy
 from stages.model import ModelConfig
-from stages.sample import SampleConfig
+from stages.sample.stage import SampleConfig
 from stages.tokens import TokensConfig
 from stages.training import TrainingConfig
 
@@ -59,6 +59,8 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _sample_locations_need_a_sample(self) -> Recipe:
         places = [("evaluation_sets." + name, place) for name, place in self.evaluation_sets.items()]
+        for name, place in self.corpus.decontamination.sets.items():
+            places.append((f"corpus.decontamination.sets.{name}", place))
         places += [(f"corpus.sources.{name}.location", source.location) for name, source in self.corpus.sources.items()]
         for where, place in places:
             if place.startswith("sample://"):
@@ -66,11 +68,6 @@ class Recipe(Config):
                     raise ValueError(f"{where}: {place!r} needs a `sample:` section")
             elif "://" not in place and not os.path.isabs(place):
                 raise ValueError(f"{where}: {place!r} is a relative path; give an absolute path or a URL")
-        unknown = set(self.corpus.decontamination.sets) - set(self.evaluation_sets)
-        if unknown:
-            raise ValueError(
-                f"corpus.decontamination.sets: {sorted(unknown)} is not among evaluation_sets {sorted(self.evaluation_sets)}"
-            )
         return self
 
 
@@ -119,7 +116,7 @@ def with_own_documents(recipe: Recipe, data: str, sources: dict[str, Any], sets:
     content["description"] = f"{recipe.name}'s recipe on {data}"
     content["sample"] = None
     content["corpus"]["sources"] = {name: source.model_dump(mode="json") for name, source in sources.items()}
-    content["corpus"]["decontamination"]["sets"] = sorted(sets)
+    content["corpus"]["decontamination"]["sets"] = sets
     content["evaluation_sets"] = sets
     content["evaluation"]["sets"] = {}
     content["gate"]["must_beat_baselines"] = [s for s in recipe.gate.must_beat_baselines if s in sets]

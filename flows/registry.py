@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, LoggedModelStatus, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from stages.artifact import Artifact, EventLog, Store
@@ -37,7 +37,7 @@ class MlflowSink:
         self.recipe, self.store, self.folder, self.tags = recipe, store, folder, tags
 
     def start(self, events: EventLog) -> int:
-        return int(_read_state(self.store, self.folder).get("offset", 0))
+        return int(str(_read_state(self.store, self.folder).get("offset", 0)))
 
     def take(self, events: list[Event], offset: int) -> None:
         run_id = open_run(self.client, self.recipe, self.store, self.folder, self.tags)
@@ -68,27 +68,17 @@ def open_run(client: MlflowClient, recipe: str, store: Store, folder: str, tags:
     return str(run.info.run_id)
 
 
-def register(
-    tracking_uri: str,
-    recipe: str,
-    store: Store,
-    made: dict[str, Artifact],
-    table: list[dict[str, object]],
-) -> RegisteredModel:
-    """Registers the model of `made["model"]` with its data, parameters and evaluation; the same model only once.
+def register(tracking_uri: str, recipe: str, store: Store, made: dict[str, Artifact]) -> RegisteredModel:
+    """Registers the model of `made["model"]` as candidate, with its data and parameters; the same model only once.
 
     Args:
-        made: training, model, corpus, tokens and evaluation artifacts by kind.
-        table: the evaluation table, kept as an artifact of the run.
+        made: corpus, tokens, training and model artifacts by kind.
     """
     client = MlflowClient(tracking_uri)
-    model, evaluation, training = made["model"], made["evaluation"], made["training"]
+    model, training = made["model"], made["training"]
     known = _version_of(client, recipe, model.digest)
     if known:
-        if known.version_tags.get("headwater.evaluation") != evaluation.digest:
-            _log_evaluation(client, known.run_id, known.model_id, evaluation, table)
-            client.set_model_version_tag(recipe, known.version, "headwater.evaluation", evaluation.digest)
-        return known.model
+        return known
     run_id = open_run(client, recipe, store, training.folder, {"headwater.training": training.digest})
     params = {
         f"{kind}.{key}": value for kind in ("training", "tokens") for key, value in _flat(made[kind].manifest.how)
@@ -98,18 +88,18 @@ def register(
         params=[Param(key, str(value)[:500]) for key, value in sorted(params.items())][:100],
         tags=[RunTag(f"headwater.{kind}", artifact.digest) for kind, artifact in made.items()],
     )
-    inputs = [_dataset("corpus", made["corpus"], "training"), _dataset("tokens", made["tokens"], "training")]
+    tags = {"headwater.digest": model.digest, "headwater.uri": store.path(model.folder)}
     logged = client.create_logged_model(
         experiment_id=_experiment(client, recipe),
-        name=recipe,
+        name=_model_name(recipe),
         source_run_id=run_id,
-        tags={"headwater.digest": model.digest, "headwater.uri": store.path(model.folder)},
+        tags=tags,
         params={key: str(value) for key, value in sorted(params.items())[:50]},
         model_type="causal-lm",
     )
+    inputs = [_dataset("corpus", made["corpus"], "training"), _dataset("tokens", made["tokens"], "training")]
     client.log_inputs(run_id, datasets=inputs, models=[LoggedModelInput(logged.model_id)])
-    _finalize(client, logged.model_id)
-    _log_evaluation(client, run_id, logged.model_id, evaluation, table)
+    client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     if not _has_registered_model(client, recipe):
         client.create_registered_model(recipe, description=f"Made by Headwater from the recipe {recipe}")
     version = client.create_model_version(
@@ -117,15 +107,26 @@ def register(
         source=f"models:/{logged.model_id}",
         run_id=run_id,
         model_id=logged.model_id,
-        tags={
-            "headwater.digest": model.digest,
-            "headwater.uri": store.path(model.folder),
-            "headwater.evaluation": evaluation.digest,
-        },
+        tags=tags,
         description=f"weights at {store.path(model.folder)}/weights, digest {model.digest}",
     )
     client.set_registered_model_alias(recipe, "candidate", version.version)
     return RegisteredModel(recipe, str(version.version), logged.model_id, run_id)
+
+
+def log_evaluation(
+    tracking_uri: str, model: RegisteredModel, evaluation: Artifact, table: list[dict[str, object]]
+) -> None:
+    """Puts an evaluation's metrics, with the digests of what they were measured on, at the model, once."""
+    client = MlflowClient(tracking_uri)
+    version = client.get_model_version(model.name, model.version)
+    if version.tags.get("headwater.evaluation") == evaluation.digest:
+        return
+    _log_metrics(client, model, evaluation)
+    if table:
+        columns = {key: [row.get(key) for row in table] for key in table[0]}
+        client.log_table(model.run_id, columns, "evaluation.json")
+    client.set_model_version_tag(model.name, model.version, "headwater.evaluation", evaluation.digest)
 
 
 def promote(tracking_uri: str, model: RegisteredModel, verdict: Artifact, accepted: bool) -> None:
@@ -154,32 +155,13 @@ def run_url(base_url: str, client_uri: str, run_id: str) -> str:
     return f"{base_url}/#/experiments/{run.info.experiment_id}/runs/{run_id}"
 
 
-@dataclass(frozen=True)
-class _Known:
-    model: RegisteredModel
-    version_tags: dict[str, str]
-
-    @property
-    def version(self) -> str:
-        return self.model.version
-
-    @property
-    def run_id(self) -> str:
-        return self.model.run_id
-
-    @property
-    def model_id(self) -> str:
-        return self.model.model_id
-
-
-def _version_of(client: MlflowClient, recipe: str, digest: str) -> _Known | None:
+def _version_of(client: MlflowClient, recipe: str, digest: str) -> RegisteredModel | None:
     if not _has_registered_model(client, recipe):
         return None
     for version in client.search_model_versions(f"name = '{recipe}'"):
         if version.tags.get("headwater.digest") == digest:
             model_id = version.model_id or version.source.removeprefix("models:/")
-            model = RegisteredModel(recipe, str(version.version), model_id, version.run_id or "")
-            return _Known(model, dict(version.tags))
+            return RegisteredModel(recipe, str(version.version), model_id, version.run_id or "")
     return None
 
 
@@ -211,9 +193,7 @@ def _dataset(name: str, artifact: Artifact, context: str) -> DatasetInput:
     return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", context)])
 
 
-def _log_evaluation(
-    client: MlflowClient, run_id: str, model_id: str, evaluation: Artifact, table: list[dict[str, object]]
-) -> None:
+def _log_metrics(client: MlflowClient, model: RegisteredModel, evaluation: Artifact) -> None:
     now = int(evaluation.manifest.finished.timestamp() * 1000)
     digests = {role.partition("/")[2]: value for role, value in evaluation.manifest.inputs.items() if "/" in role}
     metrics = []
@@ -226,16 +206,18 @@ def _log_evaluation(
                 float(value),
                 now,
                 0,
-                model_id=model_id,
+                model_id=model.model_id,
                 dataset_name=dataset if digest else None,
                 dataset_digest=digest[:36] if digest else None,
-                run_id=run_id,
+                run_id=model.run_id,
             )
         )
-    client.log_batch(run_id, metrics=metrics)
-    if table:
-        columns = {key: [row.get(key) for row in table] for key in table[0]}
-        client.log_table(run_id, columns, "evaluation.json")
+    client.log_batch(model.run_id, metrics=metrics)
+
+
+def _model_name(recipe: str) -> str:
+    """MLflow refuses a few characters in a LoggedModel's name that it takes in a registered model's."""
+    return "".join(c if c not in "/:.%\"'" else "-" for c in recipe)
 
 
 def _metric_name(name: str) -> str:
@@ -249,12 +231,6 @@ def _metrics(event: Event) -> list[Metric]:
     if event["type"] == "validation":
         return [Metric("heldout_bits_per_byte", float(event["bits_per_byte"]), at, int(event["step"]))]
     return []
-
-
-def _finalize(client: MlflowClient, model_id: str) -> None:
-    from mlflow.entities import LoggedModelStatus
-
-    client.finalize_logged_model(model_id, LoggedModelStatus.READY)
 
 
 def _flat(config: dict[str, object], prefix: str = "") -> list[tuple[str, object]]:

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from flows import present, registry
 from flows.job import Job
-from serving.client import complete, read_key
+from serving.client import complete
+from serving.keys import read_key
 from stages.artifact import HeadwaterError
 from stages.corpus import summary_rows
 from stages.evaluation import reasons, table
@@ -52,7 +53,7 @@ def summarise(job: Job, passed: bool, model: registry.RegisteredModel) -> Summar
     return Summary(
         recipe=job.recipe.name,
         accepted=passed,
-        reasons=reasons(made["verdict"]) if "verdict" in made.artifacts else [],
+        reasons=[reason.text for reason in reasons(made["verdict"]).reasons] if "verdict" in made.artifacts else [],
         stages=[vars(timing) for timing in job.timings],
         seconds=total,
         overhead_fraction=0.0 if nothing_made or total == 0 else max(0.0, total - own) / total,

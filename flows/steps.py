@@ -11,7 +11,7 @@ from stages.artifact import Artifact, Config, HasDigest, Plan, Stage, Store, rea
 from stages.corpus import CorpusConfig, Listing, SourceConfig, corpus, list_files
 from stages.evaluation import evaluation, verdict
 from stages.model import model
-from stages.sample import sample
+from stages.sample.stage import sample
 from stages.tokens import tokens
 from stages.training import training
 
@@ -23,6 +23,7 @@ class Made:
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     sources: dict[str, Listing] = field(default_factory=dict)
     sets: dict[str, Listing] = field(default_factory=dict)
+    decontamination: dict[str, Listing] = field(default_factory=dict)
 
     def __getitem__(self, kind: str) -> Artifact:
         return self.artifacts[kind]
@@ -45,13 +46,14 @@ def _corpus_config(recipe: Recipe, made: Made) -> CorpusConfig:
         name: source.model_copy(update={"location": made.sources[name].location})
         for name, source in recipe.corpus.sources.items()
     }
-    return recipe.corpus.model_copy(update={"sources": sources})
+    sets = {name: made.decontamination[name].location for name in recipe.corpus.decontamination.sets}
+    decontamination = recipe.corpus.decontamination.model_copy(update={"sets": sets})
+    return recipe.corpus.model_copy(update={"sources": sources, "decontamination": decontamination})
 
 
 def _corpus_inputs(recipe: Recipe, made: Made) -> dict[str, HasDigest]:
     inputs: dict[str, HasDigest] = {f"source/{name}": listing for name, listing in made.sources.items()}
-    for name in recipe.corpus.decontamination.sets:
-        inputs[f"evaluation/{name}"] = made.sets[name]
+    inputs.update({f"evaluation/{name}": listing for name, listing in made.decontamination.items()})
     return inputs
 
 
@@ -109,6 +111,9 @@ def list_inputs(recipe: Recipe, made: Made) -> None:
 
     made.sources = {name: list_files(place(source.location)) for name, source in recipe.corpus.sources.items()}
     made.sets = {name: list_files(place(location)) for name, location in recipe.evaluation_sets.items()}
+    made.decontamination = {
+        name: list_files(place(location)) for name, location in recipe.corpus.decontamination.sets.items()
+    }
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Everything that must hold before a change lands: lint, format, import direction, types, tests. `make test` runs it."""
+"""Everything that must hold before a change lands: lint, format, import direction, types, tests (`make test`)."""
 
 from __future__ import annotations
 

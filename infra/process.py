@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -49,19 +48,19 @@ class ManagedProcess:
         self._record.write_text(json.dumps({"pid": child.pid, "created": created, "command": list(command)}))
 
     def stop(self, grace_seconds: float = 15.0) -> bool:
-        """SIGTERM, then SIGKILL for it and every descendant that is left. True if something was running."""
+        """SIGTERM to it, then to the descendants it left behind, then SIGKILL. True if something was running."""
         process = self.find()
         if process is None:
             self._record.unlink(missing_ok=True)
             return False
         family = [process, *process.children(recursive=True)]
         _signal(process, signal.SIGTERM)
-        deadline = time.monotonic() + grace_seconds
-        psutil.wait_procs(family, timeout=max(0.1, deadline - time.monotonic()))
-        left = [member for member in family if member.is_running() and member.status() != psutil.STATUS_ZOMBIE]
-        for member in left:
-            _signal(member, signal.SIGKILL)
-        psutil.wait_procs(left, timeout=5)
+        psutil.wait_procs([process], timeout=grace_seconds)
+        for number, seconds in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 5.0)):
+            left = [member for member in family if _alive(member)]
+            for member in left:
+                _signal(member, number)
+            psutil.wait_procs(left, timeout=seconds)
         self._record.unlink(missing_ok=True)
         return True
 
@@ -70,6 +69,13 @@ class ManagedProcess:
         if not self.log.exists():
             return ""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _signal(process: psutil.Process, number: int) -> None:

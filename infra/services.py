@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,7 @@ def services(settings: Settings) -> list[Service]:
             name="gateway",
             command=[
                 *(python, "-m", "serving", "--store", settings.store, "--port", str(settings.gateway_port)),
-                *("--state-folder", str(state / "gateway"), "--api-key-file", str(settings.api_key_file)),
+                *("--state-folder", str(state / "gateway"), "--key-file", str(settings.api_key_file)),
                 *("--engine-python", str(settings.serve_python)),
             ],
             env={},
@@ -146,14 +147,16 @@ def wait_ready(settings: Settings, name: str) -> None:
 
 
 def down(settings: Settings, say: Say = lambda text: None) -> list[str]:
-    """Ends every service, newest first; returns the names of those that ran."""
-    ended = []
-    with _lock(settings):
-        for service in reversed(services(settings)):
-            if managed(settings, service.name).stop():
-                say(f"stopped {service.name}")
-                ended.append(service.name)
-    return ended
+    """Ends every service, side by side; returns the names of those that ran."""
+
+    def stop(service: Service) -> str:
+        if not managed(settings, service.name).stop():
+            return ""
+        say(f"stopped {service.name}")
+        return service.name
+
+    with _lock(settings), ThreadPoolExecutor() as pool:
+        return [name for name in pool.map(stop, services(settings)) if name]
 
 
 def status(settings: Settings) -> list[dict[str, object]]:

@@ -1,0 +1,140 @@
+"""Seconds a stage, overhead of orchestration, start-up of the services, peak memory: the whole main job on the sample.
+
+    .venv/bin/python benchmarks/pipeline.py [--json FILE] [--recipe biomed] [--set training.steps=200]
+
+Runs `headwater run` in a fresh state folder on free ports, so nothing is skipped and nothing of yours is touched.
+`overhead_fraction` is (whole run - the stages' own work) / whole run, service start-up apart; 0.15 is the limit we
+hold ourselves to. Absolute seconds depend on the machine: its rate (one bf16 2048^3 product) is printed beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+HEADWATER = Path(sys.executable).with_name("headwater")
+
+
+def main() -> None:
+    """Runs the pipeline twice (made, then skipped) and prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--recipe", default="biomed")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    options = parser.parse_args()
+    rate = machine_rate()
+    with tempfile.TemporaryDirectory(prefix="headwater-benchmark-") as folder:
+        env = environment(Path(folder))
+        command = [str(HEADWATER), "run", options.recipe, "--json", *(f"--set={item}" for item in options.set)]
+        try:
+            first = measured(command, env)
+            second = measured(command, env)
+        finally:
+            subprocess.run([str(HEADWATER), "down"], env=env, check=True, stderr=subprocess.DEVNULL)
+    result = {
+        "machine_gflops": rate,
+        "seconds": first["wall"],
+        "seconds_again": second["wall"],
+        "overhead_fraction": first["summary"]["overhead_fraction"],
+        "peak_memory_gib": first["peak"] / 2**30,
+        "service_seconds": first["summary"]["service_seconds"],
+        "stages": [
+            {key: row[key] for key in ("stage", "seconds", "own_seconds")} for row in first["summary"]["stages"]
+        ],
+    }
+    print(f"machine: {rate:.0f} GFLOP/s (bf16 2048^3 product)")
+    print(f"{'stage':<14}{'seconds':>9}{'own':>9}")
+    for row in result["stages"]:
+        print(f"{row['stage']:<14}{row['seconds']:9.1f}{row['own_seconds']:9.1f}")
+    for name, seconds in result["service_seconds"].items():
+        print(f"start of {name:<14}{seconds:9.1f}")
+    print(f"whole command {first['wall']:.1f} s, again with nothing changed {second['wall']:.1f} s")
+    print(f"overhead_fraction {result['overhead_fraction']:.3f} (limit 0.15), peak {result['peak_memory_gib']:.1f} GiB")
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1))
+
+
+def machine_rate() -> float:
+    """GFLOP/s of one bf16 2048^3 product on all cores; best of five."""
+    import torch
+
+    a = torch.randn(2048, 2048).bfloat16()
+    best = float("inf")
+    for _ in range(6):
+        began = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - began)
+    return 2 * 2048**3 / best / 1e9
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """A state folder and ports of its own."""
+    ports = [free_port() for _ in range(3)]
+    return os.environ | {
+        "HEADWATER_HOME": str(folder / "home"),
+        "HEADWATER_PREFECT_PORT": str(ports[0]),
+        "HEADWATER_MLFLOW_PORT": str(ports[1]),
+        "HEADWATER_GATEWAY_PORT": str(ports[2]),
+        "PREFECT_PROFILES_PATH": str(folder / "profiles.toml"),
+    }
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def measured(command: list[str], env: dict[str, str]) -> dict[str, Any]:
+    """Runs the command; wall seconds, peak resident bytes of everything that works for it, its JSON summary."""
+    began = time.monotonic()
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+    peak = Peak(env["HEADWATER_HOME"])
+    output, _ = process.communicate()
+    wall = time.monotonic() - began
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+    return {"wall": wall, "peak": peak.stop(), "summary": json.loads(output)}
+
+
+class Peak:
+    """Highest sum of proportional resident memory over all processes with our state folder in their environment."""
+
+    def __init__(self, home: str):
+        self.home, self.highest = home, 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> int:
+        """Ends the watch and returns the peak in bytes."""
+        self._stop.set()
+        self._thread.join()
+        return self.highest
+
+    def _watch(self) -> None:
+        while not self._stop.wait(2.0):
+            total = 0
+            for process in psutil.process_iter():
+                try:
+                    if process.environ().get("HEADWATER_HOME") == self.home:
+                        total += process.memory_full_info().pss
+                except psutil.Error:
+                    continue
+            self.highest = max(self.highest, total)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""The main job: raw documents in, a served and registered model out."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from tests.conftest import REPOSITORY
+from tests.end_to_end.conftest import House
+
+STAGES = ["sample", "corpus", "tokens", "training", "model", "register", "evaluation", "verdict", "serving"]
+
+
+def test_every_stage_was_made_once(house: House) -> None:
+    assert [row["stage"] for row in house.summary["stages"]] == STAGES
+    assert all(row["state"] in ("made", "done") for row in house.summary["stages"])
+    assert house.summary["accepted"], house.summary["reasons"]
+    assert len(house.summary["loss"]) == 40
+    assert house.summary["loss"][-1] < house.summary["loss"][0]
+
+
+def test_documents_add_up_in_the_printed_table(house: House) -> None:
+    total = house.summary["corpus"][-1]
+    assert total["source"] == "total"
+    gone = sum(value for key, value in total.items() if key not in ("source", "in", "kept", "kept bytes"))
+    assert total["in"] == total["kept"] + gone
+    assert total["policy"] > 0, "the denied forum"
+
+
+def test_the_endpoint_gives_a_real_completion(house: House) -> None:
+    completions = house.summary["completions"]
+    assert len(completions) == 2
+    assert all(completion["text"].strip() for completion in completions)
+    answer = httpx.post(
+        f"{house.gateway}/v1/completions",
+        headers={"Authorization": f"Bearer {house.key}"},
+        json={"model": "biomed", "prompt": completions[0]["prompt"], "max_tokens": 48, "temperature": 0},
+        timeout=60,
+    )
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["text"] == completions[0]["text"]
+
+
+def test_the_endpoint_wants_the_key_which_only_its_owner_can_read(house: House) -> None:
+    assert httpx.get(f"{house.gateway}/v1/models").status_code == 401
+    path = house.folder / "home" / "api-key"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert house.first_output.count(house.key) == 1, "printed once"
+
+
+def test_served_log_probabilities_are_those_of_stock_transformers(house: House) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    weights = house.summary["addresses"]["weights"]
+    tokenizer = AutoTokenizer.from_pretrained(weights)
+    model = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.bfloat16)
+    prompt = "Question: Which gene is altered in cystic fibrosis?\nAnswer: the CFTR gene."
+    ids = tokenizer(prompt, return_tensors="pt").input_ids
+    with torch.no_grad():
+        reference = torch.log_softmax(model(ids).logits[0].float(), -1)
+    answer = httpx.post(
+        f"{house.gateway}/v1/completions",
+        headers={"Authorization": f"Bearer {house.key}"},
+        json={"model": "biomed", "prompt": prompt, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1},
+        timeout=60,
+    ).json()
+    served = answer["choices"][0]["logprobs"]["token_logprobs"][1 : ids.shape[1]]
+    expected = [reference[i, token].item() for i, token in enumerate(ids[0, 1:].tolist())]
+    assert served == pytest.approx(expected, abs=0.02)
+
+
+def test_a_second_run_skips_everything(house: House) -> None:
+    """By the README's command, with what a person sees."""
+    settings = " ".join(house.overrides)
+    result = house.command(["make", "biomed", f"SET={settings}"], cwd=REPOSITORY)
+    for stage in ("sample", "corpus", "tokens", "training", "model", "evaluation"):
+        assert re.search(rf"{stage}\s+there", result.stderr), result.stderr
+    assert "Completion" in result.stdout
+    assert "Evaluation" in result.stdout
+    assert house.gateway in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+def test_dry_run_says_what_is_there_and_what_a_change_touches(house: House) -> None:
+    def states(*more: str) -> dict[str, str]:
+        arguments = [f"--set={item}" for item in [*house.overrides, *more]]
+        rows = json.loads(house.headwater("run", "biomed", "--dry-run", "--json", *arguments).stdout)
+        return {row["stage"]: row["state"] for row in rows}
+
+    unchanged = states()
+    assert set(unchanged.values()) <= {"there", "there: it is the champion"}
+    changed = states("training.learning_rate=0.001")
+    assert [changed[stage] for stage in ("sample", "corpus", "tokens")] == ["there"] * 3
+    assert changed["training"] == "would run"
+    assert changed["model"] == "would run after training"
+    assert states("training.checkpoint_every=7") == unchanged, "how a thing is made changes no name"
+
+
+def test_mlflow_has_curves_version_metrics_and_data(house: House) -> None:
+    client = MlflowClient(f"http://127.0.0.1:{house.env['HEADWATER_MLFLOW_PORT']}")
+    version = client.get_model_version_by_alias("biomed", "champion")
+    assert version.tags["headwater.verdict"] == "accepted"
+    run = client.get_run(version.run_id)
+    assert run.info.status == "FINISHED"
+    losses = client.get_metric_history(version.run_id, "loss")
+    steps = [metric.step for metric in losses]
+    assert steps == sorted(set(steps)), "no step twice"
+    assert {"tokens_per_second", "heldout_bits_per_byte", "evaluation/bits_per_byte"} <= set(run.data.metrics)
+    assert {item.dataset.name for item in run.inputs.dataset_inputs} == {"corpus", "tokens"}
+    logged = client.get_logged_model(version.source.removeprefix("models:/"))
+    measured = {metric.key: metric for metric in logged.metrics}
+    assert measured["evaluation/medqa_synthetic/accuracy_cloze"].dataset_digest
+
+
+def test_lineage_goes_back_to_the_source_files(house: House) -> None:
+    tree = json.loads(house.headwater("lineage", "biomed/champion", "--json").stdout)
+    kinds, roles = set(), set()
+
+    def walk(node: dict) -> None:
+        kinds.add(node["kind"])
+        roles.add(node.get("role"))
+        for item in node.get("inputs", []):
+            walk(item)
+
+    walk(tree)
+    assert {"model", "training", "tokens", "corpus", "files"} <= kinds
+    assert "source/synthetic_notes" in roles
+    shown = house.headwater("lineage", "biomed/champion").stdout
+    assert tree["digest"][:12] in shown
+
+
+def test_status_shows_services_and_what_is_served(house: House) -> None:
+    status = json.loads(house.headwater("status", "--json").stdout)
+    assert all(row["running"] and row["answering"] for row in status["services"]), status["services"]
+    assert status["served"]["name"] == "biomed"
+    assert status["refs"]["biomed/champion"] == status["served"]["model_digest"]
+
+
+def test_weights_are_stock_hugging_face_without_code(house: House) -> None:
+    weights = Path(house.summary["addresses"]["weights"])
+    config = json.loads((weights / "config.json").read_text())
+    assert config["architectures"] == ["Qwen3ForCausalLM"]
+    assert "auto_map" not in config
+    assert {path.suffix for path in weights.iterdir()} <= {".json", ".safetensors"}

@@ -1,0 +1,49 @@
+"""`make biomed DATA= EVAL=`: a user's own documents, here a cut of real ones with a few broken records among them."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY, SHARED
+from tests.end_to_end.conftest import House
+
+SETTINGS = [
+    "tokens.vocabulary=2048",
+    "training.size=1m",
+    "training.steps=30",
+    "training.batch=8",
+    "evaluation.default_limit=20",
+    "evaluation.heldout_documents=100",
+]
+
+
+@pytest.mark.skipif(not (SHARED / "medquad").is_dir(), reason="MedQuAD is not beside this repository")
+def test_a_cut_of_medquad_becomes_a_served_model(house: House, tmp_path: Path) -> None:
+    data, questions = tmp_path / "medquad", tmp_path / "questions"
+    data.mkdir()
+    questions.mkdir()
+    for source in sorted((SHARED / "medquad").glob("*.jsonl.gz")):
+        with gzip.open(source, "rb") as rows, gzip.open(data / source.name, "wb") as cut:
+            cut.writelines(itertools.islice(rows, 150))
+    with gzip.open(data / "CDC.jsonl.gz", "ab") as cut:
+        cut.write(b'{"text": "a broken line\n')
+    for source in sorted((SHARED / "eval").glob("*.jsonl")):
+        (questions / source.name).write_bytes(source.read_bytes())
+    result = house.command(
+        ["make", "biomed", f"DATA={data}", f"EVAL={questions}", f"SET={' '.join(SETTINGS)}"], cwd=REPOSITORY
+    )
+    assert "source CDC" in result.stderr, "guesses are printed"
+    assert "medqa_usmle_4" in result.stdout
+    assert "Completion" in result.stdout
+    status = json.loads(house.headwater("status", "--json").stdout)
+    assert status["served"]["name"] == "biomed+medquad"
+    corpus = json.loads(house.headwater("lineage", "biomed+medquad/corpus", "--json").stdout)
+    assert corpus["counts"]["quarantined"] == 1
+    evaluation = json.loads(house.headwater("lineage", "biomed+medquad/evaluation", "--json").stdout)
+    sets = {item["role"] for item in evaluation["inputs"] if item["role"].startswith("set/")}
+    assert "set/pubmedqa" in sets and "set/pubmedqa_train" not in sets

@@ -1,0 +1,122 @@
+"""Recipes: what is refused, how it is said, and that every recipe that ships is valid."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from flows.inputs import resolve_recipe
+from flows.recipe import RECIPES, Recipe, load_recipe, recipe_names
+from stages.artifact import ConfigError, InputError
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_shipped_recipes_are_valid_and_match_the_published_schema(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.description
+    schema = json.loads((RECIPES / "recipe.schema.json").read_text())
+    jsonschema.validate(yaml.safe_load((RECIPES / f"{name}.yaml").read_text()), schema)
+
+
+def test_the_published_schema_is_current() -> None:
+    published = json.loads((RECIPES / "recipe.schema.json").read_text())
+    assert published == Recipe.model_json_schema(), "run: headwater recipes --schema > flows/recipes/recipe.schema.json"
+
+
+def test_every_field_is_described() -> None:
+    schema = Recipe.model_json_schema()
+    missing = [
+        f"{name}.{field}"
+        for name, model in [("Recipe", schema), *schema["$defs"].items()]
+        for field, content in model.get("properties", {}).items()
+        if not content.get("description")
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.stepz=3", r"training\.stepz: unknown key; did you mean 'steps'"),
+        ("trainin={}", r"trainin: unknown key; did you mean 'training'"),
+        ("corpus.dedup.treshold=0.5", r"corpus\.dedup\.treshold: unknown key; did you mean 'threshold'"),
+        ("training.steps=many", r"training\.steps: .*integer.*'many'"),
+        ("training.size=5m", r"no model size '5m'"),
+        (
+            "evaluation_sets.mine=relative/path.jsonl",
+            r"evaluation_sets\.mine: 'relative/path\.jsonl' is a relative path",
+        ),
+        ("nonsense", "section.key=value"),
+        ("name.x=1", "'name' is not a section"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_its_name(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_recipe("biomed", [override])
+
+
+def test_an_unknown_key_of_a_source_is_refused_with_its_place() -> None:
+    with pytest.raises(
+        ConfigError, match=r"corpus\.sources\.synthetic_notes\.licence: unknown key; did you mean 'license'"
+    ):
+        load_recipe("biomed", ["corpus.sources.synthetic_notes.licence=CC0-1.0"])
+
+
+def test_overrides_change_one_value() -> None:
+    plain, changed = load_recipe("biomed"), load_recipe("biomed", ["training.steps=7", "corpus.dedup.near=false"])
+    assert changed.training.steps == 7
+    assert changed.corpus.dedup.near is False
+    assert changed.training.model_copy(update={"steps": plain.training.steps}) == plain.training
+
+
+def test_unknown_recipe_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'biomed'"):
+        load_recipe("biomet")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("name: [")
+    with pytest.raises(ConfigError, match=r"broken\.yaml: not valid YAML"):
+        load_recipe(str(broken))
+    broken.write_text("- a list")
+    with pytest.raises(ConfigError, match="a recipe is a mapping"):
+        load_recipe(str(broken))
+    with pytest.raises(ConfigError, match="not found"):
+        load_recipe(str(tmp_path / "none.yaml"))
+
+
+def _folder(tmp_path: Path, rows: list[dict[str, Any]]) -> Path:
+    folder = tmp_path / "My Documents"
+    folder.mkdir()
+    (folder / "letters.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "notes.txt").write_text("A note about nothing in particular.")
+    return folder
+
+
+def test_own_documents_get_a_name_and_sources_of_their_own(tmp_path: Path) -> None:
+    folder = _folder(tmp_path, [{"id": "1", "text": "A letter.", "focus": "x"}])
+    (tmp_path / "questions").mkdir()
+    (tmp_path / "questions" / "exam.jsonl").write_text(
+        '{"id": "q", "question": "?", "options": ["a", "b"], "answer": 0}\n'
+    )
+    recipe, notes = resolve_recipe("biomed", str(folder), str(tmp_path / "questions"))
+    assert recipe.name == "biomed+my-documents"
+    assert recipe.sample is None
+    assert set(recipe.corpus.sources) == {"letters", "notes"}
+    assert list(recipe.evaluation_sets) == list(recipe.corpus.decontamination.sets) == ["exam"]
+    assert recipe.gate.must_beat_baselines == ()
+    assert any("letters" in note and "text" in note for note in notes)
+
+
+def test_paths_that_a_deployment_cannot_know_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data: 'some/folder' is a relative path"):
+        resolve_recipe("biomed", "some/folder")
+    with pytest.raises(ConfigError, match="evaluation_data: give it together with data"):
+        resolve_recipe("biomed", None, str(tmp_path))
+    with pytest.raises(InputError, match="empty"):
+        (tmp_path / "empty").mkdir()
+        resolve_recipe("biomed", str(tmp_path / "empty"))

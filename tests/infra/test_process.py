@@ -1,0 +1,82 @@
+"""Background processes: remembered, found again, ended with all their descendants."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra import services
+from infra.process import ManagedProcess
+from infra.settings import load_settings
+
+FAMILY = (
+    "import subprocess, sys, time\n"
+    "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+    "time.sleep(600)"
+)
+DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
+
+
+def _until(condition, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_started_found_and_ended_with_its_children(tmp_path: Path) -> None:
+    process = ManagedProcess(tmp_path, "family")
+    process.start([sys.executable, "-c", FAMILY], {}, tmp_path)
+    found = ManagedProcess(tmp_path, "family").find()
+    assert found is not None
+    _until(lambda: len(found.children(recursive=True)) == 1)
+    family = [found.pid, *(child.pid for child in found.children(recursive=True))]
+    assert process.stop()
+    assert not [pid for pid in family if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
+    assert process.find() is None
+    assert not process.stop()
+
+
+def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    process = ManagedProcess(tmp_path, "deaf")
+    process.start([sys.executable, "-c", DEAF], {}, tmp_path)
+    _until(lambda: "deaf" in process.last_lines())
+    assert process.stop(grace_seconds=0.5)
+    assert process.find() is None
+
+
+def test_a_pid_that_somebody_else_got_is_not_ours(tmp_path: Path) -> None:
+    process = ManagedProcess(tmp_path, "other")
+    (tmp_path / "other.json").write_text(f'{{"pid": {os.getpid()}, "created": 1.0, "command": []}}')
+    assert process.find() is None
+    assert not process.stop()
+
+
+def test_a_port_in_use_is_named_with_what_to_do(own_installation: dict[str, str]) -> None:
+    settings = load_settings()
+    with socket.socket() as occupant:
+        occupant.bind(("127.0.0.1", settings.mlflow_port))
+        occupant.listen()
+        with pytest.raises(
+            services.ServiceError, match=rf"port {settings.mlflow_port} for mlflow.*HEADWATER_MLFLOW_PORT"
+        ):
+            services.up(settings)
+    assert not any(row["running"] for row in services.status(settings)), "nothing was started"
+
+
+def test_a_service_that_dies_at_once_shows_its_log(
+    own_installation: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings()
+    dying = services.Service(
+        "dying", [sys.executable, "-c", "raise SystemExit('no disk left')"], {}, health="http://127.0.0.1:1/health"
+    )
+    monkeypatch.setattr(services, "services", lambda settings: [dying])
+    with pytest.raises(services.ServiceError, match=r"dying ended while starting[\s\S]*no disk left"):
+        services.up(settings)
