@@ -1,0 +1,65 @@
+"""Corpus: raw documents in; clean, deduplicated, split documents out, and a ledger of everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stages.artifact import ArtifactWriter, Stage
+from stages.corpus.config import (
+    CorpusConfig,
+    DecontaminationConfig,
+    DedupConfig,
+    EditConfig,
+    FieldMapping,
+    FilterConfig,
+    PolicyConfig,
+    SourceConfig,
+)
+from stages.corpus.guess import printable, source_listing, sources_in
+from stages.corpus.listing import ListedFile, Listing, list_files
+from stages.corpus.records import read_original
+from stages.corpus.summary import summary_rows
+
+__all__ = [
+    "CorpusConfig",
+    "DecontaminationConfig",
+    "DedupConfig",
+    "EditConfig",
+    "FieldMapping",
+    "FilterConfig",
+    "ListedFile",
+    "Listing",
+    "PolicyConfig",
+    "SourceConfig",
+    "corpus",
+    "inputs_of",
+    "list_files",
+    "printable",
+    "read_original",
+    "source_listing",
+    "sources_in",
+    "summary_rows",
+]
+
+
+def _build(config: CorpusConfig, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
+    """See `stages.corpus.build.build`; imported when called, because datatrove takes a while."""
+    from stages.corpus.build import build
+
+    build(config, inputs, writer)
+
+
+corpus: Stage[CorpusConfig] = Stage("corpus", 1, _build)
+"""The corpus stage. Inputs: `source/<name>` and `evaluation/<set>`, both Listings; see `inputs_of`."""
+
+
+def inputs_of(config: CorpusConfig) -> dict[str, Listing]:
+    """The listings that the stage takes for a config, made from its locations.
+
+    Raises:
+        InputError: a source or set is missing or empty.
+    """
+    listings = {f"source/{name}": source_listing(source) for name, source in config.sources.items()}
+    sets = {f"evaluation/{name}": list_files(path) for name, path in config.decontamination.sets.items()}
+    return {**listings, **sets}
