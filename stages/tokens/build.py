@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,7 +17,7 @@ from stages.artifact.stage import Stage
 from stages.tokens.config import TokensConfig
 from stages.tokens.reader import STREAM
 from stages.tokens.shards import DocumentWriter, ShardWriter
-from stages.tokens.stream import DocumentFiles, document_files, encode_source, sample_texts
+from stages.tokens.stream import DocumentFiles, document_files, encode_source, sample_texts, threads
 from stages.tokens.table import SCHEMA, SHARDS
 from stages.tokens.tokenizer import TextTokenizer, adopt, train
 
@@ -37,6 +36,11 @@ def build(config: TokensConfig, inputs: Mapping[str, Any], writer: ArtifactWrite
     """
     if config.tokenizer is not None and "tokenizer" not in inputs:
         raise ConfigError(f"tokens: the folder {config.tokenizer} must be listed and given as input `tokenizer`")
+    with threads(config.workers):
+        _build(config, inputs, writer)
+
+
+def _build(config: TokensConfig, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
     training, heldout = document_files(inputs["corpus"], "documents"), document_files(inputs["corpus"], "heldout")
     tokenizer = _tokenizer(config, inputs, training, writer)
     size = tokenizer.vocabulary_size
@@ -87,7 +91,6 @@ def _streams(
     tell: Callable[[int], None],
 ) -> dict[str, dict[str, int]]:
     """Writes the streams of one part; per source with documents: documents, bytes, tokens, rows, shards."""
-    workers = config.workers or os.cpu_count() or 1
     lines: list[dict[str, Any]] = []
     found: dict[str, dict[str, int]] = {}
     for files in sources:
@@ -100,7 +103,7 @@ def _streams(
 
         shards = ShardWriter(new_file, files.source, config.sequence_length, config.shard_rows, dtype, tokenizer.eos_id)
         documents = DocumentWriter(new_file, files.source)
-        size = encode_source(files, tokenizer, shards, documents, workers, tell)
+        size = encode_source(files, tokenizer, shards, documents, tell)
         shards.close()
         documents.close()
         lines += shards.lines

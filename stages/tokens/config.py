@@ -23,4 +23,4 @@ class TokensConfig(Config):
     """Folder of a tokenizer to use instead of training one. Its content decides what is made, so whoever runs the stage
     lists the folder and gives the listing as input `tokenizer`."""
     workers: int = how(0, ge=0)
-    """Threads that encode; 0 takes every core."""
+    """Threads that train the tokenizer and encode; 0 takes every core."""

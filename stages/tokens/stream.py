@@ -1,14 +1,11 @@
-"""From documents in Parquet to a source's token stream: batches are encoded on threads and written in order."""
+"""From documents in Parquet to a source's token stream: batches are encoded (on all threads) and written one by one."""
 
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,8 +19,10 @@ from stages.tokens.shards import DocumentWriter, ShardWriter
 from stages.tokens.tokenizer import TextTokenizer
 
 COLUMNS = ("doc_id", "text", "uri", "license")
-_BATCH = 256
-"""Documents encoded at once: some hundred kilobytes of text, enough to keep a thread busy and little to hold."""
+_BATCH = 512
+"""Documents encoded at once: about a megabyte of text, enough to keep every thread busy and little to hold."""
+
+_THREADS = "RAYON_NUM_THREADS"
 
 
 @dataclass(frozen=True)
@@ -41,32 +40,39 @@ class DocumentFiles:
             InputError: a file that is no Parquet, misses a column, or has a document without text.
         """
         for path in self.paths:
-            where = f"{self.corpus.store.path(self.corpus.folder)}/{path}"
-            try:
-                with self.corpus.open(path) as stream:
-                    file = pq.ParquetFile(stream)
-                    missing = [name for name in columns if name not in file.schema_arrow.names]
-                    if missing:
-                        raise InputError(f"tokens: {where} has no column {missing[0]!r}")
-                    for batch in file.iter_batches(batch_size=size, columns=list(columns)):
-                        if any(column.null_count for column in batch.columns):
-                            raise InputError(f"tokens: {where} holds a document without {', '.join(columns)}")
-                        yield batch
-            except pa.ArrowInvalid as error:
-                raise InputError(f"tokens: {where} cannot be read: {error}") from error
+            with self._file(path) as file:
+                where, names = self._where(path), file.schema_arrow.names
+                missing = [name for name in columns if name not in names]
+                if missing:
+                    raise InputError(f"tokens: {where} has no column {missing[0]!r}; there are {', '.join(names)}")
+                for batch in file.iter_batches(batch_size=size, columns=list(columns)):
+                    if any(column.null_count for column in batch.columns):
+                        raise InputError(f"tokens: {where} holds a document without one of {', '.join(columns)}")
+                    yield batch
 
     def text_bytes(self) -> int:
         """About the bytes of text, from the files' footers: nothing is read but those."""
         total = 0
         for path in self.paths:
-            with self.corpus.open(path) as stream:
-                footer = pq.ParquetFile(stream).metadata
+            with self._file(path) as file:
+                footer = file.metadata
             for group in range(footer.num_row_groups):
                 for number in range(footer.num_columns):
                     column = footer.row_group(group).column(number)
                     if column.path_in_schema == "text":
                         total += column.total_uncompressed_size
         return total
+
+    @contextmanager
+    def _file(self, path: str) -> Iterator[pq.ParquetFile]:
+        with self.corpus.open(path) as stream:
+            try:
+                yield pq.ParquetFile(stream)
+            except pa.ArrowException as error:
+                raise InputError(f"tokens: {self._where(path)} cannot be read: {error}") from error
+
+    def _where(self, path: str) -> str:
+        return f"{self.corpus.store.path(self.corpus.folder)}/{path}"
 
 
 def document_files(corpus: Artifact, part: str) -> list[DocumentFiles]:
@@ -99,10 +105,9 @@ def encode_source(
     tokenizer: TextTokenizer,
     shards: ShardWriter,
     documents: DocumentWriter,
-    workers: int,
     tell: Callable[[int], None],
 ) -> int:
-    """Encodes a source: its documents in order, each ended by EOS. What is written does not depend on `workers`.
+    """Encodes a source: its documents in order, each ended by EOS.
 
     Args:
         tell: called with the bytes of text done since the last call.
@@ -111,7 +116,8 @@ def encode_source(
         Bytes of text.
     """
     total = 0
-    for batch, tokens, lengths in _in_order(files.batches(), tokenizer, workers):
+    for batch in files.batches():
+        tokens, lengths = _encode(tokenizer, batch.column("text"))
         sizes = pc.binary_length(batch.column("text")).to_numpy(zero_copy_only=False).astype(np.int64)
         shards.add(tokens)
         documents.add([batch.column(name) for name in ("doc_id", "uri", "license")], lengths, sizes)
@@ -120,25 +126,7 @@ def encode_source(
     return total
 
 
-_Encoded = tuple[NDArray[np.uint32], NDArray[np.int64]]
-
-
-def _in_order(
-    batches: Iterator[pa.RecordBatch], tokenizer: TextTokenizer, workers: int
-) -> Iterator[tuple[pa.RecordBatch, NDArray[np.uint32], NDArray[np.int64]]]:
-    waiting: deque[tuple[pa.RecordBatch, Future[_Encoded]]] = deque()
-    with _one_thread_a_call(), ThreadPoolExecutor(workers) as pool:
-        for batch in batches:
-            waiting.append((batch, pool.submit(_encode, tokenizer, batch.column("text"))))
-            if len(waiting) > 2 * workers:
-                done, future = waiting.popleft()
-                yield done, *future.result()
-        while waiting:
-            done, future = waiting.popleft()
-            yield done, *future.result()
-
-
-def _encode(tokenizer: TextTokenizer, texts: pa.StringArray) -> _Encoded:
+def _encode(tokenizer: TextTokenizer, texts: pa.StringArray) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
     """(tokens with an EOS after each document uint32 [T], tokens of each without EOS int64 [n])."""
     ids = tokenizer.encode(texts.to_pylist())
     lengths = np.fromiter((len(item) for item in ids), dtype=np.int64, count=len(ids))
@@ -156,15 +144,16 @@ def _encode(tokenizer: TextTokenizer, texts: pa.StringArray) -> _Encoded:
 
 
 @contextmanager
-def _one_thread_a_call() -> Iterator[None]:
-    """Keeps the library from starting threads of its own inside each of ours: it looks at this at every call."""
-    name = "TOKENIZERS_PARALLELISM"
-    before: Any = os.environ.get(name)
-    os.environ[name] = "false"
+def threads(workers: int) -> Iterator[None]:
+    """Bounds the tokenizer library's threads, as far as this process has not started them yet; 0: every core.
+
+    The library reads the number once, when it first works in parallel.
+    """
+    if not workers or _THREADS in os.environ:
+        yield
+        return
+    os.environ[_THREADS] = str(workers)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        del os.environ[_THREADS]

@@ -1,0 +1,67 @@
+"""Ranks share a batch without gap or overlap; targets, positions and documents follow the EOS."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.tokens.batch import IGNORE, counted, counted_bytes, model_inputs, rank_positions, rank_slots
+
+EOS = 0
+quick = settings(deadline=None)
+
+
+@quick
+@given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 50))
+def test_ranks_partition_a_batch(a_lane: int, lanes: int, ranks: int) -> None:
+    batch = a_lane * lanes
+    parts = [rank_slots(batch, rank, ranks, lanes) for rank in range(ranks)]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(batch))
+    sizes = [len(part) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+    if lanes % ranks == 0:  # then a rank owns whole lanes
+        owned = [set((part % lanes).tolist()) for part in parts]
+        assert sum(len(lanes_of) for lanes_of in owned) == lanes
+
+
+def test_the_joined_ranks_are_one_sequence_for_every_number_of_ranks() -> None:
+    whole = rank_slots(24, 0, 1, 4).tolist()
+    assert whole[:6] == [0, 4, 8, 12, 16, 20]
+    for ranks in (2, 3, 5, 7, 24):
+        assert np.concatenate([rank_slots(24, r, ranks, 4) for r in range(ranks)]).tolist() == whole
+    assert rank_positions(3, 24, 1, 2, 1).tolist() == list(range(84, 96))
+
+
+@pytest.mark.parametrize(("batch", "rank", "ranks", "lanes"), [(6, 0, 1, 4), (0, 0, 1, 1), (4, 2, 2, 1), (4, -1, 2, 1)])
+def test_impossible_shares_are_refused(batch: int, rank: int, ranks: int, lanes: int) -> None:
+    with pytest.raises(ValueError, match="batch"):
+        rank_slots(batch, rank, ranks, lanes)
+
+
+def test_a_sample_by_hand() -> None:
+    # the tail of one document, a whole one, one of a single token, the begin of another, filler
+    made = model_inputs(np.array([[5, 6, EOS, 7, 8, EOS, 9, EOS, 4, EOS, EOS, EOS]], dtype=np.uint16), EOS)
+    assert made.inputs.tolist() == [[5, 6, 0, 7, 8, 0, 9, 0, 4, 0, 0]]
+    assert made.targets.tolist() == [[6, 0, IGNORE, 8, 0, IGNORE, 0, IGNORE, 0, IGNORE, IGNORE]]
+    assert made.positions.tolist() == [[0, 1, 2, 0, 1, 2, 0, 1, 0, 1, 0]]
+    assert made.documents.tolist() == [[0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 4]]
+    assert made.valid == 6
+    sizes = np.array([0, 1, 1, 1, 10, 20, 30, 40, 50, 60], dtype=np.int32)
+    assert counted(made.targets, EOS).sum() == 2
+    assert counted_bytes(made.targets, EOS, sizes) == 30 + 50
+
+
+@quick
+@given(st.lists(st.lists(st.integers(0, 3), min_size=12, max_size=12), min_size=1, max_size=4))
+def test_every_rule_at_every_token(rows: list[list[int]]) -> None:
+    made = model_inputs(np.array(rows), EOS)
+    for line, row in enumerate(rows):
+        position, document = 0, 0
+        for place in range(11):
+            assert made.inputs[line, place] == row[place]
+            assert made.positions[line, place] == position
+            assert made.documents[line, place] == document
+            assert made.targets[line, place] == (IGNORE if row[place] == EOS else row[place + 1])
+            position += 1
+            if row[place] == EOS:
+                position, document = 0, document + 1
