@@ -105,7 +105,7 @@ def evaluate_documents(
     own_tokens: Sequence[tuple[np.ndarray, int]] | None,
     progress: Callable[[int, int], None],
 ) -> list[DocumentScore]:
-    """Scores of all documents that have a counted byte, in the order given.
+    """Scores of all documents, in the order given; one of a single token has no counted byte and costs nothing.
 
     Args:
         token_bytes: int [vocabulary], UTF-8 bytes of each token of the tokens artifact.
@@ -118,7 +118,6 @@ def evaluate_documents(
     return [
         DocumentScore(doc.doc_id, doc.source, float(cost), size, float(unigram[doc.tokens[1:]].sum()), base)
         for doc, cost, (_, size), base in zip(documents, nll, own, counted, strict=True)
-        if size and base
     ]
 
 
@@ -129,8 +128,9 @@ def retokenize(documents: Sequence[HeldoutDocument], old: Any, new: Any) -> list
     token, so that each model's bits stand over exactly the bytes that it predicted; where that token ends inside a
     character, the whole character is left out.
     """
-    texts = old.batch_decode([doc.tokens.tolist() for doc in documents], clean_up_tokenization_spaces=False)
-    encoded = new(texts, add_special_tokens=False, return_offsets_mapping=True)
+    texts = [old.decode(doc.tokens.tolist(), clean_up_tokenization_spaces=False) for doc in documents]
+    # Special tokens stand for nothing in a text that names them, as when the stream was made.
+    encoded = new(texts, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True)
     out = []
     for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
         end = offsets[0][1] if offsets else 0

@@ -165,9 +165,10 @@ def _write(
 def _document_totals(documents: Sequence[DocumentScore]) -> dict[str, dict[str, Any]]:
     """Totals over all documents (`all`) and, where there are several, of each source. Empty without documents."""
     sources = sorted({score.source for score in documents})
-    groups = {"all": documents} if documents else {}
+    groups = {"all": documents} if any(score.bytes and score.unigram_bytes for score in documents) else {}
     if len(sources) > 1:
-        groups |= {source: [score for score in documents if score.source == source] for source in sources}
+        by_source = {source: [score for score in documents if score.source == source] for source in sources}
+        groups |= {source: group for source, group in by_source.items() if any(s.bytes for s in group)}
     return {
         name: {
             "bits_per_byte": bits_per_byte((score.nll, score.bytes) for score in group),

@@ -157,7 +157,8 @@ def _above_baselines(name: str, scores: SetScores, standard_errors: float) -> Re
 
 def _paired(champion: Scores, candidate: Scores, policy: GatePolicy) -> list[Reason]:
     _same_items("held-out documents", champion.documents, candidate.documents)
-    reasons = [_bits_per_byte(champion, candidate, policy) if candidate.documents else _not_measured()]
+    counted = sorted(i for i, cost in candidate.documents.items() if cost.bytes and champion.documents[i].bytes)
+    reasons = [_bits_per_byte(counted, champion, candidate, policy) if counted else _not_measured()]
     for name in sorted(candidate.sets):
         if name not in champion.sets:
             raise InputError(_again(f"the champion was not scored on set {name!r}"))
@@ -166,14 +167,13 @@ def _paired(champion: Scores, candidate: Scores, policy: GatePolicy) -> list[Rea
     return reasons
 
 
-def _bits_per_byte(champion: Scores, candidate: Scores, policy: GatePolicy) -> Reason:
-    """Candidate's bits-per-byte over the champion's, minus one.
+def _bits_per_byte(ids: Sequence[str], champion: Scores, candidate: Scores, policy: GatePolicy) -> Reason:
+    """Candidate's bits-per-byte over the champion's, minus one, on the documents `ids`.
 
     Each model's nats stand over the bytes that it predicted itself. These are the same bytes unless the two have
     different tokenizers: then they differ by each document's first token, which neither predicts, and a ratio a byte
     is still fair where a total would favour the model with the longer first token.
     """
-    ids = sorted(candidate.documents)
     columns = np.array(
         [
             [cost for scores in (candidate, champion) for cost in (scores.documents[i].nll, scores.documents[i].bytes)]

@@ -1,22 +1,25 @@
-"""Question sets through lm-evaluation-harness, on local JSON Lines files, with its `hf` model class.
+"""Question sets through lm-evaluation-harness, on local files, with its `hf` model class
+(of which `scoring.py` does the forward passes).
 
 Each (set, formulation) becomes one lm-eval task of type `multiple_choice`: a plain configuration over a file with the
 columns `prompt`, `choices`, `gold`, so that stock lm-eval gives the same figures from the two. Prompts are cut from
-the left at the model's context, as lm-eval does it. Metrics are lm-eval's `acc` (highest log-likelihood),
+the left at the model's context. Metrics are lm-eval's `acc` (highest log-likelihood),
 `acc_norm` (per character of the option) and `acc_bytes` (per byte), each with the standard error of the mean.
 """
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from stages.evaluation.config import Formulation, SetConfig
 from stages.evaluation.language_model import LanguageModel
+from stages.evaluation.scoring import score, shares_prompts
 from stages.evaluation.sets import Question
 
 Progress = Callable[[int, int], None]
@@ -24,6 +27,10 @@ Progress = Callable[[int, int], None]
 
 METRICS = {"none": "acc", "characters": "acc_norm", "bytes": "acc_bytes"}
 """lm-eval's name of each normalisation."""
+
+_SCHEMA = pa.schema(
+    [("id", pa.string()), ("prompt", pa.string()), ("choices", pa.list_(pa.string())), ("gold", pa.int64())]
+)
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -55,11 +62,18 @@ class Task:
             return list(question.options)
         return list(LETTERS[: len(question.options)])
 
+    def write(self, file: Path) -> None:
+        """The rows that lm-eval reads. Parquet, since `datasets` makes dates of texts in JSON Lines that look so."""
+        rows = [
+            {"id": q.id, "prompt": self.prompt(q), "choices": self.choices(q), "gold": q.answer} for q in self.questions
+        ]
+        pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), file)
+
     def config(self, file: Path, cache: Path) -> dict[str, Any]:
         """The lm-eval task configuration over `file`."""
         return {
             "task": self.name,
-            "dataset_path": "json",
+            "dataset_path": "parquet",
             "dataset_kwargs": {"data_files": {"test": str(file)}, "cache_dir": str(cache)},
             "test_split": "test",
             "output_type": "multiple_choice",
@@ -113,67 +127,59 @@ def run(
     from lm_eval.evaluator import evaluate
     from lm_eval.tasks import TaskManager
 
-    started = time.perf_counter()
     configs = []
     for task in tasks:
-        file = work / f"{task.name}.jsonl"
-        rows = [
-            {"id": q.id, "prompt": task.prompt(q), "choices": task.choices(q), "gold": q.answer} for q in task.questions
-        ]
-        file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        file = work / f"{task.name}.parquet"
+        task.write(file)
         configs.append(task.config(file, work / "cache"))
     loaded = TaskManager(include_defaults=False).load(configs)
-    lm = _harness_model(model, batch_size or _batch_size(tasks, model), progress)
-    built = time.perf_counter()
+    lm = _harness_model(model, batch_size, progress)
     results = evaluate(lm=lm, task_dict=loaded, bootstrap_iters=1, log_samples=True)
     assert results is not None  # None is for other ranks of a distributed run
-    del started, built
     return [_result(task, results["results"][task.name], results["samples"][task.name]) for task in tasks]
 
 
-def _batch_size(tasks: Sequence[Task], model: LanguageModel) -> int:
-    """By the longest prompt: the longest 16 texts are tokenized to find it."""
-    texts = [task.prompt(q) + " " + max(task.choices(q), key=len) for task in tasks for q in task.questions]
-    longest = sorted(texts, key=lambda text: len(text.encode()), reverse=True)[:16]
-    tokens = max(len(model.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in longest)
-    return model.batch(min(tokens + 1, model.max_length))
-
-
-def _harness_model(model: LanguageModel, batch_size: int, progress: Progress) -> Any:
+def _harness_model(model: LanguageModel, batch_size: int | None, progress: Progress) -> Any:
     from lm_eval.models.huggingface import HFLM
 
+    shared = shares_prompts(model)
+
     class LocalModel(HFLM):
-        """lm-eval's `hf` class around a loaded model: no bars, progress told, over-long options cut."""
+        """lm-eval's `hf` class around a loaded model: no bars, progress told, prompts shared between options."""
 
         def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
-            self.cache_hook = _Counter(len(requests), progress)
             return super().loglikelihood(requests, disable_tqdm=True)
 
         def _loglikelihood_tokens(self, requests: Any, *args: Any, **kwargs: Any) -> Any:
-            # lm-eval stops at an option longer than the context; its last tokens are scored here instead.
+            counter = _Counter(len(requests), progress)
+            if shared:
+                pairs = [(context, option) for _, context, option in requests]
+                return score(pairs, model, batch_size, counter.add)
+            self.cache_hook = counter
+            # lm-eval stops at an option longer than the context; its last tokens are scored here, as in `score`.
             cut = [(texts, context, option[-self.max_length :]) for texts, context, option in requests]
+            self.batch_size_per_gpu = batch_size or model.batch(
+                min(max(len(context) + len(option) for _, context, option in cut), self.max_length)
+            )
             return super()._loglikelihood_tokens(cut, *args, **kwargs)
 
     return LocalModel(
-        pretrained=model.model,
-        tokenizer=model.tokenizer,
-        backend="causal",
-        batch_size=batch_size,
-        max_length=model.max_length,
+        pretrained=model.model, tokenizer=model.tokenizer, backend="causal", batch_size=1, max_length=model.max_length
     )
 
 
 class _Counter:
-    """Stands in for lm-eval's cache hook, which is called once an answer: tells progress, at most 50 times."""
+    """Counts answers. It stands in for lm-eval's cache hook too, which is called once an answer."""
 
     def __init__(self, total: int, progress: Progress):
         self.total, self.progress, self.done = total, progress, 0
-        self.step = max(1, total // 50)
+
+    def add(self, count: int) -> None:
+        self.done += count
+        self.progress(self.done, self.total)
 
     def add_partial(self, *_: Any) -> None:
-        self.done += 1
-        if self.done % self.step == 0 or self.done == self.total:
-            self.progress(self.done, self.total)
+        self.add(1)
 
 
 def _result(task: Task, figures: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> TaskResult:

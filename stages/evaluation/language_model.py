@@ -57,7 +57,8 @@ def load_model(folder: Path, config: EvaluationConfig) -> LanguageModel:
     model.to(device).eval()
     own = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2048
     length = min(config.max_length or own, own)
-    return LanguageModel(model, tokenizer, int(length), device, config.memory_mib << 20)
+    memory = config.memory_mib or (32 if device.type == "cpu" else 1024)
+    return LanguageModel(model, tokenizer, int(length), device, memory << 20)
 
 
 def _device(name: str) -> torch.device:

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evaluation_world import make_questions, write_set
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.artifact import ConfigError, InputError
+from stages.corpus.listing import list_files
+from stages.evaluation.config import EvaluationConfig
+from stages.evaluation.sets import Question, baselines, guess_sets, parse, read_set, scored, subset
+
+GOOD = {"id": "a", "question": "Which?", "options": ["x", "y"], "answer": 1}
+
+
+def changed(**fields: Any) -> bytes:
+    return json.dumps({key: value for key, value in {**GOOD, **fields}.items() if value is not ...}).encode()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (changed(answer=...), "answer missing"),
+        (changed(options=..., question=...), "question, options missing"),
+        (changed(answer=2), "no index of an option; wanted is a whole number, 0 to 1"),
+        (changed(answer=-1), "no index of an option"),
+        (changed(answer=True), "no index of an option"),
+        (changed(answer="y"), "no index of an option"),
+        (changed(options=["x"]), "1 options"),
+        (changed(options=["x", " "]), "not empty"),
+        (changed(options="xy"), "list of texts"),
+        (changed(question="  "), "question is empty"),
+        (changed(question=3), "question must be a text"),
+        (changed(context=["a"]), "context must be a text"),
+        (changed(id=[1]), "id must be"),
+        (b'{"id": "a", "question"', "not valid JSON"),
+        (b"[1, 2]", "JSON object"),
+        (b'{"id": "\xff"}', "not valid UTF-8"),
+    ],
+)
+def test_a_bad_row_is_named_with_file_and_line(tmp_path: Path, line: bytes, message: str) -> None:
+    (tmp_path / "bad.jsonl").write_bytes(changed(id="first") + b"\n\n" + line + b"\n")
+    with pytest.raises(InputError, match=message) as error:
+        read_set(list_files(tmp_path / "bad.jsonl"))
+    assert str(error.value).startswith(f"{tmp_path}/bad.jsonl:3: ")
+
+
+def test_an_id_that_repeats_is_refused_with_both_places(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"twice.jsonl:2: id 'a' was there before, at .*twice.jsonl:1"):
+        read_set(write_set(tmp_path / "twice.jsonl", [GOOD, GOOD]))
+
+
+def test_an_empty_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no question"):
+        read_set(write_set(tmp_path / "none.jsonl", []))
+
+
+def test_a_cut_off_gzip_is_refused(tmp_path: Path) -> None:
+    whole = gzip.compress(b"".join(changed(id=str(n)) + b"\n" for n in range(500)))
+    (tmp_path / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"cut.jsonl.gz: the gzip file is cut off"):
+        read_set(list_files(tmp_path / "cut.jsonl.gz"))
+
+
+def test_rows_are_read_as_they_are(tmp_path: Path) -> None:
+    rows = make_questions(20, context=True)
+    read = read_set(write_set(tmp_path / "s.jsonl", rows))
+    assert [(q.id, q.question, list(q.options), q.answer, q.context) for q in read] == [
+        (r["id"], r["question"], r["options"], r["answer"], r["context"]) for r in rows
+    ]
+
+
+def test_byte_order_mark_unicode_line_ends_and_missing_ids(tmp_path: Path) -> None:
+    text = json.dumps({**GOOD, "question": "one\u2028two?"}, ensure_ascii=False)
+    rows = b"\xef\xbb\xbf" + text.encode() + b"\n" + changed(id=...) + b"\n"
+    (tmp_path / "s.jsonl").write_bytes(rows)
+    first, second = read_set(list_files(tmp_path / "s.jsonl"))
+    assert first.question == "one\u2028two?"
+    assert second.id == parse(changed(id=...), "x").id != parse(changed(id=..., question="Who?"), "x").id
+
+
+def question(name: str, answer: int, options: tuple[str, ...] = ("a", "b", "c", "d")) -> Question:
+    return Question(name, "q", options, answer)
+
+
+@given(st.sets(st.text(min_size=1, max_size=5), min_size=1, max_size=40), st.integers(1, 45), st.integers(0, 3))
+def test_a_subset_depends_on_ids_and_seed_only(names: set[str], limit: int, seed: int) -> None:
+    questions = [question(name, 0) for name in sorted(names)]
+    chosen = {q.id for q in subset(questions, limit, seed)}
+    assert len(chosen) == min(limit, len(questions))
+    assert {q.id for q in subset(questions[::-1], limit, seed)} == chosen
+    assert chosen <= {q.id for q in subset(questions, limit + 1, seed)}
+    assert [q.id for q in subset(questions, limit, seed)] == [q.id for q in questions if q.id in chosen]
+
+
+def test_seeds_choose_differently() -> None:
+    questions = [question(str(number), 0) for number in range(100)]
+    assert subset(questions, 20, 1) != subset(questions, 20, 2)
+
+
+@given(st.lists(st.tuples(st.integers(2, 6), st.integers(0, 5)), min_size=1, max_size=30))
+def test_baselines_are_the_accuracies_of_guessing_and_of_a_constant(rows: list[tuple[int, int]]) -> None:
+    texts = "abcdef"
+    questions = [question(str(i), answer % n, tuple(texts[:n])) for i, (n, answer) in enumerate(rows)]
+    found = baselines(questions)
+    assert found.random == pytest.approx(sum(1 / n for n, _ in rows) / len(rows))
+    assert found.majority == max(sum(q.answer == constant for q in questions) for constant in range(6)) / len(rows)
+
+
+def test_majority_sees_texts_through_changing_positions() -> None:
+    rows = [question("1", 0, ("Yes", "no")), question("2", 1, ("no", "yes")), question("3", 0, ("no", "yes"))]
+    assert baselines(rows).majority == pytest.approx(2 / 3)  # yes, yes, no; by position 0, 1, 0 too
+    rows.append(question("4", 1, ("no", "yes")))
+    assert baselines(rows).majority == pytest.approx(3 / 4)  # by position 2 of 4
+
+
+def test_guess_takes_each_file_of_a_folder(tmp_path: Path) -> None:
+    for name in ("b.jsonl", "a.jsonl.gz", "a_train.jsonl", "README.md", ".hidden.jsonl"):
+        (tmp_path / name).write_bytes(b"")
+    found = guess_sets(tmp_path)
+    files = {"a": "a.jsonl.gz", "a_train": "a_train.jsonl", "b": "b.jsonl"}
+    assert found == {name: str(tmp_path / file) for name, file in files.items()}
+    assert scored(found) == ["a", "b"]
+    assert guess_sets(tmp_path / "b.jsonl") == {"b": str(tmp_path / "b.jsonl")}
+
+
+def test_guess_refuses_what_holds_no_set(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is not there"):
+        guess_sets(tmp_path / "nothing")
+    with pytest.raises(InputError, match=r"no \.jsonl"):
+        guess_sets(tmp_path)
+    (tmp_path / "two words.jsonl").write_bytes(b"")
+    with pytest.raises(ConfigError, match="rename the file"):
+        guess_sets(tmp_path)
+
+
+def test_a_training_set_is_refused_in_the_configuration() -> None:
+    with pytest.raises(ValueError, match="never scored"):
+        EvaluationConfig.model_validate({"sets": {"x_train": {}}})
+
+
+def test_limits() -> None:
+    config = EvaluationConfig.model_validate({"default_limit": 9, "sets": {"a": {"limit": 3}, "b": {"limit": 0}}})
+    assert [config.limit(name) for name in ("a", "b", "c")] == [3, None, 9]
+
+
+REAL = Path(__file__).parents[4] / "shared" / "data" / "eval"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"the real sets are not there: {REAL}")
+def test_real_sets_load() -> None:
+    expected = {
+        "bioasq_yesno": (309, 1 / 2, 205),
+        "medmcqa": (2092, 1 / 4, 676),
+        "medqa_usmle_4": (637, 1 / 4, 173),
+        "mmlu_med": (545, 1 / 4, 183),
+        "pubmedqa": (250, 1 / 3, 140),
+        "pubmedqa_train": (500, 1 / 3, 276),
+    }
+    found = guess_sets(REAL)
+    assert sorted(found) == sorted(expected)
+    for name, (count, random, majority) in expected.items():
+        questions = read_set(list_files(found[name]))
+        base = baselines(questions)
+        assert (len(questions), base.random, base.majority) == (count, pytest.approx(random), majority / count)
