@@ -115,6 +115,8 @@ class Loop:
             self._emit("restart", durable=True, step=self._next_number(), checkpoint=path.name, world=ranks.world)
         else:
             torch.manual_seed(config.seed)
+            if self.first and any(event["type"] == "workers" for event in self.run.events.read()[0]):
+                self._emit("restart", durable=True, step=0, checkpoint=None, world=ranks.world)
 
     def _tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds: weights and Adam's averages; the tensors in use, not copies."""

@@ -99,6 +99,8 @@ def place(model: Decoder, ranks: Ranks, seed: int) -> Decoder:
         units: list[nn.Module] = [] if small else list(model.model.layers)
         for unit in [*units, model]:
             fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=not small)
+            # Gloo knows sums only; a factor of its own without this would ask it for a scaled one.
+            unit.set_force_sum_reduction_for_comms(True)  # type: ignore[operator]
             unit.set_gradient_divide_factor(1.0)  # type: ignore[operator]
     model.to_empty(device=ranks.device)
     with torch.no_grad():

@@ -1,0 +1,66 @@
+"""The chunked loss against the textbook form."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models import loss as loss_module
+from models.loss import IGNORED, linear_cross_entropy
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss_module, "ROWS", 7)
+
+
+def _naive(hidden, weight, targets, scale, z):
+    logits = (hidden @ weight.T).float()
+    total = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
+    partition = torch.logsumexp(logits, 1).square()[targets != IGNORED].sum()
+    return scale * (total + z * partition)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.integers(1, 30),
+    vocabulary=st.integers(2, 40),
+    ignored=st.floats(0, 1),
+    z=st.sampled_from([0.0, 1e-2]),
+    seed=st.integers(0, 999),
+)
+def test_loss_and_gradients_equal_the_naive_form(rows, vocabulary, ignored, z, seed):
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(rows, 5, generator=generator, requires_grad=True)
+    weight = torch.randn(vocabulary, 5, generator=generator, requires_grad=True)
+    targets = torch.randint(0, vocabulary, (rows,), generator=generator)
+    targets[torch.rand(rows, generator=generator) < ignored] = IGNORED
+    ours, nats = linear_cross_entropy(hidden, weight, targets, 0.3, z)
+    theirs = _naive(hidden, weight, targets, 0.3, z)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    expected = F.cross_entropy(hidden @ weight.T, targets, ignore_index=IGNORED, reduction="none")
+    torch.testing.assert_close(nats, expected.detach(), atol=1e-5, rtol=1e-5)
+    for a, b in zip(
+        torch.autograd.grad(ours, (hidden, weight)), torch.autograd.grad(theirs, (hidden, weight)), strict=True
+    ):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_nothing_to_learn_gives_zero_loss_and_zero_gradient():
+    hidden, weight = torch.randn(9, 4, requires_grad=True), torch.randn(11, 4, requires_grad=True)
+    loss, nats = linear_cross_entropy(hidden, weight, torch.full((9,), IGNORED), 1.0, 1e-5)
+    loss.backward()
+    assert loss.item() == 0 and not nats.any()
+    assert not hidden.grad.any() and not weight.grad.any()
+
+
+def test_bf16_stays_close_to_fp32():
+    torch.manual_seed(0)
+    hidden, weight, targets = torch.randn(64, 32), torch.randn(100, 32) * 0.1, torch.randint(0, 100, (64,))
+    exact, _ = linear_cross_entropy(hidden, weight, targets)
+    rough, _ = linear_cross_entropy(hidden.bfloat16(), weight.bfloat16(), targets)
+    assert rough.item() == pytest.approx(exact.item(), rel=0.01)
+    assert rough.item() != exact.item()

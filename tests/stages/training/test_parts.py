@@ -1,0 +1,152 @@
+"""Config, schedule, data slices, validation: one process, no run."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from models.decoder import Decoder
+from models.loss import IGNORED
+from models.sizes import sized
+from stages.artifact import ConfigError, canonical
+from stages.tokens.reader import TokenReader
+from stages.training.config import PhaseConfig, TrainingConfig
+from stages.training.data import Batch, TrainingData
+from stages.training.optimizer import build_optimizer
+from stages.training.parallel import Ranks, place
+from stages.training.precision import faster_format
+from stages.training.schedule import factor, peak_learning_rate
+from stages.training.validation import Validation
+
+ALONE = Ranks(0, 1, 1, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"size": "5x"}, "no model size '5x'"),
+        ({"stpes": 3}, "Extra inputs"),
+        ({"batch": 9, "lanes": 2}, "multiple of lanes"),
+        ({"k": 3}, "power of two"),
+        ({"steps": 5, "warmup": 6}, "longer than the run"),
+        ({"steps": 30, "skip": [[10, 10]]}, "not a range"),
+        ({"steps": 30, "skip": [[10, 31]]}, "not a range"),
+        ({"steps": 30, "phases": [{"steps": 10}]}, "10 steps together"),
+        ({"steps": 30, "k": 2, "phases": [{"steps": 30}]}, "belong to each phase"),
+    ],
+)
+def test_wrong_configs_are_refused(values, message):
+    with pytest.raises(ValidationError, match=message):
+        TrainingConfig.model_validate(values)
+
+
+def test_how_is_not_part_of_the_name():
+    config = TrainingConfig(steps=50, workers=4, micro_batch=3, device="cpu", precision="fp32", checkpoint_every=7)
+    assert canonical(config) == {"steps": 50}
+
+
+@given(st.integers(1, 300), st.integers(0, 300), st.floats(0, 1), st.floats(0, 1))
+def test_schedule_warms_up_stays_and_decays(steps, warmup, decay, last):
+    config = TrainingConfig(steps=steps, warmup=min(warmup, steps), decay=decay, final_learning_rate=last)
+    values = [factor(config, step) for step in range(steps)]
+    assert all(0 < value <= 1 for value in values)
+    rising = values[: config.warmup]
+    assert rising == sorted(set(rising))
+    after = values[config.warmup :]
+    assert after == sorted(after, reverse=True)
+    flat = steps - round(decay * steps)
+    assert all(value == 1 for value in values[config.warmup : flat])
+
+
+def test_peak_learning_rate_falls_with_size():
+    shapes = [sized(name, 32_000, 2048) for name in ("4m", "135m", "7b")]
+    peaks = [peak_learning_rate(TrainingConfig(), shape) for shape in shapes]
+    assert peaks == sorted(peaks, reverse=True)
+    assert peak_learning_rate(TrainingConfig(learning_rate=0.1), shapes[0]) == 0.1
+
+
+def test_norms_and_embedding_do_not_decay():
+    with torch.device("meta"):
+        model = Decoder(sized("350m", 1000, 64), 0)
+    groups = build_optimizer(model, TrainingConfig(), 1e-3).param_groups
+    names = {id(p): name for name, p in model.named_parameters()}
+    kept = {names[id(p)] for p in groups[1]["params"]}
+    assert groups[0]["weight_decay"] == 0.1 and groups[1]["weight_decay"] == 0
+    assert kept == {name for name in names.values() if "norm" in name or "embed" in name}
+    assert len(groups[0]["params"]) + len(kept) == len(names)
+
+
+@pytest.mark.parametrize("config", [{"batch": 7}, {"batch": 12, "lanes": 3}, {"batch": 8, "k": 2}])
+@pytest.mark.parametrize("world", [2, 3, 5, 16])
+def test_ranks_share_a_batch_out(tokens_folder: Path, config, world):
+    settings_ = TrainingConfig(steps=25, **config)
+    whole = TrainingData(tokens_folder, "d", settings_, 0, 1)
+    parts = [TrainingData(tokens_folder, "d", settings_, rank, world) for rank in range(world)]
+    for number in (0, 3, 24):
+        batch = whole.batch(number)
+        rows = [part.batch(number) for part in parts]
+        tokens = torch.cat([row.tokens for row in rows])
+        assert sorted(map(tuple, tokens.tolist())) == sorted(map(tuple, batch.tokens.tolist()))
+        assert sum(row.valid for row in rows) == batch.valid > 0
+        assert max(len(row.tokens) for row in rows) == parts[0].most_rows
+        assert batch.tokens.shape[1] == whole.sequence_length(number) - 1
+
+
+def test_targets_are_the_next_token_of_the_same_document(tokens_folder: Path):
+    reader = TokenReader(tokens_folder)
+    rows = reader.batch([(0, 0, 2), (1, 0, 5)])
+    batch = Batch.of(rows, reader.eos_id)
+    for row, tokens, targets in zip(rows, batch.tokens.tolist(), batch.targets.tolist(), strict=True):
+        assert tokens == row[:-1].tolist()
+        for place, target in enumerate(targets):
+            assert target == (IGNORED if row[place] == reader.eos_id else row[place + 1])
+    assert reader.eos_id in batch.targets  # stopping is learned
+
+
+def test_phases_change_the_sample_s_length(tokens_folder: Path):
+    phases = (PhaseConfig(steps=2), PhaseConfig(steps=2, k=2, weights={"beta": 1.0}))
+    data = TrainingData(tokens_folder, "d", TrainingConfig(steps=4, batch=4, warmup=1, phases=phases), 0, 1)
+    assert [data.batch(n).tokens.shape for n in range(4)] == [(4, 63), (4, 63), (4, 127), (4, 127)]
+
+
+def test_unknown_source_is_refused(tokens_folder: Path):
+    config = TrainingConfig(weights={"gamma": 1.0})
+    with pytest.raises(ConfigError, match="unknown source 'gamma'; there are alpha, beta"):
+        TrainingData(tokens_folder, "d", config, 0, 1)
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.integers(1, 9))
+def test_validation_equals_a_naive_sum(tokens_folder_, micro_batch):
+    reader = TokenReader(tokens_folder_, "heldout")
+    with torch.device("meta"):
+        model = Decoder(sized("1m", reader.vocabulary_size, 64), reader.eos_id)
+    place(model, ALONE, seed=3)
+    validation = Validation(tokens_folder_, 10)
+    assert len(set(validation.rows)) == 10
+    nats, size = 0.0, 0
+    for row in validation.rows:
+        tokens = torch.from_numpy(reader.rows(*row).astype(np.int64))
+        costs = -torch.log_softmax(model(tokens[None])[0].double(), 1)
+        for place_, following in enumerate(tokens[1:].tolist()):
+            if reader.eos_id not in (int(tokens[place_]), following):
+                nats += costs[place_, following].item()
+                size += int(reader.token_bytes[following])
+    expected = nats / math.log(2) / size
+    assert validation.bits_per_byte(model, ALONE, micro_batch) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.fixture(scope="session")
+def tokens_folder_(tokens_artifact) -> Path:
+    return tokens_artifact.local()
+
+
+def test_number_format_is_one_of_two():
+    assert faster_format(torch.device("cpu")) in ("bf16", "fp32")
