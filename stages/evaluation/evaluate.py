@@ -58,9 +58,8 @@ def _tasks(
     }
     unknown = sorted(set(config.sets) - set(listings))
     if unknown:
-        raise ConfigError(
-            f"evaluation.sets: {', '.join(unknown)} named and not put in; sets: {', '.join(sorted(listings))}"
-        )
+        there = ", ".join(sorted(listings)) or "none"
+        raise ConfigError(f"evaluation.sets: {', '.join(unknown)} named and not put in; sets that were: {there}")
     tasks: list[Task] = []
     sizes: dict[str, int] = {}
     for name, listing in sorted(listings.items()):
