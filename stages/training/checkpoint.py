@@ -13,6 +13,7 @@ import os
 import shutil
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,8 @@ class Checkpointer:
     def __init__(self, folder: Path, ranks: Ranks, on_commit: Callable[[int, float, float], None], keep: int = 2):
         self.folder, self.ranks, self.keep, self._on_commit = folder, ranks, keep, on_commit
         self._saving: _Saving | None = None
+        if ranks.alone:  # known and meant
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
 
     @property
     def finished_writing(self) -> bool:

@@ -137,9 +137,11 @@ class Loop:
 
     def __call__(self) -> str:
         """Trains; returns "finished" or "stopped"."""
+        pids = self.ranks.gather(os.getpid())
         self._emit(
             "workers",
             world=self.ranks.world,
+            pids=pids,
             device=str(self.ranks.device),
             precision=self.precision,
             gflops=round(self.product_rate / 1e9, 1),

@@ -1,0 +1,109 @@
+"""Two ranks under torchrun, as a machine without Ray would run them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from models.huggingface import load_weights
+from stages.artifact import Artifact, Store
+from stages.training import TrainingConfig
+from stages.training.checkpoint import whole_checkpoints
+from stages.training.run import Run
+from stages.training.stop import request_stop
+
+SETTINGS: dict[str, Any] = {
+    "size": "1m",
+    "steps": 8,
+    "batch": 5,
+    "warmup": 2,
+    "learning_rate": 3e-3,
+    "precision": "fp32",
+    "micro_batch": 1,
+    "checkpoint_every": 3,
+    "validate_every": 8,
+    "validation_rows": 5,
+}
+
+
+def _prepare(folder: Path, tokens: Artifact, **changes: Any) -> Run:
+    store = Store(folder)
+    (folder / "run").mkdir(parents=True, exist_ok=True)
+    settings = TrainingConfig(**(SETTINGS | changes))
+    return Run(
+        store=store.url,
+        folder="run",
+        tokens=str(tokens.local()),
+        tokens_digest=tokens.digest,
+        config=settings.model_dump(mode="json"),
+        weights=str(folder / "weights.safetensors"),
+        history=str(folder / "loss.parquet"),
+    )
+
+
+def _torchrun(run: Run, ranks: int) -> dict[str, Any]:
+    (run.path / "outcome.json").unlink(missing_ok=True)
+    file = run.path / "run.json"
+    file.write_text(json.dumps(run.as_dict()))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    command += ["--nproc-per-node", str(ranks), "--module", "stages.training.loop", str(file)]
+    if ranks == 1:
+        command = [sys.executable, "-m", "stages.training.loop", str(file)]
+    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120)
+    outcome = run.outcome()
+    assert outcome is not None, done.stderr[-2000:]
+    return outcome
+
+
+def _losses(run: Run) -> list[float]:
+    return pq.read_table(run.history)["loss"].to_pylist()
+
+
+@pytest.fixture(scope="module")
+def two(tokens_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A batch of 5 on two ranks: the first has a sequence less, and runs one of weight zero."""
+    run = _prepare(tmp_path_factory.mktemp("two"), tokens_artifact)
+    assert _torchrun(run, 2)["status"] == "finished"
+    return run
+
+
+def test_two_ranks_agree_with_one_within_rounding(two: Run, tokens_artifact, tmp_path):
+    one = _prepare(tmp_path, tokens_artifact)
+    outcome = _torchrun(one, 1)
+    assert outcome["details"]["world"] == 1 and two.outcome()["details"]["world"] == 2
+    assert _losses(two) == pytest.approx(_losses(one), rel=1e-4)
+    assert two.outcome()["metrics"]["bits_per_byte"] == pytest.approx(outcome["metrics"]["bits_per_byte"], rel=1e-4)
+    ours, theirs = load_weights(Path(two.weights)), load_weights(Path(one.weights))
+    assert ours.keys() == theirs.keys()
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-3
+
+
+def test_two_ranks_resume_with_the_same_bits_and_one_takes_over(two: Run, tokens_artifact, tmp_path):
+    run = _prepare(tmp_path, tokens_artifact)
+    shutil.copytree(two.path, run.path, dirs_exist_ok=True)
+    last = run.path / "checkpoints" / "step-00000008"
+    shutil.rmtree(last)
+    assert _torchrun(run, 2)["status"] == "finished"
+    assert Path(run.weights).read_bytes() == Path(two.weights).read_bytes()
+    assert _losses(run) == _losses(two)
+    shutil.rmtree(last)  # now one rank goes on from what two wrote
+    assert _torchrun(run, 1)["status"] == "finished"
+    assert _losses(run) == pytest.approx(_losses(two), rel=1e-4)
+    events = map(json.loads, (run.path / "events.jsonl").read_text().splitlines())
+    assert [(e["step"], e["world"]) for e in events if e["type"] == "restart"] == [(6, 2), (6, 1)]
+
+
+def test_a_stop_file_stops_every_rank(tokens_artifact, tmp_path):
+    run = _prepare(tmp_path, tokens_artifact)
+    request_stop(run.path)
+    outcome = _torchrun(run, 2)
+    assert (outcome["status"], outcome["step"]) == ("stopped", 0)
+    assert [path.name for path in whole_checkpoints(run.path / "checkpoints")] == ["step-00000000"]

@@ -1,0 +1,82 @@
+"""One run on Ray: two workers, one killed on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from stages.artifact import Artifact, Store
+from stages.training import TrainingConfig, launch, training
+
+SETTINGS: dict[str, Any] = {
+    "size": "1m",
+    "steps": 60,
+    "batch": 6,
+    "warmup": 5,
+    "learning_rate": 3e-3,
+    "precision": "fp32",
+    "checkpoint_every": 10,
+    "validate_every": 60,
+    "validation_rows": 4,
+    "workers": 2,
+}
+
+
+def _events(root: Path) -> list[dict[str, Any]]:
+    path = next(iter(root.glob("training/*/events.jsonl")), None)
+    text = path.read_text() if path else ""
+    return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+
+
+def _wait(root: Path, kind: str, seconds: float = 150) -> dict[str, Any]:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = [event for event in _events(root) if event["type"] == kind]
+        if found:
+            return found[-1]
+        time.sleep(0.02)
+    raise AssertionError(f"no {kind} event in {seconds} s: {_events(root)}")
+
+
+@pytest.mark.timeout(300)
+def test_a_killed_worker_is_replaced_and_nothing_is_left_running(tokens_artifact: Artifact, tmp_path: Path):
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    store, result = Store(tmp_path / "ray"), []
+    launch.prestart(2)
+    try:
+        thread = threading.Thread(
+            target=lambda: result.append(training.run(TrainingConfig(**SETTINGS), {"tokens": tokens_artifact}, store))
+        )
+        thread.start()
+        root = Path(store.root)
+        pids = _wait(root, "workers")["pids"]
+        step = _wait(root, "checkpoint")["step"]
+        os.kill(pids[1], signal.SIGKILL)
+        thread.join(200)
+        started = {process.pid for process in psutil.Process().children(recursive=True)} - before
+    finally:
+        launch.shutdown()
+    events = _events(root)
+    assert result, events
+    restart = next(event for event in events if event["type"] == "restart")
+    assert restart["world"] == 2 and restart["step"] >= step > 0
+    assert any(event["type"] == "worker_lost" for event in events)
+    history = pq.read_table(result[0].local("loss.parquet")).to_pydict()
+    assert history["step"] == list(range(60))
+    assert history["loss"][-1] < history["loss"][0] - 0.5
+    assert started and not [pid for pid in started if psutil.pid_exists(pid)]
+    # Another pair of ranks, undisturbed, ends with the same bits.
+    from tests.stages.training.test_ranks import _prepare, _torchrun
+
+    run = _prepare(tmp_path / "torchrun", tokens_artifact, **{**SETTINGS, "micro_batch": 0})
+    assert _torchrun(run, 2)["status"] == "finished"
+    assert Path(run.weights).read_bytes() == result[0].read("weights.safetensors")

@@ -1,0 +1,191 @@
+"""Whole runs in this process: resuming, stopping, damaged and half-written checkpoints, bad numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from models.huggingface import load_decoder, load_weights
+from stages.artifact import Artifact, Store, StoreError
+from stages.training import TrainingConfig, training
+from stages.training import loop as loop_module
+from stages.training.checkpoint import damaged, whole_checkpoints
+from stages.training.errors import StoppedError, TrainingError
+from stages.training.stop import request_stop
+
+SETTINGS: dict[str, Any] = {
+    "size": "1m",
+    "steps": 12,
+    "batch": 4,
+    "warmup": 2,
+    "learning_rate": 3e-3,
+    "workers": 0,
+    "checkpoint_every": 4,
+    "validate_every": 6,
+    "validation_rows": 4,
+}
+
+
+def _run(store: Store, tokens: Artifact, **changes: Any) -> Artifact:
+    return training.run(TrainingConfig(**(SETTINGS | changes)), {"tokens": tokens}, store)
+
+
+def _folder(store: Store) -> Path:
+    return next(path.parent for path in Path(store.root).glob("training/*/events.jsonl"))
+
+
+def _events(store: Store, kind: str) -> list[dict[str, Any]]:
+    lines = (_folder(store) / "events.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["type"] == kind]
+
+
+def _interrupt_at(monkeypatch: pytest.MonkeyPatch, number: int, action: Any) -> None:
+    """Does something just before a step is computed, once."""
+    real, done = loop_module.Loop._step, []
+
+    def step(self: Any, at: int, batch: Any) -> None:
+        if at == number and not done:
+            done.append(True)
+            action(self)
+        real(self, at, batch)
+
+    monkeypatch.setattr(loop_module.Loop, "_step", step)
+
+
+def _die(loop: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tokens_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return _run(Store(tmp_path_factory.mktemp("undisturbed")), tokens_artifact)
+
+
+def test_a_run_leaves_what_the_contract_says(undisturbed: Artifact, tokens_artifact: Artifact):
+    assert [f.path for f in undisturbed.files()] == ["config.json", "loss.parquet", "weights.safetensors"]
+    history = pq.read_table(undisturbed.local("loss.parquet")).to_pydict()
+    assert history["step"] == list(range(12))
+    assert history["tokens"] == [4 * 64 * (n + 1) for n in range(12)]
+    vocabulary = tokens_artifact.manifest.counts["vocabulary"]
+    assert history["loss"][0] == pytest.approx(math.log(-(-vocabulary // 64) * 64), abs=0.15)
+    assert history["loss"][-1] < history["loss"][0] - 0.3
+    assert undisturbed.manifest.metrics["bits_per_byte"] > 0
+    model = load_decoder(
+        json.loads(undisturbed.read("config.json")), load_weights(undisturbed.local("weights.safetensors"))
+    )
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
+    kinds = {event["type"] for event in undisturbed.events().read()[0]}
+    assert {"workers", "startup", "step", "validation", "checkpoint", "progress"} <= kinds
+    kept = whole_checkpoints(undisturbed.local() / "checkpoints")
+    assert [path.name for path in kept] == ["step-00000008", "step-00000012"]
+
+
+def test_a_resumed_run_has_the_same_bits(tokens_artifact, undisturbed, tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    _interrupt_at(monkeypatch, 10, _die)
+    with pytest.raises(KeyboardInterrupt):
+        _run(store, tokens_artifact)
+    resumed = _run(store, tokens_artifact)
+    assert [event["step"] for event in _events(store, "restart")] == [8]
+    assert resumed.read("weights.safetensors") == undisturbed.read("weights.safetensors")
+    losses = [pq.read_table(a.local("loss.parquet"))["loss"].to_pylist() for a in (resumed, undisturbed)]
+    assert losses[0] == losses[1]
+
+
+def test_another_micro_batch_agrees_within_rounding(tokens_artifact, undisturbed, tmp_path):
+    other = _run(Store(tmp_path), tokens_artifact, micro_batch=1, precision="fp32", steps=3, checkpoint_every=3)
+    whole = _run(Store(tmp_path / "b"), tokens_artifact, micro_batch=4, precision="fp32", steps=3, checkpoint_every=3)
+    losses = [pq.read_table(a.local("loss.parquet"))["loss"].to_pylist() for a in (other, whole)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert other.fingerprint == whole.fingerprint
+
+
+def test_a_stop_writes_a_checkpoint_and_the_run_goes_on(tokens_artifact, undisturbed, tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    _interrupt_at(monkeypatch, 5, lambda loop: request_stop(loop.run.path))
+    with pytest.raises(StoppedError, match="after step 6 of 12"):
+        _run(store, tokens_artifact)
+    assert whole_checkpoints(_folder(store) / "checkpoints")[-1].name == "step-00000006"
+    resumed = _run(store, tokens_artifact)
+    assert _events(store, "restart")[0]["step"] == 6
+    assert resumed.read("weights.safetensors") == undisturbed.read("weights.safetensors")
+
+
+def test_sigterm_stops_too(tokens_artifact, tmp_path, monkeypatch):
+    import os
+    import signal
+
+    before = signal.getsignal(signal.SIGTERM)
+    _interrupt_at(monkeypatch, 2, lambda loop: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(StoppedError, match="after step 3 of 12"):
+        _run(Store(tmp_path), tokens_artifact)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.fixture
+def interrupted(tokens_artifact, tmp_path, monkeypatch) -> Store:
+    """A run that was killed with checkpoints 4 and 8 committed."""
+    store = Store(tmp_path / "interrupted")
+    _interrupt_at(monkeypatch, 10, _die)
+    with pytest.raises(KeyboardInterrupt):
+        _run(store, tokens_artifact)
+    return store
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_damaged_and_half_written_checkpoints(interrupted: Store, tokens_artifact, undisturbed):
+    folder = _folder(interrupted) / "checkpoints"
+    half = folder / "step-00000011"
+    shutil.copytree(folder / "step-00000008", half)
+    (half / "manifest.json").unlink()
+    assert [path.name for path in whole_checkpoints(folder)] == ["step-00000004", "step-00000008"]
+    _flip(folder / "step-00000008" / "__0_0.distcp")
+    assert damaged(folder / "step-00000008") == ["__0_0.distcp"]
+    resumed = _run(interrupted, tokens_artifact)
+    assert _events(interrupted, "checkpoint_refused")[0]["files"] == ["step-00000008/__0_0.distcp"]
+    assert _events(interrupted, "restart")[0]["step"] == 4
+    assert resumed.read("weights.safetensors") == undisturbed.read("weights.safetensors")
+
+
+def test_nothing_but_damaged_checkpoints_is_refused_by_name(interrupted: Store, tokens_artifact):
+    for checkpoint in whole_checkpoints(_folder(interrupted) / "checkpoints"):
+        _flip(checkpoint / "state.json")
+    with pytest.raises(StoreError, match=r"step-00000008/state\.json, step-00000004/state\.json"):
+        _run(interrupted, tokens_artifact)
+
+
+def test_skipped_batches_are_left_out_and_told(tokens_artifact, tmp_path):
+    store = Store(tmp_path)
+    done = _run(store, tokens_artifact, skip=[[1, 3], [11, 12]])
+    assert pq.read_table(done.local("loss.parquet"))["step"].to_pylist() == [0, *range(3, 11)]
+    assert done.manifest.counts["updates"] == 9
+    assert [(e["first"], e["end"]) for e in _events(store, "skipped")] == [(1, 3), (11, 12)]
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tokens_artifact, tmp_path, monkeypatch):
+    def spoil(loop: Any) -> None:
+        with torch.no_grad():
+            next(loop.model.parameters()).fill_(float("nan"))
+
+    store = Store(tmp_path)
+    _interrupt_at(monkeypatch, 7, spoil)
+    with pytest.raises(TrainingError, match=r"loss of step 7 is nan.*skip: \[\[7, 8\]\]"):
+        _run(store, tokens_artifact)
+    assert whole_checkpoints(_folder(store) / "checkpoints")[-1].name == "step-00000004"
+
+
+def test_stores_without_files_are_refused(tokens_artifact):
+    with pytest.raises(StoreError, match="need a store on files"):
+        _run(Store("memory://runs"), tokens_artifact)
