@@ -67,7 +67,7 @@ def fingerprint(kind: str, version: int, config: Mapping[str, Any], inputs: Mapp
 
 
 def digest(files: Iterable[FileEntry]) -> str:
-    """Names a result: sha256 over its sorted (path, sha256); 64 hex digits. Order and sizes of the input do not matter."""
+    """Names a result: sha256 over its sorted (path, sha256); 64 hex digits, whatever the input's order."""
     total = hashlib.sha256()
     for entry in sorted(files, key=lambda item: item.path):
         if not entry.path.startswith(UNHASHED):

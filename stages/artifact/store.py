@@ -124,7 +124,7 @@ class Store:
             raise StoreError(f"store: cannot write {path}: {error}") from error
 
     def append(self, name: str, data: bytes, *, durable: bool = False) -> None:
-        """Adds bytes at the end of a local object in one write. Object stores get numbered parts instead (see events)."""
+        """Adds bytes at the end of a local object in one write. Object stores get numbered parts instead: events.py."""
         path = self.local_path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)

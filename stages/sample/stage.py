@@ -16,7 +16,7 @@ class SampleConfig(Config):
 
     seed: int = Field(1, ge=0)
     """Chooses facts, forms and planted defects; equal seeds give equal bytes."""
-    megabytes: float = Field(10.0, gt=0, le=1000)
+    megabytes: float = Field(10.0, ge=0.1, le=1000)
     """About how much text, in 10^6 characters over all sources."""
 
 

@@ -77,11 +77,13 @@ def test_fingerprint_depends_on_each_part(inputs: dict[str, str]) -> None:
     assert name not in others
 
 
-_entries = st.lists(
-    st.builds(FileEntry, path=st.text("abc/.", min_size=1, max_size=6), bytes=st.integers(0, 9), sha256=st.text("0f", min_size=4, max_size=4)),
-    max_size=6,
-    unique_by=lambda entry: entry.path,
-)  # fmt: skip
+_entry = st.builds(
+    FileEntry,
+    path=st.text("abc/.", min_size=1, max_size=6),
+    bytes=st.integers(0, 9),
+    sha256=st.text("0f", min_size=4, max_size=4),
+)
+_entries = st.lists(_entry, max_size=6, unique_by=lambda entry: entry.path)
 
 
 @given(_entries, st.randoms())
