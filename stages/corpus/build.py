@@ -14,7 +14,7 @@ from stages.corpus.config import CorpusConfig
 from stages.corpus.decontaminate import Index
 from stages.corpus.executor import Executor, Workers
 from stages.corpus.finish import near_duplicates, write_documents
-from stages.corpus.guess import resolve_fields
+from stages.corpus.guess import readable, resolve_fields
 from stages.corpus.judging import ChunkReader, Judge, JudgedWriter
 from stages.corpus.ledger import Ledger
 from stages.corpus.listing import Listing
@@ -113,6 +113,12 @@ def _tasks(config: CorpusConfig, inputs: Mapping[str, Any], writer: ArtifactWrit
         if not isinstance(listing, Listing):
             raise InputError(f"corpus: no listing for source {name}; hand it in as inputs['source/{name}']")
         source = config.sources[name]
+        listing, ignored = readable(listing, source)
+        if ignored:
+            message = (
+                f"source {name}: {len(ignored)} files are no documents and were left out: {', '.join(ignored[:5])}"
+            )
+            writer.events.emit("warning", message=message)
         fields = resolve_fields(listing, source)
         writer.events.emit(
             "source", source=name, files=len(listing.files), bytes=listing.bytes, fields=fields.model_dump()

@@ -66,7 +66,7 @@ class EditConfig(Config):
     """Kinds that are replaced by placeholders such as `[EMAIL]`."""
     boilerplate_minimum_groups: int = Field(10, ge=2)
     """A line is boilerplate if it stands at the edge of documents of at least so many groups (subjects) ..."""
-    boilerplate_minimum_fraction: float = Field(0.005, ge=0, le=1)
+    boilerplate_minimum_fraction: float = Field(0.002, ge=0, le=1)
     """... and of at least this fraction of a source's documents."""
     boilerplate_maximum_share: float = Field(0.3, ge=0, le=1)
     """Where it makes up more of a document's characters, it is what the document says, and stays."""

@@ -8,7 +8,7 @@ from itertools import islice
 from stages.artifact import InputError
 from stages.corpus.config import FieldMapping, SourceConfig
 from stages.corpus.listing import Listing, list_files
-from stages.corpus.records import PATTERNS, Bad, format_of, read_records
+from stages.corpus.records import PATTERNS, Bad, format_in, read_records
 
 FIRST_ROWS = 20
 NAMES: dict[str, tuple[str, ...]] = {
@@ -32,10 +32,23 @@ def source_listing(source: SourceConfig) -> Listing:
     Raises:
         InputError: nothing is there, or nothing that can be read.
     """
-    if source.format == "auto":
-        return list_files(source.location, PATTERNS)
-    patterns = [p for p in PATTERNS if format_of(p) == source.format]
-    return list_files(source.location, patterns)
+    return readable(list_files(source.location), source)[0]
+
+
+def readable(listing: Listing, source: SourceConfig) -> tuple[Listing, list[str]]:
+    """A listing without the files that are no documents, and the names of those.
+
+    Raises:
+        InputError: no document is left.
+    """
+    files = tuple(file for file in listing.files if format_in(file.name, source))
+    ignored = sorted(file.name for file in listing.files if not format_in(file.name, source))
+    if not files:
+        raise InputError(
+            f"{listing.location} holds no file that can be read as documents ({', '.join(PATTERNS)}); "
+            f"there are: {', '.join(ignored[:5])}; a source's `format` names another one"
+        )
+    return Listing(listing.location, files), ignored
 
 
 def sources_in(location: str) -> dict[str, SourceConfig]:
@@ -49,6 +62,8 @@ def sources_in(location: str) -> dict[str, SourceConfig]:
     whole = list_files(location, PATTERNS)
     top: dict[str, list[str]] = {}
     for file in whole.files:
+        if not format_in(file.name, SourceConfig(location=location)):
+            continue
         top.setdefault(file.name.split("/", 1)[0], []).append(file.name)
     stems = [_stem(name) for name in top]
     sources = {}
@@ -113,8 +128,8 @@ def _first_rows(listing: Listing, source: SourceConfig) -> list[dict[str, object
     """The first readable records, from as few files as it takes."""
     rows: list[dict[str, object]] = []
     for file in sorted(listing.files, key=lambda item: item.name):
-        format = format_of(file.name) if source.format == "auto" else source.format
-        if format is None:
+        format = format_in(file.name, source)
+        if not format:
             continue
         if format == "txt":
             return [{"text": "a file's text"}]

@@ -26,7 +26,7 @@ RULES: dict[str, tuple[str, ...]] = {
 EDITS = {"boilerplate": "boilerplate", "personal_data": "personal_data"}
 """For each kind that is to be edited the name of the step."""
 
-COLUMNS = ["kind", "planted", "found", "recall", "by_its_rules", "of_them_planted", "precision"]
+COLUMNS = ["kind", "planted", "found", "recall", "by_its_rules", "of_them_right", "precision"]
 
 Key = tuple[str, str]
 """Source and uri of a document."""
@@ -43,7 +43,8 @@ def measure(artifact: Artifact, truth: Path) -> dict[str, Any]:
 
     `found` counts planted documents that are out of the corpus (whatever rule took them; for a pair of copies: one of
     the two), or that no longer hold the planted line or strings; edited kinds count only documents that stayed.
-    Precision is over all documents that the kind's rules removed or its step edited.
+    Precision is over all documents that the kind's rules removed or its step edited; a removal is right if the
+    document has any defect that is planted to be removed (word salad may go by its language).
 
     Args:
         truth: the sample's `truth.jsonl`; the sample's documents lie beside it.
@@ -57,29 +58,26 @@ def measure(artifact: Artifact, truth: Path) -> dict[str, Any]:
     planted: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         planted[row["kind"]].append(row)
+    doomed = {
+        places[name] for row in rows if row["kind"] in RULES for name in (row["id"], row.get("of")) if name is not None
+    }
     table = []
     for kind in sorted(planted):
-        counted = _removed(planted[kind], kind, places, outcome) if kind in RULES else None
+        counted = _removed(planted[kind], kind, places, outcome, doomed) if kind in RULES else None
         table.append([kind, *(counted or _edited(planted[kind], kind, places, outcome))])
     return {"columns": COLUMNS, "rows": table}
 
 
-def _removed(rows: list[dict[str, Any]], kind: str, places: dict[str, Key], outcome: _Outcome) -> list[Any]:
+def _removed(
+    rows: list[dict[str, Any]], kind: str, places: dict[str, Key], outcome: _Outcome, doomed: set[Key]
+) -> list[Any]:
     found = 0
-    mine: set[Key] = set()
     for row in rows:
         keys = {places[row["id"]]} | ({places[row["of"]]} if "of" in row else set())
-        mine |= keys
         found += any(key in outcome.removed for key in keys)
     hits = {key for key, rule in outcome.removed.items() if rule.startswith(RULES[kind])}
-    return [
-        len(rows),
-        found,
-        _ratio(found, len(rows)),
-        len(hits),
-        len(hits & mine),
-        _ratio(len(hits & mine), len(hits)),
-    ]
+    right = hits & doomed
+    return [len(rows), found, _ratio(found, len(rows)), len(hits), len(right), _ratio(len(right), len(hits))]
 
 
 def _edited(rows: list[dict[str, Any]], kind: str, places: dict[str, Key], outcome: _Outcome) -> list[Any]:

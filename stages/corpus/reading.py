@@ -21,7 +21,7 @@ from stages.corpus.config import EditConfig, FieldMapping, PolicyConfig, SourceC
 from stages.corpus.listing import Listing
 from stages.corpus.personal import replace_personal_data
 from stages.corpus.policy import normalize_license, policy_removal
-from stages.corpus.records import Bad, format_of, read_records, text_of
+from stages.corpus.records import Bad, format_in, read_records, text_of
 from stages.corpus.split import group_of
 from stages.corpus.tables import READ
 from stages.corpus.words import hash64, text_hash, words
@@ -74,8 +74,8 @@ class QuarantiningReader(BaseReader):
         task = self.tasks[rank]
         with (self.folder / f"{rank:05}.quarantine.jsonl").open("w", encoding="utf-8") as quarantine:
             for file in task.files:
-                format = format_of(file) if task.config.format == "auto" else task.config.format
-                for record in read_records(task.listing, file, format or "txt", _columns(task.config.fields)):
+                format = format_in(file, task.config)
+                for record in read_records(task.listing, file, format, _columns(task.config.fields)):
                     found = _document(record.value, task.config, file, record.number)
                     if isinstance(found, Document):
                         yield found

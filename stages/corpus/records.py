@@ -11,10 +11,15 @@ from typing import Any, BinaryIO
 import orjson
 
 from stages.artifact import InputError
+from stages.corpus.config import SourceConfig
 from stages.corpus.listing import Listing
 
 PATTERNS = ("*.jsonl", "*.jsonl.gz", "*.ndjson", "*.ndjson.gz", "*.parquet", "*.txt", "*.txt.gz")
 """Files that can be read as documents."""
+
+
+ABOUT_FILES = ("readme.txt", "license.txt", "licence.txt", "notice.txt", "citation.txt")
+"""Text files that tell about a folder's documents and are none."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +41,22 @@ class Record:
 
 def format_of(name: str) -> str | None:
     """`jsonl`, `parquet` or `txt` by a file's name, None for others."""
-    base = name.lower().removesuffix(".gz")
+    base = name.rsplit("/", 1)[-1].lower().removesuffix(".gz")
+    if base in ABOUT_FILES:
+        return None
     if base.endswith((".jsonl", ".ndjson")):
         return "jsonl"
     if base.endswith(".txt"):
         return "txt"
     return "parquet" if name.lower().endswith(".parquet") else None
+
+
+def format_in(name: str, source: SourceConfig) -> str:
+    """How a source's file is read; an empty string for a file that is no document."""
+    own = format_of(name) or ""
+    if source.format == "auto":
+        return own
+    return source.format if own in ("", source.format) else ""
 
 
 def read_records(listing: Listing, name: str, format: str, columns: Sequence[str] | None = None) -> Iterator[Record]:

@@ -1,0 +1,136 @@
+"""Bad records are counted and kept with file, line and reason; too many of them stop the stage."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from corpus_world import rows_of, sentence, write_lines
+
+from stages.artifact import Artifact, InputError
+from stages.corpus import read_original, source_listing
+from stages.corpus.config import SourceConfig
+
+Run = Callable[..., Artifact]
+
+
+def good(number: int) -> dict[str, Any]:
+    return {"id": number, "text": sentence(number)}
+
+
+def quarantine(artifact: Artifact) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in artifact.read("quarantine.jsonl").splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"text": "never ended', "broken JSON"),
+        (b'["text"]', "a JSON list, not an object"),
+        (b'{"id": 3}', "no field 'text'; there are: id"),
+        (b'{"text": 5}', "field 'text' is a int, not a string"),
+        (b'{"text": null}', "no field 'text'"),
+        (b'{"text": "  "}', "field 'text' is empty"),
+        (b'{"text": "caf\xe9"}', "invalid UTF-8: invalid continuation byte at byte 13 of the line"),
+    ],
+)
+def test_a_bad_line_is_quarantined(tmp_path: Path, run: Run, line: bytes, reason: str) -> None:
+    write_lines(tmp_path / "in" / "x.jsonl", [good(1), b"", line, good(2)])
+    artifact = run({"s": tmp_path / "in"})
+    (bad,) = quarantine(artifact)
+    assert (bad["source"], bad["file"], bad["record"]) == ("s", "x.jsonl", 3)
+    assert bad["reason"].startswith(reason)
+    counts = artifact.manifest.counts
+    assert (counts["in"], counts["quarantined"], counts["kept"] + counts["heldout"]) == (3, 1, 2)
+
+
+def test_a_truncated_gzip_keeps_what_came_before(tmp_path: Path, run: Run) -> None:
+    path = write_lines(tmp_path / "in" / "x.jsonl.gz", [good(i) for i in range(300)])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    artifact = run({"s": tmp_path / "in"})
+    (bad,) = quarantine(artifact)
+    assert bad["rest_lost"] and "cannot be read any further" in bad["reason"]
+    assert 0 < artifact.manifest.counts["kept"] < 299
+    assert bad["record"] == artifact.manifest.counts["in"]
+    warnings = [event["message"] for event in artifact.events().read()[0] if event["type"] == "warning"]
+    assert any(f"{tmp_path}/in/x.jsonl.gz cannot be read to its end" in message for message in warnings)
+
+
+def test_a_damaged_gzip_and_a_damaged_parquet_are_no_crash(tmp_path: Path, run: Run) -> None:
+    folder = tmp_path / "in"
+    write_lines(folder / "good.jsonl", [good(i) for i in range(5)])
+    noise = bytearray(gzip.compress(json.dumps(good(9)).encode() * 50))
+    noise[40:60] = random.Random(1).randbytes(20)
+    (folder / "x.jsonl.gz").write_bytes(bytes(noise))
+    (folder / "y.parquet").write_bytes(b"PAR1 this is not it PAR1")
+    artifact = run({"s": folder}, maximum_bad_fraction=0.9)
+    assert {bad["file"] for bad in quarantine(artifact)} == {"x.jsonl.gz", "y.parquet"}
+
+
+def test_parquet_rows_and_text_files_have_places_too(tmp_path: Path, run: Run) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    texts = [sentence(1), None, sentence(2), " "]
+    pq.write_table(pa.table({"text": texts, "id": [1, 2, 3, 4]}), folder / "a.parquet")
+    (folder / "b.txt").write_text(sentence(3))
+    (folder / "c.txt").write_bytes(b"caf\xe9 au lait")
+    artifact = run({"s": folder}, maximum_bad_fraction=0.9)
+    assert [(bad["file"], bad["record"]) for bad in quarantine(artifact)] == [
+        ("a.parquet", 2),
+        ("a.parquet", 4),
+        ("c.txt", 1),
+    ]
+    assert artifact.manifest.counts["kept"] + artifact.manifest.counts["heldout"] == 3
+
+
+def test_too_many_bad_records_stop_the_stage_and_say_where(tmp_path: Path, run: Run) -> None:
+    lines = [good(i) for i in range(97)]
+    write_lines(tmp_path / "in" / "x.jsonl", [*lines, b"{", b"{", b"{"])
+    with pytest.raises(InputError, match=r"3 of 100 records of source s") as error:
+        run({"s": tmp_path / "in"})
+    assert f"{tmp_path}/in/x.jsonl:98: broken JSON" in str(error.value)
+    assert "maximum_bad_fraction" in str(error.value)
+    assert run({"s": tmp_path / "in"}, maximum_bad_fraction=0.03).manifest.counts["quarantined"] == 3
+
+
+def test_up_to_two_bad_records_are_put_up_with_beside_good_ones_only(tmp_path: Path, run: Run) -> None:
+    write_lines(tmp_path / "in" / "x.jsonl", [good(1), b"{", b"{"])
+    assert run({"s": tmp_path / "in"}).manifest.counts["quarantined"] == 2
+    write_lines(tmp_path / "bad" / "x.jsonl", [b"{"])
+    with pytest.raises(InputError, match=r"1 of 1 records .*x\.jsonl:1"):
+        run({"s": tmp_path / "bad"})
+
+
+def test_empty_files_and_missing_ones(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(InputError, match="empty folder"):
+        run({"s": tmp_path / "in"})
+    (tmp_path / "in" / "x.jsonl").write_text("")
+    with pytest.raises(InputError, match="hold no documents"):
+        run({"s": tmp_path / "in"})
+    with pytest.raises(InputError, match="is not there"):
+        run({"s": tmp_path / "gone"})
+
+
+def test_a_broken_evaluation_set_is_an_error_with_its_line(tmp_path: Path, run: Run) -> None:
+    write_lines(tmp_path / "in" / "x.jsonl", [good(1)])
+    sets = {"exam": str(write_lines(tmp_path / "exam.jsonl", [{"question": "q"}, {"id": 3}]))}
+    with pytest.raises(InputError, match=r"evaluation set exam: .*exam\.jsonl:2: no field 'question'"):
+        run({"s": tmp_path / "in"}, decontamination={"sets": sets})
+
+
+def test_a_uri_leads_back_to_its_record(tmp_path: Path, run: Run) -> None:
+    write_lines(tmp_path / "in" / "deep" / "x.jsonl.gz", [b"{", *[good(i) for i in range(20)]])
+    listing = source_listing(SourceConfig(location=str(tmp_path / "in")))
+    artifact = run({"s": tmp_path / "in"}, heldout_fraction=0)
+    for row in rows_of(artifact, "documents/"):
+        assert read_original(listing, row["uri"])["text"] == row["text"]
+    with pytest.raises(InputError, match="no record"):
+        read_original(listing, "deep/x.jsonl.gz#99")

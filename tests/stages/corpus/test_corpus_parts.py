@@ -1,0 +1,283 @@
+"""The single rules: policy, personal data, boilerplate, filters, decontamination, near copies, split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from corpus_world import sentence, write_lines
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.corpus import list_files
+from stages.corpus.boilerplate import EdgeLines, edge_hashes, strip_boilerplate
+from stages.corpus.config import (
+    DecontaminationConfig,
+    DedupConfig,
+    EditConfig,
+    FilterConfig,
+    GopherRepetitionConfig,
+    PolicyConfig,
+)
+from stages.corpus.decontaminate import Index
+from stages.corpus.filters import Filters
+from stages.corpus.nearcopies import bands, near_copies, signature, with_partners
+from stages.corpus.personal import PLACEHOLDERS, replace_personal_data
+from stages.corpus.policy import normalize_license, policy_removal
+from stages.corpus.repetition import may_repeat
+from stages.corpus.split import group_of, is_held_out
+from stages.corpus.tokenizer import FastTokenizer
+from stages.corpus.words import jaccard, shingles
+
+KINDS = list(PLACEHOLDERS)
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("CC BY 4.0", "CC-BY-4.0"),
+        ("cc-by-nc-sa-4.0", "CC-BY-NC-SA-4.0"),
+        ("CC0", "CC0-1.0"),
+        ("MIT", "MIT"),
+        ("  LicenseRef-x ", "LicenseRef-x"),
+        (None, "unknown"),
+        ("", "unknown"),
+        ("N/A", "unknown"),
+    ],
+)
+def test_licenses_are_brought_to_spdx(written: object, name: str) -> None:
+    assert normalize_license(written) == name
+
+
+def test_policy_denies_by_source_license_and_address() -> None:
+    config = PolicyConfig(
+        allowed_licenses=["cc-by-4.0", "MIT"],
+        denied_licenses=["mit"],
+        denied_sources=["forum"],
+        denied_urls=["*://bad.example/*"],
+    )
+    assert policy_removal(config, "a", "CC-BY-4.0", "http://good.example/x") is None
+    cases = {
+        "policy_source": ("forum", "CC-BY-4.0", ""),
+        "policy_license": ("a", "MIT", ""),
+        "policy_url": ("a", "CC-BY-4.0", "https://BAD.example/x"),
+    }
+    for rule, (source, license, url) in cases.items():
+        removal = policy_removal(config, source, license, url)
+        assert removal and removal.rule == rule
+    assert policy_removal(config, "a", "unknown", "") is not None
+    assert policy_removal(PolicyConfig(), "a", "unknown", "") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("mail jane.doe_7@mail.example.org.", "email"),
+        ("call (301) 555-0134 now", "phone"),
+        ("call 301-555-0134.", "phone"),
+        ("call 301.555.0134", "phone"),
+        ("call +1 301 555 0134", "phone"),
+        ("call 1-800-222-1222", "phone"),
+        ("call +44 20 7946 0958", "phone"),
+        ("SSN 078-05-1120 on file", "ssn"),
+        ("from 192.0.2.44, again", "ip"),
+        ("MRN 1234567 seen", "mrn"),
+        ("medical record number is 00123456", "mrn"),
+    ],
+)
+def test_personal_data_is_replaced(text: str, kind: str) -> None:
+    edited, counts = replace_personal_data(text, KINDS)
+    assert counts == {kind: 1}
+    assert PLACEHOLDERS[kind] in edited and not any(c.isdigit() for c in edited)
+    assert replace_personal_data(text, [k for k in KINDS if k != kind]) == (text, {})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "take 2.5 mg/kg, at most 1000-2000 mg per 24 hours",
+        "chr7:117559590-117559592, NM_000492.4:c.1521_1523del",
+        "trypsin (EC 3.4.21.4) and lactate dehydrogenase EC 1.1.1.27",
+        "aspirin, CAS 50-78-2, in 1999-2003 and on 2020-03-15 or 12/31/2021",
+        "blood pressure 120-80, ratio 1.5 (95% CI 1.2-1.9), n = 12345678",
+        "ClinicalTrials NCT01234567, PMID 12345678, doi:10.1016/j.cell.2020.01.001",
+        "ISBN 978-3-16-148410-0, phone-like 555-0134, ICD-10 E11.65",
+        "version 10.2.1.3 of the record number of patients",
+        "202 555 0134 cells per field",
+    ],
+)
+def test_medical_numbers_are_no_personal_data(text: str) -> None:
+    assert replace_personal_data(text, KINDS) == (text, {})
+
+
+@given(st.text(max_size=80))
+def test_replacing_twice_changes_nothing_more(text: str) -> None:
+    once, counts = replace_personal_data(text, KINDS)
+    assert replace_personal_data(once, KINDS) == (once, {})
+    assert (once == text) == (not counts)
+
+
+FOOTER = "Copyright Example Health Library, all rights reserved."
+
+
+def test_boilerplate_needs_many_subjects() -> None:
+    config = EditConfig()
+    edges = EdgeLines(["a", "b"], config)
+    for i in range(40):
+        text = f"{sentence(i)}\n\n{sentence(i + 500)}"
+        edges.add("a" if i % 2 else "b", edge_hashes(f"{text}\n{FOOTER}", config), f"subject {i % 12}")
+        edges.add("a", edge_hashes(f"What is one disease about?\n{text}", config), "one disease")
+    lines = {source: set(found.tolist()) for source, found in edges.boilerplate().items()}
+    page = f"{sentence(1)}\n{sentence(2)}"
+    assert strip_boilerplate(f"{page}\n\n{FOOTER}\n", lines["a"], config) == (page, 1)
+    assert strip_boilerplate(f"{FOOTER}\n\n{page}", lines["b"], config) == (page, 1)
+    heading = f"What is one disease about?\n{page}"
+    assert strip_boilerplate(heading, lines["a"], config) == (heading, 0)
+    middle = f"{page}\n{page}\n{FOOTER}\n{page}\n{page}"
+    assert strip_boilerplate(middle, lines["a"], config) == (middle, 0)
+    alone = f"{FOOTER}\nIt says little."
+    assert strip_boilerplate(alone, lines["a"], config) == (alone, 0)
+
+
+@pytest.fixture(scope="module")
+def filters() -> Filters:
+    return Filters(FilterConfig())
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        (sentence(5), None),
+        ("", "empty"),
+        ("Too short a text to be of any use.", "quality_short"),
+        (
+            "El paciente presenta fiebre y dolor de cabeza desde hace tres días, y se le ha recetado un antibiótico "
+            "que debe tomar con las comidas durante una semana entera.",
+            "language",
+        ),
+        ("The same line is repeated over and over again for nothing.\n" * 20, "repetition_lines"),
+        (" ".join(["The 1234 patients of 3456 have 56 % 7890 ( 9012 ) [ 1122 ] 2233 % 44556"] * 6), "quality_letters"),
+        (f"{sentence(5)} " + "buy the cheap pills here today and save " * 25, "repetition_top_ngram"),
+        (f"Lorem ipsum is the text of this page. {sentence(5)}", "c4_lorem_ipsum"),
+    ],
+)
+def test_filters_say_why_with_a_value_beyond_its_threshold(filters: Filters, text: str, rule: str | None) -> None:
+    language, score, removal = filters.judge(text)
+    assert (removal.rule if removal else None) == rule
+    if rule is None:
+        assert language == "en" and score > 0.3
+    if removal and not removal.rule.startswith("c4"):
+        below = removal.rule in ("empty", "quality_short", "language", "quality_letters")
+        assert (removal.value < removal.threshold) == below and removal.value != removal.threshold
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.sampled_from(["a", "to", "fever", "x.y", ",", "dose"]), min_size=50, max_size=160), st.integers(0, 40)
+)
+def test_the_shortcut_never_hides_a_repetition(found: list[str], tail: int) -> None:
+    from datatrove.data import Document
+
+    from stages.corpus.filters import _repetition_filter
+
+    text = " ".join([*found, *(f"w{i}" for i in range(tail * 10))])
+    config, tokens = GopherRepetitionConfig(), FastTokenizer()
+    verdict = _repetition_filter(config, tokens).filter(Document(text=text, id=""))
+    if not may_repeat(text, tokens.word_tokenize(text), config):
+        assert verdict is True
+
+
+QUESTION = "Which of these drugs is given first to an adult with newly found type two diabetes and normal kidneys?"
+SHORT = "What gene is altered in classic cystic fibrosis today?"
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Index:
+    rows = [
+        {"id": "q1", "question": QUESTION, "options": ["Metformin", "Insulin"]},
+        {"id": "q2", "question": SHORT, "context": {"a": [sentence(77)]}},
+        {"id": "q3", "question": "Is it rare?"},
+    ]
+    listing = list_files(write_lines(tmp_path / "exam.jsonl", rows))
+    built = Index.of({"exam": listing}, DecontaminationConfig())
+    built.save(tmp_path / "index.npz")
+    return Index.load(tmp_path / "index.npz")
+
+
+@pytest.mark.parametrize(
+    ("text", "evidence"),
+    [
+        (f"{sentence(1)} {QUESTION.upper()} {sentence(2)}", "exam/q1: 7 of its 7 n-grams"),
+        (f"As they ask: {SHORT} {sentence(2)}", "exam/q2: 1 of its"),
+        (f"{sentence(3)} {' '.join(sentence(77).split()[:20])}", "exam/q2: 8 of its"),
+        (" ".join(QUESTION.split()[:12]) + " " + sentence(4), None),
+        ("Is it rare? " + sentence(4), None),
+        ("", None),
+    ],
+)
+def test_contamination_is_thirteen_words_in_a_row(index: Index, text: str, evidence: str | None) -> None:
+    removal = index.removal(text, DecontaminationConfig())
+    assert (removal is None) == (evidence is None)
+    if removal and evidence:
+        assert removal.detail.startswith(evidence)
+
+
+texts = st.lists(
+    st.lists(st.sampled_from(["alpha", "beta", "gamma", "delta", "zeta", "eta", "theta"]), min_size=1, max_size=30).map(
+        " ".join
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(texts, st.sampled_from([0.3, 0.7, 1.0]))
+def test_every_near_copy_has_a_survivor_that_stays_and_is_as_similar_as_said(
+    found: list[str], threshold: float
+) -> None:
+    config = DedupConfig(threshold=threshold, ngram=2)
+    sets = [shingles(text, config.ngram) for text in found]
+    marks = signature(sets, config)
+    keys = bands(marks, config)
+    order = list(range(len(found)))
+    copies = near_copies(order, marks, keys, sets.__getitem__, lambda a, b: True, config)
+    gone = {copy.document for copy in copies}
+    for copy in copies:
+        assert copy.survivor not in gone and copy.survivor < copy.document
+        assert copy.similarity == jaccard(sets[copy.document], sets[copy.survivor]) >= threshold
+    for i in order:  # equal sets have equal signatures, so that no copy of them stays
+        for j in range(i):
+            assert i in gone or j in gone or not np.array_equal(sets[i], sets[j])
+    alone = ~with_partners(keys)
+    assert not any(alone[copy.document] for copy in copies)
+
+
+def test_near_copies_never_go_by_a_chain() -> None:
+    words = [f"w{i}" for i in range(120)]
+    chain = [" ".join(words[start : start + 80]) for start in range(0, 40, 8)]
+    config = DedupConfig(threshold=0.75)
+    sets = [shingles(text, config.ngram) for text in chain]
+    marks = signature(sets, config)
+    copies = near_copies(range(5), marks, bands(marks, config), sets.__getitem__, lambda a, b: True, config)
+    assert [(copy.document, copy.survivor) for copy in copies] == [(1, 0), (3, 2)]
+    kept_apart = near_copies(range(5), marks, bands(marks, config), sets.__getitem__, lambda a, b: False, config)
+    assert kept_apart == []
+
+
+@given(st.text(max_size=20), st.integers(0, 5))
+def test_held_out_is_a_function_of_group_and_grows_with_the_fraction(group: str, seed: int) -> None:
+    chosen = [is_held_out(group, fraction, seed) for fraction in (0.0, 0.01, 0.3, 0.7, 0.9999)]
+    assert chosen == sorted(chosen) and not chosen[0]
+
+
+def test_held_out_is_about_the_fraction() -> None:
+    share = sum(is_held_out(f"g{i}", 0.1, 3) for i in range(20_000)) / 20_000
+    assert 0.09 < share < 0.11
+
+
+def test_groups_fold_case_and_fall_back() -> None:
+    assert group_of(" Asthma  Attack ", "t", "u", "d") == "asthma attack" == group_of("", "ASTHMA attack", "u", "d")
+    assert group_of("", "", "http://X", "d") == "http://x"
+    assert group_of("", "", "", "d") == "document d"
