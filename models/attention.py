@@ -1,9 +1,10 @@
-"""Causal attention inside documents, for rows that hold several: on accelerators with a mask, on CPU document by document.
+"""Causal attention inside documents, for rows that hold several.
 
-The mask costs T^2 whatever the documents' lengths. On a CPU that is two fifths of a small model's step at T = 512, so
-there the documents are gathered into batches of like length, each an ordinary causal attention, and put back. In bf16
-these are plain matrix products: torch's fused CPU kernel does not use the processor's bf16 products and took 43 ms
-forward and backward where products take 13 (16 documents of 256 tokens, 4 heads of 64, one core).
+Accelerators take a mask, which costs T^2 whatever the documents' lengths. On a CPU that is two fifths of a small
+model's step at T = 512, so there the documents are gathered into batches of like length, each an ordinary causal
+attention, and put back. In bf16 these are plain matrix products: torch's fused CPU kernel does not use the processor's
+bf16 products and took 43 ms forward and backward where products take 13 (16 documents of 256 tokens, 4 heads of 64,
+one core).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ ZERO = ("o_proj.weight", "down_proj.weight")
 
 
 def initial_value(name: str, shape: torch.Size, seed: int) -> Tensor:
-    """The whole fp32 value of one parameter, drawn from a stream of its own, so that it depends on seed and name only."""
+    """The whole fp32 value of one parameter, from a stream of its own: it depends on seed and name only."""
     if name.endswith("norm.weight"):
         return torch.ones(shape)
     if name.endswith(ZERO):

@@ -63,7 +63,7 @@ SIZES: dict[str, _Shape] = {
     "30b": _Shape(5120, 64, 64, 8, 128, 25600, rope_theta=500_000.0),
     "70b": _Shape(8192, 80, 64, 8, 128, 28672, rope_theta=500_000.0),
 }
-"""Named sizes, from the sample's to the largest that FSDP alone carries well. From 600M on the bodies follow Qwen3's."""
+"""Named sizes, from the sample's to the largest that FSDP alone carries. From 600M on the bodies follow Qwen3's."""
 
 
 def sized(name: str, vocabulary_size: int, context: int) -> ModelConfig:

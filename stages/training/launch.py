@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from stages.training.config import TrainingConfig
 from stages.training.errors import TrainingError
-from stages.training.run import Run
+from stages.training.run import BACKEND, TIMEOUT_SECONDS, Run
 from stages.training.stop import request_stop
 
 ALLOCATOR = {
@@ -22,37 +25,67 @@ ALLOCATOR = {
 }
 """Keeps glibc from handing each step's buffers back to the kernel: 1.3 to 1.6 times the speed on a CPU."""
 
-PRELOAD = (
-    "numpy",
-    "torch",
-    "torch.distributed.fsdp",
-    "torch.distributed.checkpoint",
-    "ray.train.torch",
-    "stages.training.loop",
-)
-"""What idle workers import before they are asked for."""
-
 _FAILED_SECONDS = 10.0
 """How long other ranks may go on after one left a failure as the outcome."""
 
+_POLL_SECONDS = 0.05
 
-@dataclass
+
+class _Group:
+    """A worker group of Ray Train, which may be started before it is known what to train.
+
+    Starting one takes 10 s and more: controller, cleaner and workers are new processes that import Ray Train and
+    PyTorch one after the other. So the workers can be had early: they import all that they need and wait for a file
+    that says what to do. Ray's own idle workers are of no use here, Ray Train's runtime environment matches none.
+    """
+
+    def __init__(self, workers: int, max_failures: int, gpu: bool):
+        self.kind = (workers, max_failures, gpu)
+        self.folder = Path(tempfile.mkdtemp(prefix="headwater-ray-"))
+        self.task = self.folder / "run.json"
+        self.failure: BaseException | None = None
+        self.thread = threading.Thread(target=self._fit, name="ray-train", daemon=True)
+
+    def start(self, run: Run | None = None) -> None:
+        """Starts the workers, with their task if it is known; on a cluster, which may share no folder, it must be."""
+        self._run = run
+        self.thread.start()
+
+    def give(self, run: Run) -> None:
+        """Tells waiting workers what to do."""
+        aside = self.task.with_suffix(".part")
+        aside.write_text(json.dumps(run.as_dict()))
+        aside.rename(self.task)
+
+    @property
+    def alive(self) -> bool:
+        return self.thread.is_alive()
+
+    def _fit(self) -> None:
+        workers, max_failures, gpu = self.kind
+        try:
+            _trainer(workers, max_failures, gpu, self.folder, self.task, self._run).fit()
+        except BaseException as error:
+            self.failure = error
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
 class _Local:
-    """The Ray that this process started.
+    """The Ray that this process started (or connected to) and the worker group that waits in it.
 
     It is started in a thread that stays: its processes are told by the kernel to die with the thread that made them,
     so that they die with this process however that ends, and would die with a thread that returned.
     """
 
-    workers: int
-    started: threading.Event = field(default_factory=threading.Event)
-    ending: threading.Event = field(default_factory=threading.Event)
-    error: BaseException | None = None
-    seconds: float = 0.0
-
-    def begin(self) -> None:
-        self.thread = threading.Thread(target=self._hold, name="ray", daemon=True)
-        self.thread.start()
+    def __init__(self, workers: int, max_failures: int, early: bool):
+        self.workers, self.max_failures = workers, max_failures
+        self.early = early and not _cluster()
+        self.group: _Group | None = None
+        self.error: BaseException | None = None
+        self.seconds = 0.0
+        self._started, self._ending = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._hold, name="ray", daemon=True)
+        self._thread.start()
 
     def wait(self) -> None:
         """Until Ray is up.
@@ -60,24 +93,44 @@ class _Local:
         Raises:
             TrainingError: it did not start.
         """
-        self.started.wait()
+        self._started.wait()
         if self.error:
             raise TrainingError(f"training: Ray did not start: {self.error}") from self.error
 
+    def take(self, run: Run) -> _Group:
+        """A worker group at work on the run: the one that waits if it is of the kind asked for, else a new one."""
+        config = run.settings()
+        group, self.group = self.group, None
+        if group and group.alive and group.kind == (config.workers, config.max_failures, _gpu(config)):
+            group.give(run)
+            return group
+        if group:
+            (group.folder / "leave").touch()
+            group.thread.join(10)
+        group = _Group(config.workers, config.max_failures, _gpu(config))
+        group.start(run)
+        return group
+
     def end(self) -> None:
-        self.ending.set()
-        self.thread.join()
+        self._ending.set()
+        self._thread.join()
+        if self.group:
+            self.group.thread.join(5)
+            shutil.rmtree(self.group.folder, ignore_errors=True)
 
     def _hold(self) -> None:
         began = time.monotonic()
         try:
             _init(self.workers)
+            if self.early and not self._ending.is_set():
+                self.group = _Group(self.workers, self.max_failures, _gpu(TrainingConfig(workers=self.workers)))
+                self.group.start()
         except BaseException as error:
             self.error = error
         self.seconds = time.monotonic() - began
-        self.started.set()
+        self._started.set()
         if self.error is None:
-            self.ending.wait()
+            self._ending.wait()
             _end_ray()
 
 
@@ -85,16 +138,17 @@ _local: _Local | None = None
 _lock = threading.Lock()
 
 
-def prestart(workers: int = 2) -> None:
-    """Begins to start Ray in the background and returns at once: it takes 5 to 20 s, and a flow has other work till then.
+def prestart(workers: int = 2, max_failures: int = 3) -> None:
+    """Begins to start Ray and a group of workers in the background and returns at once.
 
-    Whoever calls it calls `shutdown` at the end. With RAY_ADDRESS set it connects to that cluster instead.
+    That takes 15 to 50 s, in which a flow has other work; a training stage that asks for as many workers then begins
+    within a second or two. Whoever calls it calls `shutdown` at the end. With RAY_ADDRESS set it only connects to
+    that cluster. Each waiting worker holds about 0.5 GB.
     """
     global _local
     with _lock:
         if _local is None:
-            _local = _Local(max(1, workers))
-            _local.begin()
+            _local = _Local(workers, max_failures, early=workers > 0)
 
 
 def shutdown() -> None:
@@ -115,104 +169,119 @@ def train_on_ray(run: Run) -> None:
     Raises:
         TrainingError: Ray did not start, or workers were lost more often than `max_failures`.
     """
+    global _local
     config = run.settings()
-    mine = _local is None
-    prestart(config.workers)
-    local = _local
-    assert local is not None
+    with _lock:
+        mine = _local is None
+        if _local is None:
+            _local = _Local(config.workers, config.max_failures, early=False)
+        local = _local
     try:
         local.wait()
         run.events.emit("ray", start_seconds=round(local.seconds, 2), prestarted=not mine)
-        _fit(replace(run, submitted=time.time()))
+        run = replace(run, submitted=time.time())
+        _watch(local.take(run), run)
     finally:
         if mine:
             shutdown()
 
 
-def _fit(run: Run) -> None:
+def _watch(group: _Group, run: Run) -> None:
+    """Until the run's outcome is there, or its workers are given up."""
     config = run.settings()
-    storage = tempfile.mkdtemp(prefix="headwater-ray-")
-    failure: list[BaseException] = []
-
-    def target() -> None:
-        try:
-            _trainer(run, storage).fit()
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=target, name="ray-train", daemon=True)
-    thread.start()
+    failed_since: float | None = None
     try:
-        failed_since = None
-        while thread.is_alive():
-            thread.join(0.1)
+        while group.alive:
+            group.thread.join(_POLL_SECONDS)
             outcome = run.outcome()
-            if outcome and outcome["status"] == "failed":
-                failed_since = failed_since or time.monotonic()
-                if time.monotonic() - failed_since > _FAILED_SECONDS:
-                    shutdown()
+            if outcome is None:
+                continue
+            if outcome["status"] != "failed":
+                return
+            failed_since = failed_since or time.monotonic()
+            if time.monotonic() - failed_since > _FAILED_SECONDS:
+                shutdown()  # the other ranks wait for one that is gone
+                return
     except BaseException:
         request_stop(run.path)
-        thread.join(config.stop_grace)
-        if thread.is_alive():
+        group.thread.join(config.stop_grace)
+        if group.alive:
             shutdown()
         raise
-    finally:
-        shutil.rmtree(storage, ignore_errors=True)
-    if failure and run.outcome() is None:
+    if group.failure and run.outcome() is None:
         raise TrainingError(
-            f"training: workers were lost more than {config.max_failures} times, or could not start: {failure[0]}; "
+            f"training: workers were lost more than {config.max_failures} times, or could not start: {group.failure}; "
             f"{run.path}/events.jsonl says when"
-        ) from failure[0]
+        ) from group.failure
 
 
-def _trainer(run: Run, storage: str) -> Any:
-    import ray
+def _trainer(workers: int, max_failures: int, gpu: bool, folder: Path, task: Path, run: Run | None) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
     from ray.train.torch import TorchConfig, TorchTrainer
-
-    from stages.training.parallel import BACKEND, TIMEOUT
 
     class TellLost(UserCallback):
         """Runs in Ray Train's controller: what was lost is told before the group is started again."""
 
         def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+            work = run or (Run(**json.loads(task.read_text())) if task.exists() else None)
+            if work is None:  # they were waiting: there is no run yet that could tell of it
+                return
             for rank, error in worker_exceptions.items():
                 reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-                run.events.emit("worker_lost", durable=True, rank=rank, reason=reason[0][:500])
+                work.events.emit("worker_lost", durable=True, rank=rank, reason=reason[0][:500])
 
-    config = run.settings()
-    enough = ray.cluster_resources().get("GPU", 0) >= config.workers
-    gpu = config.device == "cuda" or (config.device == "auto" and enough)
     return TorchTrainer(
         _worker,
-        train_loop_config=run.as_dict(),
-        torch_config=TorchConfig(backend=BACKEND if gpu else "gloo", timeout_s=int(TIMEOUT.total_seconds())),
-        scaling_config=ScalingConfig(num_workers=config.workers, use_gpu=gpu),
+        train_loop_config={"run": run.as_dict() if run else None, "task": str(task)},
+        torch_config=TorchConfig(backend=BACKEND if gpu else "gloo", timeout_s=TIMEOUT_SECONDS),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
         run_config=RunConfig(
-            name=run.folder.replace("/", "-"),
-            storage_path=storage,
-            failure_config=FailureConfig(max_failures=config.max_failures),
+            name=folder.name,
+            storage_path=str(folder),
+            failure_config=FailureConfig(max_failures=max_failures),
             callbacks=[TellLost()],
         ),
     )
 
 
 def _worker(values: dict[str, Any]) -> None:
+    """What each worker runs: the imports, then the task, which it waits for if it was not given."""
+    import torch.distributed.fsdp
+    import torch.distributed.tensor  # noqa: F401
+
     from stages.training.loop import train
 
-    train(Run(**values))
+    if values["run"]:
+        train(Run(**values["run"]))
+        return
+    task = Path(values["task"])
+    while not task.exists():
+        if not task.parent.exists() or (task.parent / "leave").exists():
+            return
+        time.sleep(_POLL_SECONDS)
+    train(Run(**json.loads(task.read_text())))
+
+
+def _gpu(config: TrainingConfig) -> bool:
+    import ray
+
+    enough = ray.cluster_resources().get("GPU", 0) >= config.workers
+    return config.device == "cuda" or (config.device == "auto" and enough)
+
+
+def _cluster() -> bool:
+    return bool(os.environ.get("RAY_ADDRESS"))
 
 
 def _init(workers: int) -> None:
     """Starts a Ray of our own on loopback, or connects to the one that RAY_ADDRESS names."""
     cores = len(os.sched_getaffinity(0))
-    # Read by every Ray process; allocator and threads are read by the workers, which inherit them from here: given as
-    # a runtime environment they would not match the idle workers that are started ahead.
+    # Read by every Ray process; the workers inherit allocator and threads from here.
     settings = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DISABLE_IMPORT_WARNING": "1",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
         "OMP_NUM_THREADS": str(max(1, cores // workers)),
         **ALLOCATOR,
     }
@@ -221,7 +290,7 @@ def _init(workers: int) -> None:
     try:
         import ray
 
-        if os.environ.get("RAY_ADDRESS"):
+        if _cluster():
             environment = {"env_vars": {name: settings[name] for name in (*ALLOCATOR, "OMP_NUM_THREADS")}}
             ray.init(runtime_env=environment, logging_level="WARNING", log_to_driver=False)
             return
@@ -235,7 +304,7 @@ def _init(workers: int) -> None:
             logging_level="WARNING",
             log_to_driver=False,
             # Ray gives workers the lowest priority but three; here they are the machine's work.
-            _system_config={"preload_python_modules": list(PRELOAD), "worker_niceness": 0},
+            _system_config={"worker_niceness": 0},
         )
     finally:
         for name, value in before.items():

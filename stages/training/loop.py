@@ -1,8 +1,8 @@
-"""The training loop. Plain PyTorch: it runs alone, under `torchrun --module stages.training.loop RUN.json`, or under Ray.
+"""The training loop. Plain PyTorch: alone, under `torchrun --module stages.training.loop RUN.json`, or under Ray.
 
-Every rank goes through the same steps. Between two of them is a boundary, where all agree, by one small reduction on the
-host, on the number of targets in the next batch, on the loss of the last one, on whether somebody asked to stop, and
-on whether a checkpoint's files are all written. Nothing else waits for the device.
+Every rank goes through the same steps. Between two of them is a boundary, where all agree, by one small reduction on
+the host, on the number of targets in the next batch, on the loss of the last one, on whether somebody asked to stop,
+and on whether a checkpoint's files are all written. Nothing else waits for the device.
 """
 
 from __future__ import annotations
@@ -244,11 +244,11 @@ class Loop:
         loss, now = nats / max(1.0, step.valid), time.perf_counter()
         if not math.isfinite(loss):
             raise TrainingError(
-                f"training: the loss of step {step.number} is {loss}; lower learning_rate ({self.peak:g}), or leave its "
-                f"documents out with skip: [[{step.number}, {step.number + 1}]]"
+                f"training: the loss of step {step.number} is {loss}; lower learning_rate ({self.peak:g}), or leave "
+                f"its documents out with skip: [[{step.number}, {step.number + 1}]]"
             )
         tokens = step.sequences * step.length
-        entry = {
+        entry: dict[str, Any] = {
             "step": step.number,
             "loss": loss,
             "learning_rate": step.learning_rate,
@@ -268,7 +268,8 @@ class Loop:
             gc.freeze()  # what is there after a step stays: later collections need not look at it
             origin = self.run.submitted or self.entered
             parts = {"entered": self.entered, "joined": self.joined, "ready": self.ready, "first_step": time.time()}
-            self._emit("startup", **{name: round(at - origin, 2) for name, at in parts.items()})
+            seconds: dict[str, Any] = {name: round(at - origin, 2) for name, at in parts.items()}
+            self._emit("startup", **seconds)
 
     def _committed(self, step: int, seconds: float, stall: float) -> None:
         self._emit("checkpoint", step=step, seconds=round(seconds, 3), stall_seconds=round(stall, 3))

@@ -12,7 +12,8 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 def build_optimizer(model: nn.Module, config: TrainingConfig, peak: float) -> torch.optim.AdamW:
     """Fused AdamW; matrices decay, norms and the embedding do not."""
-    decayed, kept = [], []
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         (decayed if parameter.ndim > 1 and "embed_tokens" not in name else kept).append(parameter)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": kept, "weight_decay": 0.0}]
@@ -51,8 +52,8 @@ def set_learning_rate(optimizer: torch.optim.AdamW, value: float) -> None:
 def clip_gradients(model: nn.Module, most: float, alone: bool) -> Tensor:
     """Scales all gradients so that their joint norm is at most `most`; returns the norm before, a device scalar.
 
-    One reduction over ranks for the whole model, on local shards: `clip_grad_norm_` works on sharded tensors too, at the
-    price of a collective for every parameter.
+    One reduction over ranks for the whole model, on local shards: `clip_grad_norm_` works on sharded tensors too, at
+    the price of a collective for every parameter.
     """
     grads = [local(p.grad) for p in model.parameters() if p.grad is not None]
     squares = torch.stack(torch._foreach_norm(grads)).square().sum()  # type: ignore[arg-type]

@@ -16,11 +16,7 @@ from torch import Tensor, nn
 
 from models.decoder import Decoder
 from models.initialize import initial_value
-
-BACKEND = "cpu:gloo,cuda:nccl"
-"""Tensors on GPUs go over NCCL; control and checkpoints, on the host, over gloo."""
-
-TIMEOUT = timedelta(minutes=10)
+from stages.training.run import BACKEND, TIMEOUT_SECONDS
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ class Ranks:
 
 
 def join(device: str) -> Ranks:
-    """Finds the other ranks, from torchrun's or Ray Train's environment; makes the process group if there is none yet."""
+    """Finds the other ranks, from torchrun's or Ray Train's environment; makes the process group if there is none."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
@@ -76,7 +72,7 @@ def join(device: str) -> Ranks:
     if world == 1:
         return Ranks(0, 1, 1, where)
     if not dist.is_initialized():
-        dist.init_process_group(BACKEND if kind == "cuda" else "gloo", timeout=TIMEOUT)
+        dist.init_process_group(BACKEND if kind == "cuda" else "gloo", timeout=timedelta(seconds=TIMEOUT_SECONDS))
     return Ranks(dist.get_rank(), world, local, where, dist.new_group(backend="gloo"))
 
 

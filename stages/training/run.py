@@ -12,6 +12,12 @@ from stages.training.config import TrainingConfig
 
 OUTCOME = "outcome.json"
 
+BACKEND = "cpu:gloo,cuda:nccl"
+"""On GPUs tensors go over NCCL; control and checkpoints, on the host, over gloo."""
+
+TIMEOUT_SECONDS = 600
+"""How long a rank waits for another in a collective."""
+
 
 @dataclass(frozen=True)
 class Run:

@@ -1,6 +1,6 @@
 """Bits-per-byte on held-out documents: comparable between tokenizers, where a loss per token is not.
 
-Follows nanochat's `loss_eval.py`: summed nats of targets that stand for bytes, over those bytes, both summed over ranks.
+After nanochat's `loss_eval.py`: summed nats of targets that stand for bytes, over those bytes, both over all ranks.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Validation:
         with torch.no_grad():
             for start in range(0, most, micro_batch):
                 rows = self.reader.batch(mine[start : start + micro_batch])
-                # A rank that has run out goes on with the first row, uncounted: FSDP's collectives come in equal number.
+                # A rank that has run out goes on with the first row, uncounted: FSDP needs equal collectives.
                 short = not len(rows)
                 batch = Batch.of(self.reader.batch(self.rows[:1]) if short else rows, eos_id)
                 _, costs = model(batch.tokens.to(ranks.device), batch.targets.to(ranks.device))
@@ -53,4 +53,3 @@ class Validation:
         model.train()
         nats, size = ranks.sum([nats, float(size)])  # type: ignore[assignment]
         return nats / math.log(2) / size if size else None
-

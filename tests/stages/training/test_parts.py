@@ -105,8 +105,8 @@ def test_targets_are_the_next_token_of_the_same_document(tokens_folder: Path):
     batch = Batch.of(rows, reader.eos_id)
     for row, tokens, targets in zip(rows, batch.tokens.tolist(), batch.targets.tolist(), strict=True):
         assert tokens == row[:-1].tolist()
-        for place, target in enumerate(targets):
-            assert target == (IGNORED if row[place] == reader.eos_id else row[place + 1])
+        for at, target in enumerate(targets):
+            assert target == (IGNORED if row[at] == reader.eos_id else row[at + 1])
     assert reader.eos_id in batch.targets  # stopping is learned
 
 

@@ -57,7 +57,9 @@ def _torchrun(run: Run, ranks: int) -> dict[str, Any]:
     command += ["--nproc-per-node", str(ranks), "--module", "stages.training.loop", str(file)]
     if ranks == 1:
         command = [sys.executable, "-m", "stages.training.loop", str(file)]
-    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120
+    )
     outcome = run.outcome()
     assert outcome is not None, done.stderr[-2000:]
     return outcome
