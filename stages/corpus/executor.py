@@ -10,13 +10,15 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import os
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 
 from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
@@ -62,7 +64,8 @@ class Workers:
                 done(rank)
             return
         try:
-            futures: dict[Future[None], int] = {self._pool.submit(run_rank, executor, rank): rank for rank in ranks}
+            with _no_main_module():
+                futures: dict[Future[None], int] = {self._pool.submit(run_rank, executor, rank): rank for rank in ranks}
             for future in as_completed(futures):
                 future.result()
                 done(futures[future])
@@ -101,6 +104,21 @@ def run_rank(executor: Executor, rank: int) -> None:
         copied._run_for_rank(rank, local_rank=1)
     finally:
         logger.enable("datatrove")
+
+
+@contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Hides `__main__` while processes are started.
+
+    A spawned process imports its parent's main module again, which for a flow run is all of Prefect, and for a script
+    without a guard would be the whole run. Nothing that is sent to workers stands there.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _start_worker() -> None:

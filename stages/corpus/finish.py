@@ -93,15 +93,16 @@ def _contents(
     wanted: dict[Key, int], chunks: Sequence[ChunkOf], folder: Path
 ) -> tuple[dict[int, Hashes], dict[int, str]]:
     """n-grams and texts of the documents that have a candidate; the others' are never loaded."""
-    shingles, texts = {}, {}
-    for number, chunk in enumerate(chunks):
-        rows = [row for place, row in wanted.items() if place[0] == number]
-        if not rows:
-            continue
-        table = pq.read_table(folder / chunk.name, columns=["text", "shingles"])
-        for place, i in ((place, i) for place, i in wanted.items() if place[0] == number):
-            shingles[i] = np.frombuffer(table["shingles"][place[1]].as_py(), np.uint64)
-            texts[i] = table["text"][place[1]].as_py()
+    shingles: dict[int, Hashes] = {}
+    texts: dict[int, str] = {}
+    by_chunk: dict[int, list[tuple[int, int]]] = {}
+    for (number, row), i in wanted.items():
+        by_chunk.setdefault(number, []).append((row, i))
+    for number, rows in by_chunk.items():
+        table = pq.read_table(folder / chunks[number].name, columns=["text", "shingles"])
+        for row, i in rows:
+            shingles[i] = np.frombuffer(table["shingles"][row].as_py(), np.uint64)
+            texts[i] = table["text"][row].as_py()
     return shingles, texts
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -172,6 +174,14 @@ def test_filters_say_why_with_a_value_beyond_its_threshold(filters: Filters, tex
         assert (removal.value < removal.threshold) == below and removal.value != removal.threshold
 
 
+def test_language_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    assert Filters(FilterConfig()).judge(sentence(1))[0] == "en"
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.sampled_from(["a", "to", "fever", "x.y", ",", "dose"]), min_size=50, max_size=160), st.integers(0, 40)
@@ -194,7 +204,7 @@ SHORT = "What gene is altered in classic cystic fibrosis today?"
 
 @pytest.fixture
 def index(tmp_path: Path) -> Index:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": "q1", "question": QUESTION, "options": ["Metformin", "Insulin"]},
         {"id": "q2", "question": SHORT, "context": {"a": [sentence(77)]}},
         {"id": "q3", "question": "Is it rare?"},
