@@ -238,7 +238,7 @@ def test_steps_scores_and_fields_of_a_document(tmp_path: Path, run: Run) -> None
 
 
 GOLDEN = "8bd3a4dba8fb718e"
-"""Changes only together with the stage's version: an output that changes under one version would be taken for the old."""
+"""Changes only with the stage's version: another output under one version would be taken for the old one."""
 
 
 def test_output_changes_only_with_the_version(tmp_path: Path, run: Run) -> None:
