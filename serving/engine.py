@@ -21,6 +21,7 @@ from serving.config import EngineConfig, GatewaySettings
 from serving.errors import ServingError
 from serving.model_folder import ModelFolder
 from serving.record import Deployment
+from serving.sweep import sweep
 
 VLLM_MODULE = "vllm.entrypoints.openai.api_server"
 SUPERVISE = Path(__file__).with_name("supervise.py")
@@ -87,6 +88,8 @@ class EngineProcess:
 
     process: asyncio.subprocess.Process
     log: Path
+    folder: Path
+    """Its working folder; see `serving.sweep`."""
     api_key: str
     """What the engine wants to hear from the gateway; random, in its environment and nowhere else."""
     warm: bool
@@ -98,6 +101,8 @@ class EngineProcess:
     ) -> EngineProcess:
         """Starts `command` below the supervisor, in a session of its own, writing to `log`."""
         log.parent.mkdir(parents=True, exist_ok=True)
+        folder = engines_folder(settings.state_folder) / secrets.token_hex(8)
+        folder.mkdir(parents=True)
         api_key = secrets.token_urlsafe(32)
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("VLLM_", "PYTHON", "RAY_", "PREFECT_"))}
         environment = inherited | engine_environment(engine, settings.state_folder) | {"VLLM_API_KEY": api_key}
@@ -111,10 +116,10 @@ class EngineProcess:
                 stdout=output,
                 stderr=output,
                 env=environment,
-                cwd=settings.state_folder,
+                cwd=folder,
                 start_new_session=True,
             )
-        return cls(process=process, log=log, api_key=api_key, warm=warm)
+        return cls(process=process, log=log, folder=folder, api_key=api_key, warm=warm)
 
     @classmethod
     async def spawn_warm(cls, settings: GatewaySettings, log: Path) -> EngineProcess:
@@ -186,8 +191,9 @@ class EngineProcess:
             try:
                 await asyncio.wait_for(self.process.wait(), grace + 10)
             except TimeoutError:
-                self.process.send_signal(signal.SIGKILL)  # the command's parent-death signal follows
+                self.process.send_signal(signal.SIGKILL)
                 await self.process.wait()
+        await asyncio.to_thread(sweep, self.folder)  # finds something only where the supervisor was killed
 
     def last_lines(self, count: int = 15) -> str:
         """The end of the log, without vLLM's interpreter-exit noise."""
@@ -211,6 +217,11 @@ async def start_engine(
     engine = await EngineProcess.spawn(settings, deployment.engine, command, log)
     engine.port = port
     return engine
+
+
+def engines_folder(state_folder: Path) -> Path:
+    """Where the engines' working folders lie."""
+    return state_folder / "engines"
 
 
 def free_port() -> int:

@@ -8,10 +8,11 @@ import os
 from pathlib import Path
 
 from serving.config import GatewaySettings, LimitsConfig
-from serving.engine import EngineProcess
+from serving.engine import EngineProcess, engines_folder
 from serving.record import Deployment, DeploymentRecord, read_record
 from serving.slot import EngineSlot
 from serving.status import GatewayStatus
+from serving.sweep import sweep
 from stages.artifact import HeadwaterError, Store
 
 LOG = logging.getLogger("headwater.serving")
@@ -48,6 +49,8 @@ class EngineManager:
         """Begins to follow the record."""
         for folder in (self.settings.state_folder, self.settings.logs):
             folder.mkdir(parents=True, exist_ok=True)
+        if left := await asyncio.to_thread(sweep, engines_folder(self.settings.state_folder)):
+            LOG.warning("ended processes that an earlier gateway left behind: %s", left)
         _remove_old_logs(self.settings.logs)
         self._task = asyncio.create_task(self._follow(), name="deployment record")
 
@@ -56,12 +59,13 @@ class EngineManager:
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        for task in self._retiring:
-            task.cancel()
-        slots = {*self._slots.values(), *self._retiring.values()}
+        for slot in self._retiring.values():
+            slot.give_up_draining()
         spare, self._spare = self._spare, None
-        ends = [slot.close() for slot in slots] + ([spare.stop(1.0)] if spare else [])
-        await asyncio.gather(*ends, *self._retiring, return_exceptions=True)
+        ends = [slot.close() for slot in self._slots.values()] + ([spare.stop(1.0)] if spare else [])
+        for result in await asyncio.gather(*ends, *self._retiring, return_exceptions=True):
+            if isinstance(result, BaseException):
+                LOG.error("an engine could not be ended: %r", result)
 
     def status(self) -> GatewayStatus:
         slots = [*self._retiring.values(), *self._slots.values()]
@@ -81,7 +85,7 @@ class EngineManager:
                 record = await asyncio.to_thread(read_record, self.store)
                 self._reconcile(record, written=record.updated != self._record.updated)
                 self._record, self.record_error = record, None
-            except (HeadwaterError, OSError) as error:  # the store is away, or somebody wrote nonsense: go on as we are
+            except Exception as error:  # the store is away (each kind has its own errors) or holds nonsense: go on
                 if str(error) != self.record_error:
                     LOG.warning("the deployment record cannot be read: %s", error)
                 self.record_error = str(error)
@@ -127,10 +131,10 @@ class EngineManager:
         await slot.close()
         LOG.info("%s has ended", slot.deployment.names[1])
 
-    async def _take_spare(self, deployment: Deployment) -> EngineProcess | None:
-        spare, self._spare = self._spare, None
-        if spare is None or not spare.alive:
+    def _take_spare(self) -> EngineProcess | None:
+        if self._spare is None or not self._spare.alive:
             return None
+        spare, self._spare = self._spare, None
         return spare
 
     async def _keep_spare(self) -> None:

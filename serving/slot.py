@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Literal
 
 import httpx
@@ -22,7 +22,7 @@ LOG = logging.getLogger("headwater.serving")
 FIRST_BACKOFF, LAST_BACKOFF = 1.0, 300.0
 """Seconds before the second start of an engine; doubled with every start that fails, up to the last."""
 
-TakeSpare = Callable[[Deployment], Awaitable[EngineProcess | None]]
+TakeSpare = Callable[[], EngineProcess | None]
 
 
 class EngineSlot:
@@ -75,6 +75,10 @@ class EngineSlot:
         if not self.in_flight:
             self._idle.set()
 
+    def give_up_draining(self) -> None:
+        """Lets `drained` return now: the gateway ends."""
+        self._idle.set()
+
     async def drained(self, timeout: float) -> bool:
         """Waits until no request is in flight. False: some still were after `timeout` seconds."""
         try:
@@ -113,8 +117,8 @@ class EngineSlot:
         self.starts += 1
         path = await asyncio.to_thread(local_model, self.store, self.deployment)
         self.folder = await asyncio.to_thread(check_model_folder, path)
-        spare = await self.take_spare(self.deployment)
         log = self.settings.logs / f"engine-{self.deployment.names[1]}-{self.deployment.key[:6]}.log"
+        self.engine = spare = self.take_spare()  # held from here on, so that `close` finds it
         self.engine = await start_engine(self.settings, self.deployment, self.folder, log, spare)
         self.client = self.engine.client()
         await self.engine.wait_healthy(self.client, self.deployment.name, self.deployment.engine.start_timeout)

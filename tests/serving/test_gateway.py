@@ -16,6 +16,7 @@ from conftest import FAKE_ENGINE, Gateway, alive, fake_model, free_port, start_g
 from serving.client import complete, gateway_status
 from serving.config import EngineConfig, LimitsConfig, ServingConfig
 from serving.deploy import deploy, prepare, withdraw
+from serving.engine import engines_folder
 from serving.errors import ServingError
 from serving.record import DeploymentRecord, deployment_of, read_record, write_record
 from stages.artifact import Store
@@ -206,11 +207,24 @@ def test_nothing_survives_a_kill(gateway: Gateway, store: Store, victim: str) ->
     else:
         supervisor = next(p for p in below if "supervise.py" in " ".join(p.cmdline()))
         os.kill(supervisor.pid, signal.SIGKILL)
-        engine = next(p for p in below if str(FAKE_ENGINE) in p.cmdline() and p.pid != supervisor.pid)
-        wait_for(lambda: not alive([supervisor, engine]))
+        wait_for(lambda: not alive(below))
         wait_for(lambda: gateway_status(gateway.url).serving)
-        for left in alive(below):  # the stand-in's child hides from everybody; vLLM's watches its parent
-            left.kill()
+
+
+def test_a_new_gateway_ends_what_a_killed_one_left(store: Store, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    folder = engines_folder(state) / "abc"
+    folder.mkdir(parents=True)
+    left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], cwd=folder)
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], cwd=state)
+    try:
+        gateway = start_gateway(store, state)
+        assert left.wait(10) == -signal.SIGKILL
+        assert other.poll() is None
+        stop_gateway(gateway)
+    finally:
+        left.kill()
+        other.kill()
 
 
 def test_a_port_in_use_and_a_second_gateway_are_told(gateway: Gateway, store: Store, tmp_path: Path) -> None:
