@@ -61,7 +61,9 @@ class ServingConfig(Config):
     """How a model is served. Goes into the deployment record, so the gateway takes it over with the model."""
 
     engine: EngineConfig = EngineConfig()
+    """The engine that runs the model."""
     limits: LimitsConfig = LimitsConfig()
+    """What one client may ask."""
 
 
 class GatewaySettings(Config):
