@@ -21,8 +21,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+WIDTH = 140
+"""Columns of a table in a file or a pipe."""
+
+
+def _console(stderr: bool = False) -> Console:
+    console = Console(stderr=stderr, highlight=False)
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=WIDTH)
+
+
+out, err = _console(), _console(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Overrides = Annotated[
@@ -91,7 +99,7 @@ def run(
         if isinstance(failure, BaseException):
             raise failure
         raise HeadwaterError(f"the run ended as {state.name}: {state.message}")
-    summary = Summary.model_validate(state.data)
+    summary = Summary.model_validate(state.result())
     service_seconds |= {name: s for name, s in up(settings).items() if s}
     if as_json:
         _print_json(summary.model_dump(mode="json") | {"service_seconds": service_seconds})

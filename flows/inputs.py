@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flows.recipe import Recipe, load_recipe, with_own_documents
-from flows.steps import own_sources
 from stages.artifact import ConfigError, InputError
 from stages.corpus import list_files
+from stages.corpus.guess import printable, sources_in
 
 
 def resolve_recipe(
@@ -26,16 +26,19 @@ def resolve_recipe(
         return chosen, notes
     _absolute("data", data)
     _absolute("evaluation_data", evaluation_data)
+    if data is None:
+        raise ConfigError("evaluation_data: give it together with data; a recipe names its own question sets")
+    sources = sources_in(data)
+    notes.append(f"guessed from the first records in {data} (a recipe says it exactly):")
+    columns, rows = printable(sources)
+    for name, *values in rows:
+        found = [
+            f"{column} <- {value}" for column, value in zip(columns[1:-1], values, strict=False) if value.strip("-")
+        ]
+        notes.append(f"  source {name}: {', '.join(found)}")
     sets = question_sets(evaluation_data) if evaluation_data else {}
     if evaluation_data:
         notes.append(f"question sets in {evaluation_data}: {', '.join(sets)}")
-    if data is None:
-        raise ConfigError("evaluation_data: give it together with data; a recipe names its own question sets")
-    sources = own_sources(data)
-    for name, source in sources.items():
-        fields = {role: name for role, name in source.fields.model_dump().items() if name}
-        shown = ", ".join(f"{role} <- {column}" for role, column in fields.items())
-        notes.append(f"source {name}: {source.format or 'any format'}; {shown or 'one document a file'}")
     return with_own_documents(chosen, data, sources, sets), notes
 
 

@@ -47,6 +47,12 @@ class Job:
     background: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, "background"))
     _mlflow: Future[None] | None = None
 
+    def plan(self, kind: str) -> Plan:
+        """What one of the flow's steps would do, given what is made so far."""
+        step = STEP[kind]
+        config, inputs = step.config(self.recipe, self.made), step.inputs(self.recipe, self.made)
+        return step.stage.plan(config, inputs, self.store, again=self.again)
+
     def make(self, kind: str, sinks: tuple[Callable[[Plan], Sink], ...] = ()) -> Artifact:
         """Runs one of the flow's steps, or finds it done; points its ref at the result."""
         step = STEP[kind]

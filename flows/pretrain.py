@@ -6,8 +6,6 @@ killed at any time and started again.
 
 from __future__ import annotations
 
-import logging
-import sys
 from typing import Annotated, Any
 
 from prefect import flow, get_run_logger, task
@@ -21,13 +19,13 @@ from flows import present, registry
 from flows.inputs import resolve_recipe
 from flows.job import Job
 from flows.report import markdown, summarise
-from flows.steps import STEP, evaluation_inputs, list_inputs
+from flows.steps import evaluation_inputs, list_inputs
 from infra.settings import load_settings
 from serving.deploy import deploy, prepare, withdraw
 from serving.record import deployment_of
 from stages.artifact import Store, read_ref, write_ref
 from stages.corpus import summary_rows
-from stages.evaluation import evaluation, reasons, table
+from stages.evaluation import evaluation, preload, reasons, table
 from stages.training import launch
 
 
@@ -76,6 +74,8 @@ def make_sample(job: Job) -> str:
 @task(name="corpus", cache_policy=NO_CACHE)
 def make_corpus(job: Job) -> str:
     """Policy, deduplication, edits, filters, decontamination, held-out split."""
+    if not job.plan("corpus").done:
+        start_early(job)
     artifact = job.make("corpus")
     columns, rows = summary_rows(artifact)
     create_table_artifact(present.records(columns, rows), key="corpus", description="Documents in, removed and kept")
@@ -84,9 +84,7 @@ def make_corpus(job: Job) -> str:
 
 @task(name="tokens", cache_policy=NO_CACHE)
 def make_tokens(job: Job) -> str:
-    """Tokenizer and shards. Ray starts meanwhile, if there is training to do."""
-    if not STEP["tokens"].stage.plan(job.recipe.tokens, {"corpus": job.made["corpus"]}, job.store).done:
-        launch.prestart(job.recipe.training.workers)
+    """Tokenizer and shards."""
     return job.make("tokens").id
 
 
@@ -94,6 +92,9 @@ def make_tokens(job: Job) -> str:
 def train(job: Job) -> str:
     """Pretraining on Ray Train with FSDP2; curves go to MLflow while it runs."""
     job.mlflow_ready()
+    if not job.plan("training").done:
+        start_early(job)
+        job.background.submit(preload)
     tags = {"headwater.recipe": job.recipe.name, "headwater.tokens": job.made["tokens"].digest}
     sink = lambda plan: registry.MlflowSink(job.settings.mlflow_url, job.recipe.name, job.store, plan.folder, tags)  # noqa: E731
     return job.make("training", (sink,)).id
@@ -166,6 +167,12 @@ def serve(job: Job, model: registry.RegisteredModel) -> str:
     return entry.name
 
 
+def start_early(job: Job) -> None:
+    """Ray takes 10 to 20 s to start: it does so beside the stages before training. Harmless to repeat."""
+    if job.recipe.training.workers:
+        launch.prestart(job.recipe.training.workers)
+
+
 def open_job(recipe: str, data: str | None, evaluation_data: str | None, overrides: list[str], again: bool) -> Job:
     """Checks every parameter before any work and opens the store.
 
@@ -174,7 +181,7 @@ def open_job(recipe: str, data: str | None, evaluation_data: str | None, overrid
     """
     logger = get_run_logger()
     settings = load_settings()
-    console = _console(logger)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     chosen, notes = resolve_recipe(recipe, data, evaluation_data, overrides)
     for note in notes:
         console.print(note)
@@ -188,7 +195,3 @@ def finish(job: Job, passed: bool, model: registry.RegisteredModel) -> State[Any
     if not passed:
         return Completed(name="GateRejected", message="; ".join(summary.reasons), data=summary.model_dump(mode="json"))
     return Completed(message=f"{job.recipe.name} is served", data=summary.model_dump(mode="json"))
-
-
-def _console(logger: logging.Logger | logging.LoggerAdapter) -> Console:
-    return Console(file=sys.stdout, highlight=False)

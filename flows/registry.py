@@ -7,6 +7,7 @@ travel through the MLflow server.
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
@@ -16,6 +17,7 @@ from mlflow.exceptions import MlflowException
 from stages.artifact import Artifact, EventLog, Store
 from stages.artifact.events import Event
 
+logging.getLogger("mlflow").setLevel(logging.WARNING)
 TRAINING_METRICS = ("loss", "learning_rate", "tokens_per_second", "grad_norm")
 
 

@@ -17,6 +17,9 @@ from stages.artifact import HeadwaterError
 from stages.corpus import summary_rows
 from stages.evaluation import reasons, table
 
+NOT_RULES = ("source", "in", "quarantined", "heldout", "kept", "bytes in", "bytes kept", "characters kept")
+"""Columns of the corpus table that are no reason for removal."""
+
 
 class Summary(BaseModel):
     """One run in numbers."""
@@ -75,34 +78,67 @@ def summarise(job: Job, passed: bool, model: registry.RegisteredModel) -> Summar
 
 def print_summary(console: Console, summary: Summary) -> None:
     """The whole summary for people."""
-    _table(console, "Documents", summary.corpus)
-    _table(console, "Tokens", [summary.tokens])
+    _table(console, "Documents", _by_source(summary.corpus))
+    _table(console, "Removed, by the first rule that applied", _by_rule(summary.corpus))
+    _table(console, "Tokens", [{key: value for key, value in summary.tokens.items() if "/" not in key}])
     if summary.loss:
         first, last = summary.loss[0], summary.loss[-1]
         console.print(f"[bold]Training loss[/] {first:.3f} {present.sparkline(summary.loss)} {last:.3f}")
-        console.print("  " + ", ".join(f"{key} {present.text(value)}" for key, value in summary.training.items()))
-        console.print()
+        console.print(f"  {_training_line(summary.training)}\n")
     _table(console, "Evaluation", summary.evaluation)
     console.print(f"[bold]Gate[/] {'accepted' if summary.accepted else 'rejected'}")
     for reason in summary.reasons:
         console.print(f"  {reason}", markup=False)
-    console.print()
     for completion in summary.completions:
-        console.print("[bold]Completion[/] (from the endpoint)")
-        console.print(f"  {completion['prompt']}", style="dim", markup=False)
-        console.print(f"  {completion['text'].strip()}", markup=False)
+        console.print("\n[bold]Completion[/] from the endpoint")
+        console.print(completion["prompt"], style="dim", markup=False, end="")
+        console.print(completion["text"], markup=False)
     console.print()
-    _table(console, "Time", [{key: row[key] for key in ("stage", "state", "seconds")} for row in summary.stages])
+    times = [row | {"seconds": f"{row['seconds']:.1f}"} for row in summary.stages]
+    _table(console, "Time", [{key: row[key] for key in ("stage", "state", "seconds")} for row in times])
+    rate = summary.training.get("product_gflops")
     console.print(
         f"{summary.seconds:.1f} s in all"
-        + (
-            f", of which {summary.overhead_fraction:.0%} around the stages' own work"
-            if summary.overhead_fraction
-            else ""
-        )
+        + (f", {summary.overhead_fraction:.0%} of it around the stages' own work" if summary.overhead_fraction else "")
+        + (f"; this machine does {rate:,.0f} GFLOP/s in bf16" if rate else "")
     )
     for name, address in summary.addresses.items():
-        console.print(f"[bold]{name:<11}[/] {address}")
+        console.print(f"[bold]{name:<11}[/] {address}", soft_wrap=True)
+
+
+def _by_source(corpus: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "source": row["source"],
+            "in": row["in"],
+            "removed": row["in"] - row["kept"] - row["heldout"] - row["quarantined"],
+            "quarantined": row["quarantined"],
+            "held out": row["heldout"],
+            "kept": row["kept"],
+            "kept bytes": row["bytes kept"],
+        }
+        for row in corpus
+    ]
+
+
+def _by_rule(corpus: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Totals of every column that is a rule, largest share of the documents beside it."""
+    total = corpus[-1]
+    rules = [key for key in total if key not in NOT_RULES]
+    return [
+        {"rule": rule, "documents": total[rule], "share": f"{total[rule] / max(1, total['in']):.1%}"} for rule in rules
+    ]
+
+
+def _training_line(metrics: dict[str, float]) -> str:
+    parts = []
+    if "bits_per_byte" in metrics:
+        parts.append(f"held-out {metrics['bits_per_byte']:.3f} bits per byte")
+    if "tokens_per_second" in metrics:
+        parts.append(f"{metrics['tokens_per_second']:,.0f} tokens/s")
+    if "model_flops_utilization" in metrics:
+        parts.append(f"{metrics['model_flops_utilization']:.0%} of the machine's product rate")
+    return ", ".join(parts)
 
 
 def markdown(summary: Summary) -> str:

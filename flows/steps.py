@@ -8,7 +8,7 @@ from typing import Any
 
 from flows.recipe import Recipe
 from stages.artifact import Artifact, Config, HasDigest, Plan, Stage, Store, read_ref
-from stages.corpus import CorpusConfig, Listing, SourceConfig, corpus, list_files
+from stages.corpus import CorpusConfig, Listing, corpus, list_files, source_listing
 from stages.evaluation import evaluation, verdict
 from stages.model import model
 from stages.sample.stage import sample
@@ -109,7 +109,10 @@ def list_inputs(recipe: Recipe, made: Made) -> None:
     def place(location: str) -> str:
         return str(sample_folder / location.removeprefix("sample://")) if sample_folder else location
 
-    made.sources = {name: list_files(place(source.location)) for name, source in recipe.corpus.sources.items()}
+    made.sources = {
+        name: source_listing(source.model_copy(update={"location": place(source.location)}))
+        for name, source in recipe.corpus.sources.items()
+    }
     made.sets = {name: list_files(place(location)) for name, location in recipe.evaluation_sets.items()}
     made.decontamination = {
         name: list_files(place(location)) for name, location in recipe.corpus.decontamination.sets.items()
@@ -159,10 +162,3 @@ def plan_steps(recipe: Recipe, store: Store, again: bool = False) -> list[Planne
         if step.kind == "sample":
             list_inputs(recipe, made)
     return out
-
-
-def own_sources(data: str) -> dict[str, SourceConfig]:
-    """The sources that a folder of the user's holds; each file or subfolder is one."""
-    from stages.corpus.guess import sources_in
-
-    return dict(sources_in(data))

@@ -45,6 +45,7 @@ class GatePolicy(Config):
     bootstrap: int = Field(default=2000, ge=100)
     """Draws of the bootstrap."""
     seed: int = 0
+    """Seed of the bootstrap."""
 
 
 @dataclass(frozen=True)

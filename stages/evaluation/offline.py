@@ -15,7 +15,10 @@ _NOISY = ("lm_eval", "lm-eval", "datasets", "transformers", "huggingface_hub", "
 
 
 def preload() -> None:
-    """Imports all that the stage needs (5 s to 15 s, most of it transformers): call it in a thread while one waits."""
+    """Imports all that the stage needs (5 s to 15 s, most of it transformers): call it in a thread while one waits.
+
+    Leaves the hub switched off in this process's environment.
+    """
     os.environ.update(OFFLINE)
     import datasets  # noqa: F401
     import lm_eval.evaluator

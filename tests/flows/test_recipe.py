@@ -69,8 +69,8 @@ def test_an_unknown_key_of_a_source_is_refused_with_its_place() -> None:
 
 
 def test_overrides_change_one_value() -> None:
-    plain, changed = load_recipe("biomed"), load_recipe("biomed", ["training.steps=7", "corpus.dedup.near=false"])
-    assert changed.training.steps == 7
+    plain, changed = load_recipe("biomed"), load_recipe("biomed", ["training.steps=70", "corpus.dedup.near=false"])
+    assert changed.training.steps == 70
     assert changed.corpus.dedup.near is False
     assert changed.training.model_copy(update={"steps": plain.training.steps}) == plain.training
 
