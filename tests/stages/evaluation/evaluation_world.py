@@ -148,7 +148,8 @@ class _Empty(Config):
 
 
 def make_artifact(store: Store, kind: str, name: str, fill: Callable[[Callable[[str], Path]], None]) -> Artifact:
-    return Stage(kind, 1, lambda config, inputs, writer: fill(writer.file)).run(_Empty(name=name), {}, store)
+    stage: Stage[_Empty] = Stage(kind, 1, lambda config, inputs, writer: fill(writer.file))
+    return stage.run(_Empty(name=name), {}, store)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from evaluation_world import World, make_questions, write_set
@@ -38,7 +39,7 @@ def listings(world: World) -> dict[str, Listing]:
 def evaluate(
     world: World, listings: dict[str, Listing], model: str = "one", config: EvaluationConfig = CONFIG
 ) -> Artifact:
-    inputs = {"model": world.models[model], "tokens": world.tokens, **listings}
+    inputs: dict[str, Any] = {"model": world.models[model], "tokens": world.tokens, **listings}
     return ev.evaluation.run(config, inputs, world.store)
 
 
@@ -103,7 +104,7 @@ def test_events_tell_progress_scores_and_what_was_left_out(artifact: Artifact) -
 
 def test_how_it_is_run_changes_no_figure(world: World, listings: dict[str, Listing], artifact: Artifact) -> None:
     other = CONFIG.model_copy(update={"batch_size": 3, "memory_mib": 2, "threads": 2})
-    inputs = {"model": world.models["one"], "tokens": world.tokens, **listings}
+    inputs: dict[str, Any] = {"model": world.models["one"], "tokens": world.tokens, **listings}
     plan = ev.evaluation.plan(other, inputs, world.store)
     assert plan.done is not None and plan.done.digest == artifact.digest
     moved = replace(plan, folder="evaluation/again", done=None)
@@ -191,6 +192,7 @@ socket.socket.connect, socket.getaddrinfo = connect, look_up
 from stages.artifact import Store, load
 from stages.corpus.listing import list_files
 from stages.evaluation import EvaluationConfig, SetConfig, evaluation
+assert not {"torch", "transformers", "lm_eval", "datasets"} & set(sys.modules), "work at import"
 url, model, tokens, questions = sys.argv[1:]
 store = Store(url)
 config = EvaluationConfig(sets={"four": SetConfig(limit=7)}, device="cpu", threads=1)

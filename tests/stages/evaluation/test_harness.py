@@ -50,7 +50,9 @@ def test_cloze_equals_a_naive_computation(world: World, tmp_path: Path) -> None:
     model = world.model(max_length=64)
     rows = questions(tmp_path, 12)
     (result,) = evaluate([Task("s", "cloze", SetConfig(), rows)], model, tmp_path)
-    correct, correct_norm, correct_bytes = [], [], []
+    correct: list[bool] = []
+    correct_norm: list[bool] = []
+    correct_bytes: list[bool] = []
     for row, record in zip(rows, result.records, strict=True):
         prompt = encode(model, f"Question: {row.question}\nAnswer:")
         options = [encode(model, f" {option}") for option in row.options]
