@@ -17,7 +17,10 @@ from typing import Any
 import numpy as np
 
 from stages.evaluation.heldout import HeldoutDocument
-from stages.evaluation.language_model import LanguageModel
+from stages.evaluation.language_model import LanguageModel, in_parallel
+
+_Piece = tuple[int, int, int]
+"""Targets, number of the document, first token."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,13 @@ def score_documents(
         ),
         reverse=True,
     )
-    total = np.zeros(len(documents), dtype=np.float64)
-    done = 0
-    while done < len(pieces):
-        batch = pieces[done : done + model.batch(pieces[done][0])]
+    batches: list[list[_Piece]] = []
+    while pieces:
+        size = model.batch(pieces[0][0])
+        batches.append(pieces[:size])
+        pieces = pieces[size:]
+
+    def forward(batch: Sequence[_Piece]) -> np.ndarray:
         longest = batch[0][0]
         inputs = torch.zeros(len(batch), longest, dtype=torch.long)
         targets = torch.full((len(batch), longest), -100, dtype=torch.long)
@@ -83,10 +89,15 @@ def score_documents(
             nll = functional.cross_entropy(
                 logits.flatten(0, 1).float(), targets.to(model.device).flatten(), ignore_index=-100, reduction="none"
             )
-        sums = nll.view(len(batch), longest).double().sum(dim=1).cpu().numpy()
+            return nll.view(len(batch), longest).double().sum(dim=1).cpu().numpy()
+
+    total = np.zeros(len(documents), dtype=np.float64)
+    windows = sum(map(len, batches))
+    done = 0
+    for batch, sums in zip(batches, in_parallel(model, forward, batches), strict=True):
         np.add.at(total, [number for _, number, _ in batch], sums)
         done += len(batch)
-        progress(done, len(pieces))
+        progress(done, windows)
     return total
 
 

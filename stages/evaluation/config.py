@@ -82,7 +82,7 @@ class EvaluationConfig(Config):
     device: str = how("auto")
     """`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU if there is one."""
     threads: int | None = how(None, ge=1)
-    """CPU threads; empty: what PyTorch takes."""
+    """CPU threads, and with them forward passes at a time; empty: what PyTorch takes, the machine's cores."""
 
     @field_validator("sets")
     @classmethod

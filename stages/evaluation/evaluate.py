@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from stages.evaluation.config import TRAIN_SUFFIX, EvaluationConfig, check_name
 from stages.evaluation.harness import METRICS, Task, TaskResult
 from stages.evaluation.harness import run as run_harness
 from stages.evaluation.heldout import heldout_documents, training_counts
-from stages.evaluation.language_model import LanguageModel, load_model
+from stages.evaluation.language_model import LanguageModel, cpu_threads, load_model
 from stages.evaluation.offline import offline
 from stages.evaluation.report import COLUMNS, bits_per_byte_row, task_row
 from stages.evaluation.sets import ROLE, Baselines, Listing, Question, baselines, read_set, subset
@@ -37,14 +36,15 @@ def build(config: EvaluationConfig, inputs: Mapping[str, Any], writer: ArtifactW
     clock = _Clock()
     tasks, sizes = _tasks(config, inputs, writer)
     log = writer.work("harness")
-    with offline(log / "log.txt"), _threads(config.threads):
+    with offline(log / "log.txt"):
         clock.lap("imports")
         model = load_model(inputs["model"].local("weights"), config)
         clock.lap("load_model")
-        documents = _bits_per_byte(config, inputs, model, writer)
-        clock.lap("bits_per_byte")
-        results = run_harness(tasks, model, log, config.batch_size, _progress(writer, "options")) if tasks else []
-        clock.lap("questions")
+        with cpu_threads(model, config.threads):
+            documents = _bits_per_byte(config, inputs, model, writer)
+            clock.lap("bits_per_byte")
+            results = run_harness(tasks, model, log, config.batch_size, _progress(writer, "options")) if tasks else []
+            clock.lap("questions")
     _write(config, documents, results, sizes, writer)
     writer.events.emit("timing", seconds=clock.seconds)
 
@@ -230,17 +230,3 @@ def _progress(writer: ArtifactWriter, unit: str) -> Any:
             writer.events.progress(done, total, unit)
 
     return tell
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """PyTorch's CPU threads, given back afterwards: the stage may run inside a longer-lived process."""
-    import torch
-
-    before = torch.get_num_threads()
-    if count:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -140,6 +140,7 @@ def run(
 
 
 def _harness_model(model: LanguageModel, batch_size: int | None, progress: Progress) -> Any:
+    import torch
     from lm_eval.models.huggingface import HFLM
 
     shared = shares_prompts(model)
@@ -156,6 +157,7 @@ def _harness_model(model: LanguageModel, batch_size: int | None, progress: Progr
                 pairs = [(context, option) for _, context, option in requests]
                 return score(pairs, model, batch_size, counter.add)
             self.cache_hook = counter
+            torch.set_num_threads(torch.get_num_threads() * model.workers)  # one pass at a time, on all threads
             # lm-eval stops at an option longer than the context; its last tokens are scored here, as in `score`.
             cut = [(texts, context, option[-self.max_length :]) for texts, context, option in requests]
             self.batch_size_per_gpu = batch_size or model.batch(

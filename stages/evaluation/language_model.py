@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stages.artifact import ConfigError, InputError
 from stages.evaluation.config import EvaluationConfig
 
 if TYPE_CHECKING:
     import torch
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+MAX_WORKERS = 8
+"""More Python threads than this get in each other's way."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +34,8 @@ class LanguageModel:
     device: torch.device
     memory: int
     """Bytes that one forward pass's float32 logits may take."""
+    workers: int = 1
+    """Forward passes at a time, see `in_parallel`."""
 
     @property
     def vocabulary_size(self) -> int:
@@ -35,6 +46,34 @@ class LanguageModel:
         return max(1, min(256, self.memory // (8 * length * self.vocabulary_size)))
 
 
+def in_parallel(model: LanguageModel, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """`work` on every item, in order, by `model.workers` threads.
+
+    On a CPU one pass a thread beats one pass on all threads where models are small, and by far where something else
+    runs beside: the threads of one pass wait for each other after every operation. On two busy cores that was 7 s
+    against 67 s.
+    """
+    if model.workers == 1:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(model.workers) as pool:
+        yield from pool.map(work, items)
+
+
+@contextmanager
+def cpu_threads(model: LanguageModel, threads: int | None) -> Iterator[None]:
+    """Shares the threads out between the workers, and gives PyTorch's setting back afterwards: the stage may run in a
+    process that lives longer."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, (threads or before) // model.workers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def load_model(folder: Path, config: EvaluationConfig) -> LanguageModel:
     """Loads weights (SafeTensors only, no code from the folder) and tokenizer from `folder`.
 
@@ -42,6 +81,7 @@ def load_model(folder: Path, config: EvaluationConfig) -> LanguageModel:
         InputError: the folder is no model that stock transformers loads.
         ConfigError: the device is not there.
     """
+    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     device = _device(config.device)
@@ -58,7 +98,8 @@ def load_model(folder: Path, config: EvaluationConfig) -> LanguageModel:
     own = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2048
     length = min(config.max_length or own, own)
     memory = config.memory_mib or (32 if device.type == "cpu" else 1024)
-    return LanguageModel(model, tokenizer, int(length), device, memory << 20)
+    workers = min(config.threads or torch.get_num_threads(), MAX_WORKERS) if device.type == "cpu" else 1
+    return LanguageModel(model, tokenizer, int(length), device, memory << 20, workers)
 
 
 def _device(name: str) -> torch.device:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stages.evaluation.language_model import LanguageModel
+from stages.evaluation.language_model import LanguageModel, in_parallel
 
 if TYPE_CHECKING:
     import torch
@@ -52,16 +52,17 @@ def score(
         progress: called with the number of requests of each pass.
     """
     groups = sorted(_groups(requests, model.max_length), key=lambda g: (len(g.context) + g.tail, g.index), reverse=True)
+    batches: list[list[_Group]] = []
+    while groups:
+        size = batch_size or model.batch(len(groups[0].context) + groups[0].tail)
+        batches.append(groups[:size])
+        groups = groups[size:]
     answers: list[Answer] = [(0.0, False)] * len(requests)
-    done = 0
-    while done < len(groups):
-        longest = groups[done]
-        size = batch_size or model.batch(len(longest.context) + longest.tail)
-        batch = groups[done : done + size]
-        for group, scored in zip(batch, _forward(batch, model), strict=True):
-            for place, answer in zip(group.index, scored, strict=True):
+    results = in_parallel(model, lambda batch: _forward(batch, model), batches)
+    for batch, scored in zip(batches, results, strict=True):
+        for group, options in zip(batch, scored, strict=True):
+            for place, answer in zip(group.index, options, strict=True):
                 answers[place] = answer
-        done += len(batch)
         progress(sum(len(group.index) for group in batch))
     return answers
 
