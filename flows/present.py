@@ -14,7 +14,8 @@ Rows = Sequence[Sequence[Any]]
 
 def print_table(console: Console, title: str, columns: Sequence[str], rows: Rows) -> None:
     """One table; the first column left, numbers right."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    console.print(f"[bold]{title}[/]")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(columns):
         right = number > 0 and all(_is_number(row[number]) for row in rows)
         table.add_column(column.replace("_", " "), justify="right" if right else "left", overflow="fold")

@@ -6,13 +6,12 @@ killed at any time and started again.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
-from pydantic import Field
 from rich.console import Console
 
 from flows import present, registry
@@ -31,21 +30,21 @@ from stages.training import launch
 
 @flow(name="pretrain", persist_result=False, validate_parameters=True)
 def pretrain(
-    recipe: Annotated[
-        str, Field(description="Recipe: a name from `headwater recipes`, or the absolute path of a YAML file.")
-    ] = "biomed",
-    data: Annotated[
-        str | None,
-        Field(description="Your own documents instead of the recipe's: an absolute path or a URL of a folder."),
-    ] = None,
-    evaluation_data: Annotated[
-        str | None,
-        Field(description="Your own question sets: an absolute path or a URL of a folder of JSON Lines files."),
-    ] = None,
-    overrides: Annotated[list[str], Field(description="Recipe settings to change, each as section.key=value.")] = [],  # noqa: B006
-    again: Annotated[bool, Field(description="Train a new run although the same plan has a finished one.")] = False,
+    recipe: str = "biomed",
+    data: str | None = None,
+    evaluation_data: str | None = None,
+    overrides: list[str] = [],  # noqa: B006 (the form in the UI shows the default)
+    again: bool = False,
 ) -> State[Any]:
-    """Makes a language model from documents: corpus, tokens, training, evaluation, gate, registry, endpoint."""
+    """Makes a language model from documents: corpus, tokens, training, evaluation, gate, registry, endpoint.
+
+    Args:
+        recipe: A name from `headwater recipes`, or the absolute path of a recipe's YAML file.
+        data: Your own documents instead of the recipe's: the absolute path or URL of a folder.
+        evaluation_data: Your own question sets: the absolute path or URL of a folder of JSON Lines files.
+        overrides: Recipe settings to change, each as section.key=value, for example training.steps=200.
+        again: Train a new run although the same plan has a finished one.
+    """
     job = open_job(recipe, data, evaluation_data, overrides, again)
     try:
         if job.recipe.sample:

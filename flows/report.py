@@ -17,8 +17,11 @@ from stages.artifact import HeadwaterError
 from stages.corpus import summary_rows
 from stages.evaluation import reasons, table
 
-NOT_RULES = ("source", "in", "quarantined", "heldout", "kept", "bytes in", "bytes kept", "characters kept")
+NOT_RULES = ("source", "in", "quarantined", "heldout", "kept", "bytes_in", "bytes_kept", "characters_kept")
 """Columns of the corpus table that are no reason for removal."""
+
+
+TOKEN_COLUMNS = ("vocabulary", "documents", "bytes", "tokens", "rows", "shards", "heldout_tokens")
 
 
 class Summary(BaseModel):
@@ -80,7 +83,7 @@ def print_summary(console: Console, summary: Summary) -> None:
     """The whole summary for people."""
     _table(console, "Documents", _by_source(summary.corpus))
     _table(console, "Removed, by the first rule that applied", _by_rule(summary.corpus))
-    _table(console, "Tokens", [{key: value for key, value in summary.tokens.items() if "/" not in key}])
+    _table(console, "Tokens", [{key: summary.tokens[key] for key in TOKEN_COLUMNS}])
     if summary.loss:
         first, last = summary.loss[0], summary.loss[-1]
         console.print(f"[bold]Training loss[/] {first:.3f} {present.sparkline(summary.loss)} {last:.3f}")
@@ -115,7 +118,7 @@ def _by_source(corpus: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "quarantined": row["quarantined"],
             "held out": row["heldout"],
             "kept": row["kept"],
-            "kept bytes": row["bytes kept"],
+            "kept bytes": row["bytes_kept"],
         }
         for row in corpus
     ]

@@ -89,7 +89,7 @@ def services(settings: Settings) -> list[Service]:
             command=[
                 *(python, "-m", "serving", "--store", settings.store, "--port", str(settings.gateway_port)),
                 *("--state-folder", str(state / "gateway"), "--key-file", str(settings.api_key_file)),
-                *("--engine-python", str(settings.serve_python)),
+                *("--engine-python", str(settings.serve_python), "--warm"),
             ],
             env={},
             url=f"{settings.gateway_url}/v1",
