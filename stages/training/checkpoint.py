@@ -151,6 +151,14 @@ class Checkpointer:
             now = time.monotonic()
             self._on_commit(saving.step, now - saving.started, saving.stall + now - began)
 
+    def abandon(self) -> None:
+        """After an exception: one process alone commits what is under way, so that no thread writes on behind it.
+
+        Several ranks cannot: the others may be gone. Their half-written checkpoint is not looked at again.
+        """
+        if self.ranks.alone:
+            self.commit()
+
     def newest(self) -> tuple[Path | None, list[str]]:
         """The newest whole checkpoint, verified, and the damaged files (`folder/file`) of newer ones passed over.
 

@@ -28,6 +28,9 @@ ALLOCATOR = {
 _FAILED_SECONDS = 10.0
 """How long other ranks may go on after one left a failure as the outcome."""
 
+_LEAVE_SECONDS = 5.0
+"""How long a group whose work is done or not wanted may take to end."""
+
 _POLL_SECONDS = 0.05
 
 
@@ -44,11 +47,13 @@ class _Group:
         self.folder = Path(tempfile.mkdtemp(prefix="headwater-ray-"))
         self.task = self.folder / "run.json"
         self.failure: BaseException | None = None
+        self.taken = False
         self.thread = threading.Thread(target=self._fit, name="ray-train", daemon=True)
 
     def start(self, run: Run | None = None) -> None:
         """Starts the workers, with their task if it is known; on a cluster, which may share no folder, it must be."""
         self._run = run
+        self.taken = run is not None
         self.thread.start()
 
     def give(self, run: Run) -> None:
@@ -56,6 +61,13 @@ class _Group:
         aside = self.task.with_suffix(".part")
         aside.write_text(json.dumps(run.as_dict()))
         aside.rename(self.task)
+        self.taken = True
+
+    def leave(self, seconds: float) -> None:
+        """Dismisses workers that still wait, and gives the group so long to end by itself."""
+        with contextlib.suppress(FileNotFoundError):  # it has ended, and its folder with it
+            (self.folder / "leave").touch()
+        self.thread.join(seconds)
 
     @property
     def alive(self) -> bool:
@@ -100,23 +112,24 @@ class _Local:
     def take(self, run: Run) -> _Group:
         """A worker group at work on the run: the one that waits if it is of the kind asked for, else a new one."""
         config = run.settings()
-        group, self.group = self.group, None
-        if group and group.alive and group.kind == (config.workers, config.max_failures, _gpu(config)):
+        group = self.group
+        if (
+            group
+            and group.alive
+            and not group.taken
+            and group.kind == (config.workers, config.max_failures, _gpu(config))
+        ):
             group.give(run)
             return group
         if group:
-            (group.folder / "leave").touch()
-            group.thread.join(10)
-        group = _Group(config.workers, config.max_failures, _gpu(config))
-        group.start(run)
-        return group
+            group.leave(_LEAVE_SECONDS)
+        self.group = _Group(config.workers, config.max_failures, _gpu(config))
+        self.group.start(run)
+        return self.group
 
     def end(self) -> None:
         self._ending.set()
         self._thread.join()
-        if self.group:
-            self.group.thread.join(5)
-            shutil.rmtree(self.group.folder, ignore_errors=True)
 
     def _hold(self) -> None:
         began = time.monotonic()
@@ -131,7 +144,7 @@ class _Local:
         self._started.set()
         if self.error is None:
             self._ending.wait()
-            _end_ray()
+            _end_ray(self.group)
 
 
 _local: _Local | None = None
@@ -314,14 +327,26 @@ def _init(workers: int) -> None:
                 os.environ[name] = value
 
 
-def _end_ray() -> None:
-    """Ends our Ray and waits until every process of it is gone: some of the dashboard's take seconds by themselves."""
+def _end_ray(group: _Group | None) -> None:
+    """Ends our Ray and waits until every process of it is gone: some of the dashboard's take seconds by themselves.
+
+    `ray.shutdown` while a thread waits for Ray Train crashes this process, so the group's thread ends first: by itself,
+    or because its controller and workers are killed.
+    """
     import psutil
     import ray
 
     session = ray.get_runtime_context().get_session_name()
     roots = [child for child in psutil.Process().children() if session in " ".join(_command(child))]
     processes = roots + [process for root in roots for process in root.children(recursive=True)]
+    if group is not None:
+        group.leave(_LEAVE_SECONDS)
+        if group.alive:
+            for process in processes:
+                if any(part in " ".join(_command(process)) for part in ("TrainController", "RayTrainWorker")):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.kill()
+            group.thread.join()
     ray.shutdown()
     _, alive = psutil.wait_procs(processes, timeout=5)
     for process in alive:

@@ -298,6 +298,9 @@ def train(run: Run) -> None:
         loop = Loop(run)
         try:
             status = loop()
+        except BaseException:
+            loop.checkpoints.abandon()
+            raise
         finally:
             loop.stop.close()
         if rank == 0:

@@ -33,5 +33,8 @@ def faster_format(device: torch.device) -> str:
     small = {name: product_rate(dtype, device, size=256) for name, dtype in FORMATS.items()}
     if small["bf16"] < small["fp32"] / 2:
         return "fp32"
-    rates = {name: product_rate(dtype, device, repeats=1) for name, dtype in FORMATS.items()}
+    rates = dict.fromkeys(FORMATS, 0.0)
+    for _ in range(3):  # in turn, so that a busy moment does not decide
+        for name, dtype in FORMATS.items():
+            rates[name] = max(rates[name], product_rate(dtype, device, size=1024, repeats=2))
     return max(rates, key=lambda name: rates[name])
