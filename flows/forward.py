@@ -18,6 +18,8 @@ from stages.artifact import EventLog, Store
 from stages.artifact.events import Event
 
 POLL_SECONDS = 0.5
+TROUBLE = ("warning", "worker_lost", "restart")
+"""Events that people are told at once."""
 log = logging.getLogger(__name__)
 
 
@@ -117,8 +119,8 @@ class TerminalSink(FromNow):
                 self._progress.update(
                     self._task, completed=event["done"], total=event["total"], unit=event.get("unit", "")
                 )
-            elif event["type"] in ("restart", "warning"):
-                self.console.print(f"  {self.name}: {event.get('message') or note}")
+            elif event["type"] in TROUBLE:
+                self.console.print(f"  {self.name}: {note}", markup=False)
             if not self._progress and event["type"] == "progress" and event["time"] - self._last_line >= self.every:
                 self._last_line = event["time"]
                 done = f"{event['done']:,.0f} of {event['total']:,.0f} {event.get('unit', '')}"
@@ -147,21 +149,23 @@ class PrefectSink(FromNow):
         if share:
             update_progress_artifact(self._id, min(100.0, share[-1]))
         for event in events:
-            if event["type"] in ("validation", "checkpoint", "restart", "warning", "failed"):
+            if event["type"] in (*TROUBLE, "validation", "checkpoint", "failed"):
                 self.logger.info("%s: %s", self.name, describe(event) or event)
 
 
 def describe(event: Event) -> str:
     """One short phrase about an event, empty for those that speak for themselves."""
     match event["type"]:
-        case "step":
+        case "step" if "loss" in event:
             return f"loss {event['loss']:.3f}, {event['tokens_per_second']:,.0f} tokens/s"
         case "validation":
             return f"held-out {event['bits_per_byte']:.3f} bits per byte at step {event['step']}"
         case "checkpoint":
             return f"checkpoint at step {event['step']}"
+        case "worker_lost":
+            return f"worker {event['rank']} was lost: {event['reason']}"
         case "restart":
-            return f"restarted: {event.get('reason', '')}"
+            return f"went on from {event['checkpoint'] or 'the beginning'}"
         case "warning":
             return str(event.get("message", ""))
         case "failed":

@@ -228,7 +228,7 @@ def _metric_name(name: str) -> str:
 
 def _metrics(event: Event) -> list[Metric]:
     at = int(event["time"] * 1000)
-    if event["type"] == "step":
+    if event["type"] == "step" and "loss" in event:
         return [Metric(name, float(event[name]), at, int(event["step"])) for name in TRAINING_METRICS if name in event]
     if event["type"] == "validation":
         return [Metric("heldout_bits_per_byte", float(event["bits_per_byte"]), at, int(event["step"]))]

@@ -15,7 +15,7 @@ from tests.end_to_end.conftest import House
 SETTINGS = [
     "tokens.vocabulary=2048",
     "training.size=1m",
-    "training.steps=30",
+    "training.steps=120",
     "training.batch=8",
     "evaluation.default_limit=20",
     "evaluation.heldout_documents=100",

@@ -1,0 +1,105 @@
+"""The forwarder: every event reaches every sink in order; one that is away is offered the same events again."""
+
+from __future__ import annotations
+
+import io
+import logging
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from flows.forward import Forwarder, TerminalSink, describe
+from stages.artifact import EventLog, Store
+from stages.artifact.events import Event
+
+
+class Recorder:
+    """A sink that fails the first `failures` times."""
+
+    def __init__(self, start: int = 0, failures: int = 0):
+        self.begin, self.failures = start, failures
+        self.seen: list[str] = []
+        self.offset = start
+        self.closed = False
+
+    def start(self, events: EventLog) -> int:
+        return self.begin
+
+    def take(self, events: list[Event], offset: int) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionError("server is away")
+        self.seen += [event["type"] for event in events]
+        self.offset = offset
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> EventLog:
+    return EventLog(Store(tmp_path), "toy/x")
+
+
+def test_everything_arrives_in_order_and_once(log: EventLog) -> None:
+    sinks = [Recorder(), Recorder()]
+    with Forwarder(log.store, log.folder, sinks):
+        for number in range(50):
+            log.emit(f"e{number}")
+            time.sleep(0.02)
+    for sink in sinks:
+        assert sink.seen == [f"e{number}" for number in range(50)]
+        assert sink.closed
+
+
+def test_a_sink_that_is_away_misses_nothing_and_holds_nobody_up(
+    log: EventLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    away, there = Recorder(failures=2), Recorder()
+    with caplog.at_level(logging.WARNING), Forwarder(log.store, log.folder, [away, there]):
+        log.emit("first")
+        time.sleep(2.0)
+        log.emit("second")
+    assert away.seen == there.seen == ["first", "second"]
+    assert "server is away" in caplog.text
+
+
+def test_a_saved_offset_goes_on_where_it_was(log: EventLog) -> None:
+    first = Recorder()
+    with Forwarder(log.store, log.folder, [first]):
+        log.emit("before")
+    second = Recorder(start=first.offset)
+    with Forwarder(log.store, log.folder, [second]):
+        log.emit("after")
+    assert (first.seen, second.seen) == (["before"], ["after"])
+
+
+def test_a_log_gets_plain_lines_now_and_then(log: EventLog) -> None:
+    out = io.StringIO()
+    sink = TerminalSink("training", Console(file=out, width=200), every=0.0)
+    with Forwarder(log.store, log.folder, [sink]):
+        log.emit("step", step=1, loss=2.5, tokens_per_second=1000.0)
+        log.progress(1, 4, "steps")
+    assert "training: 1 of 4 steps loss 2.500, 1,000 tokens/s" in out.getvalue()
+
+
+def test_a_terminal_gets_a_bar_that_is_gone_afterwards(log: EventLog) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=120, force_terminal=True)
+    with Forwarder(log.store, log.folder, [TerminalSink("corpus", console)]):
+        log.progress(512, 1024, "documents")
+        time.sleep(1.0)
+    assert "512/1024" in out.getvalue()
+
+
+def test_events_are_described_for_people() -> None:
+    assert (
+        describe({"type": "validation", "step": 3, "bits_per_byte": 1.25}) == "held-out 1.250 bits per byte at step 3"
+    )
+    assert describe({"type": "worker_lost", "rank": 1, "reason": "killed"}) == "worker 1 was lost: killed"
+    assert describe({"type": "restart", "step": 4, "checkpoint": "step-00000004"}) == "went on from step-00000004"
+    assert describe({"type": "restart", "step": 0, "checkpoint": None}) == "went on from the beginning"
+    assert describe({"type": "step", "step": "near_duplicates", "removed": 3}) == ""
+    assert describe({"type": "unheard of"}) == ""

@@ -1,0 +1,114 @@
+"""The registry against a real MLflow: a model is registered once, metrics carry their data's digest, aliases move."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from flows.forward import Forwarder
+from flows.registry import MlflowSink, log_evaluation, promote, register
+from stages.artifact import Artifact, ArtifactWriter, Config, Stage, Store
+from tests.conftest import free_port
+
+
+class Toy(Config):
+    name: str = "first"
+    """Which model."""
+
+
+def _stage(kind: str) -> Stage[Toy]:
+    def build(config: Toy, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
+        writer.put("file", f"{kind} {config.name}".encode())
+        writer.put("verdict.json", b"{}")
+        writer.counts["documents"] = 5
+        if kind == "evaluation":
+            writer.metrics.update({"bits_per_byte": 1.25, "exam/accuracy_cloze": 0.5})
+        for step in range(20):
+            writer.events.emit("step", step=step, loss=1 / (step + 1), tokens_per_second=10.0, learning_rate=0.1)
+
+    return Stage(kind, 1, build)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real MLflow server on SQLite."""
+    folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/m.db", "--artifacts-destination", str(folder / "files")]
+    env = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=folder)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                with urllib.request.urlopen(f"{url}/health", timeout=2):
+                    break
+            except (urllib.error.URLError, OSError):
+                assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
+                time.sleep(0.2)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _made(store: Store, name: str) -> dict[str, Artifact]:
+    made: dict[str, Artifact] = {}
+    for kind in ("corpus", "tokens", "training", "model", "verdict"):
+        made[kind] = _stage(kind).run(Toy(name=name), {}, store)
+    inputs = {"model": made["model"], "tokens": made["tokens"], "set/exam": made["corpus"]}
+    made["evaluation"] = _stage("evaluation").run(Toy(name=name), inputs, store)
+    return made
+
+
+def test_curves_arrive_once_even_if_the_forwarder_starts_again(server: str, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    stage = _stage("training")
+    plan = stage.plan(Toy(), {}, store)
+    for _ in range(2):
+        with Forwarder(store, plan.folder, [MlflowSink(server, "curves", store, plan.folder, {"tag": "x"})]):
+            stage.run(Toy(), {}, store, plan)
+    client = MlflowClient(server)
+    experiment = client.get_experiment_by_name("curves")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert [metric.step for metric in client.get_metric_history(run.info.run_id, "loss")] == list(range(20))
+
+
+def test_a_model_is_registered_once_and_aliases_follow_the_gate(server: str, tmp_path: Path) -> None:
+    store, client = Store(tmp_path), MlflowClient(server)
+    made = _made(store, "first")
+    first = register(server, "toy+docs", store, made)
+    assert register(server, "toy+docs", store, made) == first
+    log_evaluation(server, first, made["evaluation"], [{"set": "exam", "value": 0.5}])
+    log_evaluation(server, first, made["evaluation"], [{"set": "exam", "value": 0.5}])
+    metrics = client.get_logged_model(first.model_id).metrics
+    assert metrics is not None
+    measured = {metric.key: metric for metric in metrics}
+    assert measured["evaluation/exam/accuracy_cloze"].dataset_digest == made["corpus"].digest[:36]
+    assert measured["evaluation/bits_per_byte"].dataset_digest == made["tokens"].digest[:36]
+
+    promote(server, first, made["verdict"], True)
+    other = _made(store, "second")
+    second = register(server, "toy+docs", store, other)
+    assert second.version != first.version
+    promote(server, second, other["verdict"], False)
+    aliases = client.get_registered_model("toy+docs").aliases
+    assert (str(aliases["champion"]), str(aliases["candidate"])) == (first.version, second.version)
+    promote(server, second, other["verdict"], True)
+    promote(server, second, other["verdict"], True)
+    aliases = client.get_registered_model("toy+docs").aliases
+    assert (str(aliases["champion"]), str(aliases["previous"])) == (second.version, first.version)
