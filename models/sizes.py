@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,3 @@ def _layer_matrices(config: ModelConfig) -> int:
     attention = config.hidden_size * config.head_size * 2 * (config.heads + config.key_value_heads)
     return attention + 3 * config.hidden_size * config.intermediate_size
 
-
-def with_vocabulary(config: ModelConfig, vocabulary_size: int) -> ModelConfig:
-    """The same shape for another vocabulary, padded up to a multiple of 64."""
-    return replace(config, vocabulary_size=-(-vocabulary_size // 64) * 64)

@@ -48,13 +48,15 @@ class _Group:
         self.task = self.folder / "run.json"
         self.failure: BaseException | None = None
         self.taken = False
-        self.thread = threading.Thread(target=self._fit, name="ray-train", daemon=True)
+        # Waiting for an event, never by joining the thread: an interrupted join marks a living thread as ended
+        # (CPython's bpo-45274 in 3.11), and its workers would be killed in the middle of their last checkpoint.
+        self.ended = threading.Event()
 
     def start(self, run: Run | None = None) -> None:
         """Starts the workers, with their task if it is known; on a cluster, which may share no folder, it must be."""
         self._run = run
         self.taken = run is not None
-        self.thread.start()
+        threading.Thread(target=self._hold, name="ray-train", daemon=True).start()
 
     def give(self, run: Run) -> None:
         """Tells waiting workers what to do."""
@@ -67,19 +69,24 @@ class _Group:
         """Dismisses workers that still wait, and gives the group so long to end by itself."""
         with contextlib.suppress(FileNotFoundError):  # it has ended, and its folder with it
             (self.folder / "leave").touch()
-        self.thread.join(seconds)
+        self.ended.wait(seconds)
 
     @property
     def alive(self) -> bool:
-        return self.thread.is_alive()
+        return not self.ended.is_set()
 
-    def _fit(self) -> None:
-        workers, max_failures, gpu = self.kind
+    def _hold(self) -> None:
         try:
-            _trainer(workers, max_failures, gpu, self.folder, self.task, self._run).fit()
+            self.fit()
         except BaseException as error:
             self.failure = error
         shutil.rmtree(self.folder, ignore_errors=True)
+        self.ended.set()
+
+    def fit(self) -> None:
+        """Starts the group and waits until its work is done."""
+        workers, max_failures, gpu = self.kind
+        _trainer(workers, max_failures, gpu, self.folder, self.task, self._run).fit()
 
 
 class _Local:
@@ -95,9 +102,8 @@ class _Local:
         self.group: _Group | None = None
         self.error: BaseException | None = None
         self.seconds = 0.0
-        self._started, self._ending = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._hold, name="ray", daemon=True)
-        self._thread.start()
+        self._started, self._ending, self._ended = threading.Event(), threading.Event(), threading.Event()
+        threading.Thread(target=self._hold, name="ray", daemon=True).start()
 
     def wait(self) -> None:
         """Until Ray is up.
@@ -129,7 +135,7 @@ class _Local:
 
     def end(self) -> None:
         self._ending.set()
-        self._thread.join()
+        self._ended.wait()
 
     def _hold(self) -> None:
         began = time.monotonic()
@@ -144,7 +150,12 @@ class _Local:
         self._started.set()
         if self.error is None:
             self._ending.wait()
-            _end_ray(self.group)
+            try:
+                _end_ray(self.group)
+            finally:
+                self._ended.set()
+        else:
+            self._ended.set()
 
 
 _local: _Local | None = None
@@ -205,7 +216,7 @@ def _watch(group: _Group, run: Run) -> None:
     failed_since: float | None = None
     try:
         while group.alive:
-            group.thread.join(_POLL_SECONDS)
+            group.ended.wait(_POLL_SECONDS)
             outcome = run.outcome()
             if outcome is None:
                 continue
@@ -217,7 +228,7 @@ def _watch(group: _Group, run: Run) -> None:
                 return
     except BaseException:
         request_stop(run.path)
-        group.thread.join(config.stop_grace)
+        group.ended.wait(config.stop_grace)
         if group.alive:
             shutdown()
         raise
@@ -346,7 +357,7 @@ def _end_ray(group: _Group | None) -> None:
                 if any(part in " ".join(_command(process)) for part in ("TrainController", "RayTrainWorker")):
                     with contextlib.suppress(psutil.NoSuchProcess):
                         process.kill()
-            group.thread.join()
+            group.ended.wait()
     ray.shutdown()
     _, alive = psutil.wait_procs(processes, timeout=5)
     for process in alive:
