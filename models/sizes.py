@@ -97,4 +97,3 @@ def training_flops(config: ModelConfig, sequence_length: int) -> float:
 def _layer_matrices(config: ModelConfig) -> int:
     attention = config.hidden_size * config.head_size * 2 * (config.heads + config.key_value_heads)
     return attention + 3 * config.hidden_size * config.intermediate_size
-

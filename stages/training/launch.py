@@ -316,7 +316,7 @@ def _init(workers: int) -> None:
 
         if _cluster():
             environment = {"env_vars": {name: settings[name] for name in (*ALLOCATOR, "OMP_NUM_THREADS")}}
-            ray.init(runtime_env=environment, logging_level="WARNING", log_to_driver=False)
+            ray.init(runtime_env=environment, logging_level="ERROR", log_to_driver=False)
             return
         ray.init(
             address="local",
@@ -325,7 +325,7 @@ def _init(workers: int) -> None:
             dashboard_host="127.0.0.1",
             _node_ip_address="127.0.0.1",
             object_store_memory=256 << 20,
-            logging_level="WARNING",
+            logging_level="ERROR",
             log_to_driver=False,
             # Ray gives workers the lowest priority but three; here they are the machine's work.
             _system_config={"worker_niceness": 0},
