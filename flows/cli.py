@@ -84,16 +84,17 @@ def run(
 
     from flows.pretrain import pretrain
     from flows.report import Summary, print_summary
-    from infra.services import up
+    from infra.services import announced_run, up
 
-    state = pretrain(
-        recipe=recipe,
-        data=data,
-        evaluation_data=evaluation,
-        overrides=overrides or [],
-        again=again,
-        return_state=True,
-    )
+    with announced_run(settings):
+        state = pretrain(
+            recipe=recipe,
+            data=data,
+            evaluation_data=evaluation,
+            overrides=overrides or [],
+            again=again,
+            return_state=True,
+        )
     if not state.is_completed():
         failure = state.result(raise_on_failure=False)
         if isinstance(failure, BaseException):
@@ -150,7 +151,7 @@ def up(as_json: Json = False) -> None:
     from infra.services import status as service_status
 
     settings = _settings()
-    _up(settings, None)
+    _up(settings, None, register=True)
     if as_json:
         _print_json({row["service"]: row["url"] for row in service_status(settings)})
         return
@@ -205,7 +206,7 @@ def _settings() -> Any:
     return settings
 
 
-def _up(settings: Any, wait_for: set[str] | None) -> dict[str, float]:
+def _up(settings: Any, wait_for: set[str] | None, register: bool = False) -> dict[str, float]:
     from flows.prefect_setup import register_deployments, use_profile
     from infra.services import managed
     from infra.services import up as start_services
@@ -216,7 +217,7 @@ def _up(settings: Any, wait_for: set[str] | None) -> dict[str, float]:
     if created:
         err.print(f"API key of the endpoint (shown once, kept in {settings.api_key_file}): {key}", soft_wrap=True)
     seconds = start_services(settings, wait_for=wait_for, say=lambda line: err.print(line, style="dim"))
-    if fresh:
+    if fresh or register:
         register_deployments(settings)
         if not use_profile(settings):
             err.print(f"your own Prefect profile is left active; use PREFECT_API_URL={settings.prefect_api_url}")

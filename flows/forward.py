@@ -146,6 +146,8 @@ class PrefectSink(FromNow):
         from prefect.artifacts import update_progress_artifact
 
         share = [100.0 * e["done"] / e["total"] for e in events if e["type"] == "progress" and e["total"]]
+        if any(event["type"] == "finished" for event in events):
+            share.append(100.0)
         if share:
             update_progress_artifact(self._id, min(100.0, share[-1]))
         for event in events:

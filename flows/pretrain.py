@@ -57,7 +57,7 @@ def pretrain(
         candidate = register(job)
         evaluate(job, candidate)
         passed = judge(job, candidate)
-        serve(job, candidate)
+        serve(job)
         return finish(job, passed, candidate)
     finally:
         launch.shutdown()
@@ -152,14 +152,16 @@ def judge(job: Job, candidate: registry.RegisteredModel) -> bool:
 
 
 @task(name="serving", cache_policy=NO_CACHE)
-def serve(job: Job, model: registry.RegisteredModel) -> str:
+def serve(job: Job) -> str:
     """Points the gateway at the champion and waits until it answers."""
     champion = read_ref(job.store, job.recipe.name, "champion")
     if champion is None:
         withdraw(job.store)
         job.console.print("[bold]serving[/]      nothing to serve: no model has passed the gate")
         return ""
-    version = model.version if champion.digest == job.made["model"].digest else f"previous-{champion.digest[:8]}"
+    registered = registry.find(job.settings.mlflow_url, job.recipe.name, champion.digest)
+    # Without MLflow's record (its database was removed, say) the digest still names the version.
+    version = registered.version if registered else champion.digest[:8]
     entry = deployment_of(champion, job.recipe.name, version, job.recipe.serving)
     job.timed("serving", lambda: deploy(entry, job.store, job.settings.gateway_url))
     create_link_artifact(f"{job.settings.gateway_url}/v1", "OpenAI-compatible endpoint", key="endpoint")

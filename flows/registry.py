@@ -78,7 +78,7 @@ def register(tracking_uri: str, recipe: str, store: Store, made: dict[str, Artif
     """
     client = MlflowClient(tracking_uri)
     model, training = made["model"], made["training"]
-    known = _version_of(client, recipe, model.digest)
+    known = find(tracking_uri, recipe, model.digest)
     if known:
         return known
     run_id = open_run(client, recipe, store, training.folder, {"headwater.training": training.digest})
@@ -114,6 +114,18 @@ def register(tracking_uri: str, recipe: str, store: Store, made: dict[str, Artif
     )
     client.set_registered_model_alias(recipe, "candidate", version.version)
     return RegisteredModel(recipe, str(version.version), logged.model_id, run_id)
+
+
+def find(tracking_uri: str, recipe: str, digest: str) -> RegisteredModel | None:
+    """The registered version of the model with this digest, None if there is none."""
+    client = MlflowClient(tracking_uri)
+    if not _has_registered_model(client, recipe):
+        return None
+    for version in client.search_model_versions(f"name = '{recipe}'"):
+        if version.tags.get("headwater.digest") == digest:
+            model_id = version.model_id or version.source.removeprefix("models:/")
+            return RegisteredModel(recipe, str(version.version), model_id, version.run_id or "")
+    return None
 
 
 def log_evaluation(
@@ -155,16 +167,6 @@ def run_url(base_url: str, client_uri: str, run_id: str) -> str:
     """Where a person sees the run's curves in the MLflow UI."""
     run = MlflowClient(client_uri).get_run(run_id)
     return f"{base_url}/#/experiments/{run.info.experiment_id}/runs/{run_id}"
-
-
-def _version_of(client: MlflowClient, recipe: str, digest: str) -> RegisteredModel | None:
-    if not _has_registered_model(client, recipe):
-        return None
-    for version in client.search_model_versions(f"name = '{recipe}'"):
-        if version.tags.get("headwater.digest") == digest:
-            model_id = version.model_id or version.source.removeprefix("models:/")
-            return RegisteredModel(recipe, str(version.version), model_id, version.run_id or "")
-    return None
 
 
 def _has_registered_model(client: MlflowClient, name: str) -> bool:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -44,24 +45,36 @@ class ManagedProcess:
                 cwd=cwd,
                 start_new_session=True,
             )
-        created = psutil.Process(child.pid).create_time()
-        self._record.write_text(json.dumps({"pid": child.pid, "created": created, "command": list(command)}))
+        self._remember(child.pid, list(command))
+
+    def adopt(self) -> None:
+        """Makes this very process the one that `stop` ends."""
+        self._record.parent.mkdir(parents=True, exist_ok=True)
+        self._remember(os.getpid(), sys.argv)
+
+    def forget(self) -> None:
+        """Removes the record."""
+        self._record.unlink(missing_ok=True)
+
+    def _remember(self, pid: int, command: list[str]) -> None:
+        created = psutil.Process(pid).create_time()
+        self._record.write_text(json.dumps({"pid": pid, "created": created, "command": command}))
 
     def stop(self, grace_seconds: float = 15.0) -> bool:
         """SIGTERM to it, then to the descendants it left behind, then SIGKILL. True if something was running."""
         process = self.find()
         if process is None:
-            self._record.unlink(missing_ok=True)
+            self.forget()
             return False
         family = [process, *process.children(recursive=True)]
         _signal(process, signal.SIGTERM)
         psutil.wait_procs([process], timeout=grace_seconds)
-        for number, seconds in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 5.0)):
+        for number, seconds in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, 5.0)):
             left = [member for member in family if _alive(member)]
             for member in left:
                 _signal(member, number)
             psutil.wait_procs(left, timeout=seconds)
-        self._record.unlink(missing_ok=True)
+        self.forget()
         return True
 
     def last_lines(self, count: int = 15) -> str:

@@ -6,6 +6,7 @@ They start side by side; each is ready when its health route answers. Everything
 from __future__ import annotations
 
 import fcntl
+import os
 import socket
 import sys
 import time
@@ -26,6 +27,10 @@ from stages.artifact import HeadwaterError
 WORK_POOL = "headwater"
 START_SECONDS = 180.0
 """How long a service may take until it answers; slow machines need 40 s for MLflow."""
+
+RUN = "run-"
+RUN_GRACE_SECONDS = 90.0
+"""A run that is told to stop may write a checkpoint first."""
 
 Say = Callable[[str], None]
 
@@ -148,16 +153,29 @@ def wait_ready(settings: Settings, name: str) -> None:
 
 
 def down(settings: Settings, say: Say = lambda text: None) -> list[str]:
-    """Ends every service, side by side; returns the names of those that ran."""
+    """Ends the runs that go on in terminals, then every service, side by side; returns the names of what ran."""
 
-    def stop(service: Service) -> str:
-        if not managed(settings, service.name).stop():
+    def stop(name: str) -> str:
+        if not managed(settings, name).stop(RUN_GRACE_SECONDS if name.startswith(RUN) else 15.0):
             return ""
-        say(f"stopped {service.name}")
-        return service.name
+        say(f"stopped {name}")
+        return name
 
     with _lock(settings), ThreadPoolExecutor() as pool:
-        return [name for name in pool.map(stop, services(settings)) if name]
+        runs = sorted(path.stem for path in (settings.home / "services").glob(f"{RUN}*.json"))
+        names = [service.name for service in services(settings)]
+        return [name for group in (runs, names) for name in pool.map(stop, group) if name]
+
+
+@contextmanager
+def announced_run(settings: Settings) -> Iterator[None]:
+    """Inside, `down` ends this process too: a run in a terminal is part of what was started."""
+    run = managed(settings, f"{RUN}{os.getpid()}")
+    run.adopt()
+    try:
+        yield
+    finally:
+        run.forget()
 
 
 def status(settings: Settings) -> list[dict[str, object]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -80,3 +81,16 @@ def test_a_service_that_dies_at_once_shows_its_log(
     monkeypatch.setattr(services, "services", lambda settings: [dying])
     with pytest.raises(services.ServiceError, match=r"dying ended while starting[\s\S]*no disk left"):
         services.up(settings)
+
+
+def test_down_ends_a_run_that_goes_on_in_a_terminal(own_installation: dict[str, str], tmp_path: Path) -> None:
+    script = (
+        "import time\nfrom infra.services import announced_run\nfrom infra.settings import load_settings\n"
+        "with announced_run(load_settings()):\n    print('running', flush=True)\n    time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None and run.stdout.readline() == "running\n"
+        ended = services.down(load_settings())
+        assert ended == [f"run-{run.pid}"]
+        run.wait(10)
+    assert services.down(load_settings()) == []
