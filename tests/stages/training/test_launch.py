@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import signal
 import threading
 import time
 from pathlib import Path
@@ -24,6 +25,8 @@ def _run(folder: Path) -> Run:
 
 def test_an_interrupt_waits_for_the_workers_last_checkpoint(tmp_path: Path):
     run, finished = _run(tmp_path), []
+    # A test run that was started in the background has SIGINT ignored, and interrupt_main would do nothing.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     class Group(_Group):
         def fit(self) -> None:
@@ -35,8 +38,11 @@ def test_an_interrupt_waits_for_the_workers_last_checkpoint(tmp_path: Path):
 
     group = Group(2, 0, False)
     group.start()
-    with pytest.raises(KeyboardInterrupt):
-        _watch(group, run)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _watch(group, run)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert finished and not group.alive
 
 
