@@ -7,10 +7,20 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
+
+_DETACH = """
+import json, subprocess, sys
+launch = json.loads(sys.argv[1])
+with open(launch["log"], "ab") as log:
+    child = subprocess.Popen(launch["command"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=launch["cwd"],
+                             start_new_session=True)
+print(child.pid)
+"""
 
 
 class ManagedProcess:
@@ -35,17 +45,16 @@ class ManagedProcess:
     def start(self, command: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
         """Starts it in a session of its own, output appended to the log."""
         self._record.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
-            child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **env},
-                cwd=cwd,
-                start_new_session=True,
-            )
-        self._remember(child.pid, list(command))
+        # By way of a process that ends at once: a service must not be our child, or whatever ends this process and its
+        # children (Ray does so with its driver's) would end the service too.
+        launch = {"command": list(command), "cwd": str(cwd), "log": str(self.log)}
+        child = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _DETACH, json.dumps(launch)],
+            env={**os.environ, **env},
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        self._remember(int(child.stdout), list(command))
 
     def adopt(self) -> None:
         """Makes this very process the one that `stop` ends."""
@@ -68,12 +77,12 @@ class ManagedProcess:
             return False
         family = [process, *process.children(recursive=True)]
         _signal(process, signal.SIGTERM)
-        psutil.wait_procs([process], timeout=grace_seconds)
+        _wait([process], grace_seconds)
         for number, seconds in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, 5.0)):
-            left = [member for member in family if _alive(member)]
-            for member in left:
-                _signal(member, number)
-            psutil.wait_procs(left, timeout=seconds)
+            for member in family:
+                if _alive(member):
+                    _signal(member, number)
+            _wait(family, seconds)
         self.forget()
         return True
 
@@ -82,6 +91,13 @@ class ManagedProcess:
         if not self.log.exists():
             return ""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
+
+
+def _wait(processes: Sequence[psutil.Process], seconds: float) -> None:
+    """Until all have ended; one that its parent has not collected yet has ended too."""
+    deadline = time.monotonic() + seconds
+    while any(_alive(process) for process in processes) and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _alive(process: psutil.Process) -> bool:

@@ -305,6 +305,10 @@ def _init(workers: int) -> None:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DISABLE_IMPORT_WARNING": "1",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # Its handler of SIGTERM would dump the stack and abort, before the flow has told what became of its run.
+        "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
+        # Or a driver that is told to stop takes every child of its process along, whoever started it.
+        "RAY_kill_child_processes_on_worker_exit": "0",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
         "OMP_NUM_THREADS": str(max(1, cores // workers)),
         **ALLOCATOR,
