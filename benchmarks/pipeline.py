@@ -18,8 +18,9 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 
@@ -48,7 +49,7 @@ def main() -> None:
         "seconds_again": second["wall"],
         "overhead_fraction": first["summary"]["overhead_fraction"],
         "peak_memory_gib": first["peak"] / 2**30,
-        "service_seconds": first["summary"]["service_seconds"],
+        "service_seconds": first["services"],
         "stages": [
             {key: row[key] for key in ("stage", "seconds", "own_seconds")} for row in first["summary"]["stages"]
         ],
@@ -101,12 +102,58 @@ def measured(command: list[str], env: dict[str, str]) -> dict[str, Any]:
     """Runs the command; wall seconds, peak resident bytes of everything that works for it, its JSON summary."""
     began = time.monotonic()
     process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
-    peak = Peak(env["HEADWATER_HOME"])
+    peak, services = Peak(env["HEADWATER_HOME"]), Services(env)
     output, _ = process.communicate()
     wall = time.monotonic() - began
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-    return {"wall": wall, "peak": peak.stop(), "summary": json.loads(output)}
+    started = services.stop() | ray_seconds(Path(env["HEADWATER_HOME"]) / "store")
+    return {"wall": wall, "peak": peak.stop(), "services": started, "summary": json.loads(output)}
+
+
+def ray_seconds(store: Path) -> dict[str, float]:
+    """How long Ray took to start, as the training stage's events tell."""
+    for log in store.glob("training/*/events.jsonl"):
+        for event in map(json.loads, log.read_text().splitlines()):
+            if event["type"] == "ray":
+                return {"ray": event["start_seconds"]}
+    return {}
+
+
+class Services:
+    """Seconds from the start of the command until each service answers; they start side by side."""
+
+    PATHS: ClassVar = {"PREFECT": "/api/health", "MLFLOW": "/health", "GATEWAY": "/headwater/status"}
+
+    def __init__(self, env: dict[str, str]):
+        self._urls = {
+            name.lower(): f"http://127.0.0.1:{env[f'HEADWATER_{name}_PORT']}{path}" for name, path in self.PATHS.items()
+        }
+        self._began, self._seconds = time.monotonic(), {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> dict[str, float]:
+        """Ends the watch; services that never answered are absent."""
+        self._stop.set()
+        self._thread.join()
+        return self._seconds
+
+    def _watch(self) -> None:
+        while len(self._seconds) < len(self._urls) and not self._stop.wait(0.2):
+            for name, url in self._urls.items():
+                if name not in self._seconds and answers(url):
+                    self._seconds[name] = time.monotonic() - self._began
+
+
+def answers(url: str) -> bool:
+    """Whether a loopback URL answers 200 now."""
+    try:
+        with urllib.request.urlopen(url, timeout=1) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
 
 
 class Peak:

@@ -79,12 +79,12 @@ def run(
         _dry_run(settings, recipe, data, evaluation, overrides or [], again, as_json)
         return
     _check_recipe(recipe, data, evaluation, overrides or [])
-    service_seconds = _up(settings, {"prefect"})
+    _up(settings, {"prefect"})
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
     from flows.pretrain import pretrain
     from flows.report import Summary, print_summary
-    from infra.services import announced_run, up
+    from infra.services import announced_run
 
     with announced_run(settings):
         state = pretrain(
@@ -101,9 +101,8 @@ def run(
             raise failure
         raise HeadwaterError(f"the run ended as {state.name}: {state.message}")
     summary = Summary.model_validate(state.result())
-    service_seconds |= {name: s for name, s in up(settings).items() if s}
     if as_json:
-        _print_json(summary.model_dump(mode="json") | {"service_seconds": service_seconds})
+        _print_json(summary.model_dump(mode="json"))
     else:
         print_summary(out, summary)
     if not summary.accepted:

@@ -45,6 +45,7 @@ class Job:
     made: Made = field(default_factory=Made)
     timings: list[Timing] = field(default_factory=list)
     background: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, "background"))
+    began: float = field(default_factory=time.monotonic)
     _mlflow: Future[None] | None = None
 
     def plan(self, kind: str) -> Plan:

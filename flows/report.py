@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -35,7 +36,7 @@ class Summary(BaseModel):
     stages: list[dict[str, Any]]
     """Per stage: seconds, whether it was made or there, artifact."""
     seconds: float
-    """The whole run, service start-up apart."""
+    """The whole run from its checked parameters to here, start-up of Prefect apart."""
     overhead_fraction: float
     """(whole run - the stages' own work) / whole run; 0 when nothing had to be made."""
     corpus: list[dict[str, Any]]
@@ -52,7 +53,7 @@ def summarise(job: Job, passed: bool, model: registry.RegisteredModel) -> Summar
     """Collects the run's results and asks the endpoint for real completions of the recipe's example prompts."""
     made = job.made
     losses = pq.read_table(made["training"].local("loss.parquet"), columns=["loss"])["loss"].to_pylist()
-    total = sum(timing.seconds for timing in job.timings)
+    total = time.monotonic() - job.began
     own = sum(timing.own_seconds for timing in job.timings)
     nothing_made = all(timing.state != "made" for timing in job.timings)
     settings = job.settings
