@@ -22,6 +22,9 @@ NOT_RULES = ("source", "in", "quarantined", "heldout", "kept", "bytes_in", "byte
 """Columns of the corpus table that are no reason for removal."""
 
 
+USUAL_GFLOPS = 900.0
+"""Rate of the machine that our targets are stated for; others differ by two, so times are scaled to it."""
+
 TOKEN_COLUMNS = ("vocabulary", "documents", "bytes", "tokens", "rows", "shards", "heldout_tokens")
 
 
@@ -100,11 +103,16 @@ def print_summary(console: Console, summary: Summary) -> None:
     console.print()
     times = [row | {"seconds": f"{row['seconds']:.1f}"} for row in summary.stages]
     _table(console, "Time", [{key: row[key] for key in ("stage", "state", "seconds")} for row in times])
-    rate = summary.training.get("product_gflops")
+    rate, made = summary.training.get("product_gflops"), any(row["state"] == "made" for row in summary.stages)
     console.print(
         f"{summary.seconds:.1f} s in all"
         + (f", {summary.overhead_fraction:.0%} of it around the stages' own work" if summary.overhead_fraction else "")
         + (f"; this machine does {rate:,.0f} GFLOP/s in bf16" if rate else "")
+        + (
+            f", at {USUAL_GFLOPS:.0f} it would be {summary.seconds * rate / USUAL_GFLOPS:.0f} s"
+            if rate and made
+            else ""
+        )
     )
     for name, address in summary.addresses.items():
         console.print(f"[bold]{name:<11}[/] {address}", soft_wrap=True)
