@@ -29,6 +29,10 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def main() -> int:
+    """Runs `argv[2:]` until it ends, our input closes or a signal comes; ends its whole tree within `argv[1]` seconds.
+
+    Returns the command's exit code.
+    """
     grace, command = float(sys.argv[1]), sys.argv[2:]
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc:

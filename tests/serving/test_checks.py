@@ -71,7 +71,7 @@ def test_fields_that_reach_into_the_engine_are_refused(name: str) -> None:
     ],
 )
 def test_values_out_of_bounds_are_refused(fields: dict[str, object]) -> None:
-    refused({"prompt": "x", **fields})
+    assert refused({"prompt": "x", **fields}).code
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b'{"n": NaN}', b"[" * 100_000, b"\xff\xfe", b'{"a":1}x'])
