@@ -9,7 +9,7 @@ from typing import Any
 from flows.recipe import Recipe
 from stages.artifact import Artifact, Config, HasDigest, Plan, Stage, Store, read_ref
 from stages.corpus import CorpusConfig, Listing, corpus, list_files, source_listing
-from stages.evaluation import evaluation, verdict
+from stages.evaluation import evaluation, scored, verdict
 from stages.model import model
 from stages.sample.stage import sample
 from stages.tokens import tokens
@@ -35,8 +35,6 @@ class Step:
 
     kind: str
     stage: Stage[Any]
-    needs: tuple[str, ...]
-    """Kinds that must be there before."""
     config: Callable[[Recipe, Made], Config]
     inputs: Callable[[Recipe, Made], Mapping[str, HasDigest]]
 
@@ -57,41 +55,33 @@ def _corpus_inputs(recipe: Recipe, made: Made) -> dict[str, HasDigest]:
     return inputs
 
 
-def scored_sets(recipe: Recipe) -> list[str]:
-    """Names of the question sets that are scored: a set named `*_train` is decontaminated against, never scored."""
-    return [name for name in recipe.evaluation_sets if not name.endswith("_train")]
-
-
 def evaluation_inputs(recipe: Recipe, made: Made, of: Artifact) -> dict[str, HasDigest]:
     """Inputs to score the model `of` on the recipe's sets and the corpus's held-out documents."""
     inputs: dict[str, HasDigest] = {"model": of, "tokens": made["tokens"]}
-    inputs.update({f"set/{name}": made.sets[name] for name in scored_sets(recipe)})
+    inputs.update({f"set/{name}": made.sets[name] for name in scored(recipe.evaluation_sets)})
     return inputs
 
 
 STEPS = (
-    Step("sample", sample, (), lambda recipe, made: recipe.sample, lambda recipe, made: {}),  # type: ignore[arg-type,return-value]
-    Step("corpus", corpus, (), _corpus_config, _corpus_inputs),
-    Step("tokens", tokens, ("corpus",), lambda r, m: r.tokens, lambda r, m: {"corpus": m["corpus"]}),
-    Step("training", training, ("tokens",), lambda r, m: r.training, lambda r, m: {"tokens": m["tokens"]}),
+    Step("sample", sample, lambda recipe, made: recipe.sample, lambda recipe, made: {}),  # type: ignore[arg-type,return-value]
+    Step("corpus", corpus, _corpus_config, _corpus_inputs),
+    Step("tokens", tokens, lambda r, m: r.tokens, lambda r, m: {"corpus": m["corpus"]}),
+    Step("training", training, lambda r, m: r.training, lambda r, m: {"tokens": m["tokens"]}),
     Step(
         "model",
         model,
-        ("training", "tokens"),
         lambda r, m: r.model,
         lambda r, m: {"training": m["training"], "tokens": m["tokens"]},
     ),
     Step(
         "evaluation",
         evaluation,
-        ("model", "tokens"),
         lambda r, m: r.evaluation,
         lambda r, m: evaluation_inputs(r, m, m["model"]),
     ),
     Step(
         "verdict",
         verdict,
-        ("evaluation",),
         lambda r, m: r.gate,
         lambda r, m: (
             {"candidate": m["evaluation"]}
