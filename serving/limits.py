@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 
 from serving.config import LimitsConfig
 from serving.responses import RefusedError
 
+SECOND = 1_000_000_000
+"""In nanoseconds."""
+
 
 class Limiter:
-    """Counts requests in flight, and holds a token bucket for their rate.
+    """Counts requests in flight, and holds their rate with a token bucket.
 
-    The bucket holds a tenth of a minute's requests (one at least) and fills evenly.
+    The bucket holds a tenth of a minute's requests (one at least) and fills evenly. It is kept as the virtual schedule
+    of the generic cell rate algorithm (ITU-T I.371): the time at which the bucket would be full again. In whole
+    nanoseconds, so that whoever waits as told is let in, whatever the rate.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic):
+    def __init__(self, clock: Callable[[], int] = time.monotonic_ns):
         self.clock = clock
         self.in_flight = 0
-        self._tokens: float | None = None
-        self._filled_at = clock()
+        self._full_at = clock()
 
     def enter(self, limits: LimitsConfig) -> None:
         """Lets one request in; whoever calls this calls `leave` in the end.
@@ -44,13 +47,12 @@ class Limiter:
 
     def _take_token(self, per_minute: int) -> None:
         now = self.clock()
-        size = max(1.0, per_minute / 10)
-        filled = (now - self._filled_at) * per_minute / 60
-        self._tokens = size if self._tokens is None else min(size, self._tokens + filled)
-        self._filled_at = now
-        if self._tokens < 1.0:
-            wait = math.ceil((1.0 - self._tokens) * 60 / per_minute)
+        interval = -(-60 * SECOND // per_minute)
+        size = max(interval, 6 * SECOND)
+        full_at = max(now, self._full_at) + interval
+        if full_at - now > size:
+            wait = -(-(full_at - now - size) // SECOND)
             raise RefusedError(
                 429, f"more than {per_minute} requests a minute", "rate_limited", headers={"Retry-After": str(wait)}
             )
-        self._tokens -= 1.0
+        self._full_at = full_at

@@ -8,9 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared" / "data"
+
+# The same commit gives the same verdict on every machine: the examples are drawn from the test's name, and none is
+# timed. `pytest --hypothesis-profile=explore` draws new ones; what it finds becomes an `@example`.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, print_blob=True)
+settings.load_profile("repeatable")
 
 
 def free_port() -> int:

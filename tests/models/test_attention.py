@@ -19,7 +19,7 @@ def _rows(seed: int, batch: int, length: int, ends: float) -> torch.Tensor:
 
 
 @given(st.integers(0, 999), st.integers(1, 3), st.integers(1, 40), st.floats(0, 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_documents_and_positions_by_hand(seed, batch, length, ends):
     tokens = _rows(seed, batch, length, ends)
     documents, positions = split_documents(tokens, EOS)
@@ -33,7 +33,7 @@ def test_documents_and_positions_by_hand(seed, batch, length, ends):
 
 
 @given(st.integers(0, 999), st.integers(1, 3), st.integers(1, 70), st.floats(0, 0.6), st.sampled_from([1, 2, 4]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_gathered_equals_masked_in_value_and_gradient(seed, batch, length, ends, keys):
     documents, positions = split_documents(_rows(seed, batch, length, ends), EOS)
     torch.manual_seed(seed)

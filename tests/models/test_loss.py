@@ -24,7 +24,7 @@ def _naive(hidden, weight, targets, scale, z):
     return scale * (total + z * partition)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     rows=st.integers(1, 30),
     vocabulary=st.integers(2, 40),

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from serving.checks import FIELDS, check_request
 from serving.config import LimitsConfig
-from serving.limits import Limiter
+from serving.limits import SECOND, Limiter
 from serving.responses import RefusedError
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
@@ -94,19 +94,20 @@ def test_chat_needs_a_template_and_holds_only_text() -> None:
 
 
 @given(st.lists(st.floats(0, 5), max_size=200), st.integers(1, 600))
+@example([0.0, 0.8202934003907193, 0.0], 1)
 def test_rate_stays_below_the_limit(pauses: list[float], per_minute: int) -> None:
-    now = 0.0
+    now = 0
     limiter, limits = Limiter(lambda: now), LimitsConfig(requests_per_minute=per_minute, max_concurrent=1)
     for count, pause in enumerate(pauses, start=1):
-        now += pause
+        now += int(pause * SECOND)
         try:
             limiter.enter(limits)
         except RefusedError as error:
             assert error.status == 429 and error.headers
-            now += int(error.headers["Retry-After"])  # whoever waits as told gets in
+            now += int(error.headers["Retry-After"]) * SECOND  # whoever waits as told gets in
             limiter.enter(limits)
         limiter.leave()
-        assert count <= now * per_minute / 60 + max(1.0, per_minute / 10) + 1e-6
+        assert count * 60 * SECOND <= now * per_minute + max(60 * SECOND, per_minute * 6 * SECOND)
     assert limiter.in_flight == 0
 
 

@@ -47,7 +47,7 @@ def test_pointers_to_code_are_refused(tmp_path: Path, file: str, key: str) -> No
         check_model_folder(folder)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda v: st.lists(v) | st.dictionaries(st.text(), v)))
 def test_a_pointer_is_found_however_deep(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
     folder = make(tmp_path_factory.mktemp("m"))

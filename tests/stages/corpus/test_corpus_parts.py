@@ -182,7 +182,7 @@ def test_language_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Filters(FilterConfig()).judge(sentence(1))[0] == "en"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.sampled_from(["a", "to", "fever", "x.y", ",", "dose"]), min_size=50, max_size=160), st.integers(0, 40)
 )
@@ -242,7 +242,7 @@ texts = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(texts, st.sampled_from([0.3, 0.7, 1.0]))
 def test_every_near_copy_has_a_survivor_that_stays_and_is_as_similar_as_said(
     found: list[str], threshold: float

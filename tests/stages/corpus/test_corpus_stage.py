@@ -87,7 +87,7 @@ sources = st.dictionaries(
 )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sources, st.sampled_from([0.0, 0.3]))
 def test_it_adds_up_wherever_it_lies(tmp_path: Path, content: dict[str, Any], heldout: float) -> None:
     digests: list[Any] = []

@@ -62,7 +62,7 @@ def test_bits_per_byte_equals_a_naive_loop(world: World) -> None:
     assert bits_per_byte((s.nll, s.bytes) for s in scores) == pytest.approx(bits / size)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.lists(st.lists(st.integers(0, 250), max_size=40), min_size=1, max_size=6),
     st.integers(1, 16),

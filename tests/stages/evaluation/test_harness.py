@@ -117,7 +117,7 @@ def test_an_option_longer_than_the_context_is_cut(
 tokens = st.integers(0, 250)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.tuples(

@@ -2,16 +2,14 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.tokens.batch import IGNORE, counted, counted_bytes, model_inputs, rank_positions, rank_slots
 
 EOS = 0
-quick = settings(deadline=None)
 
 
-@quick
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 50))
 def test_ranks_partition_a_batch(a_lane: int, lanes: int, ranks: int) -> None:
     batch = a_lane * lanes
@@ -51,7 +49,6 @@ def test_a_sample_by_hand() -> None:
     assert counted_bytes(made.targets, EOS, sizes) == 30 + 50
 
 
-@quick
 @given(st.lists(st.lists(st.integers(0, 3), min_size=12, max_size=12), min_size=1, max_size=4))
 def test_every_rule_at_every_token(rows: list[list[int]]) -> None:
     made = model_inputs(np.array(rows), EOS)

@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.tokens.feistel import invert, keyed, permute
 
-quick = settings(deadline=None)
 keys = st.integers(0, 2**64 - 1)
 
 
@@ -20,7 +19,6 @@ def test_is_a_bijection(n: int, key: int) -> None:
     assert (invert(found, n, key) == index).all()
 
 
-@quick
 @given(st.integers(1, 2**48), keys, st.data())
 def test_runs_backwards_at_any_size(n: int, key: int, data: st.DataObject) -> None:
     index = np.array(data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=20)))
@@ -29,7 +27,6 @@ def test_runs_backwards_at_any_size(n: int, key: int, data: st.DataObject) -> No
     assert (invert(there, n, key) == index).all()
 
 
-@quick
 @given(st.lists(st.tuples(st.integers(1, 2**40), keys, st.floats(0, 0.999)), min_size=1, max_size=20))
 def test_each_element_may_have_its_own_size_and_key(cases: list[tuple[int, int, float]]) -> None:
     n = np.array([case[0] for case in cases])

@@ -15,7 +15,7 @@ from stages.tokens.mixture import BLOCK, Mixture, largest_remainder
 from stages.tokens.order import Order, Phase, epoch_samples
 from stages.tokens.table import ShardTable
 
-quick = settings(max_examples=40, deadline=None)
+quick = settings(max_examples=40)
 
 
 def table(*rows: list[int]) -> ShardTable:
@@ -58,7 +58,7 @@ def test_every_sample_once_an_epoch(
     assert shards.left_out(k)[source] == shards.rows[source].sum() - len(expected) * k
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(tables(), st.integers(1, 3), st.integers(1, 4), st.integers(0, 99), st.data())
 def test_positions_run_backwards(shards: ShardTable, lanes: int, window: int, seed: int, data: st.DataObject) -> None:
     phases = data.draw(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -16,8 +16,6 @@ from stages.artifact import Artifact, ConfigError, InputError
 from stages.tokens import TokensConfig, tokens
 from stages.tokens.reader import TokenReader
 from stages.tokens.tokenizer import EOS, EOS_ID, LLAMA3_SPLIT, TextTokenizer, adopt, train
-
-quick = settings(deadline=None)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +28,6 @@ texts = st.text() | st.lists(
 ).map("".join)
 
 
-@quick
 @given(texts)
 def test_text_comes_back_byte_for_byte(ours: TextTokenizer, text: str) -> None:
     (ids,) = ours.encode([text])

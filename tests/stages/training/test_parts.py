@@ -122,7 +122,7 @@ def test_unknown_source_is_refused(tokens_folder: Path):
         TrainingData(tokens_folder, "d", config, 0, 1)
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 @given(st.integers(1, 9))
 def test_validation_equals_a_naive_sum(tokens_folder_, micro_batch):
     reader = TokenReader(tokens_folder_, "heldout")
