@@ -1,42 +1,22 @@
-"""Fixtures that several parts share."""
+"""Fixtures that several parts share. Never imported by name (support.py is for that): it would run a second time and
+take back the Hypothesis profile that was asked for."""
 
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-SHARED = REPOSITORY.parent / "shared" / "data"
+from tests.support import installation
 
 # The same commit gives the same verdict on every machine: the examples are drawn from the test's name, and none is
 # timed. `pytest --hypothesis-profile=explore` draws new ones; what it finds becomes an `@example`.
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None, print_blob=True)
 settings.load_profile("repeatable")
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def installation(folder: Path) -> dict[str, str]:
-    """Environment of an installation of its own: state folder, ports, Prefect profiles."""
-    return {
-        "HEADWATER_HOME": str(folder / "home"),
-        "HEADWATER_STORE": str(folder / "home" / "store"),
-        "HEADWATER_PREFECT_PORT": str(free_port()),
-        "HEADWATER_MLFLOW_PORT": str(free_port()),
-        "HEADWATER_GATEWAY_PORT": str(free_port()),
-        "PREFECT_PROFILES_PATH": str(folder / "profiles.toml"),
-    }
 
 
 @pytest.fixture

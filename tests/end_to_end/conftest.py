@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.conftest import REPOSITORY, installation
+from tests.support import REPOSITORY, installation
 
 BIN = Path(sys.executable).parent
 SHORT = {

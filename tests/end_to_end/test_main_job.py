@@ -12,8 +12,8 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from tests.conftest import REPOSITORY
 from tests.end_to_end.conftest import House
+from tests.support import REPOSITORY
 
 STAGES = ["sample", "corpus", "tokens", "training", "model", "register", "evaluation", "verdict", "serving"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY, SHARED
 from tests.end_to_end.conftest import House
+from tests.support import REPOSITORY, SHARED
 
 SETTINGS = [
     "tokens.vocabulary=2048",

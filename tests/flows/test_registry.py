@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from flows.forward import Forwarder
 from flows.registry import MlflowSink, log_evaluation, promote, register
 from stages.artifact import Artifact, ArtifactWriter, Config, Stage, Store
-from tests.conftest import free_port
+from tests.support import free_port
 
 
 class Toy(Config):

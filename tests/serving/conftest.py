@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from serving.config import ServingConfig
 from serving.keys import read_key
 from serving.record import Deployment, DeploymentRecord, deployment_of, write_record
 from stages.artifact import Artifact, ArtifactWriter, Store
+from tests.support import REPOSITORY, free_port
 
 FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
 
@@ -123,12 +123,6 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
@@ -147,7 +141,7 @@ def gateway(store: Store, tmp_path: Path) -> Iterator[Gateway]:
 @pytest.fixture(scope="session")
 def serve_python() -> Path:
     """Python of the serving environment; the tests that need vLLM are skipped without it."""
-    default = Path(__file__).parents[2] / ".venv-serve" / "bin" / "python"
+    default = REPOSITORY / ".venv-serve" / "bin" / "python"
     python = Path(os.environ.get("HEADWATER_SERVE_PYTHON", default))
     if not python.exists():
         pytest.skip(f"no serving environment at {python}")

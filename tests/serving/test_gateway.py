@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import FAKE_ENGINE, Gateway, alive, fake_model, free_port, start_gateway, stop_gateway, wait_for
+from conftest import FAKE_ENGINE, Gateway, alive, fake_model, start_gateway, stop_gateway, wait_for
 
 from serving.client import complete, gateway_status
 from serving.config import EngineConfig, LimitsConfig, ServingConfig
@@ -20,6 +20,7 @@ from serving.engine import engines_folder
 from serving.errors import ServingError
 from serving.record import DeploymentRecord, deployment_of, read_record, write_record
 from stages.artifact import Store
+from tests.support import free_port
 
 
 def ask(client: httpx.Client, prompt: str, **fields: object) -> httpx.Response:

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Gateway, alive, put_model, start_gateway, stop_gateway, wait_for
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from serving.client import complete
 from serving.deploy import deploy
 from serving.record import deployment_of
 from stages.artifact import Store
+from tests.support import EOS, byte_level_tokenizer
 
 TOLERANCE = 0.02
 """Nats; both compute in bf16, in different orders."""
@@ -23,18 +23,8 @@ TEXT = "metformin 42 lowers blood glucose in type 2 diabetes and the dose is 850
 
 def tiny_model(folder: Path) -> Path:
     """A random Qwen3 of 2 layers with a byte-level tokenizer of 512 tokens."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
-    trainer = trainers.BpeTrainer(
-        vocab_size=512,
-        special_tokens=["<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([TEXT.replace("42", str(n)) for n in range(500)], trainer)
-    eos = "<|endoftext|>"
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=eos, pad_token=eos).save_pretrained(folder)
+    tokenizer = byte_level_tokenizer([TEXT.replace("42", str(n)) for n in range(500)], 512)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS, pad_token=EOS).save_pretrained(folder)
     torch.manual_seed(0)
     config = Qwen3Config(
         vocab_size=512,

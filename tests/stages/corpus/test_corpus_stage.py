@@ -27,9 +27,9 @@ from stages.corpus import CorpusConfig, corpus, inputs_of, list_files, sources_i
 from stages.corpus.measure import measure
 from stages.corpus.words import text_hash
 from stages.sample import generate
+from tests.support import SHARED
 
 Run = Callable[..., Artifact]
-SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 
 
 def check_account(artifact: Artifact) -> None:

@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from stages.artifact import Artifact, Config, Stage, Store
 from stages.corpus.listing import Listing, list_files
 from stages.evaluation.config import EvaluationConfig
 from stages.evaluation.language_model import LanguageModel, load_model
+from tests.support import EOS, byte_level_tokenizer
 
 ROW, SHARD_ROWS = 32, 4
-EOS = "<|endoftext|>"
 WORDS = ["the", "gene", "of", "a", "rare", "disease", "is", "found", "in", "patients", "with", "fever,"]
 WORDS += ["π-helix", "naïve", "病", "cells;", "drug", "(2", "mg)"]
 
@@ -53,17 +52,8 @@ def write_set(path: Path, rows: Sequence[dict[str, Any]]) -> Listing:
 def train_tokenizer(folder: Path, vocabulary: int = 330) -> Any:
     from transformers import AutoTokenizer
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=[EOS],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
     rng = random.Random(1)
-    tokenizer.train_from_iterator((sentence(rng, 40) for _ in range(50)), trainer)
+    tokenizer = byte_level_tokenizer((sentence(rng, 40) for _ in range(50)), vocabulary)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": EOS, "pad_token": EOS}

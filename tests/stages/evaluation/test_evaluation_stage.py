@@ -18,8 +18,7 @@ from stages.artifact import Artifact, ConfigError, InputError, StoreError
 from stages.corpus.listing import Listing
 from stages.evaluation import EvaluationConfig, GatePolicy, SetConfig
 from stages.evaluation.sets import baselines, read_set, subset
-
-REPOSITORY = Path(__file__).resolve().parents[3]
+from tests.support import REPOSITORY
 
 CONFIG = EvaluationConfig(
     sets={"four": SetConfig(limit=20, formulations=("cloze", "letter"), normalise="bytes")}, device="cpu", threads=1

@@ -14,6 +14,7 @@ from stages.artifact import ConfigError, InputError
 from stages.corpus.listing import list_files
 from stages.evaluation.config import EvaluationConfig
 from stages.evaluation.sets import Question, baselines, guess_sets, parse, read_set, scored, subset
+from tests.support import SHARED
 
 GOOD = {"id": "a", "question": "Which?", "options": ["x", "y"], "answer": 1}
 
@@ -149,7 +150,7 @@ def test_limits() -> None:
     assert [config.limit(name) for name in ("a", "b", "c")] == [3, None, 9]
 
 
-REAL = Path(__file__).parents[4] / "shared" / "data" / "eval"
+REAL = SHARED / "eval"
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"the real sets are not there: {REAL}")
