@@ -135,11 +135,11 @@ def plan_steps(recipe: Recipe, store: Store, again: bool = False) -> list[Planne
             champion = read_ref(store, recipe.name, "champion")
             if champion and champion.digest != made["model"].digest:
                 inputs = evaluation_inputs(recipe, made, champion)
-                scored = evaluation.plan(recipe.evaluation, inputs, store).done
-                if scored is None:
+                scores = evaluation.plan(recipe.evaluation, inputs, store).done
+                if scores is None:
                     out.append(Planned("verdict", "would run after the champion's evaluation", None))
                     continue
-                made.artifacts["champion-evaluation"] = scored
+                made.artifacts["champion-evaluation"] = scores
             elif champion:
                 out.append(Planned("verdict", "there: it is the champion", None))
                 continue

@@ -57,10 +57,9 @@ class Lease:
         self._stop.set()
         if self._thread:
             self._thread.join()
-        for name in self.store.list(self.folder):
-            base = name.rsplit("/", 1)[-1]
-            if base.startswith("lease-") and int(base.removeprefix("lease-")) <= self._number:
-                self.store.remove(name)
+        for number in self._numbers():
+            if number <= self._number:
+                self.store.remove(f"{self.folder}/lease-{number}")
 
     def _name(self) -> str:
         return f"{self.folder}/lease-{self._number}"
@@ -68,12 +67,13 @@ class Lease:
     def _record(self) -> bytes:
         return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "beat": time.time()}).encode()
 
+    def _numbers(self) -> list[int]:
+        start = f"{self.folder}/lease-"
+        ends = [name.removeprefix(start) for name in self.store.list(self.folder) if name.startswith(start)]
+        return [int(end) for end in ends if end.isdigit()]
+
     def _newest(self) -> tuple[int, dict] | None:
-        numbers = [
-            int(name.rsplit("lease-", 1)[-1])
-            for name in self.store.list(self.folder)
-            if name.startswith(f"{self.folder}/lease-") and name.rsplit("lease-", 1)[-1].isdigit()
-        ]
+        numbers = self._numbers()
         if not numbers:
             return None
         newest = max(numbers)

@@ -55,9 +55,7 @@ class Run:
 
     def write_outcome(self, **fields: Any) -> None:
         """Leaves the outcome where the driver finds it."""
-        aside = self.path / f".{OUTCOME}"
-        aside.write_text(json.dumps(fields))
-        aside.rename(self.path / OUTCOME)
+        Store(self.store).put(f"{self.folder}/{OUTCOME}", json.dumps(fields).encode())
 
     def outcome(self) -> dict[str, Any] | None:
         """What the workers left; None if they are not done."""
