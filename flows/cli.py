@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import traceback
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from flows.console import Json, err, escape, load, out, print_json, show
 from stages.artifact.errors import HeadwaterError
 
 app = typer.Typer(
@@ -21,18 +20,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-WIDTH = 140
-"""Columns of a table in a file or a pipe."""
-
-
-def _console(stderr: bool = False) -> Console:
-    console = Console(stderr=stderr, highlight=False)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=WIDTH)
-
-
-out, err = _console(), _console(stderr=True)
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe setting: training.steps=200.")
 ]
@@ -50,7 +37,7 @@ def main() -> None:
     except HeadwaterError as error:
         if debug:
             traceback.print_exc()
-        err.print(f"[bold red]error:[/] {_escape(str(error))}")
+        err.print(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(2)
     except KeyboardInterrupt:
         err.print("interrupted")
@@ -72,7 +59,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run pretrain/RECIPE here: documents in, a served and registered model out. Services are started if needed."""
-    settings = _settings()
+    settings = load()
     recipe = str(Path(recipe).resolve()) if recipe.endswith((".yaml", ".yml")) else recipe
     data, evaluation = _absolute(data, "--data"), _absolute(evaluation, "--eval")
     if dry_run:
@@ -102,7 +89,7 @@ def run(
         raise HeadwaterError(f"the run ended as {state.name}: {state.message}")
     summary = Summary.model_validate(state.result())
     if as_json:
-        _print_json(summary.model_dump(mode="json"))
+        print_json(summary.model_dump(mode="json"))
     else:
         print_summary(out, summary)
     if not summary.accepted:
@@ -121,14 +108,14 @@ def recipes(
     from flows.recipe import Recipe, load_recipe, recipe_names
 
     if schema:
-        _print_json(Recipe.model_json_schema())
+        print_json(Recipe.model_json_schema())
         return
     if name:
         content = load_recipe(name).model_dump(mode="json")
-        _print_json(content) if as_json else print(yaml.safe_dump(content, sort_keys=False), end="")
+        print_json(content) if as_json else print(yaml.safe_dump(content, sort_keys=False), end="")
         return
     rows = [{"name": n, "description": load_recipe(n).description} for n in recipe_names()]
-    _show("Recipes", rows, as_json)
+    show("Recipes", rows, as_json)
 
 
 @app.command()
@@ -140,8 +127,8 @@ def lineage(
     from flows.lineage import print_tree, trace
     from stages.artifact import Store
 
-    tree = trace(Store(_settings().store), artifact)
-    _print_json(tree) if as_json else print_tree(out, tree)
+    tree = trace(Store(load().store), artifact)
+    print_json(tree) if as_json else print_tree(out, tree)
 
 
 @app.command()
@@ -149,10 +136,10 @@ def up(as_json: Json = False) -> None:
     """Start the local services and register the deployments; what runs already is left alone."""
     from infra.services import status as service_status
 
-    settings = _settings()
+    settings = load()
     _up(settings, None, register=True)
     if as_json:
-        _print_json({row["service"]: row["url"] for row in service_status(settings)})
+        print_json({row["service"]: row["url"] for row in service_status(settings)})
         return
     for row in service_status(settings):
         if row["url"]:
@@ -165,11 +152,11 @@ def down(as_json: Json = False) -> None:
     from flows.prefect_setup import forget_profile
     from infra.services import down as stop_services
 
-    settings = _settings()
+    settings = load()
     ended = stop_services(settings, lambda line: err.print(line))
     forget_profile()
     if as_json:
-        _print_json({"stopped": ended})
+        print_json({"stopped": ended})
     elif not ended:
         err.print("nothing was running")
 
@@ -181,28 +168,20 @@ def status(as_json: Json = False) -> None:
     from serving.record import read_record
     from stages.artifact import Store, list_refs
 
-    settings = _settings()
+    settings = load()
     store = Store(settings.store)
     record = read_record(store)
     served = record.stable.model_dump(mode="json") if record.stable else None
     rows, refs = service_status(settings), list_refs(store)
     if as_json:
-        _print_json({"services": rows, "served": served, "refs": refs, "store": store.url})
+        print_json({"services": rows, "served": served, "refs": refs, "store": store.url})
         return
-    _show("Services", [{k: row[k] for k in ("service", "running", "answering", "pid", "url")} for row in rows], False)
+    show("Services", [{k: row[k] for k in ("service", "running", "answering", "pid", "url")} for row in rows], False)
     out.print(f"[bold]store[/]  {store.url}")
     if served:
         out.print(f"[bold]served[/] {served['name']} version {served['version']}, model/{served['model_digest'][:12]}")
     if refs:
-        _show("Refs", [{"ref": name, "digest": digest[:12]} for name, digest in refs.items()], False)
-
-
-def _settings() -> Any:
-    from infra.settings import apply_environment, load_settings
-
-    settings = load_settings()
-    apply_environment(settings)
-    return settings
+        show("Refs", [{"ref": name, "digest": digest[:12]} for name, digest in refs.items()], False)
 
 
 def _up(settings: Any, wait_for: set[str] | None, register: bool = False) -> dict[str, float]:
@@ -244,7 +223,7 @@ def _dry_run(
     if not as_json:
         for note in notes:
             err.print(note, markup=False)
-    _show(f"pretrain/{chosen.name}", rows, as_json)
+    show(f"pretrain/{chosen.name}", rows, as_json)
 
 
 def _check_recipe(recipe: str, data: str | None, evaluation: str | None, overrides: list[str]) -> None:
@@ -263,23 +242,6 @@ def _absolute(value: str | None, option: str) -> str | None:
     if not path.exists():
         raise HeadwaterError(f"{option}: {path} does not exist")
     return str(path)
-
-
-def _show(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
-    from flows import present
-
-    if as_json:
-        _print_json(rows)
-    elif rows:
-        present.print_table(out, title, list(rows[0]), [list(row.values()) for row in rows])
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False))
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 if __name__ == "__main__":
