@@ -3,14 +3,16 @@ take back the Hypothesis profile that was asked for."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 from hypothesis import settings
 
-from tests.support import installation
+from tests.support import ObjectStore, installation
 
 # The same commit gives the same verdict on every machine: the examples are drawn from the test's name, and none is
 # timed. `pytest --hypothesis-profile=explore` draws new ones; what it finds becomes an `@example`.
@@ -29,3 +31,23 @@ def own_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     yield env
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[ObjectStore]:
+    """An S3 server for the session, named by this process's environment; whoever stops it starts it again."""
+    server = ObjectStore()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server.env.items():
+            patch.setenv(name, value)
+        server.start()
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def bucket(object_store: ObjectStore, request: pytest.FixtureRequest) -> str:
+    """URL of a new bucket."""
+    name = "b" + hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:20]
+    fsspec.filesystem("s3").mkdir(name)
+    return f"s3://{name}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Iterable
 from pathlib import Path
 
+from moto.server import ThreadedMotoServer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -45,3 +47,33 @@ def byte_level_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
+
+
+class ObjectStore:
+    """moto's S3 on loopback, in this process. It can go away and come back with what it holds."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self._server: ThreadedMotoServer | None = None
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What botocore, and so s3fs, reads."""
+        return {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_MAX_ATTEMPTS": "1",  # tests take it away on purpose
+        }
+
+    def start(self) -> None:
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=self.port, verbose=False)
+        self._server.start()
+
+    def stop(self) -> None:
+        """Nothing answers any more; `start` brings it back, buckets included."""
+        if self._server is not None:
+            self._server.stop()
+            self._server = None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,8 +13,9 @@ from typing import Any, BinaryIO
 
 from stages.artifact.errors import StoreError
 from stages.artifact.events import EventLog
+from stages.artifact.hashing import cache_folder, sha256_file, sha256_stream
 from stages.artifact.manifest import MANIFEST, FileEntry, Manifest, digest, software_versions
-from stages.artifact.store import Store
+from stages.artifact.store import Store, reason
 
 SOFTWARE = ("headwater", "torch", "ray", "datatrove", "pyarrow", "tokenizers", "transformers", "lm-eval", "rensa")
 
@@ -46,7 +47,7 @@ class Artifact:
         return sorted((f for f in self.manifest.files if f.path.startswith(prefix)), key=lambda f: f.path)
 
     def open(self, path: str) -> BinaryIO:
-        return self.store.fs.open(self.store.path(f"{self.folder}/{path}"), "rb")
+        return self.store.open(f"{self.folder}/{path}")
 
     def read(self, path: str) -> bytes:
         return self.store.read(f"{self.folder}/{path}")
@@ -54,19 +55,32 @@ class Artifact:
     def local(self, path: str = "") -> Path:
         """A local path of one file (or of the whole folder), to be memory-mapped or handed to a library.
 
-        From an object store the files are fetched once into a cache folder of this machine.
+        From an object store the files are fetched once into a cache folder of this user, and checked.
         """
         if self.store.is_local:
             return self.store.local_path(f"{self.folder}/{path}" if path else self.folder)
-        cache = Path(tempfile.gettempdir()) / "headwater-cache" / self.digest
-        for entry in self.files(path):
-            target = cache / entry.path
-            if not target.exists() or target.stat().st_size != entry.bytes:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                aside = target.with_name(target.name + ".part")
-                self.store.fs.get_file(self.store.path(f"{self.folder}/{entry.path}"), str(aside))
-                aside.replace(target)
+        cache = cache_folder() / "artifacts" / self.digest
+        cache.mkdir(parents=True, exist_ok=True)
+        with (cache.parent / f"{self.digest}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the ranks of one machine ask at the same time
+            for entry in self.files(path):
+                self._fetch(entry, cache / entry.path)
         return cache / path if path else cache
+
+    def _fetch(self, entry: FileEntry, target: Path) -> None:
+        """One file into the cache, unless it is there; what is fetched is checked."""
+        if target.exists() and target.stat().st_size == entry.bytes:
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(target.name + ".part")
+        self.store.get_file(f"{self.folder}/{entry.path}", aside)
+        if sha256_file(aside) != entry.sha256:
+            aside.unlink()
+            raise StoreError(
+                f"artifact {self.id}: {self.store.where(f'{self.folder}/{entry.path}')} is damaged: its sha256 is not "
+                "the manifest's; remove the folder to make it again"
+            )
+        aside.replace(target)
 
     def events(self) -> EventLog:
         return EventLog(self.store, self.folder)
@@ -82,7 +96,7 @@ class Artifact:
             if size != entry.bytes:
                 state = "is missing" if size is None else f"has {size} bytes"
                 raise StoreError(
-                    f"artifact {self.id}: {self.store.path(self.folder)}/{entry.path} {state}, the manifest says "
+                    f"artifact {self.id}: {self.store.where(self.folder)}/{entry.path} {state}, the manifest says "
                     f"{entry.bytes} bytes; remove the folder to make it again"
                 )
 
@@ -90,7 +104,7 @@ class Artifact:
         """Paths of files whose bytes are not what the manifest says; reads everything."""
         for entry in self.manifest.files:
             name = f"{self.folder}/{entry.path}"
-            if not self.store.exists(name) or _sha256_stream(self.open(entry.path)) != entry.sha256:
+            if not self.store.exists(name) or sha256_stream(self.open(entry.path)) != entry.sha256:
                 yield entry.path
 
 
@@ -103,7 +117,7 @@ def load(store: Store, folder: str) -> Artifact | None:
     try:
         return Artifact(store, folder, Manifest.model_validate_json(data))
     except ValueError as error:
-        raise StoreError(f"{store.path(folder)}/{MANIFEST} is damaged: {error}") from error
+        raise StoreError(f"{store.where(folder)}/{MANIFEST} is damaged: {error}") from error
 
 
 def all_artifacts(store: Store, kind: str | None = None) -> Iterator[Artifact]:
@@ -158,12 +172,17 @@ class ArtifactWriter:
     def __post_init__(self) -> None:
         self.events = EventLog(self.store, self.folder)
         self._paths: set[str] = set()
+        self._there: list[FileEntry] = []
         if self.store.is_local:  # on the store's own disk, so that a commit is a rename
             self.scratch = self.store.local_path(f"{self.folder}/.scratch")
-            shutil.rmtree(self.scratch, ignore_errors=True)
+        else:  # a name that the next attempt on this machine finds, and clears
+            place = hashlib.sha256(self.store.where(self.folder).encode()).hexdigest()[:16]
+            self.scratch = cache_folder() / "scratch" / place
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        try:
             self.scratch.mkdir(parents=True)
-        else:
-            self.scratch = Path(tempfile.mkdtemp(prefix="headwater-"))
+        except OSError as error:
+            raise StoreError(f"{self.kind}: cannot make {self.scratch}: {reason(error)}") from error
 
     def file(self, path: str) -> Path:
         """A local path to write the artifact's file `path` to. Its folder exists; it becomes visible at commit."""
@@ -176,6 +195,16 @@ class ArtifactWriter:
         """Writes a small file of the artifact."""
         self.file(path).write_bytes(data)
 
+    def adopt(self, entry: FileEntry) -> None:
+        """Takes in a file that another machine has put under its final name already."""
+        size = self.store.size(f"{self.folder}/{entry.path}")
+        if size != entry.bytes:
+            raise StoreError(
+                f"stage {self.kind}: {self.store.where(f'{self.folder}/{entry.path}')} has {size} bytes instead of "
+                f"{entry.bytes}; start again"
+            )
+        self._there.append(entry)
+
     def work(self, name: str) -> Path:
         """A local folder for temporary files that are not part of the artifact."""
         folder = self.scratch / "work" / name
@@ -184,13 +213,13 @@ class ArtifactWriter:
 
     def commit(self) -> Artifact:
         """Hashes and moves every file to its final name, then creates the manifest. Files come before the manifest."""
-        entries = []
+        entries = list(self._there)
         for path in sorted(self._paths):
             local = self.scratch / "files" / path
             if not local.is_file():
                 raise StoreError(f"stage {self.kind}: {path} was announced and never written")
             entries.append(FileEntry(path=path, bytes=local.stat().st_size, sha256=sha256_file(local)))
-        for entry in entries:
+        for entry in entries[len(self._there) :]:
             self.store.put_file(self.scratch / "files" / entry.path, f"{self.folder}/{entry.path}")
         manifest = Manifest(
             kind=self.kind,
@@ -201,7 +230,7 @@ class ArtifactWriter:
             config=self.config,
             how=self.how,
             inputs=self.inputs,
-            files=entries,
+            files=sorted(entries, key=lambda entry: entry.path),
             counts=self.counts,
             metrics=self.metrics,
             details=self.details,
@@ -210,24 +239,10 @@ class ArtifactWriter:
             finished=datetime.now(UTC),
         )
         if not self.store.create(f"{self.folder}/{MANIFEST}", manifest.model_dump_json(indent=1).encode()):
-            raise StoreError(f"{self.store.path(self.folder)}: somebody else finished this artifact first")
+            raise StoreError(f"{self.store.where(self.folder)}: somebody else finished this artifact first")
         self.discard()
         return Artifact(self.store, self.folder, manifest)
 
     def discard(self) -> None:
         """Removes the scratch folder."""
         shutil.rmtree(self.scratch, ignore_errors=True)
-
-
-def sha256_file(path: Path) -> str:
-    """Hex sha256 of a local file."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _sha256_stream(stream: BinaryIO) -> str:
-    total = hashlib.sha256()
-    with stream:
-        while chunk := stream.read(1 << 20):
-            total.update(chunk)
-    return total.hexdigest()

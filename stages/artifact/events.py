@@ -7,13 +7,18 @@ write is a numbered part, `events/{n:06}.jsonl`.
 
 from __future__ import annotations
 
+import atexit
 import json
+import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+from stages.artifact.errors import StoreError
 from stages.artifact.store import Store
 
+log = logging.getLogger(__name__)
 Event = dict[str, Any]
 
 
@@ -24,12 +29,21 @@ class Emit(Protocol):
 
 
 class EventLog:
-    """Writer and reader of the events below one artifact's folder."""
+    """Writer and reader of the events below one artifact's folder.
+
+    On an object store what is not durable waits a moment, so that a run does not make an object of every step: a
+    second at first, a hundredth of the run's time later, never more than fifteen.
+    """
 
     def __init__(self, store: Store, folder: str, clock: Callable[[], float] = time.time):
         self.store, self.folder, self.clock = store, folder, clock
         self._name = f"{folder}/events.jsonl"
+        self._parts = f"{folder}/events"
         self._next_part: int | None = None
+        self._waiting: list[bytes] = []
+        self._lock = threading.RLock()
+        self._began = time.monotonic()
+        self._writer: threading.Thread | None = None
 
     def emit(self, type: str, *, durable: bool = False, **fields: Any) -> None:
         """Appends one event. `durable` returns only when it is on disk: for decisions that a restart must find."""
@@ -38,11 +52,25 @@ class EventLog:
         if self.store.is_local:
             self.store.append(self._name, data, durable=durable)
             return
-        if self._next_part is None:
-            self._next_part = len(self.store.list(f"{self.folder}/events"))
-        while not self.store.create(f"{self.folder}/events/{self._next_part:06}.jsonl", data):
+        with self._lock:
+            self._waiting.append(data)
+            if not durable:
+                self._write_later()
+                return
+        self.flush()
+
+    def flush(self) -> None:
+        """Writes what waits; returns when it is in the store."""
+        with self._lock:
+            if not self._waiting:
+                return
+            data = b"".join(self._waiting)
+            if self._next_part is None:
+                self._next_part = len(self.store.list(self._parts))
+            while not self.store.create(self._part(self._next_part), data):
+                self._next_part += 1
             self._next_part += 1
-        self._next_part += 1
+            self._waiting.clear()
 
     def progress(self, done: float, total: float, unit: str = "", **fields: Any) -> None:
         """Tells how far the stage is: `done` of `total` units."""
@@ -54,8 +82,7 @@ class EventLog:
         A last line that is not finished yet is left for the next call.
         """
         if not self.store.is_local:
-            names = self.store.list(f"{self.folder}/events")[offset:]
-            return [event for name in names for event in _parse(self.store.read(name))], offset + len(names)
+            return self._read_parts(offset)
         path = self.store.local_path(self._name)
         if not path.exists():
             return [], offset
@@ -65,7 +92,58 @@ class EventLog:
         whole = data[: data.rfind(b"\n") + 1]
         return list(_parse(whole)), offset + len(whole)
 
+    def end(self) -> int:
+        """The offset behind the last event that is there now."""
+        if not self.store.is_local:
+            return len(self.store.list(self._parts))
+        return self.store.size(self._name) or 0
+
+    def _part(self, number: int) -> str:
+        return f"{self._parts}/{number:06}.jsonl"
+
+    def _read_parts(self, offset: int) -> tuple[list[Event], int]:
+        """Parts are numbered without gaps: the next one is asked for by name, since a long run's list is long."""
+        if offset == 0:
+            contents = self.store.read_all([self._part(n) for n in range(len(self.store.list(self._parts)))])
+        else:
+            contents = []
+        while True:
+            try:
+                contents.append(self.store.read(self._part(offset + len(contents))))
+            except FileNotFoundError:
+                return [event for data in contents for event in _parse(data)], offset + len(contents)
+
+    def _write_later(self) -> None:
+        """Soon, in the background; or at the end of the process."""
+        if self._writer is None:
+            atexit.register(self._write_at_end)
+            self._writer = threading.Thread(target=self._write_what_waits, name="event-writer", daemon=True)
+            self._writer.start()
+
+    def _write_at_end(self) -> None:
+        try:
+            self.flush()
+        except StoreError as error:
+            log.warning("the last events are lost: %s", error)
+
+    def _write_what_waits(self) -> None:
+        while True:
+            time.sleep(min(15.0, max(1.0, 0.01 * (time.monotonic() - self._began))))
+            try:
+                self.flush()
+            except StoreError as error:
+                # What waits is kept and tried again; a durable event, or the end of the stage, tells if it stays so.
+                log.warning("events wait: %s", error)
+            with self._lock:
+                if not self._waiting:
+                    self._writer = None
+                    atexit.unregister(self._write_at_end)
+                    return
+
 
 def _parse(data: bytes) -> Iterator[Event]:
     for line in data.splitlines():
-        yield json.loads(line)
+        try:
+            yield json.loads(line)
+        except ValueError:  # a disk that filled up in the middle of a line
+            yield {"time": 0.0, "type": "warning", "message": f"an event was written only in part: {line[:80]!r}"}

@@ -1,8 +1,13 @@
 """One writer a fingerprint: a lease in the store with a heartbeat, taken over when its holder is gone.
 
 A lease is an object `lease-{n}` in the artifact's folder, created exclusively; whoever creates the highest n holds it.
-Its holder rewrites it every few seconds. One whose heartbeat is older than `stale_after` (or whose process on this very
-machine is gone) is taken over by creating `lease-{n+1}` exclusively.
+Its holder rewrites it every few seconds. One whose holder is gone is taken over by creating `lease-{n+1}` exclusively:
+
+- a holder in this very process space (host, boot, pid namespace) is gone when its process is;
+- any other when its heartbeat is older than STALE_SECONDS by the clocks of both machines and did not move while we
+  watched; or, whatever the clocks say, when it has not moved for STALE_SECONDS while we waited.
+
+A holder that was taken for dead (suspended, cut off from the store) finds that out with `confirm`, before it commits.
 """
 
 from __future__ import annotations
@@ -12,14 +17,48 @@ import os
 import socket
 import threading
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from stages.artifact.errors import LeaseHeldError
+from stages.artifact.errors import LeaseHeldError, StoreError
 from stages.artifact.store import Store
 
-_BEAT_SECONDS = 5.0
+BEAT_SECONDS = 5.0
+"""Between two heartbeats."""
 STALE_SECONDS = 60.0
 """A lease whose heartbeat is older than this is dead."""
+_POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lease, and its last sign of life."""
+
+    number: int
+    pid: int
+    host: str
+    beat: float
+    """Time of day of the last heartbeat, by the holder's clock, in seconds."""
+    space: str = ""
+    """Host, boot and pid namespace: where the pid means something."""
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+    @property
+    def surely_dead(self) -> bool:
+        """True when its process was here and is gone."""
+        if not self.space or self.space != _space():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return False
 
 
 class Lease:
@@ -29,27 +68,63 @@ class Lease:
         LeaseHeldError: another live process holds it.
     """
 
-    def __init__(self, store: Store, folder: str, stale_after: float = STALE_SECONDS):
-        self.store, self.folder, self.stale_after = store, folder, stale_after
+    def __init__(self, store: Store, folder: str):
+        self.store, self.folder = store, folder
+        self.stale_after, self.beat = STALE_SECONDS, BEAT_SECONDS
         self._number = 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._watched: tuple[Holder, float] | None = None
+        self._trouble: StoreError | None = None
 
     def __enter__(self) -> Lease:
-        held = self._newest()
-        if held is not None:
-            number, record = held
-            if self._alive(record):
-                raise LeaseHeldError(
-                    f"{self.store.path(self.folder)} is being written by process {record['pid']} on {record['host']}; "
-                    "wait for it or stop it"
-                )
-            self._number = number + 1
-        if not self.store.create(self._name(), self._record()):
-            raise LeaseHeldError(f"{self.store.path(self.folder)}: another process took the lease just now")
-        self._thread = threading.Thread(target=self._beat, name="lease-heartbeat", daemon=True)
-        self._thread.start()
+        holder = None if self.held else self.acquire()
+        if holder is not None:
+            raise LeaseHeldError(
+                f"{self.store.where(self.folder)} is being written by {holder}; wait for it or stop it"
+            )
         return self
+
+    @property
+    def held(self) -> bool:
+        """True from `acquire` until the end of the `with` block."""
+        return self._thread is not None
+
+    def acquire(self) -> Holder | None:
+        """Takes the lease, if it is free or its holder is dead, and returns None; else whoever holds it.
+
+        A heartbeat that looks old may come from a clock that is slow: it is watched for two beats first.
+        """
+        holder = self._newest()
+        if holder is not None and not holder.surely_dead:
+            old = time.time() - holder.beat > self.stale_after
+            if not self._still(holder, 2 * self.beat if old else self.stale_after, wait=old):
+                return holder
+        number = 0 if holder is None else holder.number + 1
+        if not self.store.create(self._name(number), self._record()):
+            return self._newest() or self.acquire()
+        self._number = number
+        newest = self._newest()
+        if newest is not None and newest.number > number:  # somebody was quicker by one
+            return newest
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._keep_beating, name="lease-heartbeat", daemon=True)
+        self._thread.start()
+        return None
+
+    def confirm(self) -> None:
+        """Asks the store whether the lease is still ours: to be called before anything that cannot be taken back.
+
+        Raises:
+            LeaseHeldError: somebody took it over, since we gave no sign of life for long.
+        """
+        newest = self._newest()
+        if newest is None or newest.number != self._number:
+            cause = f" ({self._trouble})" if self._trouble else ""
+            raise LeaseHeldError(
+                f"{self.store.where(self.folder)}: {newest or 'somebody'} took this work over, since this process had "
+                f"given no sign of life for {self.stale_after:.0f} s{cause}"
+            )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -57,40 +132,68 @@ class Lease:
         self._stop.set()
         if self._thread:
             self._thread.join()
-        for number in self._numbers():
-            if number <= self._number:
-                self.store.remove(f"{self.folder}/lease-{number}")
+            self._thread = None
+        try:
+            for number in self._numbers():
+                if number <= self._number:
+                    self.store.remove(self._name(number))
+        except StoreError as trouble:
+            if error is None:
+                raise
+            error.add_note(f"and the lease could not be given back: {trouble}")
 
-    def _name(self) -> str:
-        return f"{self.folder}/lease-{self._number}"
+    def _name(self, number: int) -> str:
+        return f"{self.folder}/lease-{number}"
 
     def _record(self) -> bytes:
-        return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "beat": time.time()}).encode()
+        record = {"pid": os.getpid(), "host": socket.gethostname(), "space": _space(), "beat": time.time()}
+        return json.dumps(record).encode()
 
     def _numbers(self) -> list[int]:
-        start = f"{self.folder}/lease-"
-        ends = [name.removeprefix(start) for name in self.store.list(self.folder) if name.startswith(start)]
-        return [int(end) for end in ends if end.isdigit()]
+        return lease_numbers(self.store.list(self.folder), self.folder)
 
-    def _newest(self) -> tuple[int, dict] | None:
+    def _newest(self) -> Holder | None:
         numbers = self._numbers()
         if not numbers:
             return None
-        newest = max(numbers)
-        return newest, self.store.read_json(f"{self.folder}/lease-{newest}")
+        try:
+            record: dict[str, Any] = self.store.read_json(self._name(max(numbers)))
+        except FileNotFoundError:  # given back this moment
+            return None
+        return Holder(max(numbers), record["pid"], record["host"], record["beat"], record.get("space", ""))
 
-    def _alive(self, record: dict) -> bool:
-        if time.time() - record["beat"] > self.stale_after:
-            return False
-        if record["host"] == socket.gethostname():
-            try:
-                os.kill(record["pid"], 0)
-            except ProcessLookupError:
+    def _still(self, holder: Holder, seconds: float, *, wait: bool) -> bool:
+        """True when the holder's heartbeat has not moved for so long, by our own clock, while we looked at it."""
+        now = time.monotonic()
+        if self._watched is None or self._watched[0] != holder:
+            self._watched = (holder, now)
+        while wait and time.monotonic() - self._watched[1] < seconds:
+            time.sleep(min(_POLL_SECONDS, seconds))
+            if self._newest() != holder:
                 return False
-            except PermissionError:
-                return True
-        return True
+        return time.monotonic() - self._watched[1] >= seconds
 
-    def _beat(self) -> None:
-        while not self._stop.wait(_BEAT_SECONDS):
-            self.store.put(self._name(), self._record())
+    def _keep_beating(self) -> None:
+        while not self._stop.wait(self.beat):
+            try:
+                self.store.put(self._name(self._number), self._record())
+                self._trouble = None
+            except StoreError as error:
+                # The work may still succeed when the store is back in time; `confirm` tells, and names this.
+                self._trouble = error
+
+
+def lease_numbers(names: list[str], folder: str) -> list[int]:
+    """Numbers of the leases among the names of a folder's objects."""
+    start = f"{folder}/lease-"
+    ends = [name.removeprefix(start) for name in names if name.startswith(start)]
+    return [int(end) for end in ends if end.isdigit()]
+
+
+def _space() -> str:
+    """Where a pid of ours means something. Containers share a host's name and boot, but not its pids."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # not Linux
+        return socket.gethostname()

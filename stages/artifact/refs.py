@@ -28,7 +28,7 @@ def read_ref(store: Store, recipe: str, name: str) -> Artifact | None:
     record = store.read_json(path)
     artifact = load(store, record["folder"])
     if artifact is None or artifact.digest != record["digest"]:
-        raise StoreError(f"{store.path(path)} points at {record['folder']}, which is missing or has changed")
+        raise StoreError(f"{store.where(path)} points at {record['folder']}, which is missing or has changed")
     return artifact
 
 

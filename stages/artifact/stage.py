@@ -7,15 +7,18 @@ there, holds the lease, calls the stage's `build`, and commits. It knows nothing
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from stages.artifact.artifact import Artifact, ArtifactWriter, load
 from stages.artifact.config import Config, canonical
-from stages.artifact.lease import Lease
+from stages.artifact.errors import StoreError
+from stages.artifact.lease import Holder, Lease
 from stages.artifact.manifest import fingerprint
-from stages.artifact.store import Store
+from stages.artifact.store import DISK_TROUBLE, Store, reason
 
 C = TypeVar("C", bound=Config)
 
@@ -80,11 +83,24 @@ class Stage(Generic[C]):
         run = secrets.token_hex(4)
         return f"{prefix}-{run}", run
 
-    def run(self, config: C, inputs: Mapping[str, HasDigest], store: Store, plan: Plan | None = None) -> Artifact:
+    def run(
+        self,
+        config: C,
+        inputs: Mapping[str, HasDigest],
+        store: Store,
+        plan: Plan | None = None,
+        *,
+        waiting: Callable[[Holder], None] | None = None,
+    ) -> Artifact:
         """Makes the artifact, or returns the one that is there (manifest, existence and sizes are checked).
+
+        Args:
+            waiting: called once a second while another live process makes the same artifact: this one waits for it,
+                and goes on itself if the other dies. Absent: refuse at once.
 
         Raises:
             LeaseHeldError: another live process is making it.
+            StoreError: the store, or the disk of this machine, is full, read-only or away; nothing half is left.
             HeadwaterError: what the stage itself finds wrong.
         """
         plan = plan or self.plan(config, inputs, store)
@@ -92,28 +108,55 @@ class Stage(Generic[C]):
         if done:
             done.check_sizes()
             return done
-        with Lease(store, plan.folder):
+        lease = Lease(store, plan.folder)
+        while waiting and (holder := lease.acquire()):
+            waiting(holder)
+            time.sleep(1.0)
             done = load(store, plan.folder)
             if done:
                 return done
-            writer = ArtifactWriter(
-                store=store,
-                folder=plan.folder,
-                kind=self.kind,
-                stage_version=self.version,
-                fingerprint=plan.fingerprint,
-                config=plan.config,
-                inputs=plan.inputs,
-                run=plan.run,
-                how=config.model_dump(mode="json"),
-            )
-            writer.events.emit("started", kind=self.kind, fingerprint=plan.fingerprint)
-            try:
+        with lease:
+            done = load(store, plan.folder)
+            if done:
+                return done
+            return self._make(config, inputs, store, plan, lease)
+
+    def _make(self, config: C, inputs: Mapping[str, HasDigest], store: Store, plan: Plan, lease: Lease) -> Artifact:
+        writer = ArtifactWriter(
+            store=store,
+            folder=plan.folder,
+            kind=self.kind,
+            stage_version=self.version,
+            fingerprint=plan.fingerprint,
+            config=plan.config,
+            inputs=plan.inputs,
+            run=plan.run,
+            how=config.model_dump(mode="json"),
+        )
+        try:
+            writer.events.emit("started", kind=self.kind, fingerprint=plan.fingerprint, inputs=plan.inputs)
+            with _disk_trouble_told(self.kind, writer):
                 self.build(config, inputs, writer)
+                lease.confirm()
                 artifact = writer.commit()
-            except BaseException as error:
+        except BaseException as error:
+            try:
                 writer.events.emit("failed", durable=True, error=f"{type(error).__name__}: {error}")
-                writer.discard()
-                raise
-            writer.events.emit("finished", durable=True, digest=artifact.digest, counts=artifact.manifest.counts)
-            return artifact
+            except StoreError as trouble:
+                error.add_note(f"and the event log could not be written: {trouble}")
+            writer.discard()
+            raise
+        writer.events.emit("finished", durable=True, digest=artifact.digest, counts=artifact.manifest.counts)
+        return artifact
+
+
+@contextmanager
+def _disk_trouble_told(kind: str, writer: ArtifactWriter) -> Iterator[None]:
+    """A disk that is full, read-only or gone is no bug of the stage's: it is told as what it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_TROUBLE:
+            raise
+        place = error.filename or writer.scratch
+        raise StoreError(f"{kind}: cannot write {place}: {reason(error)}") from error

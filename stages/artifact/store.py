@@ -2,18 +2,24 @@
 
 Object stores can neither rename nor append, so nothing outside this module assumes either. `put` replaces an object
 as a whole, `create` makes one only if it is not there yet; on local files the first is write-aside-and-rename and the
-second is link-into-place, which fails if the name exists (a plain `O_EXCL` open could leave half an object behind).
+second is link-into-place, which fails if the name exists (a plain `O_EXCL` open could leave half an object behind); on
+S3 the second is a conditional write (`If-None-Match: *`).
+
+Endpoint and credentials of an object store come from the environment: for `s3://` `AWS_ENDPOINT_URL`,
+`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_PROFILE` and the rest that botocore knows.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -22,14 +28,19 @@ from stages.artifact.errors import StoreError
 
 
 class Store:
-    """A folder tree at an fsspec URL. Names are relative, `/`-separated, and never leave the root."""
+    """A folder tree at an fsspec URL. Names are relative, `/`-separated, and never leave the root.
+
+    Every method raises StoreError when the store cannot be reached or refuses; only what is not there is
+    FileNotFoundError.
+    """
 
     def __init__(self, url: str | os.PathLike[str]):
         text = os.fspath(url)
         if "://" not in text and not os.path.isabs(text):
             raise StoreError(f"store: {text!r} is a relative path; give an absolute path or a URL")
         try:
-            self.fs, self.root = fsspec.core.url_to_fs(text)
+            # Other processes write here too: a listing that is remembered would hide what they made.
+            self.fs, self.root = fsspec.core.url_to_fs(text, use_listings_cache=False)
         except (ImportError, ValueError) as error:
             raise StoreError(f"store: {text!r} cannot be opened: {error}") from error
         self.root = self.root.rstrip("/")
@@ -48,98 +59,124 @@ class Store:
             raise StoreError(f"store: {self.url} is not on local files")
         return Path(self.path(name))
 
+    def where(self, name: str) -> str:
+        """`name` as people are told it: an absolute path, or a URL."""
+        return self.path(name) if self.is_local else self.fs.unstrip_protocol(self.path(name))
+
     def exists(self, name: str) -> bool:
-        return bool(self.fs.exists(self.path(name)))
+        with self._told("look for", name):
+            return bool(self.fs.exists(self.path(name)))
 
     def size(self, name: str) -> int | None:
         """Bytes of an object, None if there is none."""
         try:
-            return int(self.fs.size(self.path(name)))
+            with self._told("look for", name):
+                return int(self.fs.size(self.path(name)))
         except FileNotFoundError:
             return None
 
     def read(self, name: str) -> bytes:
-        try:
+        with self._told("read", name):
             return bytes(self.fs.cat_file(self.path(name)))
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise StoreError(f"store: cannot read {self.path(name)}: {error}") from error
+
+    def read_all(self, names: list[str]) -> list[bytes]:
+        """The contents of several objects, fetched side by side where the store can."""
+        if not names:
+            return []
+        with self._told("read", names[0]):
+            found = self.fs.cat([self.path(name) for name in names])
+        return [bytes(found[self.path(name)]) for name in names]
 
     def read_json(self, name: str) -> Any:
         try:
             return json.loads(self.read(name))
         except ValueError as error:
-            raise StoreError(f"store: {self.path(name)} is not valid JSON: {error}") from error
+            raise StoreError(f"store: {self.where(name)} is not valid JSON: {error}") from error
+
+    def open(self, name: str) -> BinaryIO:
+        """An object as a stream of bytes."""
+        with self._told("read", name):
+            return self.fs.open(self.path(name), "rb")
 
     def put(self, name: str, data: bytes) -> None:
         """Writes an object as a whole; a reader sees the old one or the new one, never a part."""
         path = self.path(name)
-        try:
-            if self.is_local:
-                aside = self._aside(path)
+        with self._told("write", name):
+            if not self.is_local:
+                self.fs.pipe_file(path, data)
+                return
+            with self._aside(path) as aside:
                 _write_durable(aside, data)
                 os.replace(aside, path)
-            else:
-                self.fs.pipe_file(path, data)
-        except OSError as error:
-            raise StoreError(f"store: cannot write {path}: {error}") from error
 
     def create(self, name: str, data: bytes) -> bool:
         """Writes an object only if there is none of that name. False: there is one already, and it was left alone."""
         path = self.path(name)
         try:
-            if self.is_local:
-                aside = self._aside(path)
-                _write_durable(aside, data)
-                try:
+            with self._told("create", name):
+                if not self.is_local:
+                    self.fs.pipe_file(path, data, mode="create")
+                    return True
+                with self._aside(path) as aside:
+                    _write_durable(aside, data)
                     os.link(aside, path)
-                finally:
-                    os.unlink(aside)
-            else:
-                self.fs.pipe_file(path, data, mode="create")
-            return True
+                _sync_folder(path)
+                return True
         except FileExistsError:
-            return False
-        except OSError as error:
-            raise StoreError(f"store: cannot write {path}: {error}") from error
+            # A request whose answer was lost is sent again, and meets what it wrote itself.
+            return not self.is_local and self.read(name) == data
 
     def put_file(self, local: Path, name: str) -> None:
-        """Moves a finished local file into the store."""
+        """Moves a finished local file into the store; its bytes are on disk before it has its name."""
         path = self.path(name)
-        try:
-            if self.is_local:
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                try:
-                    os.replace(local, path)
-                except OSError:  # another file system: copy aside, then rename
-                    aside = self._aside(path)
-                    shutil.copyfile(local, aside)
-                    os.replace(aside, path)
-                    os.unlink(local)
-            else:
+        with self._told("write", name):
+            if not self.is_local:
                 self.fs.put_file(str(local), path)
                 os.unlink(local)
-        except OSError as error:
-            raise StoreError(f"store: cannot write {path}: {error}") from error
+                return
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            _sync(local)
+            try:
+                os.replace(local, path)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                with self._aside(path) as aside:  # from another file system: copy aside, then rename
+                    shutil.copyfile(local, aside)
+                    _sync(aside)
+                    os.replace(aside, path)
+                os.unlink(local)
+
+    def get_file(self, name: str, local: Path) -> None:
+        """Copies an object to a local file."""
+        with self._told("read", name):
+            self.fs.get_file(self.path(name), str(local))
 
     def append(self, name: str, data: bytes, *, durable: bool = False) -> None:
-        """Adds bytes at the end of a local object in one write. Object stores get numbered parts instead: events.py."""
+        """Adds whole lines at the end of a local object. Object stores get numbered parts instead: events.py.
+
+        On a full disk part of a line may be written before the error; the next append begins a line of its own.
+        """
         path = self.local_path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(handle, data)
-            if durable:
-                os.fsync(handle)
-        finally:
-            os.close(handle)
+        with self._told("write", name):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                size = os.fstat(handle).st_size
+                if size and os.pread(handle, 1, size - 1) != b"\n":
+                    data = b"\n" + data
+                while data:
+                    data = data[os.write(handle, data) :]
+                if durable:
+                    os.fsync(handle)
+            finally:
+                os.close(handle)
 
     def list(self, prefix: str) -> list[str]:
         """Names of all objects below `prefix`, sorted."""
-        base = self.path(prefix)
         try:
-            found = self.fs.find(base)
+            with self._told("list", prefix):
+                found = self.fs.find(self.path(prefix))
         except FileNotFoundError:
             return []
         return sorted(path[len(self.root) + 1 :] for path in found)
@@ -147,7 +184,8 @@ class Store:
     def folders(self, prefix: str) -> Iterator[str]:
         """Names of the folders directly below `prefix`, sorted."""
         try:
-            entries = self.fs.ls(self.path(prefix), detail=True, refresh=True)
+            with self._told("list", prefix):
+                entries = self.fs.ls(self.path(prefix), detail=True, refresh=True)
         except (FileNotFoundError, NotADirectoryError):
             return
         for entry in sorted(entries, key=lambda item: item["name"]):
@@ -157,13 +195,66 @@ class Store:
     def remove(self, name: str) -> None:
         """Removes one object or a whole folder; a missing one is fine."""
         path = self.path(name)
-        if self.fs.exists(path):
-            self.fs.rm(path, recursive=True)
+        try:
+            with self._told("remove", name):
+                if self.fs.exists(path):
+                    self.fs.rm(path, recursive=True)
+        except FileNotFoundError:
+            return
 
-    def _aside(self, path: str) -> str:
+    @contextmanager
+    def _aside(self, path: str) -> Iterator[str]:
+        """A name beside `path` to write to first; nothing of it is left."""
         folder, base = os.path.split(path)
-        os.makedirs(folder, exist_ok=True)
-        return os.path.join(folder, f".{base}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except FileExistsError as error:
+            raise NotADirectoryError(errno.ENOTDIR, f"{folder} is a file") from error
+        aside = os.path.join(folder, f".{base}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+        try:
+            yield aside
+        finally:
+            if os.path.exists(aside):
+                os.unlink(aside)
+
+    @contextmanager
+    def _told(self, verb: str, name: str) -> Iterator[None]:
+        """What the file system says, as an error that names store, object and cause."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except (FileNotFoundError, FileExistsError) as error:
+            if isinstance(error, FileExistsError) == (verb == "create") and verb != "write":
+                raise
+            raise StoreError(f"store: cannot {verb} {self.where(name)}: {error}") from error
+        except OSError as error:
+            raise StoreError(f"store: cannot {verb} {self.where(name)}: {reason(error)}") from error
+        except Exception as error:
+            if self.is_local:
+                raise
+            # Every object store has errors of its own: botocore's are no OSErrors, aiohttp's some of them.
+            raise StoreError(
+                f"store: cannot {verb} {self.where(name)}: {error}; see that the store is reachable (for s3:// "
+                "AWS_ENDPOINT_URL and the credentials) and start again: what is finished is kept"
+            ) from error
+
+
+DISK_TROUBLE = {
+    errno.ENOSPC: "make room there and start again: what is finished is kept",
+    errno.EDQUOT: "the quota is used up; make room and start again: what is finished is kept",
+    errno.EROFS: "the file system is mounted read-only",
+    errno.EIO: "the disk fails",
+    errno.EACCES: "this user may not; mend the permissions, or choose another store with HEADWATER_STORE",
+    errno.EPERM: "this user may not; mend the permissions, or choose another store with HEADWATER_STORE",
+}
+"""What a user can do about errors of the disk, by `errno`."""
+
+
+def reason(error: OSError) -> str:
+    """The cause, and for the common ones what to do."""
+    hint = DISK_TROUBLE.get(error.errno or 0)
+    return f"{error.strerror or error}; {hint}" if hint else str(error)
 
 
 def _write_durable(path: str, data: bytes) -> None:
@@ -171,3 +262,16 @@ def _write_durable(path: str, data: bytes) -> None:
         handle.write(data)
         handle.flush()
         os.fsync(handle.fileno())
+
+
+def _sync(path: str | Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync_folder(path: str) -> None:
+    """A new name is on disk when its folder is."""
+    _sync(os.path.dirname(path))

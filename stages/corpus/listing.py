@@ -5,20 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from stages.artifact import InputError
-
-REMEMBERED_FROM = 16 << 20
-"""Bytes from which a local file's hash is worth remembering; smaller files are hashed every time."""
+from stages.artifact.hashing import remembered_sha256
 
 
 @dataclass(frozen=True)
@@ -127,29 +123,7 @@ def _content(fs: fsspec.AbstractFileSystem, path: str, info: dict[str, Any]) -> 
 
 
 def _local_sha256(path: str) -> str:
-    """sha256 of a local file; large ones are remembered a machine by path, size, time and inode."""
     try:
-        stat = os.stat(path)
-        if stat.st_size < REMEMBERED_FROM:
-            with open(path, "rb") as stream:
-                return hashlib.file_digest(stream, "sha256").hexdigest()
-        key = f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ino}"
-        memory = _memory_folder() / hashlib.sha256(key.encode()).hexdigest()
-        if memory.exists() and len(known := memory.read_text()) == 64:
-            return known
-        with open(path, "rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        # A file that changed a moment ago may change again within one tick of its clock: not remembered.
-        if time.time() - stat.st_mtime > 2 and os.stat(path).st_mtime_ns == stat.st_mtime_ns:
-            memory.parent.mkdir(parents=True, exist_ok=True)
-            aside = memory.with_name(f".{memory.name}.{os.getpid()}")
-            aside.write_text(digest)
-            aside.replace(memory)
-        return digest
+        return remembered_sha256(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-
-
-def _memory_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "headwater" / "sha256"

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.artifact import Store, StoreError
+from tests.support import ObjectStore
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture(params=["file", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """A local store, and one that behaves like an object store (no rename, no append)."""
-    return Store(tmp_path / "store") if request.param == "file" else Store(f"memory://{tmp_path.name}")
+    """A store on local files, and one on S3, which knows neither rename nor append."""
+    return Store(tmp_path / "store" if request.param == "file" else request.getfixturevalue("bucket") + "/some/store")
 
 
 def test_put_replaces_whole_objects(store: Store) -> None:
@@ -35,8 +36,7 @@ def test_missing_objects(store: Store) -> None:
         store.read("nothing")
 
 
-def test_create_is_exclusive(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+def test_create_is_exclusive(store: Store) -> None:
     results: list[tuple[bool, bytes]] = []
 
     def attempt(number: int) -> None:
@@ -73,8 +73,51 @@ def test_absolute_names_and_relative_stores_are_refused() -> None:
 
 def test_unwritable_store_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(StoreError, match="cannot write"):
-        Store(tmp_path / "file").put("a", b"x")
+    for write in (Store.put, Store.create):
+        with pytest.raises(StoreError, match=r"cannot (write|create) .*is a file"):
+            write(Store(tmp_path / "file"), "a", b"x")
+
+
+def test_a_bucket_that_is_not_there_is_named(object_store: ObjectStore) -> None:
+    store = Store("s3://no-such-bucket/store")
+    assert not store.exists("a") and store.list("") == [] and list(store.folders("")) == []
+    for write in (store.put, store.create):
+        with pytest.raises(StoreError, match=r"s3://no-such-bucket/store/a.*bucket does not exist"):
+            write("a", b"x")
+
+
+def test_a_store_that_goes_away_says_so_and_serves_on_when_it_is_back(object_store: ObjectStore, bucket: str) -> None:
+    store = Store(f"{bucket}/store")
+    store.put("a", b"1")
+    object_store.stop()
+    try:
+        for act in (lambda: store.read("a"), lambda: store.create("b", b"2"), lambda: store.list("")):
+            with pytest.raises(StoreError, match="AWS_ENDPOINT_URL"):
+                act()
+    finally:
+        object_store.start()
+    assert store.read("a") == b"1"
+    assert store.create("b", b"2")
+
+
+def test_a_creation_whose_answer_was_lost_is_known_again(bucket: str) -> None:
+    """s3fs sends such a request again, and the second meets what the first wrote."""
+    store = Store(bucket)
+    assert store.create("lease-0", b"mine")
+    assert store.create("lease-0", b"mine")
+    assert not store.create("lease-0", b"somebody else's")
+
+
+def test_files_move_in_and_out(store: Store, tmp_path: Path) -> None:
+    local = tmp_path / "big"
+    local.write_bytes(b"x" * 1000)
+    store.put_file(local, "folder/big")
+    assert not local.exists()
+    store.get_file("folder/big", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == b"x" * 1000
+    assert store.read_all(["folder/big"]) == [b"x" * 1000]
+    store.remove("folder")
+    assert store.list("") == []
 
 
 def test_damaged_json_names_the_file(store: Store) -> None:

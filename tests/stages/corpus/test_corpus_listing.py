@@ -12,9 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.artifact import InputError
+from stages.artifact import InputError, hashing
 from stages.corpus import ListedFile, Listing, list_files
-from stages.corpus import listing as listing_module
 
 
 @given(
@@ -81,7 +80,7 @@ def test_hashes_of_large_files_are_remembered_until_they_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(listing_module, "REMEMBERED_FROM", 3)
+    monkeypatch.setattr(hashing, "REMEMBERED_FROM", 3)
     file = tmp_path / "in" / "x.bin"
     file.parent.mkdir()
     file.write_bytes(b"first")
