@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from models.huggingface import ARCHITECTURE, load_weights, save_weights
 from stages.artifact import Artifact, ArtifactWriter, Config, InputError, Stage
-from stages.training.train import CONFIG, WEIGHTS
+from stages.training.run import CONFIG, WEIGHTS
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 

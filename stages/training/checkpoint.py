@@ -7,9 +7,11 @@ verified first.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
-import os
+import secrets
 import shutil
 import threading
 import time
@@ -24,15 +26,18 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
 from stages.artifact.errors import StoreError
+from stages.artifact.hashing import cache_folder, sha256_file
+from stages.artifact.store import Store
 from stages.training.parallel import Ranks
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
 
 
-def whole_checkpoints(folder: Path) -> list[Path]:
-    """Committed checkpoints below a run's `checkpoints` folder, oldest first."""
-    return sorted(path.parent for path in folder.glob(f"step-*/{MANIFEST}"))
+def whole_checkpoints(store: Store, folder: str) -> list[str]:
+    """Names of the committed checkpoints below a run's `checkpoints` folder, oldest first: `{folder}/step-{n:08}`."""
+    end = f"/{MANIFEST}"
+    return sorted(name.removesuffix(end) for name in store.list(folder) if name.endswith(end))
 
 
 def damaged(checkpoint: Path, part: int = 0, parts: int = 1) -> list[str]:
@@ -41,7 +46,7 @@ def damaged(checkpoint: Path, part: int = 0, parts: int = 1) -> list[str]:
     wrong = []
     for entry in files[part::parts]:
         path = checkpoint / entry["path"]
-        if not path.is_file() or path.stat().st_size != entry["bytes"] or _sha256(path) != entry["sha256"]:
+        if not path.is_file() or path.stat().st_size != entry["bytes"] or sha256_file(path) != entry["sha256"]:
             wrong.append(entry["path"])
     return wrong
 
@@ -50,7 +55,10 @@ def damaged(checkpoint: Path, part: int = 0, parts: int = 1) -> list[str]:
 class _Saving:
     """A checkpoint under way."""
 
+    name: str
+    """Its folder in the store."""
     path: Path
+    """Where this machine writes it: that folder itself, or a scratch folder from which it is put there."""
     step: int
     started: float
     stall: float = 0.0
@@ -68,13 +76,21 @@ class Checkpointer:
     """Writes and finds the checkpoints of one run. Every rank makes the same calls in the same order.
 
     Args:
-        folder: where checkpoints lie, the same for all ranks.
+        store: where checkpoints lie. On an object store every rank puts its own files there.
+        folder: the run's `checkpoints` folder in it.
         keep: committed checkpoints that stay.
         on_commit: called on rank 0 with (step, seconds from start to commit, seconds that the training waited).
     """
 
-    def __init__(self, folder: Path, ranks: Ranks, on_commit: Callable[[int, float, float], None], keep: int = 2):
-        self.folder, self.ranks, self.keep, self._on_commit = folder, ranks, keep, on_commit
+    def __init__(
+        self,
+        store: Store,
+        folder: str,
+        ranks: Ranks,
+        on_commit: Callable[[int, float, float], None],
+        keep: int = 2,
+    ):
+        self.store, self.folder, self.ranks, self.keep, self._on_commit = store, folder, ranks, keep, on_commit
         self._saving: _Saving | None = None
         if ranks.alone:  # known and meant
             warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
@@ -93,14 +109,17 @@ class Checkpointer:
             state: plain JSON values, rank 0's are kept.
         """
         self.commit()
-        path = self.folder / f"step-{step:08}"
+        name = f"{self.folder}/step-{step:08}"
         began = time.monotonic()
+        token = secrets.token_hex(4)
         if self.ranks.rank == 0:
-            shutil.rmtree(path, ignore_errors=True)
-            path.mkdir(parents=True)
+            self._remove(name)
+        # Nobody writes before the folder is clean.
+        path = self._local(name, self.ranks.from_first(token))
+        path.mkdir(parents=True, exist_ok=True)
+        if self.ranks.rank == 0:
             (path / STATE).write_text(json.dumps(state))
-        self.ranks.from_first(None)  # nobody writes before the folder is clean
-        saving = _Saving(path, step, began)
+        saving = _Saving(name, path, step, began)
         alone = {"no_dist": True} if self.ranks.alone else {"process_group": self.ranks.saving}
         future = dcp.async_save(tensors, storage_writer=dcp.FileSystemWriter(path), **alone)
         saving.thread = threading.Thread(target=self._finish, args=(saving, future), name="checkpoint", daemon=True)
@@ -111,13 +130,17 @@ class Checkpointer:
             self.commit()
 
     def _finish(self, saving: _Saving, future: Any) -> None:
-        """In a thread: waits for this rank's files and hashes them."""
+        """In a thread: waits for this rank's files, hashes them, and puts them into an object store if that is where
+        checkpoints lie."""
         try:
             future.result()
             mine = list(saving.path.glob(f"__{self.ranks.rank}_*"))
             if self.ranks.rank == 0:
                 mine += [saving.path / ".metadata", saving.path / STATE]
-            saving.files = [{"path": p.name, "bytes": p.stat().st_size, "sha256": _sha256(p)} for p in sorted(mine)]
+            saving.files = [{"path": p.name, "bytes": p.stat().st_size, "sha256": sha256_file(p)} for p in sorted(mine)]
+            if not self.store.is_local:
+                for path in mine:
+                    self.store.put_file(path, f"{saving.name}/{path.name}")
         except BaseException as error:
             saving.error = error
 
@@ -133,21 +156,17 @@ class Checkpointer:
         began = time.monotonic()
         saving.thread.join()
         parts = self.ranks.gather((saving.files, str(saving.error) if saving.error else None))
+        if not self.store.is_local:
+            shutil.rmtree(saving.path, ignore_errors=True)
         for rank, (_, error) in enumerate(parts):
             if error:
-                raise StoreError(f"checkpoint {saving.path}: rank {rank} could not write it: {error}")
+                raise StoreError(f"checkpoint {self.store.where(saving.name)}: rank {rank} could not write it: {error}")
         if self.ranks.rank == 0:
             files = [entry for part, _ in parts for entry in part]
             record = {"step": saving.step, "world": self.ranks.world, "files": files}
-            aside = saving.path / f".{MANIFEST}"
-            with aside.open("w") as handle:
-                json.dump(record, handle, indent=1)
-                handle.flush()
-                os.fsync(handle.fileno())
-            aside.rename(saving.path / MANIFEST)
-            for old in whole_checkpoints(self.folder)[: -self.keep]:
-                (old / MANIFEST).unlink()  # first, so that a half-removed one is not a checkpoint
-                shutil.rmtree(old)
+            self.store.put(f"{saving.name}/{MANIFEST}", json.dumps(record, indent=1).encode())
+            for old in whole_checkpoints(self.store, self.folder)[: -self.keep]:
+                self._remove(old)
             now = time.monotonic()
             self._on_commit(saving.step, now - saving.started, saving.stall + now - began)
 
@@ -165,18 +184,19 @@ class Checkpointer:
         Raises:
             StoreError: there are checkpoints and every one is damaged.
         """
-        names = self.ranks.from_first([str(path) for path in whole_checkpoints(self.folder)])
+        names = self.ranks.from_first(whole_checkpoints(self.store, self.folder))
         refused: list[str] = []
-        for path in map(Path, reversed(names)):
+        for name in reversed(names):
+            path = self._fetch(name)
             parts = self.ranks.gather(damaged(path, self.ranks.rank, self.ranks.world))
-            wrong = [f"{path.name}/{name}" for part in parts for name in part]
+            wrong = [f"{path.name}/{file}" for part in parts for file in part]
             if not wrong:
                 return path, refused
             refused += wrong
         if refused:
             raise StoreError(
-                f"no checkpoint below {self.folder} is whole: {', '.join(refused)} changed since they were written; "
-                "remove the folder to train from the start"
+                f"no checkpoint below {self.store.where(self.folder)} is whole: {', '.join(refused)} changed since "
+                "they were written; remove the folder to train from the start"
             )
         return None, []
 
@@ -196,6 +216,40 @@ class Checkpointer:
             raise StoreError(f"checkpoint {path} does not fit the model: {error}") from error
         return json.loads((path / STATE).read_bytes())
 
+    def _remove(self, name: str) -> None:
+        """Its manifest first, so that a half-removed one is not a checkpoint."""
+        self.store.remove(f"{name}/{MANIFEST}")
+        self.store.remove(name)
+
+    def _local(self, name: str, token: str = "") -> Path:
+        """Where this machine has a checkpoint's files, or writes them."""
+        if self.store.is_local:
+            return self.store.local_path(name)
+        run = hashlib.sha256(self.store.where(self.folder).encode()).hexdigest()[:16]
+        return cache_folder() / "checkpoints" / f"{run}{token}" / Path(name).name
+
+    def _fetch(self, name: str) -> Path:
+        """A checkpoint's files on this machine; what is missing in the store is missing here, and found out later."""
+        path = self._local(name)
+        if self.store.is_local:
+            return path
+        path.mkdir(parents=True, exist_ok=True)
+        with (path.parent / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the ranks of one machine fetch it once
+            manifest = self.store.read(f"{name}/{MANIFEST}")
+            for entry in json.loads(manifest)["files"]:
+                local = path / entry["path"]
+                if not local.exists() or local.stat().st_size != entry["bytes"]:
+                    with contextlib.suppress(FileNotFoundError):
+                        self.store.get_file(f"{name}/{entry['path']}", local)
+            (path / MANIFEST).write_bytes(manifest)
+        return path
+
+    def forget_fetched(self) -> None:
+        """Removes what was fetched to this machine; a restart may find newer checkpoints under the same names."""
+        if not self.store.is_local:
+            shutil.rmtree(self._local("x").parent, ignore_errors=True)
+
 
 def rng_state() -> str:
     """The random generator's state, as hex digits."""
@@ -204,8 +258,3 @@ def rng_state() -> str:
 
 def set_rng_state(state: str) -> None:
     torch.set_rng_state(torch.frombuffer(bytearray.fromhex(state), dtype=torch.uint8))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

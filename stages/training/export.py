@@ -10,10 +10,9 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from models.huggingface import save_weights
 from stages.training.parallel import whole
 
-HISTORY = pa.schema(
+SCHEMA = pa.schema(
     [
         ("step", pa.int64()),
         ("loss", pa.float64()),
@@ -26,17 +25,16 @@ HISTORY = pa.schema(
 """Columns of `loss.parquet`, one line an update. `tokens` counts from the start of the run."""
 
 
-def write_weights(model: nn.Module, path: Path, first: bool) -> None:
-    """Gathers every parameter and writes them, fp32, on rank 0. Every rank must call it."""
+def whole_weights(model: nn.Module, keep: bool) -> dict[str, torch.Tensor]:
+    """Every parameter gathered, fp32 on the host, where `keep` is set (rank 0). Every rank must call it."""
     gathered = {}
     for name, parameter in model.named_parameters():
         tensor = whole(parameter.detach())
-        if first:
+        if keep:
             gathered[name] = tensor.to("cpu", torch.float32)
-    if first:
-        save_weights(gathered, path)
+    return gathered
 
 
 def write_history(history: Sequence[dict[str, float]], path: Path) -> None:
     """Writes the loss of every step."""
-    pq.write_table(pa.Table.from_pylist(list(history), schema=HISTORY), path)
+    pq.write_table(pa.Table.from_pylist(list(history), schema=SCHEMA), path)

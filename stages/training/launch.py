@@ -32,6 +32,8 @@ _LEAVE_SECONDS = 5.0
 """How long a group whose work is done or not wanted may take to end."""
 
 _POLL_SECONDS = 0.05
+_ASK_SECONDS = 1.0
+"""How often an object store is asked for the outcome."""
 
 
 class _Group:
@@ -216,7 +218,7 @@ def _watch(group: _Group, run: Run) -> None:
     failed_since: float | None = None
     try:
         while group.alive:
-            group.ended.wait(_POLL_SECONDS)
+            group.ended.wait(_POLL_SECONDS if run.store.is_local else _ASK_SECONDS)
             outcome = run.outcome()
             if outcome is None:
                 continue
@@ -227,7 +229,7 @@ def _watch(group: _Group, run: Run) -> None:
                 shutdown()  # the other ranks wait for one that is gone
                 return
     except BaseException:
-        request_stop(run.path)
+        request_stop(run)
         group.ended.wait(config.stop_grace)
         if group.alive:
             shutdown()
@@ -235,7 +237,7 @@ def _watch(group: _Group, run: Run) -> None:
     if group.failure and run.outcome() is None:
         raise TrainingError(
             f"training: workers were lost more than {config.max_failures} times, or could not start: {group.failure}; "
-            f"{run.path}/events.jsonl says when"
+            f"the events in {run.where} say when"
         ) from group.failure
 
 

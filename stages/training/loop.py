@@ -22,17 +22,18 @@ import torch
 from torch import Tensor
 
 from models.decoder import Decoder
+from models.huggingface import save_weights
 from models.loss import IGNORED
 from models.sizes import parameters, sized, training_flops
 from stages.artifact.errors import HeadwaterError
 from stages.training.checkpoint import STATE, Checkpointer, rng_state, set_rng_state
 from stages.training.data import Batch, DataState, TrainingData
 from stages.training.errors import TrainingError
-from stages.training.export import write_history, write_weights
+from stages.training.export import whole_weights, write_history
 from stages.training.optimizer import build_optimizer, clip_gradients, moments, set_learning_rate, set_updates
 from stages.training.parallel import join, last_micro_batch, leave, place
 from stages.training.precision import FORMATS, faster_format, product_rate
-from stages.training.run import Run
+from stages.training.run import HISTORY, WEIGHTS, Run
 from stages.training.schedule import factor, peak_learning_rate
 from stages.training.stop import StopFlag
 from stages.training.validation import Validation
@@ -74,10 +75,11 @@ class Loop:
         if ranks.device.type == "cpu":
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks.local_world))
         self.first = ranks.rank == 0
-        self.stop = StopFlag(run.path, watch_file=self.first)
-        self.data = TrainingData(Path(run.tokens), run.tokens_digest, config, ranks.rank, ranks.world)
-        self.validation = Validation(Path(run.tokens), config.validation_rows)
-        self.checkpoints = Checkpointer(run.path / "checkpoints", ranks, self._committed)
+        self.stop = StopFlag(run, watch=self.first)
+        tokens = run.tokens_folder()
+        self.data = TrainingData(tokens, run.tokens_digest, config, ranks.rank, ranks.world)
+        self.validation = Validation(tokens, config.validation_rows)
+        self.checkpoints = Checkpointer(run.store, f"{run.folder}/checkpoints", ranks, self._committed)
         self.state, self.history, self.bits_per_byte = DataState(), [], None
         self._last: _Step | None = None
         self._told = 0.0
@@ -87,6 +89,8 @@ class Loop:
 
     history: list[dict[str, float]]
     bits_per_byte: float | None
+    files: list[dict[str, Any]]
+    """What a finished run has left in the store, on rank 0."""
 
     def _build(self) -> None:
         """Model and optimizer, from the newest whole checkpoint if there is one."""
@@ -112,6 +116,7 @@ class Loop:
             self.history, self.bits_per_byte = state["history"], state["bits_per_byte"]
             set_updates(self.optimizer, self.state.update)
             set_rng_state(state["rng"])
+            self.checkpoints.forget_fetched()
             self._emit("restart", durable=True, step=self._next_number(), checkpoint=path.name, world=ranks.world)
         else:
             torch.manual_seed(config.seed)
@@ -160,9 +165,12 @@ class Loop:
                 return "stopped"
             self._step(number, batch)
         self.checkpoints.save(self._next_number(), self._tensors(), self._saved_state(), wait=True)
-        write_weights(self.model, Path(self.run.weights), self.first)
+        weights = whole_weights(self.model, keep=self.first)
         if self.first:
-            write_history(self.history, Path(self.run.history))
+            self.files = [
+                self.run.leave(WEIGHTS, lambda path: save_weights(weights, path)),
+                self.run.leave(HISTORY, lambda path: write_history(self.history, path)),
+            ]
         return "finished"
 
     def _pass_over_skipped(self) -> int | None:
@@ -312,6 +320,7 @@ def train(run: Run) -> None:
                 step=loop.state.position // loop.config.batch,
                 counts=counts,
                 metrics=metrics,
+                files=loop.files if status == "finished" else [],
                 details={"precision": loop.precision, "world": loop.ranks.world, "skipped": loop.state.skipped},
             )
     except HeadwaterError as error:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stages.artifact import EventLog, Store
+from stages.artifact import EventLog, FileEntry, Store, StoreError, load
+from stages.artifact.hashing import sha256_file
 from stages.training.config import TrainingConfig
 
 OUTCOME = "outcome.json"
+
+WEIGHTS, CONFIG, HISTORY = "weights.safetensors", "config.json", "loss.parquet"
+"""What a finished run leaves."""
 
 BACKEND = "cpu:gloo,cuda:nccl"
 """On GPUs tensors go over NCCL; control and checkpoints, on the host, over gloo."""
@@ -23,29 +30,31 @@ TIMEOUT_SECONDS = 600
 class Run:
     """One run. Plain values: it travels to workers as JSON."""
 
-    store: str
-    """URL of the store, on files that every worker sees."""
+    url: str
+    """URL of the store, which every worker reaches."""
     folder: str
-    """The run's folder in the store: events, checkpoints, stop file, outcome."""
+    """The run's folder in the store: events, checkpoints, stop file, outcome, and what it makes."""
+    tokens_url: str
+    """URL of the store that holds the tokens artifact."""
     tokens: str
-    """Local folder of the tokens artifact."""
+    """Folder of the tokens artifact in it."""
     tokens_digest: str
     config: dict[str, Any]
-    weights: str
-    """File that rank 0 writes the finished weights to (SafeTensors, fp32, Hugging Face's names)."""
-    history: str
-    """File that rank 0 writes the loss of every step to (Parquet)."""
     submitted: float = 0.0
     """Time of day at which the workers were asked for; start-up is measured from here."""
 
-    @property
-    def path(self) -> Path:
-        """The run's folder as a local path."""
-        return Store(self.store).local_path(self.folder)
+    @cached_property
+    def store(self) -> Store:
+        return Store(self.url)
+
+    @cached_property
+    def events(self) -> EventLog:
+        return EventLog(self.store, self.folder)
 
     @property
-    def events(self) -> EventLog:
-        return EventLog(Store(self.store), self.folder)
+    def where(self) -> str:
+        """The run's folder, as people are told it."""
+        return self.store.where(self.folder)
 
     def settings(self) -> TrainingConfig:
         return TrainingConfig.model_validate(self.config)
@@ -53,11 +62,42 @@ class Run:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def tokens_folder(self) -> Path:
+        """The tokens on this machine; from an object store they are fetched once a machine."""
+        artifact = load(Store(self.tokens_url), self.tokens)
+        if artifact is None or artifact.digest != self.tokens_digest:
+            raise StoreError(
+                f"training: the tokens in {Store(self.tokens_url).where(self.tokens)} are gone; start again"
+            )
+        return artifact.local()
+
+    def leave(self, name: str, write: Callable[[Path], None]) -> dict[str, Any]:
+        """Writes one file of what the run makes, through a local path, and puts it under its final name.
+
+        Returns its entry for the manifest, as JSON.
+        """
+        beside = self.store.local_path(f"{self.folder}/.scratch") if self.store.is_local else None
+        if beside:
+            beside.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="headwater-", dir=beside) as folder:
+            local = Path(folder) / name
+            write(local)
+            entry = FileEntry(path=name, bytes=local.stat().st_size, sha256=sha256_file(local))
+            self.store.put_file(local, f"{self.folder}/{name}")
+        return entry.model_dump(mode="json")
+
     def write_outcome(self, **fields: Any) -> None:
         """Leaves the outcome where the driver finds it."""
-        Store(self.store).put(f"{self.folder}/{OUTCOME}", json.dumps(fields).encode())
+        self.events.flush()
+        self.store.put(f"{self.folder}/{OUTCOME}", json.dumps(fields).encode())
+
+    def clear_outcome(self) -> None:
+        """Forgets an earlier attempt's outcome."""
+        self.store.remove(f"{self.folder}/{OUTCOME}")
 
     def outcome(self) -> dict[str, Any] | None:
         """What the workers left; None if they are not done."""
-        path = self.path / OUTCOME
-        return json.loads(path.read_text()) if path.exists() else None
+        try:
+            return self.store.read_json(f"{self.folder}/{OUTCOME}")
+        except FileNotFoundError:
+            return None

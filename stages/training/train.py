@@ -9,14 +9,12 @@ from typing import Any
 
 from models.huggingface import to_config
 from models.sizes import sized
-from stages.artifact import Artifact, ArtifactWriter, ConfigError, Stage, StoreError
+from stages.artifact import Artifact, ArtifactWriter, ConfigError, FileEntry, Stage, StoreError
 from stages.artifact import errors as artifact_errors
 from stages.training.config import TrainingConfig
 from stages.training.errors import StoppedError, TrainingError
-from stages.training.run import OUTCOME, Run
+from stages.training.run import CONFIG, Run
 from stages.training.stop import clear_stop
-
-WEIGHTS, CONFIG, HISTORY = "weights.safetensors", "config.json", "loss.parquet"
 
 
 def build(config: TrainingConfig, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
@@ -30,24 +28,20 @@ def build(config: TrainingConfig, inputs: Mapping[str, Any], writer: ArtifactWri
         StoppedError: the run was asked to stop; it goes on when started again.
         TrainingError: it cannot go on: the loss is no number, or workers were lost too often.
         ConfigError: a config that does not fit the tokens.
-        StoreError: a store that is not on local files (checkpoints need those), or damaged data.
+        StoreError: a store that is full or away, or damaged data.
     """
     tokens: Artifact = inputs["tokens"]
-    if not writer.store.is_local:
-        raise StoreError(f"training: checkpoints need a store on files that every worker sees, not {writer.store.url}")
-    folder = tokens.local()
     run = Run(
-        store=writer.store.url,
+        url=writer.store.url,
         folder=writer.folder,
-        tokens=str(folder),
+        tokens_url=tokens.store.url,
+        tokens=tokens.folder,
         tokens_digest=tokens.digest,
         config=config.model_dump(mode="json"),
-        weights=str(writer.file(WEIGHTS)),
-        history=str(writer.file(HISTORY)),
         submitted=time.time(),
     )
-    clear_stop(run.path)
-    (run.path / OUTCOME).unlink(missing_ok=True)
+    clear_stop(run)
+    run.clear_outcome()
     if config.workers == 0:
         from stages.training.loop import train
 
@@ -58,15 +52,17 @@ def build(config: TrainingConfig, inputs: Mapping[str, Any], writer: ArtifactWri
         train_on_ray(run)
     outcome = run.outcome()
     if outcome is None:
-        raise TrainingError(f"training: the workers ended without an outcome; see {run.path}/events.jsonl")
+        raise TrainingError(f"training: the workers ended without an outcome; see the events in {run.where}")
     if outcome["status"] == "stopped":
         raise StoppedError(
             f"training was stopped after step {outcome['step']} of {config.steps}, with a checkpoint in "
-            f"{run.path}/checkpoints; start it again to go on"
+            f"{run.where}/checkpoints; start it again to go on"
         )
     if outcome["status"] == "failed":
         raise _error(outcome["kind"])(outcome["error"])
-    stream = json.loads((folder / "stream.json").read_bytes())
+    for entry in outcome["files"]:
+        writer.adopt(FileEntry.model_validate(entry))
+    stream = json.loads(tokens.read("stream.json"))
     shape = sized(config.size, stream["vocabulary_size"], config.longest_k * stream["sequence_length"])
     writer.put(CONFIG, json.dumps(to_config(shape, stream["eos_id"]), indent=1).encode() + b"\n")
     writer.counts.update(outcome["counts"])

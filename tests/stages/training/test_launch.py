@@ -20,7 +20,7 @@ from stages.training.run import Run
 def _run(folder: Path) -> Run:
     (folder / "run").mkdir()
     config = TrainingConfig(stop_grace=20).model_dump(mode="json")
-    return Run(Store(folder).url, "run", "", "", config, "", "")
+    return Run(Store(folder).url, "run", "", "", "", config)
 
 
 def test_an_interrupt_waits_for_the_workers_last_checkpoint(tmp_path: Path):
@@ -31,7 +31,7 @@ def test_an_interrupt_waits_for_the_workers_last_checkpoint(tmp_path: Path):
     class Group(_Group):
         def fit(self) -> None:
             threading.Timer(0.3, _thread.interrupt_main).start()
-            while not (run.path / "stop").exists():
+            while not run.store.exists("run/stop"):
                 time.sleep(0.01)
             time.sleep(0.7)  # the checkpoint
             finished.append(True)

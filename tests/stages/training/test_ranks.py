@@ -17,7 +17,7 @@ from models.huggingface import load_weights
 from stages.artifact import Artifact, Store
 from stages.training import TrainingConfig
 from stages.training.checkpoint import whole_checkpoints
-from stages.training.run import Run
+from stages.training.run import HISTORY, WEIGHTS, Run
 from stages.training.stop import request_stop
 
 SETTINGS: dict[str, Any] = {
@@ -39,19 +39,22 @@ def _prepare(folder: Path, tokens: Artifact, **changes: Any) -> Run:
     (folder / "run").mkdir(parents=True, exist_ok=True)
     settings = TrainingConfig(**(SETTINGS | changes))
     return Run(
-        store=store.url,
+        url=store.url,
         folder="run",
-        tokens=str(tokens.local()),
+        tokens_url=tokens.store.url,
+        tokens=tokens.folder,
         tokens_digest=tokens.digest,
         config=settings.model_dump(mode="json"),
-        weights=str(folder / "weights.safetensors"),
-        history=str(folder / "loss.parquet"),
     )
 
 
+def _path(run: Run, name: str = "") -> Path:
+    return run.store.local_path(f"{run.folder}/{name}" if name else run.folder)
+
+
 def _torchrun(run: Run, ranks: int) -> dict[str, Any]:
-    (run.path / "outcome.json").unlink(missing_ok=True)
-    file = run.path / "run.json"
+    run.clear_outcome()
+    file = _path(run, "run.json")
     file.write_text(json.dumps(run.as_dict()))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
     command += ["--nproc-per-node", str(ranks), "--module", "stages.training.loop", str(file)]
@@ -66,7 +69,7 @@ def _torchrun(run: Run, ranks: int) -> dict[str, Any]:
 
 
 def _losses(run: Run) -> list[float]:
-    return pq.read_table(run.history)["loss"].to_pylist()
+    return pq.read_table(_path(run, HISTORY))["loss"].to_pylist()
 
 
 @pytest.fixture(scope="module")
@@ -83,29 +86,29 @@ def test_two_ranks_agree_with_one_within_rounding(two: Run, tokens_artifact, tmp
     assert outcome["details"]["world"] == 1 and two.outcome()["details"]["world"] == 2
     assert _losses(two) == pytest.approx(_losses(one), rel=1e-4)
     assert two.outcome()["metrics"]["bits_per_byte"] == pytest.approx(outcome["metrics"]["bits_per_byte"], rel=1e-4)
-    ours, theirs = load_weights(Path(two.weights)), load_weights(Path(one.weights))
+    ours, theirs = load_weights(_path(two, WEIGHTS)), load_weights(_path(one, WEIGHTS))
     assert ours.keys() == theirs.keys()
     assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-3
 
 
 def test_two_ranks_resume_with_the_same_bits_and_one_takes_over(two: Run, tokens_artifact, tmp_path):
     run = _prepare(tmp_path, tokens_artifact)
-    shutil.copytree(two.path, run.path, dirs_exist_ok=True)
-    last = run.path / "checkpoints" / "step-00000008"
+    shutil.copytree(_path(two), _path(run), dirs_exist_ok=True)
+    last = _path(run, "checkpoints/step-00000008")
     shutil.rmtree(last)
     assert _torchrun(run, 2)["status"] == "finished"
-    assert Path(run.weights).read_bytes() == Path(two.weights).read_bytes()
+    assert _path(run, WEIGHTS).read_bytes() == _path(two, WEIGHTS).read_bytes()
     assert _losses(run) == _losses(two)
     shutil.rmtree(last)  # now one rank goes on from what two wrote
     assert _torchrun(run, 1)["status"] == "finished"
     assert _losses(run) == pytest.approx(_losses(two), rel=1e-4)
-    events = map(json.loads, (run.path / "events.jsonl").read_text().splitlines())
+    events = map(json.loads, _path(run, "events.jsonl").read_text().splitlines())
     assert [(e["step"], e["world"]) for e in events if e["type"] == "restart"] == [(6, 2), (6, 1)]
 
 
 def test_a_stop_file_stops_every_rank(tokens_artifact, tmp_path):
     run = _prepare(tmp_path, tokens_artifact)
-    request_stop(run.path)
+    request_stop(run)
     outcome = _torchrun(run, 2)
     assert (outcome["status"], outcome["step"]) == ("stopped", 0)
-    assert [path.name for path in whole_checkpoints(run.path / "checkpoints")] == ["step-00000000"]
+    assert whole_checkpoints(run.store, "run/checkpoints") == ["run/checkpoints/step-00000000"]

@@ -79,4 +79,4 @@ def test_a_killed_worker_is_replaced_and_nothing_is_left_running(tokens_artifact
 
     run = _prepare(tmp_path / "torchrun", tokens_artifact, **{**SETTINGS, "micro_batch": 0})
     assert _torchrun(run, 2)["status"] == "finished"
-    assert Path(run.weights).read_bytes() == result[0].read("weights.safetensors")
+    assert run.store.read("run/weights.safetensors") == result[0].read("weights.safetensors")

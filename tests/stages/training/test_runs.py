@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from models.huggingface import load_decoder, load_weights
 from stages.artifact import Artifact, Store, StoreError
 from stages.training import TrainingConfig, training
 from stages.training import loop as loop_module
+from stages.training import stop as stop_module
 from stages.training.checkpoint import damaged, whole_checkpoints
 from stages.training.errors import StoppedError, TrainingError
 from stages.training.stop import request_stop
@@ -44,6 +46,11 @@ def _folder(store: Store) -> Path:
 def _events(store: Store, kind: str) -> list[dict[str, Any]]:
     lines = (_folder(store) / "events.jsonl").read_text().splitlines()
     return [event for event in map(json.loads, lines) if event["type"] == kind]
+
+
+def _checkpoints(store: Store) -> list[str]:
+    folder = next(store.folders("training"))
+    return [name.rsplit("/", 1)[-1] for name in whole_checkpoints(store, f"{folder}/checkpoints")]
 
 
 def _interrupt_at(monkeypatch: pytest.MonkeyPatch, number: int, action: Any) -> None:
@@ -83,8 +90,7 @@ def test_a_run_leaves_what_the_contract_says(undisturbed: Artifact, tokens_artif
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
     kinds = {event["type"] for event in undisturbed.events().read()[0]}
     assert {"workers", "startup", "step", "validation", "checkpoint", "progress"} <= kinds
-    kept = whole_checkpoints(undisturbed.local() / "checkpoints")
-    assert [path.name for path in kept] == ["step-00000008", "step-00000012"]
+    assert _checkpoints(undisturbed.store) == ["step-00000008", "step-00000012"]
 
 
 def test_a_resumed_run_has_the_same_bits(tokens_artifact, undisturbed, tmp_path, monkeypatch):
@@ -109,10 +115,10 @@ def test_another_micro_batch_agrees_within_rounding(tokens_artifact, undisturbed
 
 def test_a_stop_writes_a_checkpoint_and_the_run_goes_on(tokens_artifact, undisturbed, tmp_path, monkeypatch):
     store = Store(tmp_path)
-    _interrupt_at(monkeypatch, 5, lambda loop: request_stop(loop.run.path))
+    _interrupt_at(monkeypatch, 5, lambda loop: request_stop(loop.run))
     with pytest.raises(StoppedError, match="after step 6 of 12"):
         _run(store, tokens_artifact)
-    assert whole_checkpoints(_folder(store) / "checkpoints")[-1].name == "step-00000006"
+    assert _checkpoints(store)[-1] == "step-00000006"
     resumed = _run(store, tokens_artifact)
     assert _events(store, "restart")[0]["step"] == 6
     assert resumed.read("weights.safetensors") == undisturbed.read("weights.safetensors")
@@ -150,7 +156,7 @@ def test_damaged_and_half_written_checkpoints(interrupted: Store, tokens_artifac
     half = folder / "step-00000011"
     shutil.copytree(folder / "step-00000008", half)
     (half / "manifest.json").unlink()
-    assert [path.name for path in whole_checkpoints(folder)] == ["step-00000004", "step-00000008"]
+    assert _checkpoints(interrupted) == ["step-00000004", "step-00000008"]
     _flip(folder / "step-00000008" / "__0_0.distcp")
     assert damaged(folder / "step-00000008") == ["__0_0.distcp"]
     resumed = _run(interrupted, tokens_artifact)
@@ -160,8 +166,8 @@ def test_damaged_and_half_written_checkpoints(interrupted: Store, tokens_artifac
 
 
 def test_nothing_but_damaged_checkpoints_is_refused_by_name(interrupted: Store, tokens_artifact):
-    for checkpoint in whole_checkpoints(_folder(interrupted) / "checkpoints"):
-        _flip(checkpoint / "state.json")
+    for name in _checkpoints(interrupted):
+        _flip(_folder(interrupted) / "checkpoints" / name / "state.json")
     with pytest.raises(StoreError, match=r"step-00000008/state\.json, step-00000004/state\.json"):
         _run(interrupted, tokens_artifact)
 
@@ -183,9 +189,49 @@ def test_a_loss_that_is_no_number_ends_the_run(tokens_artifact, tmp_path, monkey
     _interrupt_at(monkeypatch, 7, spoil)
     with pytest.raises(TrainingError, match=r"loss of step 7 is nan.*skip: \[\[7, 8\]\]"):
         _run(store, tokens_artifact)
-    assert whole_checkpoints(_folder(store) / "checkpoints")[-1].name == "step-00000004"
+    assert _checkpoints(store)[-1] == "step-00000004"
 
 
-def test_stores_without_files_are_refused(tokens_artifact):
-    with pytest.raises(StoreError, match="need a store on files"):
-        _run(Store("memory://runs"), tokens_artifact)
+def test_a_run_on_an_object_store_is_killed_stopped_and_has_the_same_bits(
+    tokens_artifact, undisturbed, bucket, tmp_path, monkeypatch
+):
+    """Checkpoints, stop, outcome and what is made, all on S3; the scratch folders of this machine are empty after."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(stop_module, "_POLL_SECONDS", 0.0)
+    store = Store(f"{bucket}/store")
+    _interrupt_at(monkeypatch, 6, _die)
+    with pytest.raises(KeyboardInterrupt):
+        _run(store, tokens_artifact)
+    assert _checkpoints(store) == ["step-00000004"]
+
+    def ask(loop: Any) -> None:
+        request_stop(loop.run)
+        while not loop.stop.set:
+            time.sleep(0.01)
+
+    _interrupt_at(monkeypatch, 9, ask)
+    with pytest.raises(StoppedError, match=rf"after step 10 of 12.* in {store.url}/training/.*/checkpoints"):
+        _run(store, tokens_artifact)
+    assert _checkpoints(store) == ["step-00000008", "step-00000010"]
+    resumed = _run(store, tokens_artifact)
+    restarts = [event["step"] for event in resumed.events().read()[0] if event["type"] == "restart"]
+    assert restarts == [4, 10]
+    assert resumed.read("weights.safetensors") == undisturbed.read("weights.safetensors")
+    assert not list(resumed.damaged())
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and "artifacts" not in path.parts]
+
+
+def test_an_object_store_s_damaged_checkpoint_is_passed_over(
+    tokens_artifact, undisturbed, bucket, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    store = Store(bucket)
+    _interrupt_at(monkeypatch, 10, _die)
+    with pytest.raises(KeyboardInterrupt):
+        _run(store, tokens_artifact)
+    folder = next(store.folders("training"))
+    store.remove(f"{folder}/checkpoints/step-00000008/__0_0.distcp")
+    resumed = _run(store, tokens_artifact)
+    restarts = [event["step"] for event in resumed.events().read()[0] if event["type"] == "restart"]
+    assert restarts == [4]
+    assert resumed.read("weights.safetensors") == undisturbed.read("weights.safetensors")
