@@ -1,5 +1,5 @@
 # Two commands do everything, set-up included:  make biomed   and   make test
-.PHONY: biomed test check stop setup
+.PHONY: biomed test check stop setup doctor
 .DEFAULT_GOAL := biomed
 
 HEADWATER := .venv/bin/headwater
@@ -21,3 +21,11 @@ check: setup
 
 stop:
 	@if [ -x $(HEADWATER) ]; then $(HEADWATER) down; fi
+
+# make doctor [STRICT=1]: what is missing, occupied or unsafe, and how to mend it; works before set-up too. Where the
+# doctor's exit code is 1, make's own is 2.
+doctor:
+	@for python in .venv/bin/python $(PYTHON) python3.11 python3.12 python3.13 python3; do \
+	  $$python -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null || continue; \
+	  exec $$python -m infra.doctor $(if $(STRICT),--strict); \
+	done; echo "doctor: no Python found; install Python 3.11 or newer, then \`make setup\`" >&2; exit 1

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.console import Json, err, escape, load, out, print_json, show
+from flows.doctor import doctor
 from stages.artifact.errors import HeadwaterError
 
 app = typer.Typer(
@@ -182,6 +183,9 @@ def status(as_json: Json = False) -> None:
         out.print(f"[bold]served[/] {served['name']} version {served['version']}, model/{served['model_digest'][:12]}")
     if refs:
         show("Refs", [{"ref": name, "digest": digest[:12]} for name, digest in refs.items()], False)
+
+
+app.command()(doctor)
 
 
 def _up(settings: Any, wait_for: set[str] | None, register: bool = False) -> dict[str, float]:

@@ -1,0 +1,18 @@
+"""`make doctor`: works before set-up too, with the standard library alone, and on a Python too old for the rest."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from infra.doctor.diagnose import doctor
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m infra.doctor", description="What is missing, occupied or unsafe.")
+    parser.add_argument("--strict", action="store_true", help="exit code 1 for warnings too")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args()
+    try:
+        sys.exit(doctor(options.strict, options.json))
+    except KeyboardInterrupt:
+        sys.exit(130)
