@@ -14,6 +14,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from flows import artifacts
 from stages.artifact import EventLog, Store
 from stages.artifact.events import Event
 
@@ -38,50 +39,80 @@ class Sink(Protocol):
 
 
 class Forwarder:
-    """`with Forwarder(store, folder, sinks):` forwards what a stage appends until the block ends, then the rest."""
+    """`with Forwarder(store, folder, sinks):` forwards what a stage appends until the block ends, then the rest.
+
+    Each sink has a thread of its own: one that waits for a server which is away does not hold up the others.
+    """
 
     def __init__(self, store: Store, folder: str, sinks: Sequence[Sink]):
-        self._events = EventLog(store, folder)
-        self._sinks = sinks
-        self._offsets: list[int] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="event-forwarder", daemon=True)
+        self._followers = [_Follower(EventLog(store, folder), sink) for sink in sinks]
 
     def __enter__(self) -> Forwarder:
-        self._offsets = [sink.start(self._events) for sink in self._sinks]
-        self._thread.start()
+        for follower in self._followers:
+            follower.begin()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._forward()
-        for sink in self._sinks:
-            sink.close()
+        for follower in self._followers:
+            follower.stop.set()
+        for follower in self._followers:
+            follower.thread.join()
+            follower.sink.close()
+
+
+class _Follower:
+    """Offers one sink what is new, until it is told to stop; then once more."""
+
+    def __init__(self, events: EventLog, sink: Sink):
+        self.events, self.sink = events, sink
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self._follow, name=f"forward-to-{type(sink).__name__}", daemon=True)
+        self._offset = 0
+        self._behind = False
+
+    def begin(self) -> None:
+        self._offset = self.sink.start(self.events)
+        self.thread.start()
 
     def _follow(self) -> None:
-        while not self._stop.wait(POLL_SECONDS):
-            self._forward()
+        while not self.stop.wait(POLL_SECONDS):
+            self.forward()
+        self.forward()
 
-    def _forward(self) -> None:
-        for number, sink in enumerate(self._sinks):
-            events, offset = self._events.read(self._offsets[number])
-            if not events:
-                continue
-            try:
-                sink.take(events, offset)
-            except Exception as error:
-                # A watcher that is away must not stop the work; it is offered the same events at the next turn.
-                log.warning("%s is behind: %s", type(sink).__name__, error)
-                continue
-            self._offsets[number] = offset
+    def forward(self) -> bool:
+        """True when the sink has everything."""
+        try:
+            events, offset = self.events.read(self._offset)
+            if events:
+                self.sink.take(events, offset)
+        except Exception as error:
+            # A watcher (or the store that it reads from) that is away must not stop the work; it is offered the same
+            # events at the next turn.
+            if not self._behind:
+                self._behind = True
+                log.warning("%s is behind, the work goes on: %s", type(self.sink).__name__, error)
+            return False
+        if self._behind:
+            self._behind = False
+            log.warning("%s has caught up", type(self.sink).__name__)
+        self._offset = offset
+        return True
+
+
+def catch_up(store: Store, folder: str, sink: Sink) -> bool:
+    """Gives a sink what it missed of a stage that has ended. False: it is away still; the next run tries again."""
+    follower = _Follower(EventLog(store, folder), sink)
+    follower._offset = sink.start(follower.events)
+    done = follower.forward()
+    sink.close()
+    return done
 
 
 class FromNow:
     """Base of sinks that show what happens now: older events of an earlier attempt are not replayed."""
 
     def start(self, events: EventLog) -> int:
-        return events.read()[1]
+        return events.end()
 
     def close(self) -> None:
         """Nothing to end."""
@@ -137,19 +168,15 @@ class PrefectSink(FromNow):
     """Progress in the Prefect UI: one progress artifact a stage, and a log line for what matters."""
 
     def __init__(self, name: str, logger: logging.Logger | logging.LoggerAdapter):
-        from prefect.artifacts import create_progress_artifact
-
         self.name, self.logger = name, logger
-        self._id = create_progress_artifact(0.0, key=f"{name}-progress", description=f"progress of {name}")
+        self._progress = artifacts.Progress(name)
 
     def take(self, events: list[Event], offset: int) -> None:
-        from prefect.artifacts import update_progress_artifact
-
         share = [100.0 * e["done"] / e["total"] for e in events if e["type"] == "progress" and e["total"]]
         if any(event["type"] == "finished" for event in events):
             share.append(100.0)
         if share:
-            update_progress_artifact(self._id, min(100.0, share[-1]))
+            self._progress.update(min(100.0, share[-1]))
         for event in events:
             if event["type"] in (*TROUBLE, "validation", "checkpoint", "failed"):
                 self.logger.info("%s: %s", self.name, describe(event) or event)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
 
-from flows.forward import Forwarder, PrefectSink, Sink, TerminalSink
+from flows.artifacts import show_done
+from flows.forward import Forwarder, PrefectSink, Sink, TerminalSink, catch_up
 from flows.recipe import Recipe
 from flows.steps import STEP, Made
-from infra.services import wait_ready
+from infra.services import mend
 from infra.settings import Settings
-from stages.artifact import Artifact, Plan, Stage, Store, write_ref
+from stages.artifact import Artifact, Holder, Plan, Stage, Store, write_ref
 
 
 @dataclass
@@ -46,7 +47,6 @@ class Job:
     timings: list[Timing] = field(default_factory=list)
     background: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, "background"))
     began: float = field(default_factory=time.monotonic)
-    _mlflow: Future[None] | None = None
 
     def plan(self, kind: str) -> Plan:
         """What one of the flow's steps would do, given what is made so far."""
@@ -78,17 +78,33 @@ class Job:
         if plan.done:
             artifact = stage.run(config, inputs, self.store, plan)
             state = "there"
+            for sink in sinks:  # that was away when it was made
+                catch_up(self.store, plan.folder, sink(plan))
+            show_done(name)
         else:
             watchers: list[Sink] = [TerminalSink(name, self.console), PrefectSink(name, self.logger)]
             with Forwarder(self.store, plan.folder, [*watchers, *(sink(plan) for sink in sinks)]):
-                artifact = stage.run(config, inputs, self.store, plan)
+                artifact = stage.run(config, inputs, self.store, plan, waiting=self._waiting(name))
             state = "made"
         seconds = time.monotonic() - began
         manifest = artifact.manifest
         own = (manifest.finished - manifest.started).total_seconds() if state == "made" else 0.0
         self.timings.append(Timing(name, seconds, state, own, artifact.id))
         self.console.print(f"[bold]{name:<12}[/] {state:<6}{seconds:6.1f} s   {artifact.id}")
+        self.logger.info("%s %s in %.1f s: %s", name, state, seconds, artifact.id)
         return artifact
+
+    def _waiting(self, name: str) -> Callable[[Holder], None]:
+        """Tells once that another run makes the same; its progress is followed, the events are the same ones."""
+        told: list[int] = []
+
+        def tell(holder: Holder) -> None:
+            if holder.pid not in told:
+                told.append(holder.pid)
+                self.console.print(f"  {name}: {holder} makes the same; waiting for it", markup=False)
+                self.logger.info("%s: %s makes the same; waiting for it", name, holder)
+
+        return tell
 
     def timed(self, name: str, work: Callable[[], Any]) -> Any:
         """Runs something that is no stage (registration, deployment) and notes its time."""
@@ -97,13 +113,12 @@ class Job:
         seconds = time.monotonic() - began
         self.timings.append(Timing(name, seconds, "done", seconds))
         self.console.print(f"[bold]{name:<12}[/] done  {seconds:6.1f} s")
+        self.logger.info("%s done in %.1f s", name, seconds)
         return result
 
     def mlflow_ready(self) -> None:
-        """Waits until MLflow answers; it is started early and takes the longest."""
-        if self._mlflow is None:
-            self._mlflow = self.background.submit(wait_ready, self.settings, "mlflow")
-        self._mlflow.result()
+        """Waits until MLflow answers; it is started early and takes the longest. One that died is started again."""
+        mend(self.settings, "mlflow")
 
     def close(self) -> None:
         """Ends the background threads."""

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, LoggedModelStatus, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from stages.artifact import Artifact, EventLog, Store
+from stages.artifact import Artifact, EventLog, HeadwaterError, Store
 from stages.artifact.events import Event
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -66,7 +66,12 @@ def open_run(client: MlflowClient, recipe: str, store: Store, folder: str, tags:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
     run = client.create_run(_experiment(client, recipe), run_name=folder.replace("/", " "), tags=tags)
-    _write_state(store, folder, {"run_id": run.info.run_id, "offset": 0})
+    fresh = {"run_id": run.info.run_id, "offset": 0}
+    if state:
+        _write_state(store, folder, fresh)
+    elif not store.create(_state_name(folder), json.dumps(fresh).encode()):
+        client.delete_run(run.info.run_id)  # another process follows the same training and was quicker
+        return str(_read_state(store, folder)["run_id"])
     return str(run.info.run_id)
 
 
@@ -181,9 +186,16 @@ def _has_registered_model(client: MlflowClient, name: str) -> bool:
 
 def _experiment(client: MlflowClient, recipe: str) -> str:
     found = client.get_experiment_by_name(recipe)
-    if found:
-        return str(found.experiment_id)
-    return str(client.create_experiment(recipe))
+    if found is None:
+        try:
+            return str(client.create_experiment(recipe))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        found = client.get_experiment_by_name(recipe)  # another run was quicker
+        if found is None:
+            raise HeadwaterError(f"MLflow: an experiment {recipe!r} was deleted; restore it, or delete it for good")
+    return str(found.experiment_id)
 
 
 def _dataset(name: str, artifact: Artifact, context: str) -> DatasetInput:

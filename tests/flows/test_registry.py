@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -15,8 +17,8 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from flows.forward import Forwarder
-from flows.registry import MlflowSink, log_evaluation, promote, register
+from flows.forward import Forwarder, catch_up
+from flows.registry import MlflowSink, log_evaluation, open_run, promote, register
 from stages.artifact import Artifact, ArtifactWriter, Config, Stage, Store
 from tests.support import free_port
 
@@ -86,6 +88,53 @@ def test_curves_arrive_once_even_if_the_forwarder_starts_again(server: str, tmp_
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
     assert [metric.step for metric in client.get_metric_history(run.info.run_id, "loss")] == list(range(20))
+
+
+def test_curves_arrive_later_when_mlflow_was_away_and_none_twice(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    store = Store(tmp_path)
+    stage = _stage("training")
+    plan = stage.plan(Toy(), {}, store)
+    nobody = f"http://127.0.0.1:{free_port()}"
+    with Forwarder(store, plan.folder, [MlflowSink(nobody, "away", store, plan.folder, {})]):
+        stage.run(Toy(), {}, store, plan)
+    assert "MlflowSink is behind, the work goes on" in caplog.text
+    assert not catch_up(store, plan.folder, MlflowSink(nobody, "away", store, plan.folder, {}))
+    client = MlflowClient(server)
+
+    def steps() -> list[int]:
+        (run,) = client.search_runs([client.get_experiment_by_name("away").experiment_id])  # type: ignore[union-attr]
+        assert run.info.status == "FINISHED"
+        return [metric.step for metric in client.get_metric_history(run.info.run_id, "loss")]
+
+    for _ in range(2):
+        assert catch_up(store, plan.folder, MlflowSink(server, "away", store, plan.folder, {}))
+        assert steps() == list(range(20))
+    # Killed between MLflow's answer and the offset: everything is sent again, MLflow keeps one of each.
+    (name,) = store.list("forwarded")
+    store.put(name, json.dumps(store.read_json(name) | {"offset": 0}).encode())
+    assert catch_up(store, plan.folder, MlflowSink(server, "away", store, plan.folder, {}))
+    assert steps() == list(range(20))
+
+
+def test_two_that_follow_one_training_share_its_mlflow_run(server: str, tmp_path: Path) -> None:
+    store, client = Store(tmp_path), MlflowClient(server)
+    barrier, found = threading.Barrier(2), []
+
+    def follow() -> None:
+        barrier.wait()
+        found.append(open_run(client, "shared", store, "training/x", {}))
+
+    threads = [threading.Thread(target=follow) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found[0] == found[1]
+    experiment = client.get_experiment_by_name("shared")
+    assert experiment is not None and len(client.search_runs([experiment.experiment_id])) == 1
 
 
 def test_a_model_is_registered_once_and_aliases_follow_the_gate(server: str, tmp_path: Path) -> None:
