@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import resource
 import shutil
 import tempfile
@@ -13,8 +14,8 @@ from dataclasses import dataclass
 
 from infra.doctor.result import GIB, Check, Read, existing, size
 
-TWO_ENGINES_BYTES = 12 * GIB
-"""Below this the endpoint holds one engine at a time, so requests wait while a new champion replaces the old one."""
+SECOND_ENGINE_BYTES = 12 * GIB
+"""With less left (the gateway's `two_engines_gib`) requests wait while a new champion replaces the old one."""
 
 COMFORTABLE_BYTES, LEAST_BYTES, LEAST_LEFT_BYTES = 6 * GIB, 3 * GIB, 2 * GIB
 INSTALL_BYTES = 8 * GIB
@@ -75,12 +76,9 @@ def memory(read: Read) -> Check:
         if limit is None or limit >= total:
             continue
         # The page cache counts as used and gives way.
-        cache = next(
-            (int(line.split()[1]) for line in (read(f"{folder}/memory.stat") or "").splitlines()
-             if line.split()[0] in ("inactive_file", "total_inactive_file")), 0,
-        )  # fmt: skip
+        cache = re.search(r"^(?:total_)?inactive_file (\d+)$", read(f"{folder}/memory.stat") or "", re.M)
         total, limited = limit, " (limit of the control group)"
-        left = min(left, max(0, limit - (used or 0) + cache))
+        left = min(left, max(0, limit - (used or 0) + (int(cache[1]) if cache else 0)))
     found = f"{size(total)}{limited}, {size(left)} left"
     if total < LEAST_BYTES:
         return Check(
@@ -91,7 +89,7 @@ def memory(read: Read) -> Check:
         return Check("memory", "warning", found, mend)
     if left < LEAST_LEFT_BYTES:
         return Check("memory", "warning", found, "end other programs: an engine and two training workers need 2 GiB")
-    engines = "room for two engines" if total >= TWO_ENGINES_BYTES else "one engine at a time (two need 12 GiB)"
+    engines = "room for two engines" if left >= SECOND_ENGINE_BYTES else "one engine at a time (two need 12 GiB left)"
     return Check("memory", "ok", f"{found}; {engines}")
 
 

@@ -73,7 +73,7 @@ def _variables(environ: Mapping[str, str], settings: Settings) -> list[tuple[str
         found.append((f"PREFECT_API_URL is {_bare(url)}: `prefect` and `prefect deployment run` go there",
                       f"unset it, or export PREFECT_API_URL={settings.prefect_api_url}"))  # fmt: skip
     if _true(environ.get("VLLM_SERVER_DEV_MODE")):
-        found.append(("VLLM_SERVER_DEV_MODE opens vLLM's routes that run code (the gateway withholds it from its "
+        found.append(("VLLM_SERVER_DEV_MODE opens vLLM's routes for developers (the gateway withholds it from its "
                       "engines; one started by hand has it)", "unset VLLM_SERVER_DEV_MODE"))  # fmt: skip
     mode = environ.get("RAY_AUTH_MODE", "token").lower()
     if mode != "token":

@@ -57,6 +57,7 @@ def test_cores(usable: int, files: dict[str, str], state: str, found: str) -> No
     [
         (meminfo(64, 50), "ok", "two engines"),
         (meminfo(8, 6), "ok", "one engine at a time"),
+        (meminfo(64, 10), "ok", "one engine at a time"),
         (meminfo(8, 1), "warning", "1.0 GiB left"),
         (meminfo(4, 3), "warning", "4.0 GiB"),
         (meminfo(2, 1.5), "problem", "2.0 GiB"),
