@@ -77,8 +77,8 @@ def run(
     with announced_run(settings):
         state = pretrain(
             recipe=recipe,
-            data=data,
-            evaluation_data=evaluation,
+            data=data or "",
+            evaluation_data=evaluation or "",
             overrides=overrides or [],
             again=again,
             return_state=True,
@@ -138,7 +138,7 @@ def up(as_json: Json = False) -> None:
     from infra.services import status as service_status
 
     settings = load()
-    _up(settings, None, register=True)
+    _up(settings, None, again=True)
     if as_json:
         print_json({row["service"]: row["url"] for row in service_status(settings)})
         return
@@ -188,8 +188,8 @@ def status(as_json: Json = False) -> None:
 app.command()(doctor)
 
 
-def _up(settings: Any, wait_for: set[str] | None, register: bool = False) -> dict[str, float]:
-    from flows.prefect_setup import register_deployments, use_profile
+def _up(settings: Any, wait_for: set[str] | None, again: bool = False) -> dict[str, float]:
+    from flows.prefect_setup import register, use_profile
     from infra.services import managed
     from infra.services import up as start_services
     from serving.keys import ensure_key
@@ -199,8 +199,8 @@ def _up(settings: Any, wait_for: set[str] | None, register: bool = False) -> dic
     if created:
         err.print(f"API key of the endpoint (shown once, kept in {settings.api_key_file}): {key}", soft_wrap=True)
     seconds = start_services(settings, wait_for=wait_for, say=lambda line: err.print(line, style="dim"))
-    if fresh or register:
-        register_deployments(settings)
+    if fresh or again:
+        register(settings)
         if not use_profile(settings):
             err.print(f"your own Prefect profile is left active; use PREFECT_API_URL={settings.prefect_api_url}")
     return seconds

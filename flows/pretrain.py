@@ -6,15 +6,17 @@ killed at any time and started again.
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect import flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
+from pydantic import Field
 from rich.console import Console
 
 from flows import present, registry
+from flows.artifacts import show_link, show_report, show_table
 from flows.inputs import resolve_recipe
 from flows.job import Job
 from flows.report import markdown, summarise
@@ -27,13 +29,25 @@ from stages.corpus import summary_rows
 from stages.evaluation import evaluation, preload, reasons, table
 from stages.training import launch
 
+# Patterns reach the form and the server, which refuse a value before there is a run; the flow checks the rest.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+_-]*$|^/.+[.]ya?ml$")]
+Place = Annotated[str, Field(max_length=1000, pattern=r"^$|^/|^[A-Za-z0-9+.-]+://")]
+Override = Annotated[str, Field(pattern=r"^[^=\s]+=")]
 
-@flow(name="pretrain", persist_result=False, validate_parameters=True)
+
+def run_name() -> str:
+    """What is made goes before the name that Prefect or a person gave: `biomed gorgeous-dingo`."""
+    given, parameters = str(runtime.flow_run.name), runtime.flow_run.parameters
+    made = Path(parameters["recipe"]).stem + (f"+{Path(parameters['data']).name}" if parameters["data"] else "")
+    return given if given.startswith(made) else f"{made} {given}"
+
+
+@flow(name="pretrain", flow_run_name=run_name, persist_result=False, validate_parameters=True)
 def pretrain(
-    recipe: str = "biomed",
-    data: str | None = None,
-    evaluation_data: str | None = None,
-    overrides: list[str] = [],  # noqa: B006 (the form in the UI shows the default)
+    recipe: Name = "biomed",
+    data: Place = "",
+    evaluation_data: Place = "",
+    overrides: list[Override] = [],  # noqa: B006 (the form in the UI shows the default)
     again: bool = False,
 ) -> State[Any]:
     """Makes a language model from documents: corpus, tokens, training, evaluation, gate, registry, endpoint.
@@ -77,7 +91,7 @@ def make_corpus(job: Job) -> str:
         start_early(job)
     artifact = job.make("corpus")
     columns, rows = summary_rows(artifact)
-    create_table_artifact(present.records(columns, rows), key="corpus", description="Documents in, removed and kept")
+    show_table("corpus", present.records(columns, rows), "Documents in, removed by each rule, and kept")
     return artifact.id
 
 
@@ -113,8 +127,8 @@ def register(job: Job) -> registry.RegisteredModel:
     model: registry.RegisteredModel = job.timed(
         "register", lambda: registry.register(url, name, job.store, job.made.artifacts)
     )
-    create_link_artifact(registry.model_url(url, model), "MLflow model version", key="mlflow-model")
-    create_link_artifact(registry.run_url(url, url, model.run_id), "MLflow run", key="mlflow-run")
+    show_link("mlflow-model", registry.model_url(url, model), f"{name} version {model.version} in MLflow")
+    show_link("mlflow-run", registry.run_url(url, url, model.run_id), "Curves and data of the training run in MLflow")
     prepare(deployment_of(job.made["model"], name, model.version, job.recipe.serving), job.store)
     return model
 
@@ -124,7 +138,7 @@ def evaluate(job: Job, candidate: registry.RegisteredModel) -> str:
     """Bits-per-byte on held-out documents and the question sets, with baselines; the figures go to MLflow."""
     artifact = job.make("evaluation")
     rows = present.records(*table(artifact))
-    create_table_artifact(rows, key="evaluation", description="Scores and baselines")
+    show_table("evaluation", rows, "Scores on held-out documents and question sets, beside the baselines")
     registry.log_evaluation(job.settings.mlflow_url, candidate, artifact, rows)
     return artifact.id
 
@@ -164,7 +178,7 @@ def serve(job: Job) -> str:
     version = registered.version if registered else champion.digest[:8]
     entry = deployment_of(champion, job.recipe.name, version, job.recipe.serving)
     job.timed("serving", lambda: deploy(entry, job.store, job.settings.gateway_url))
-    create_link_artifact(f"{job.settings.gateway_url}/v1", "OpenAI-compatible endpoint", key="endpoint")
+    show_link("endpoint", f"{job.settings.gateway_url}/v1", f"OpenAI-compatible endpoint of {entry.name}")
     return entry.name
 
 
@@ -174,7 +188,7 @@ def start_early(job: Job) -> None:
         launch.prestart(job.recipe.training.workers)
 
 
-def open_job(recipe: str, data: str | None, evaluation_data: str | None, overrides: list[str], again: bool) -> Job:
+def open_job(recipe: str, data: str, evaluation_data: str, overrides: list[str], again: bool) -> Job:
     """Checks every parameter before any work and opens the store.
 
     Raises:
@@ -183,7 +197,7 @@ def open_job(recipe: str, data: str | None, evaluation_data: str | None, overrid
     logger = get_run_logger()
     settings = load_settings()
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    chosen, notes = resolve_recipe(recipe, data, evaluation_data, overrides)
+    chosen, notes = resolve_recipe(recipe, data or None, evaluation_data or None, overrides)
     for note in notes:
         console.print(note)
     return Job(settings, chosen, Store(settings.store), console, logger, again=again)
@@ -192,7 +206,7 @@ def open_job(recipe: str, data: str | None, evaluation_data: str | None, overrid
 def finish(job: Job, passed: bool, model: registry.RegisteredModel) -> State[Any]:
     """The run's report in Prefect, and its state: a rejection is a named Completed state."""
     summary = summarise(job, passed, model)
-    create_markdown_artifact(markdown(summary), key="report", description=f"{job.recipe.name}: what was made")
+    show_report(markdown(summary), f"{job.recipe.name}: what was made, from what, and how good it is")
     if not passed:
         return Completed(name="GateRejected", message="; ".join(summary.reasons), data=summary.model_dump(mode="json"))
     return Completed(message=f"{job.recipe.name} is served", data=summary.model_dump(mode="json"))

@@ -25,6 +25,8 @@ from infra.settings import REPOSITORY, Settings
 from stages.artifact import HeadwaterError
 
 WORK_POOL = "headwater"
+RUNS_AT_A_TIME = 1
+"""Runs that the work pool starts side by side: one machine trains one model at a time."""
 START_SECONDS = 180.0
 """How long a service may take until it answers; slow machines need 40 s for MLflow."""
 
@@ -104,7 +106,11 @@ def services(settings: Settings) -> list[Service]:
         ),
         Service(
             name="prefect-worker",
-            command=[*prefect, "worker", "start", "--pool", WORK_POOL, "--type", "process", "--name", "local"],
+            command=[
+                *(*prefect, "worker", "start", "--pool", WORK_POOL, "--type", "process", "--name", "local"),
+                # The pool no longer counts a run that is being cancelled; the worker does until its process has ended.
+                *("--limit", str(RUNS_AT_A_TIME)),
+            ],
             # A run that somebody starts should begin at once, not at the next quarter of a minute.
             env={**prefect_env, "PREFECT_WORKER_QUERY_SECONDS": "2"},
             after="prefect",

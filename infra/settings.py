@@ -31,6 +31,9 @@ QUIET = {
 }
 """Nothing phones home: set for this process and for everything that it starts."""
 
+HEARTBEAT_SECONDS = "30"
+"""How often a run says that it is alive: the shortest that Prefect takes. flows/dead_runs.py counts on it."""
+
 
 class Settings(Config):
     """One machine's settings; see the module's table."""
@@ -79,6 +82,7 @@ class Settings(Config):
             "HEADWATER_GATEWAY_PORT": str(self.gateway_port),
             "HEADWATER_SERVE_PYTHON": str(self.serve_python),
             "PREFECT_API_URL": self.prefect_api_url,
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": HEARTBEAT_SECONDS,
             "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
             "MLFLOW_TRACKING_URI": self.mlflow_url,
         }

@@ -1,0 +1,76 @@
+"""What a run shows on its page in Prefect: progress, tables, links, the report.
+
+They are for people who watch. When the server is away they are left out with a warning, and the work goes on; what they
+say is kept in the store and in MLflow as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect import get_run_logger
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.exceptions import PrefectHTTPStatusError
+
+from flows.present import text
+
+
+def show_table(key: str, rows: list[dict[str, Any]], description: str) -> None:
+    """A table; `rows` are its lines by column."""
+    readable = [{name.replace("_", " "): text(value) for name, value in row.items()} for row in rows]
+    _unless_away(key, lambda: create_table_artifact(readable, key=key, description=description))
+
+
+def show_link(key: str, url: str, words: str) -> None:
+    """An address to open, and the words to click on."""
+    _unless_away(key, lambda: create_link_artifact(url, words, key=key, description=words))
+
+
+def show_report(markdown: str, description: str) -> None:
+    """The run's report, in Markdown."""
+    _unless_away("report", lambda: create_markdown_artifact(markdown, key="report", description=description))
+
+
+def show_done(stage: str) -> None:
+    """A full bar for a stage that was there already, so that the page shows every stage."""
+    _unless_away(stage, lambda: create_progress_artifact(100.0, key=_bar(stage), description=f"{stage}: made before"))
+
+
+class Progress:
+    """The bar of one stage that is being made; raises what the client raises when the server is away."""
+
+    def __init__(self, stage: str):
+        self._stage = stage
+        self._id: UUID | None = None
+        # Of which run and task it is, the client reads from here; events arrive in a thread that knows neither.
+        self._context = copy_context()
+
+    def update(self, percent: float) -> None:
+        """Shows `percent` (0 to 100); the bar is made at the first call."""
+        if self._id is None:
+            self._id = self._context.run(
+                create_progress_artifact, percent, key=_bar(self._stage), description=f"{self._stage}: share done"
+            )
+        else:
+            update_progress_artifact(self._id, percent)
+
+
+def _bar(stage: str) -> str:
+    return f"{stage}-progress"
+
+
+def _unless_away(what: str, show: Callable[[], object]) -> None:
+    try:
+        show()
+    except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+        get_run_logger().warning("%s is not shown in Prefect: %s", what, error)
