@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any, BinaryIO
@@ -59,10 +60,14 @@ class Listing:
         Raises:
             InputError: it is gone or cannot be read.
         """
+        path = self.path(name)
         try:
-            return fsspec.open(self.path(name), "rb").open()
+            stream = fsspec.open(path, "rb").open()
         except OSError as error:
-            raise InputError(f"{self.path(name)} cannot be opened: {error}; was it moved during the run?") from error
+            raise InputError(f"{path} cannot be opened: {error}; was it moved during the run?") from error
+        except Exception as error:
+            raise _unreachable(path, "opened", error) from error
+        return io.BufferedReader(_Remote(stream, path), 1 << 20) if "://" in self.location else stream
 
 
 def list_files(location: str | os.PathLike[str], patterns: Sequence[str] | None = None) -> Listing:
@@ -81,30 +86,85 @@ def list_files(location: str | os.PathLike[str], patterns: Sequence[str] | None 
     except (ImportError, ValueError) as error:
         raise InputError(f"{text} cannot be opened: {error}") from error
     root = root.rstrip("/")
+    local = isinstance(fs, LocalFileSystem)
     try:
+        fs.invalidate_cache()  # somebody else may have written there since this process last looked
         found: dict[str, dict[str, Any]] = fs.find(root, detail=True)
+        empty = not found and fs.exists(root)
     except FileNotFoundError:
-        found = {}
+        found, empty = {}, False
     except OSError as error:
         raise InputError(f"{text} cannot be listed: {error}") from error
+    except Exception as error:
+        if local:
+            raise
+        raise _unreachable(text, "listed", error) from error
+    if empty:
+        raise InputError(f"{text} is an empty folder; put documents into it or name another one")
     if not found:
-        if fs.exists(root):
-            raise InputError(f"{text} is an empty folder; put documents into it or name another one")
-        raise InputError(f"{text} is not there; check the path (relative ones start at {os.getcwd()})")
+        hint = f"check the path (relative ones start at {os.getcwd()})" if local else "check bucket, name and rights"
+        raise InputError(f"{text} is not there; {hint}")
     folder = root.rsplit("/", 1)[0] if list(found) == [root] else root
     files = []
     for path, info in sorted(found.items()):
         name = path[len(folder) + 1 :]
         base = name.rsplit("/", 1)[-1]
-        if any(part.startswith(".") for part in name.split("/")):
+        if any(part.startswith(".") for part in name.split("/")) or info.get("type") == "directory":
             continue
         if patterns is None or any(fnmatch(base.lower(), pattern) for pattern in patterns):
             files.append(ListedFile(name, int(info["size"]), _content(fs, path, info)))
     if not files:
         wanted = f"no {', '.join(patterns)} file" if patterns else "only hidden files"
         raise InputError(f"{text} holds {wanted}; there are: {', '.join(sorted(_names(found, folder))[:5])}")
-    where = folder if isinstance(fs, LocalFileSystem) else fs.unstrip_protocol(folder)
+    where = folder if local else fs.unstrip_protocol(folder)
     return Listing(where, tuple(files))
+
+
+class _Remote(io.RawIOBase):
+    """A stream from another machine whose failures end the run.
+
+    A local file that cannot be read on is damaged, which the reader notes and goes on. A connection that breaks says
+    nothing about the file, and a corpus without its rest would have the name of the whole one.
+    """
+
+    def __init__(self, stream: BinaryIO, path: str):
+        self._stream, self._path = stream, path
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._stream.seekable()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._told(lambda: self._stream.seek(offset, whence))
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._told(lambda: self._stream.read(len(buffer)))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._stream.close()
+        super().close()
+
+    def _told(self, act: Callable[[], Any]) -> Any:
+        try:
+            return act()
+        except Exception as error:
+            raise _unreachable(self._path, "read", error) from error
+
+
+def _unreachable(path: str, verb: str, error: Exception) -> InputError:
+    """Every object store has errors of its own: botocore's are no OSErrors."""
+    return InputError(
+        f"{path} cannot be {verb}: {error}; see that it can be reached (for s3:// AWS_ENDPOINT_URL and "
+        "the credentials) and start again"
+    )
 
 
 def _names(found: dict[str, Any], folder: str) -> list[str]:

@@ -14,7 +14,7 @@ from stages.evaluation.decide import build_verdict, scores
 from stages.evaluation.evaluate import build
 from stages.evaluation.gate import GatePolicy, Reason, Scores, Verdict
 from stages.evaluation.offline import preload
-from stages.evaluation.sets import ROLE, guess_sets, scored
+from stages.evaluation.sets import ROLE, question_sets, scored
 
 evaluation: Stage[EvaluationConfig] = Stage("evaluation", 1, build)
 verdict: Stage[GatePolicy] = Stage("verdict", 1, build_verdict)
@@ -41,8 +41,8 @@ __all__ = [
     "SetConfig",
     "Verdict",
     "evaluation",
-    "guess_sets",
     "preload",
+    "question_sets",
     "reasons",
     "scored",
     "scores",

@@ -103,11 +103,17 @@ class EvaluationConfig(Config):
         return self.default_limit if own is None else (own or None)
 
 
-def check_name(name: str) -> None:
+def check_name(name: str, path: str = "") -> None:
     """Set names become file and metric names.
+
+    Args:
+        path: the file that is called so, for the message.
 
     Raises:
         ConfigError: letters, digits, `_`, `.` and `-` only.
     """
     if not _NAME.fullmatch(name):
-        raise ConfigError(f"evaluation set {name!r}: a name has letters, digits, '_', '.', '-' only; rename the file")
+        where = f"{path}: " if path else ""
+        raise ConfigError(
+            f"{where}evaluation set {name!r}: a name has letters, digits, '_', '.', '-' only; rename the file"
+        )

@@ -8,13 +8,15 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from stages.artifact import InputError
+from stages.corpus import Listing, list_files
 from stages.evaluation.config import TRAIN_SUFFIX, check_name
 
 ROLE = "set/"
@@ -22,24 +24,6 @@ ROLE = "set/"
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 MAX_OPTIONS = 26
-
-
-class ListedFile(Protocol):
-    """One file of a listing."""
-
-    @property
-    def name(self) -> str: ...
-
-
-class Listing(Protocol):
-    """What this module needs of `stages.corpus.listing.Listing`."""
-
-    @property
-    def location(self) -> str: ...
-    @property
-    def files(self) -> Sequence[ListedFile]: ...
-    def path(self, name: str) -> str: ...
-    def open(self, name: str) -> BinaryIO: ...
 
 
 @dataclass(frozen=True)
@@ -84,13 +68,13 @@ def read_set(listing: Listing) -> list[Question]:
 
 def _lines(raw: BinaryIO, name: str, path: str) -> Iterator[tuple[int, bytes]]:
     """Numbered lines that are not blank; a byte-order mark is taken off."""
-    stream: Any = gzip.GzipFile(fileobj=raw) if name.endswith(".gz") else raw
+    stream: Any = gzip.GzipFile(fileobj=raw) if name.lower().endswith(".gz") else raw
     try:
         for number, line in enumerate(stream, start=1):
             text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if text.strip():
                 yield number, text
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path}: the gzip file is cut off or damaged ({error}); fetch it again") from error
 
 
@@ -191,30 +175,31 @@ def baselines(questions: Sequence[Question]) -> Baselines:
     return Baselines(sum(1 / len(q.options) for q in questions) / len(questions), best / len(questions))
 
 
-def guess_sets(location: str | Path) -> dict[str, str]:
-    """Question sets in a folder (or one file): name -> absolute path, sorted; names ending in `_train` too.
+def question_sets(location: str | os.PathLike[str]) -> dict[str, str]:
+    """Question sets in a folder with all below it, or one file: name -> path or URL, sorted by name.
 
-    Those are decontaminated against; `scored` leaves them out.
+    A set is called as its file without `.jsonl` or `.jsonl.gz`. Those ending in `_train` are there too: they are
+    decontaminated against, and `scored` leaves them out.
+
+    Args:
+        location: local path or any fsspec URL.
 
     Raises:
-        InputError: nothing there, or no `.jsonl(.gz)` in it.
+        InputError: nothing is there, no such file among what is, or two with one name.
+        ConfigError: a name that cannot be a set's.
     """
-    root = Path(location).absolute()
-    if not root.exists():
-        raise InputError(f"evaluation sets: {root} is not there")
-    files = [root] if root.is_file() else sorted(path for path in root.iterdir() if not path.name.startswith("."))
+    listing = list_files(location, [f"*{suffix}" for suffix in SUFFIXES])
     found: dict[str, str] = {}
-    for path in files:
-        suffix = next((end for end in SUFFIXES if path.name.endswith(end)), None)
-        if suffix and path.is_file():
-            name = path.name.removesuffix(suffix)
-            check_name(name)
-            if name in found:
-                raise InputError(f"evaluation sets: {found[name]} and {path} have one name; rename one of them")
-            found[name] = str(path)
-    if not found:
-        raise InputError(f"evaluation sets: no .jsonl or .jsonl.gz file in {root}")
-    return found
+    for file in listing.files:
+        path = listing.path(file.name)
+        base = file.name.rsplit("/", 1)[-1]
+        suffix = next(end for end in reversed(SUFFIXES) if base.lower().endswith(end))
+        name = base[: -len(suffix)]
+        check_name(name, path)
+        if name in found:
+            raise InputError(f"{found[name]} and {path} would both be the set {name!r}; rename one of them")
+        found[name] = path
+    return dict(sorted(found.items()))
 
 
 def scored(names: Iterable[str]) -> list[str]:

@@ -5,16 +5,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from evaluation_world import make_questions, write_set
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.artifact import ConfigError, InputError
+from stages.corpus.decontaminate import read_items
 from stages.corpus.listing import list_files
 from stages.evaluation.config import EvaluationConfig
-from stages.evaluation.sets import Question, baselines, guess_sets, parse, read_set, scored, subset
-from tests.support import SHARED
+from stages.evaluation.sets import Question, baselines, parse, question_sets, read_set, scored, subset
+from tests.support import SHARED, ObjectStore
 
 GOOD = {"id": "a", "question": "Which?", "options": ["x", "y"], "answer": 1}
 
@@ -120,24 +122,81 @@ def test_majority_sees_texts_through_changing_positions() -> None:
     assert baselines(rows).majority == pytest.approx(3 / 4)  # by position 2 of 4
 
 
-def test_guess_takes_each_file_of_a_folder(tmp_path: Path) -> None:
-    for name in ("b.jsonl", "a.jsonl.gz", "a_train.jsonl", "README.md", ".hidden.jsonl"):
-        (tmp_path / name).write_bytes(b"")
-    found = guess_sets(tmp_path)
-    files = {"a": "a.jsonl.gz", "a_train": "a_train.jsonl", "b": "b.jsonl"}
-    assert found == {name: str(tmp_path / file) for name, file in files.items()}
-    assert scored(found) == ["a", "b"]
-    assert guess_sets(tmp_path / "b.jsonl") == {"b": str(tmp_path / "b.jsonl")}
+PLACES = ("file", "memory", "s3")
 
 
-def test_guess_refuses_what_holds_no_set(tmp_path: Path) -> None:
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where sets may lie: a folder, or any fsspec URL."""
+    if request.param == "file":
+        return str(tmp_path / "sets")
+    return (
+        f"memory://{tmp_path.name}/sets" if request.param == "memory" else f"{request.getfixturevalue('bucket')}/sets"
+    )
+
+
+def put(place: str, name: str, data: bytes = b"") -> str:
+    fs, root = fsspec.core.url_to_fs(place)
+    fs.makedirs(f"{root}/{name}".rsplit("/", 1)[0], exist_ok=True)
+    fs.pipe_file(f"{root}/{name}", data)
+    return f"{place.replace('memory://', 'memory:///')}/{name}"
+
+
+def test_sets_are_found_and_read_wherever_they_lie(place: str) -> None:
+    row = {"question": "Which?", "options": ["a", "b"], "answer": 1}
+    line = json.dumps(row).encode()
+    paths = {
+        "a": put(place, "a.jsonl.gz", gzip.compress(line)),
+        "a_train": put(place, "more/a_train.jsonl", line),
+        "b": put(place, "b.jsonl", line),
+        "c": put(place, "c.JSONL.GZ", gzip.compress(line)),
+    }
+    for name in ("README.md", ".hidden.jsonl", "x.json"):
+        put(place, name, b"nothing")
+    found = question_sets(place)
+    assert found == paths
+    assert list(found) == ["a", "a_train", "b", "c"]
+    assert scored(found) == ["a", "b", "c"]
+    assert question_sets(found["b"]) == {"b": found["b"]}
+    for path in found.values():
+        assert [question.question for question in read_set(list_files(path))] == ["Which?"]
+    assert {item.name.split("/")[0] for item in read_items({n: list_files(p) for n, p in found.items()})} == set(found)
+    before = {name: list_files(path).digest for name, path in found.items()}
+    put(place, "b.jsonl", json.dumps(row | {"answer": 0}).encode())
+    after = {name: list_files(path).digest for name, path in found.items()}
+    assert [name for name in found if before[name] != after[name]] == ["b"]
+
+
+def test_a_place_without_sets_is_refused(place: str) -> None:
     with pytest.raises(InputError, match="is not there"):
-        guess_sets(tmp_path / "nothing")
-    with pytest.raises(InputError, match=r"no \.jsonl"):
-        guess_sets(tmp_path)
-    (tmp_path / "two words.jsonl").write_bytes(b"")
-    with pytest.raises(ConfigError, match="rename the file"):
-        guess_sets(tmp_path)
+        question_sets(place)
+    put(place, "README.md", b"nothing")
+    with pytest.raises(InputError, match=r"holds no \*\.jsonl, \*\.jsonl\.gz file; there are: README\.md"):
+        question_sets(place)
+    path = put(place, "two words.jsonl")
+    with pytest.raises(ConfigError, match=f"{path}: evaluation set 'two words'.*rename the file"):
+        question_sets(place)
+
+
+@pytest.mark.parametrize("other", ["x.jsonl.gz", "below/x.jsonl"])
+def test_two_sets_of_one_name_are_refused(place: str, other: str) -> None:
+    paths = {put(place, "x.jsonl"), put(place, other)}
+    with pytest.raises(InputError, match="rename one of them") as refused:
+        question_sets(place)
+    assert all(path in str(refused.value) for path in paths)
+
+
+def test_a_set_that_cannot_be_reached_is_told(bucket: str, object_store: ObjectStore) -> None:
+    place = f"{bucket}/sets"
+    put(place, "x.jsonl", b"{}" * 4096)
+    listing = list_files(place)
+    object_store.stop()
+    try:
+        for act in (lambda: question_sets(place), lambda: read_set(listing), lambda: list(read_items({"x": listing}))):
+            with pytest.raises(InputError, match=r"s3://.*AWS_ENDPOINT_URL"):
+                act()
+    finally:
+        object_store.start()
 
 
 def test_a_training_set_is_refused_in_the_configuration() -> None:
@@ -163,7 +222,7 @@ def test_real_sets_load() -> None:
         "pubmedqa": (250, 1 / 3, 140),
         "pubmedqa_train": (500, 1 / 3, 276),
     }
-    found = guess_sets(REAL)
+    found = question_sets(REAL)
     assert sorted(found) == sorted(expected)
     for name, (count, random, majority) in expected.items():
         questions = read_set(list_files(found[name]))

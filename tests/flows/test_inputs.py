@@ -1,0 +1,121 @@
+"""Own documents and question sets, wherever they lie: found, read, made into a corpus; refused with the parameter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from flows.inputs import resolve_recipe
+from flows.steps import STEP, Made, list_inputs
+from stages.artifact import Artifact, ConfigError, InputError, Store, read_ref, write_ref
+from stages.evaluation.sets import read_set
+from tests.flows.test_steps import question, text
+from tests.support import ObjectStore
+
+
+@pytest.fixture(params=["file", "memory", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a person's files may lie."""
+    if request.param == "file":
+        return str(tmp_path / "mine")
+    return f"memory://{tmp_path.name}" if request.param == "memory" else f"{request.getfixturevalue('bucket')}/mine"
+
+
+def put(place: str, name: str, content: str) -> None:
+    fs, root = fsspec.core.url_to_fs(place)
+    fs.makedirs(f"{root}/{name}".rsplit("/", 1)[0], exist_ok=True)
+    fs.pipe_file(f"{root}/{name}", content.encode())
+
+
+def fill(place: str) -> None:
+    for number in range(3):
+        put(place, f"data/notes/{number}.txt", text(f"note {number}"))
+    rows = [{"text": text(f"letter {number}"), "license": "CC0-1.0"} for number in range(3)]
+    put(place, "data/letters.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    put(place, "eval/exam.jsonl", question("exam"))
+    put(place, "eval/exam_train.jsonl", question("train"))
+
+
+def corpus(place: str, store: Store, workers: int = 1) -> tuple[Artifact, Made]:
+    recipe, _ = resolve_recipe("biomed", f"{place}/data", f"{place}/eval", [f"corpus.workers={workers}"])
+    made = Made()
+    list_inputs(recipe, made)
+    step = STEP["corpus"]
+    artifact = step.stage.run(step.config(recipe, made), step.inputs(recipe, made), store)
+    write_ref(store, recipe.name, "corpus", artifact)
+    return artifact, made
+
+
+def test_documents_and_sets_may_lie_anywhere(place: str, tmp_path: Path) -> None:
+    fill(place)
+    recipe, notes = resolve_recipe("biomed", f"{place}/data", f"{place}/eval")
+    assert recipe.name == "biomed+data"
+    assert sorted(recipe.corpus.sources) == ["letters", "notes"]
+    assert recipe.corpus.sources["letters"].fields.license == "license"
+    assert list(recipe.evaluation_sets) == ["exam", "exam_train"]
+    assert any("question sets" in note and "exam, exam_train" in note for note in notes)
+    store = Store(tmp_path / "store")
+    # On an object store by two processes, which have connections of their own.
+    made_of, made = corpus(place, store, workers=2 if place.startswith("s3://") else 1)
+    assert made_of.manifest.counts["kept"] == 6
+    assert [each.question for each in read_set(made.sets["exam"])] == [text("exam")]
+
+    local = str(tmp_path / "local")
+    fill(local)
+    assert corpus(local, Store(tmp_path / "other"))[0].digest == made_of.digest, "place is how, content is what"
+
+    put(place, "data/notes/1.txt", text("another"))
+    again, _ = corpus(place, store)
+    assert again.digest != made_of.digest
+    assert read_ref(store, "biomed+data", "corpus") == again
+    put(place, "data/notes/1.txt", text("note 1"))
+    assert corpus(place, store)[0] == made_of, "content decides, not when it was written"
+
+
+def test_an_object_store_that_goes_away_ends_the_run(bucket: str, object_store: ObjectStore, tmp_path: Path) -> None:
+    """A connection that breaks is no damaged file: a corpus without it would have the name of the whole one."""
+    fill(f"{bucket}/mine")
+    recipe, _ = resolve_recipe("biomed", f"{bucket}/mine/data", None, ["corpus.workers=1"])
+    made, store, step = Made(), Store(tmp_path / "store"), STEP["corpus"]
+    list_inputs(recipe, made)
+    object_store.stop()
+    try:
+        with pytest.raises(InputError, match=r"s3://.*AWS_ENDPOINT_URL"):
+            step.stage.run(step.config(recipe, made), step.inputs(recipe, made), store)
+        with pytest.raises(InputError, match=r"^data: s3://.*cannot be listed"):
+            resolve_recipe("biomed", f"{bucket}/mine/data")
+    finally:
+        object_store.start()
+    assert not [name for name in store.list("corpus") if name.endswith("manifest.json")]
+    again = step.stage.run(step.config(recipe, made), step.inputs(recipe, made), store)
+    assert again.manifest.counts["kept"] == 6
+
+
+@pytest.mark.parametrize(
+    ("data", "evaluation_data", "message"),
+    [
+        ("some/folder", "", "data: 'some/folder' is a relative path"),
+        ("{place}/data", "some/folder", "evaluation_data: 'some/folder' is a relative path"),
+        ("", "{place}/eval", "evaluation_data: give it together with data"),
+        ("{place}/none", "", "data: .*none is not there"),
+        ("{place}/data", "{place}/none", "evaluation_data: .*none is not there"),
+        ("{place}/data", "{place}/twice", r"evaluation_data: .*x\.jsonl.* and .*x\.jsonl.* would both be the set 'x'"),
+        ("{place}/data", "{place}/names", r"evaluation_data: .*two words\.jsonl: evaluation set 'two words'"),
+        ("{place}/data", "{place}/data/notes", r"evaluation_data: .*holds no \*\.jsonl, \*\.jsonl\.gz file"),
+        ("nowhere://x", "", "data: nowhere://x cannot be opened"),
+    ],
+)
+def test_refusals_name_the_parameter(place: str, data: str, evaluation_data: str, message: str) -> None:
+    fill(place)
+    put(place, "twice/x.jsonl", question("x"))
+    put(place, "twice/x.jsonl.gz", question("x"))
+    put(place, "names/two words.jsonl", question("x"))
+    with pytest.raises((ConfigError, InputError), match=message):
+        resolve_recipe("biomed", data.format(place=place), evaluation_data.format(place=place))
+
+
+def test_empty_parameters_are_absent() -> None:
+    assert resolve_recipe("biomed", "", "") == resolve_recipe("biomed", None, None) == resolve_recipe("biomed")
