@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from flows.changes import config_changes, input_changes, version_change
 from flows.recipe import Recipe
-from stages.artifact import Artifact, Config, HasDigest, Plan, Stage, Store, read_ref
+from stages.artifact import Artifact, Config, HasDigest, Plan, Stage, Store, StoreError, read_ref
 from stages.corpus import CorpusConfig, Listing, corpus, list_files, source_listing
 from stages.evaluation import evaluation, scored, verdict
 from stages.model import model
@@ -89,6 +90,8 @@ STEPS = (
         ),
     ),
 )
+SECTIONS = {"verdict": "gate"}
+"""Sections of the recipe that are not called as their stage."""
 STEP = {step.kind: step for step in STEPS}
 
 
@@ -97,7 +100,9 @@ def list_inputs(recipe: Recipe, made: Made) -> None:
     sample_folder = made.artifacts["sample"].local() if "sample" in made.artifacts else None
 
     def place(location: str) -> str:
-        return str(sample_folder / location.removeprefix("sample://")) if sample_folder else location
+        if sample_folder is None or not location.startswith("sample://"):
+            return location
+        return str(sample_folder / location.removeprefix("sample://"))
 
     made.sources = {
         name: source_listing(source.model_copy(update={"location": place(source.location)}))
@@ -117,10 +122,12 @@ class Planned:
     state: str
     """`there`, `would run`, or `would run after X`: its name is not known before X is made."""
     plan: Plan | None
+    why: tuple[str, ...] = ()
+    """Why it would run: what has changed since the recipe's ref was set, and after which stage."""
 
 
 def plan_steps(recipe: Recipe, store: Store, again: bool = False) -> list[Planned]:
-    """Which stages are there and which would run; makes nothing."""
+    """Which stages are there, which would run, and why; makes nothing."""
     made = Made()
     out: list[Planned] = []
     missing = ""
@@ -129,7 +136,8 @@ def plan_steps(recipe: Recipe, store: Store, again: bool = False) -> list[Planne
             list_inputs(recipe, made)
             continue
         if missing:
-            out.append(Planned(step.kind, f"would run after {missing}", None))
+            why = (f"after {missing}", *_own_changes(step, recipe, store))
+            out.append(Planned(step.kind, f"would run after {missing}", None, why))
             continue
         if step.kind == "verdict":
             champion = read_ref(store, recipe.name, "champion")
@@ -137,18 +145,58 @@ def plan_steps(recipe: Recipe, store: Store, again: bool = False) -> list[Planne
                 inputs = evaluation_inputs(recipe, made, champion)
                 scores = evaluation.plan(recipe.evaluation, inputs, store).done
                 if scores is None:
-                    out.append(Planned("verdict", "would run after the champion's evaluation", None))
+                    first = "after the champion's evaluation"
+                    why = (first, *_own_changes(step, recipe, store))
+                    out.append(Planned("verdict", f"would run {first}", None, why))
                     continue
                 made.artifacts["champion-evaluation"] = scores
             elif champion:
                 out.append(Planned("verdict", "there: it is the champion", None))
                 continue
-        plan = step.stage.plan(step.config(recipe, made), step.inputs(recipe, made), store, again=again)
-        out.append(Planned(step.kind, "there" if plan.done else "would run", plan))
+        into = step.inputs(recipe, made)
+        plan = step.stage.plan(step.config(recipe, made), into, store, again=again)
         if plan.done is None:
+            out.append(Planned(step.kind, "would run", plan, _reasons(step, recipe, store, plan, into, again)))
             missing = step.kind
             continue
+        out.append(Planned(step.kind, "there", plan))
         made.artifacts[step.kind] = plan.done
         if step.kind == "sample":
             list_inputs(recipe, made)
     return out
+
+
+def _before(step: Step, recipe: Recipe, store: Store) -> tuple[Artifact | None, tuple[str, ...]]:
+    """What the recipe's ref points at; without it, why there is none."""
+    try:
+        found = read_ref(store, recipe.name, step.kind)
+    except StoreError:
+        return None, ("what was made before is gone or has changed",)
+    return found, () if found else ("never made",)
+
+
+def _own_changes(step: Step, recipe: Recipe, store: Store) -> tuple[str, ...]:
+    """What a stage would do otherwise, whatever becomes of the stages before it."""
+    before, none = _before(step, recipe, store)
+    if before is None:
+        return none
+    section = SECTIONS.get(step.kind, step.kind)
+    # The recipe's own section: the step's config differs from it in places alone, which count for nothing.
+    return (*version_change(step.stage, before), *config_changes(section, getattr(recipe, section), before))
+
+
+def _reasons(
+    step: Step, recipe: Recipe, store: Store, plan: Plan, inputs: Mapping[str, HasDigest], again: bool
+) -> tuple[str, ...]:
+    before, _ = _before(step, recipe, store)
+    why = _own_changes(step, recipe, store)
+    if before is not None:
+        into = input_changes(inputs, before)
+        # A source that comes or goes is a setting and an input; once is enough.
+        said = {f".{line.split(' ', 1)[-1]}" for line in into if line.endswith((": added", ": removed"))}
+        why = (*(line for line in why if not line.endswith(tuple(said))), *into)
+    if not step.stage.keeps_runs:
+        return why or ("its artifact is gone",)
+    if store.list(f"{plan.folder}/events") or store.exists(f"{plan.folder}/events.jsonl"):
+        return (*why, "goes on with its unfinished run")
+    return why or (("a new run was asked for",) if again else ("its artifact is gone",))

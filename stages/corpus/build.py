@@ -15,6 +15,7 @@ from stages.corpus.decontaminate import Index
 from stages.corpus.executor import Executor, Workers
 from stages.corpus.finish import near_duplicates, write_documents
 from stages.corpus.guess import readable, resolve_fields
+from stages.corpus.inputs import note_inputs
 from stages.corpus.judging import ChunkReader, Judge, JudgedWriter
 from stages.corpus.ledger import Ledger
 from stages.corpus.listing import Listing
@@ -45,6 +46,7 @@ def build(config: CorpusConfig, inputs: Mapping[str, Any], writer: ArtifactWrite
         InputError: unusable files or fields; too many unreadable records; nothing left.
     """
     accounts = {name: SourceAccount() for name in source_order(config)}
+    note_inputs(inputs, writer)
     tasks = _tasks(config, inputs, writer)
     read, judged = writer.work("read"), writer.work("judged")
     sets = {role.split("/", 1)[1]: item for role, item in inputs.items() if role.startswith("evaluation/")}

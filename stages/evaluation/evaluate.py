@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from stages.artifact import Artifact, ArtifactWriter, ConfigError
+from stages.corpus import Listing
+from stages.corpus.inputs import note_inputs
 from stages.evaluation.bits_per_byte import DocumentScore, bits_per_byte, evaluate_documents, retokenize, unigram_nll
 from stages.evaluation.config import TRAIN_SUFFIX, EvaluationConfig, check_name
 from stages.evaluation.harness import METRICS, Task, TaskResult
@@ -19,7 +21,7 @@ from stages.evaluation.heldout import heldout_documents, training_counts
 from stages.evaluation.language_model import LanguageModel, cpu_threads, load_model
 from stages.evaluation.offline import offline
 from stages.evaluation.report import COLUMNS, bits_per_byte_row, task_row
-from stages.evaluation.sets import ROLE, Baselines, Listing, Question, baselines, read_set, subset
+from stages.evaluation.sets import ROLE, Baselines, Question, baselines, read_set, subset
 
 
 def build(config: EvaluationConfig, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
@@ -34,6 +36,7 @@ def build(config: EvaluationConfig, inputs: Mapping[str, Any], writer: ArtifactW
         ConfigError: options for a set that was not put in, a device that is not there.
     """
     clock = _Clock()
+    note_inputs(inputs, writer)
     tasks, sizes = _tasks(config, inputs, writer)
     log = writer.work("harness")
     with offline(log / "log.txt"):

@@ -1,0 +1,264 @@
+"""Planning: a changed input or setting touches what depends on it and nothing else, and the plan says why."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+import yaml
+
+from flows import steps
+from flows.recipe import Recipe, load_recipe
+from flows.steps import STEPS, Made, Planned, list_inputs, plan_steps
+from stages.artifact import ArtifactWriter, Stage, Store, read_ref, write_ref
+from stages.corpus.inputs import note_inputs
+
+KINDS = ["corpus", "tokens", "training", "model", "evaluation", "verdict"]
+WORDS = [
+    "patient",
+    "fever",
+    "treatment",
+    "dose",
+    "liver",
+    "kidney",
+    "heart",
+    "lung",
+    "gene",
+    "protein",
+    "virus",
+    "dose",
+]
+
+
+class World:
+    """A folder of documents and question sets, a recipe on it, and a store.
+
+    The corpus is really made. The stages behind it leave a stand-in that holds their plan's name, as if every plan
+    gave another result.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        for source in ("letters", "notes"):
+            for number in range(3):
+                self.write(f"{source}/{number}.txt", text(f"{source} {number}"))
+        for name in ("exam", "other"):
+            self.write(f"sets/{name}.jsonl", question(name))
+        self.settings: dict[str, Any] = {
+            "name": "mine",
+            "evaluation_sets": {name: self.path(f"sets/{name}.jsonl") for name in ("exam", "other")},
+            "corpus": {
+                "sources": {name: {"location": self.path(name)} for name in ("letters", "notes")},
+                "decontamination": {"sets": {"exam": self.path("sets/exam.jsonl")}},
+                "workers": 1,
+            },
+            "training": {"size": "1m", "steps": 100, "batch": 8},
+        }
+
+    def path(self, name: str) -> str:
+        return str(self.folder / "in" / name)
+
+    def write(self, name: str, content: str) -> None:
+        path = Path(self.path(name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+
+    def recipe(self, *overrides: str) -> Recipe:
+        file = self.folder / "mine.yaml"
+        file.write_text(yaml.safe_dump(self.settings))
+        return load_recipe(str(file), overrides)
+
+    def run(self, *overrides: str, store: str = "store") -> list[str]:
+        """Makes what is not there yet; returns the kinds of what was made."""
+        place, recipe, made, done = self.store(store), self.recipe(*overrides), Made(), []
+        list_inputs(recipe, made)
+        for step in STEPS[1:]:
+            inputs = step.inputs(recipe, made)
+            plan = step.stage.plan(step.config(recipe, made), inputs, place)
+            if plan.done is None:
+                done.append(step.kind)
+            stage: Stage[Any] = (
+                step.stage
+                if step.kind == "corpus"
+                else Stage(step.kind, step.stage.version, stand_in, step.stage.keeps_runs)
+            )
+            made.artifacts[step.kind] = stage.run(step.config(recipe, made), inputs, place, plan)
+            write_ref(place, recipe.name, step.kind, made.artifacts[step.kind])
+        return done
+
+    def store(self, name: str = "store") -> Store:
+        return Store(self.folder / name)
+
+    def digest(self, kind: str, store: str = "store") -> str:
+        found = read_ref(self.store(store), "mine", kind)
+        assert found is not None
+        return found.digest
+
+    def plan(self, *overrides: str, again: bool = False) -> dict[str, Planned]:
+        return {planned.kind: planned for planned in plan_steps(self.recipe(*overrides), self.store(), again)}
+
+    def why(self, *overrides: str) -> dict[str, list[str]]:
+        """Reasons of the stages that would run."""
+        return {kind: list(planned.why) for kind, planned in self.plan(*overrides).items() if planned.state != "there"}
+
+
+def stand_in(config: Any, inputs: Any, writer: ArtifactWriter) -> None:
+    writer.put("plan", writer.fingerprint.encode())
+    note_inputs(inputs, writer)
+
+
+def text(name: str) -> str:
+    """English enough for the filters, and near to no other."""
+    dice = random.Random(name)
+    triples = (" of ".join(dice.choice(WORDS) for _ in range(3)) for _ in range(14))
+    return f"The report {name} says that {' and the '.join(triples)}."
+
+
+def question(name: str) -> str:
+    return json.dumps({"id": "1", "question": text(name), "options": ["yes", "no"], "answer": 0}) + "\n"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def after(first: str, *kinds: str) -> dict[str, list[str]]:
+    return {kind: [f"after {first}"] for kind in kinds}
+
+
+def test_files_that_are_touched_or_moved_remake_nothing(world: World) -> None:
+    assert world.why()["corpus"] == ["never made"]
+    assert world.why()["tokens"] == ["after corpus", "never made"]
+    assert world.run() == KINDS
+    assert world.run() == []
+    assert world.why() == {}
+    os.utime(world.path("letters/0.txt"), (1, 1))
+    assert world.run() == []
+    shutil.move(world.path(""), world.folder / "moved")
+    moved = json.loads(json.dumps(world.settings).replace(world.path(""), f"{world.folder}/moved/"))
+    assert moved != world.settings
+    world.settings = moved
+    assert world.run() == []
+    assert {planned.state for planned in world.plan().values()} == {"there"}
+
+
+@pytest.mark.parametrize("change", ["changed", "added", "removed"])
+def test_a_source_file_remakes_the_corpus_and_what_comes_after(world: World, change: str) -> None:
+    world.run()
+    before = world.digest("corpus")
+    name = {"changed": "1.txt", "added": "new/4.txt", "removed": "2.txt"}[change]
+    if change == "removed":
+        os.unlink(world.path(f"letters/{name}"))
+    else:
+        world.write(f"letters/{name}", text("another"))
+    assert world.why() == {"corpus": [f"source letters: {change} {name}"], **after("corpus", *KINDS[1:])}
+    assert world.run() == KINDS
+    assert world.digest("corpus") != before
+    world.run(store="scratch")
+    assert world.digest("corpus") == world.digest("corpus", "scratch"), "as if made from scratch"
+
+
+def test_question_sets_touch_what_reads_them(world: World) -> None:
+    world.run()
+    world.write("sets/other.jsonl", question("changed"))
+    assert world.why() == {"evaluation": ["question set other: changed other.jsonl"], **after("evaluation", "verdict")}
+    assert world.run() == ["evaluation", "verdict"]
+    world.write("sets/exam.jsonl", question("changed"))
+    assert world.why()["corpus"] == ["decontamination set exam: changed exam.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("override", "first", "line"),
+    [
+        ("corpus.heldout_fraction=0.25", "corpus", "corpus.heldout_fraction: 0.01 -> 0.25"),
+        ("corpus.filters.quality.minimum_words=3", "corpus", "corpus.filters.quality.minimum_words: 20 -> 3"),
+        ("tokens.vocabulary=4096", "tokens", "tokens.vocabulary: 16384 -> 4096"),
+        ("training.steps=200", "training", "training.steps: 100 -> 200"),
+        ("evaluation.default_limit=9", "evaluation", "evaluation.default_limit: none -> 9"),
+        ("gate.must_beat_baselines=[exam]", "verdict", 'gate.must_beat_baselines: [] -> ["exam"]'),
+    ],
+)
+def test_a_setting_is_named_with_both_values(world: World, override: str, first: str, line: str) -> None:
+    world.run()
+    found = world.plan(override)
+    states = [planned.state for planned in found.values()]
+    number = KINDS.index(first)
+    assert states == ["there"] * number + ["would run"] + [f"would run after {first}"] * (len(KINDS) - number - 1)
+    assert found[first].why == (line,)
+
+
+def test_how_a_thing_is_made_touches_nothing(world: World) -> None:
+    world.run()
+    assert world.why("corpus.workers=2", "training.checkpoint_every=7", "description=other") == {}
+
+
+def test_several_changes_are_all_told(world: World) -> None:
+    """Of the stages behind the first too: what they wait for is not the only reason."""
+    world.run()
+    for number in range(5):
+        world.write(f"reports/{number}.txt", text(f"report {number}"))
+        world.write(f"notes/more-{number}.txt", text(f"more {number}"))
+    world.settings["corpus"]["sources"]["reports"] = {"location": world.path("reports"), "license": "CC0-1.0"}
+    del world.settings["corpus"]["sources"]["letters"]
+    found = world.why("training.learning_rate=0.5")
+    assert found["corpus"] == [
+        "source letters: removed",
+        "source notes: added more-0.txt, more-1.txt, more-2.txt and 2 more",
+        "source reports: added",
+    ]
+    assert found["training"][0] == "after corpus"
+    assert found["training"][1].startswith("training.learning_rate: ")
+    assert found["training"][1].endswith(" -> 0.5")
+    assert found["tokens"] == ["after corpus"]
+
+
+def test_what_is_gone_and_what_is_unfinished_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.run()
+    store = world.store()
+    corpus = read_ref(store, "mine", "corpus")
+    training = read_ref(store, "mine", "training")
+    assert corpus and training
+    assert world.plan(again=True)["training"].why == ("a new run was asked for",)
+    store.put(f"{training.folder.rpartition('-')[0]}-00000000/events.jsonl", b"{}\n")
+    assert world.plan()["training"].why == ("goes on with its unfinished run",)
+    store.remove(corpus.folder)
+    assert world.why()["corpus"] == ["what was made before is gone or has changed"]
+
+
+def test_another_version_of_a_stage_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.run()
+    newer = [
+        dataclasses.replace(step, stage=dataclasses.replace(step.stage, version=9)) if step.kind == "tokens" else step
+        for step in STEPS
+    ]
+    monkeypatch.setattr(steps, "STEPS", tuple(newer))
+    assert world.why()["tokens"] == ["the stage itself: version 1 -> 9"]
+
+
+def test_an_artifact_without_note_still_says_which_source(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were made before there were notes."""
+    monkeypatch.setattr("flows.changes.noted_inputs", lambda artifact: {})
+    world.run()
+    world.write("letters/0.txt", text("another"))
+    assert world.why()["corpus"] == ["source letters: other files, or other content"]
+
+
+def test_places_of_a_recipe_with_a_sample_may_be_urls(world: World) -> None:
+    fsspec.filesystem("memory").pipe("/steps/in/a.txt", text("a").encode())
+    world.settings["sample"] = {"seed": 1}
+    world.settings["corpus"]["sources"]["far"] = {"location": "memory://steps/in"}
+    world.run()
+    corpus = read_ref(world.store(), "mine", "corpus")
+    assert corpus
+    made = Made(artifacts={"sample": corpus})  # any artifact: its folder is what counts
+    list_inputs(world.recipe(), made)
+    assert made.sources["far"].location == "memory:///steps/in"
+    assert made.sources["notes"].location == world.path("notes")
