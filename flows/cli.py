@@ -12,6 +12,7 @@ import typer
 
 from flows.console import Json, err, escape, load, out, print_json, show
 from flows.doctor import doctor
+from flows.upkeep import gc, verify
 from stages.artifact.errors import HeadwaterError
 
 app = typer.Typer(
@@ -186,6 +187,8 @@ def status(as_json: Json = False) -> None:
 
 
 app.command()(doctor)
+app.command()(gc)
+app.command()(verify)
 
 
 def _up(settings: Any, wait_for: set[str] | None, again: bool = False) -> dict[str, float]:
@@ -220,14 +223,18 @@ def _dry_run(
     from stages.artifact import Store
 
     chosen, notes = resolve_recipe(recipe, data, evaluation, overrides)
-    rows = [
-        {"stage": p.kind, "state": p.state, "folder": p.plan.folder if p.plan else ""}
+    rows: list[dict[str, Any]] = [
+        {"stage": p.kind, "state": p.state, "folder": p.plan.folder if p.plan else "", "why": list(p.why)}
         for p in plan_steps(chosen, Store(settings.store), again)
     ]
-    if not as_json:
-        for note in notes:
-            err.print(note, markup=False)
-    show(f"pretrain/{chosen.name}", rows, as_json)
+    if as_json:
+        print_json(rows)
+        return
+    for note in notes:
+        err.print(note, markup=False)
+    # A stage that waits for another says so as its reason: the table is to fit 100 columns.
+    told = [{**row, "state": row["state"].partition(" after ")[0], "why": "\n".join(row["why"])} for row in rows]
+    show(f"pretrain/{chosen.name}", told, False)
 
 
 def _check_recipe(recipe: str, data: str | None, evaluation: str | None, overrides: list[str]) -> None:
