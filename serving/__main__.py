@@ -49,8 +49,9 @@ def parse(arguments: list[str] | None = None) -> GatewaySettings:
     parser.add_argument("--engine-python", type=Path, help="Python of the environment that holds vLLM")
     parser.add_argument("--engine-command", nargs=argparse.REMAINDER, help="everything after it starts an engine")
     parser.add_argument("--warm", action="store_true", help="keep a pre-started interpreter for the next model")
-    parser.add_argument("--poll-seconds", type=float, default=0.5)
+    parser.add_argument("--poll-seconds", type=float, help="between two reads of the deployment record")
     parser.add_argument("--drain-timeout", type=float, default=60.0)
+    parser.add_argument("--two-engines-gib", type=float, default=12.0, help="available memory that allows two engines")
     found = vars(parser.parse_args(arguments))
     found["state_folder"] = found["state_folder"].absolute()
     if found["engine_python"]:
@@ -80,7 +81,7 @@ def serve(settings: GatewaySettings) -> None:
             log_config=None,
             log_level="warning",
             lifespan="on",
-            timeout_graceful_shutdown=int(settings.drain_timeout) or None,
+            timeout_graceful_shutdown=max(1, int(settings.drain_timeout)),
         )
         LOG.info("listening on http://%s:%d", settings.host, settings.port)
         # uvicorn raises the signal again when all has ended well; that is the ordinary end here, not a death.

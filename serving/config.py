@@ -36,6 +36,10 @@ class EngineConfig(Config):
     """Seconds until an engine that is not healthy counts as failed."""
     stop_grace: float = how(10.0, gt=0)
     """Seconds between SIGTERM and SIGKILL."""
+    hang_timeout: float = how(120.0, gt=0)
+    """Seconds without any sign of life after which a serving engine is killed and started again. The longest silence of
+    an engine that works is one step, 2,048 tokens of prompt: about 20 s on a slow two-core machine for a model of 1B
+    parameters, in proportion for others. Raise it for larger models on a CPU."""
 
 
 class LimitsConfig(Config):
@@ -49,6 +53,9 @@ class LimitsConfig(Config):
     """Size of a request body; larger ones are answered with 413."""
     request_timeout: float = how(600.0, gt=0)
     """Seconds from a request's arrival to its last byte."""
+    queue_timeout: float = how(180.0, ge=0)
+    """Seconds that a request may wait while one engine is exchanged for another, which happens where memory does not
+    allow both at once; then it is answered with 503. What waits counts as in flight, so `max_concurrent` bounds it."""
     body_timeout: float = how(30.0, gt=0)
     """Seconds a client may take to send its body."""
     max_sequences: int = how(64, ge=1, le=64)
@@ -87,10 +94,14 @@ class GatewaySettings(Config):
     """What stands before the engine's arguments, instead of `{engine_python} -m vllm.entrypoints.openai.api_server`."""
     warm: bool = how(False)
     """Keep one engine interpreter that has already imported vLLM (about 0.6 GiB), so that a new model is up sooner."""
-    poll_seconds: float = how(0.5, gt=0)
-    """How often the deployment record is read."""
+    poll_seconds: float | None = how(None, gt=0)
+    """How often the deployment record is read: every 0.5 s from local files, every 2 s from an object store when
+    absent (two requests each time: 86,400 a day)."""
     drain_timeout: float = how(60.0, ge=0)
     """Seconds that a replaced engine may take to finish what it is answering."""
+    two_engines_gib: float = how(12.0, ge=0)
+    """GiB of available memory from which a second engine is started beside the one that serves. With less the old one
+    ends first, and requests wait until the new one is ready; a canary waits until it is promoted."""
 
     @property
     def keys(self) -> Path:

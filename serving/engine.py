@@ -152,7 +152,8 @@ class EngineProcess:
             base_url=self.url,
             headers={"Authorization": f"Bearer {self.api_key}"},
             timeout=httpx.Timeout(None, connect=5.0),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
+            # vLLM closes a connection that was idle for 5 s; one that is given up earlier is never used at that moment.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=2.0),
             trust_env=False,
         )
 

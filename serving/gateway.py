@@ -7,6 +7,7 @@ it listens on loopback under a random key and only what is listed here reaches i
 from __future__ import annotations
 
 import ipaddress
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -17,11 +18,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from serving.checks import check_request, read_body
+from serving.config import LimitsConfig
 from serving.keys import same_key
 from serving.limits import Limiter
 from serving.manager import EngineManager
-from serving.proxy import EngineAnswer
-from serving.responses import RefusedError, unavailable
+from serving.proxy import EngineAnswer, unless_gone
+from serving.responses import RefusedError
 from serving.slot import EngineSlot
 
 FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
@@ -41,23 +43,24 @@ def gateway_app(manager: EngineManager, key: str) -> Starlette:
                 headers={"WWW-Authenticate": "Bearer"},
             )
 
-    def ready_slot() -> EngineSlot:
-        slot = manager.active
-        if slot is None or slot.state != "ready":
-            raise unavailable("no model is ready yet; `headwater status` says what it is waiting for")
+    async def next_slot(request: Request, limits: LimitsConfig) -> EngineSlot:
+        slot = await unless_gone(request.receive, manager.next_slot(limits.queue_timeout))
+        if slot is None:
+            raise RefusedError(499, "the client went away", "client_closed_request")
         return slot
 
     async def generate(request: Request) -> Response:
         authorize(request)
-        limits = manager.limits
-        slot = ready_slot()
+        limits, deadline = manager.limits, time.monotonic() + manager.limits.request_timeout
+        if not manager.exchanging:
+            manager.ready_slot()  # refused before the body is read
         body = await read_body(request, limits)
-        assert slot.folder is not None
-        fields = check_request(request.url.path, body, limits, has_chat_template=slot.folder.has_chat_template)
         limiter.enter(limits)
         try:
-            slot = ready_slot()  # the body may have taken long, and another model may have come
-        except RefusedError:
+            slot = manager.ready_slot() if manager.ready else await next_slot(request, limits)
+            assert slot.folder is not None
+            fields = check_request(request.url.path, body, limits, has_chat_template=slot.folder.has_chat_template)
+        except BaseException:
             limiter.leave()
             raise
         slot.begin()
@@ -66,11 +69,12 @@ def gateway_app(manager: EngineManager, key: str) -> Starlette:
             slot.end()
             limiter.leave()
 
-        return EngineAnswer(slot, request.url.path, fields, limits.request_timeout, done)
+        return EngineAnswer(slot, request.url.path, fields, deadline - time.monotonic(), done)
 
     async def models(request: Request) -> Response:
         authorize(request)
-        slot = ready_slot()
+        exchanged = manager.active if manager.exchanging else None
+        slot = exchanged or manager.ready_slot()
         assert slot.folder is not None
         length = slot.deployment.engine.max_model_len or slot.folder.max_model_len
         entries = [
@@ -80,9 +84,9 @@ def gateway_app(manager: EngineManager, key: str) -> Starlette:
         return JSONResponse({"object": "list", "data": entries})
 
     async def health(request: Request) -> Response:
-        slot = manager.active
-        ready = slot is not None and slot.state == "ready"
-        return JSONResponse({"status": "ready" if ready else "not ready"}, status_code=200 if ready else 503)
+        if manager.ready or manager.exchanging:  # a balancer that took us out now would turn waiting into failing
+            return JSONResponse({"status": "ready" if manager.ready else "exchanging engines"})
+        return JSONResponse({"status": "not ready"}, status_code=503)
 
     async def status(request: Request) -> Response:
         if not _from_this_machine(request):

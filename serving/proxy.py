@@ -1,4 +1,4 @@
-"""Hands one checked request to the engine and its answer to the client, chunk by chunk."""
+"""Hands one checked request to the engine and its answer to the client, event by event."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import httpx
 from starlette.responses import Response
@@ -17,14 +17,19 @@ from serving.responses import RefusedError, unavailable
 from serving.slot import EngineSlot
 
 LOG = logging.getLogger("headwater.serving")
+T = TypeVar("T")
 PASSED_HEADERS = ("content-type", "cache-control")
+EVENT_END = b"\n\n"
+HEALTH_TIMEOUT = 5.0
+"""Seconds for an engine that has just failed a request to say whether it lives."""
 
 
 class EngineAnswer(Response):
     """An ASGI response that is the engine's.
 
-    A client that goes away cancels the request upstream, where vLLM aborts its sequences. `on_done` is called once,
-    however it ends.
+    A streamed answer is passed on by whole events, any other one as a whole: so whatever happens to the engine, what
+    the client has got is well-formed, and an error can still be told. A client that goes away cancels the request
+    upstream, where vLLM aborts its sequences. `on_done` is called once, however it ends.
     """
 
     def __init__(
@@ -32,19 +37,12 @@ class EngineAnswer(Response):
     ):
         super().__init__()
         self.slot, self.path, self.fields, self.timeout, self.on_done = slot, path, fields, timeout, on_done
-        self.started = False
+        self.started = self.streaming = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        pump = asyncio.create_task(self._pump(scope, receive, send))
-        gone = asyncio.create_task(_disconnected(receive))
         try:
-            await asyncio.wait({pump, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if pump.done():
-                await pump
+            await unless_gone(receive, self._pump(scope, receive, send))
         finally:
-            for task in (pump, gone):
-                task.cancel()
-            await asyncio.gather(pump, gone, return_exceptions=True)
             self.on_done()
 
     async def _pump(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,17 +51,19 @@ class EngineAnswer(Response):
                 await self._forward(send)
             return
         except TimeoutError:
-            refusal = RefusedError(504, f"the answer took longer than {self.timeout:.0f} s", "request_timeout")
+            refusal = RefusedError(504, "the answer took longer than the time limit", "request_timeout")
         except httpx.HTTPError as error:
-            LOG.warning("%s failed during a request: %r", self.slot.deployment.names[1], error)
-            refusal = unavailable("the model's engine failed while answering; try again", 5)
-        if not self.started:
-            await refusal.response()(scope, receive, send)
-        elif self.fields.get("stream"):  # the status is out already: the stream's last event tells it
-            event = f"data: {json.dumps(refusal.body())}\n\n".encode()
+            LOG.warning("%s failed during a request: %r", self.slot.label, error)
+            refusal = unavailable("the model's engine failed while answering; try again", self.slot.ready_in())
+        except RefusedError as error:
+            refusal = error
+        if self.streaming:  # the status is out already: the stream's last event tells it
+            event = b"data: " + json.dumps(refusal.body()).encode() + EVENT_END
             await send({"type": "http.response.body", "body": event, "more_body": False})
-        else:
+        elif self.started:
             raise RuntimeError(refusal.message)  # the server closes the connection: the client sees a cut answer
+        else:
+            await refusal.response()(scope, receive, send)
 
     async def _forward(self, send: Send) -> None:
         client = self.slot.client
@@ -71,12 +71,44 @@ class EngineAnswer(Response):
             raise httpx.ConnectError("the engine is gone")
         async with client.stream("POST", self.path, json=self.fields) as answer:
             headers = [(k.encode(), answer.headers[k].encode()) for k in PASSED_HEADERS if k in answer.headers]
-            headers.append((b"x-headwater-model", self.slot.deployment.names[1].encode()))
-            self.started = True
-            await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
-            async for chunk in answer.aiter_bytes():
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            headers.append((b"x-headwater-model", self.slot.label.encode()))
+            start = {"type": "http.response.start", "status": answer.status_code, "headers": headers}
+            if answer.headers.get("content-type", "").startswith("text/event-stream"):
+                self.started = self.streaming = True
+                await send(start)
+                await self._pass_events(answer, send)
+                return
+            body = await answer.aread()
+        if answer.status_code >= 500:  # its own words are for our log: they may tell paths and versions
+            LOG.warning("%s answered %d: %s", self.slot.label, answer.status_code, body[:500].decode(errors="replace"))
+            if (await client.get("/health", timeout=HEALTH_TIMEOUT)).status_code >= 500:
+                raise httpx.RemoteProtocolError("the engine says that it is dead")
+            raise RefusedError(502, "the model's engine could not answer this request", "engine_error")
+        self.started = True
+        headers.append((b"content-length", str(len(body)).encode()))
+        await send(start)
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _pass_events(self, answer: httpx.Response, send: Send) -> None:
+        """Server-sent events; the beginning of one that never ends is not passed on."""
+        begun = b""
+        async for chunk in answer.aiter_bytes():
+            events, end, begun = (begun + chunk).rpartition(EVENT_END)
+            if end:
+                await send({"type": "http.response.body", "body": events + end, "more_body": True})
+        await send({"type": "http.response.body", "body": begun, "more_body": False})
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T | None:
+    """What `work` returns; None, and it is cancelled, if the client goes away first."""
+    task, gone = asyncio.create_task(work), asyncio.create_task(_disconnected(receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return await task if task.done() else None
+    finally:
+        for each in (task, gone):
+            each.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
 
 
 async def _disconnected(receive: Receive) -> None:

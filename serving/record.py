@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serving.config import EngineConfig, ServingConfig
-from serving.errors import ServingError
-from stages.artifact import Artifact, Store, StoreError, canonical_json, load
+from stages.artifact import Artifact, Store, StoreError, canonical_json
 
 RECORD = "deployments/record.json"
 """Name of the record in the store."""
@@ -72,14 +70,23 @@ def read_record(store: Store) -> DeploymentRecord:
     Raises:
         StoreError: it is damaged.
     """
+    return find_record(store) or DeploymentRecord()
+
+
+def find_record(store: Store) -> DeploymentRecord | None:
+    """The record, None if there is none.
+
+    Raises:
+        StoreError: it is damaged.
+    """
     try:
         data = store.read(RECORD)
     except FileNotFoundError:
-        return DeploymentRecord()
+        return None
     try:
         return DeploymentRecord.model_validate_json(data)
     except ValidationError as error:
-        raise StoreError(f"{store.path(RECORD)} is not a deployment record: {error}") from error
+        raise StoreError(f"{store.where(RECORD)} is not a deployment record: {error}") from error
 
 
 def write_record(store: Store, record: DeploymentRecord) -> None:
@@ -99,23 +106,3 @@ def deployment_of(
         path=path,
         serving=serving or ServingConfig(),
     )
-
-
-def local_model(store: Store, deployment: Deployment) -> Path:
-    """The deployment's model as a local folder, its bytes checked against the manifest (reads them all).
-
-    Raises:
-        ServingError: the artifact is gone, is another one, or is damaged.
-    """
-    artifact = load(store, deployment.model_folder)
-    where = store.path(deployment.model_folder)
-    if artifact is None:
-        raise ServingError(f"there is no model artifact at {where}; run the recipe again to make it")
-    if artifact.digest != deployment.model_digest:
-        raise ServingError(
-            f"{where} holds {artifact.digest[:12]}, the deployment record asks for {deployment.model_digest[:12]}"
-        )
-    damaged = list(artifact.damaged())
-    if damaged:
-        raise ServingError(f"{where} is damaged ({', '.join(damaged[:3])}); remove the folder to make it again")
-    return artifact.local(deployment.path)

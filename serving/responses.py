@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from starlette.responses import JSONResponse
@@ -32,6 +33,7 @@ class RefusedError(Exception):
         return JSONResponse(self.body(), status_code=self.status, headers=self.headers)
 
 
-def unavailable(message: str, retry_after: int = 5) -> RefusedError:
-    """503: nothing can answer now, but soon."""
-    return RefusedError(503, message, "model_not_ready", headers={"Retry-After": str(retry_after)})
+def unavailable(message: str, seconds: float) -> RefusedError:
+    """503: nothing can answer now. `seconds` until something should, for Retry-After."""
+    wait = str(max(1, math.ceil(seconds)))
+    return RefusedError(503, message, "model_not_ready", headers={"Retry-After": wait})

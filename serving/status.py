@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-State = Literal["starting", "ready", "failed", "stopping"]
+State = Literal["starting", "waiting", "ready", "failed", "paused", "stopping"]
+"""`waiting`: its model is in order, and it waits for memory. `paused`: it gave its memory to another engine."""
 
 
 class EngineStatus(BaseModel):
@@ -22,11 +23,19 @@ class EngineStatus(BaseModel):
     role: Literal["stable", "canary", "retiring"]
     state: State
     reason: str | None = None
-    """Why it failed or was restarted, with the last lines of its log."""
+    """Why it is not ready, with the last lines of its log if it failed."""
     log: str | None = None
     """Path of its log."""
     starts: int = 0
     """How often it was started; more than one means that it died."""
+    failures: int = 0
+    """How often it failed to start, died or was killed because it hung."""
+    last_failure: str | None = None
+    """Why, the last time; kept when it is ready again."""
+    last_failure_at: datetime | None = None
+    ready_in: float | None = None
+    """Seconds until it should be ready: what is left of the back-off, and a start as long as its last. None also for a
+    failed one that is left alone until the record is written again, since another engine had to end for it."""
     warm: bool = False
     """Whether its interpreter had been started beforehand."""
     start_seconds: float | None = None
@@ -59,6 +68,8 @@ class GatewayStatus(BaseModel):
     """Why the deployment record could not be read; what was served goes on."""
     warm_ready: bool = False
     """A pre-started interpreter is waiting."""
+    queued: int = 0
+    """Requests that wait for an engine while one is exchanged for another."""
 
     def engine(self, digest: str, key: str | None = None) -> EngineStatus | None:
         """The newest engine for a model digest (and deployment key)."""

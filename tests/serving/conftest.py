@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -42,13 +43,21 @@ def put_model(store: Store, name: str, files: dict[str, bytes]) -> Artifact:
     return writer.commit()
 
 
-def fake_model(store: Store, name: str, architecture: str = "Fake", chat: bool = False) -> Artifact:
+def fake_model(
+    store: Store, name: str, architecture: str = "Fake", chat: bool = False, extra: dict[str, bytes] | None = None
+) -> Artifact:
     """A model that only the stand-in engine can serve."""
     config = {"architectures": [architecture], "max_position_embeddings": 64, "name": name}
-    files = {"config.json": json.dumps(config).encode(), "model.safetensors": name.encode()}
+    files = {"config.json": json.dumps(config).encode(), "model.safetensors": safetensors(name)}
     if chat:
         files["chat_template.jinja"] = b"{{ messages }}"
-    return put_model(store, name, files)
+    return put_model(store, name, files | (extra or {}))
+
+
+def safetensors(text: str = "") -> bytes:
+    """A SafeTensors file without tensors."""
+    header = json.dumps({"__metadata__": {"text": text}}).encode()
+    return len(header).to_bytes(8, "little") + header
 
 
 @dataclass
@@ -70,6 +79,10 @@ class Gateway:
 
     def engine_processes(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
+
+    def engine_pid(self) -> int:
+        """The engine itself: what the supervisor runs."""
+        return next(p.pid for p in self.engine_processes() if "fake_engine.py" in p.cmdline()[1])
 
     def logs(self) -> str:
         return "".join(path.read_text() for path in (self.state / "logs").glob("engine-*.log"))
@@ -108,6 +121,13 @@ def start_gateway(store: Store, state: Path, *options: str) -> Gateway:
     return gateway
 
 
+def start_fake(store: Store, state: Path, *options: str) -> Gateway:
+    """A gateway over stand-in engines, two of them at once however little memory this machine has."""
+    room = () if "--two-engines-gib" in options else ("--two-engines-gib", "0")
+    engine = ("--engine-command", sys.executable, str(FAKE_ENGINE))
+    return start_gateway(store, state, "--drain-timeout", "10", *room, *options, *engine)
+
+
 def stop_gateway(gateway: Gateway) -> None:
     """SIGTERM; fails if anything of its engines is left afterwards."""
     if gateway.process.poll() is not None:
@@ -123,6 +143,49 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
+class Load:
+    """Clients that ask without a pause, streamed and not, until the `with` block ends; every answer is judged."""
+
+    def __init__(self, gateway: Gateway, clients: int = 6):
+        self.gateway = gateway
+        self.failures: list[str] = []
+        self.seen: list[tuple[str, bool]] = []
+        """Of every good answer: the model that gave it, and whether it was streamed."""
+        self._stop = threading.Event()
+        prompts = ("hello", "sleep 0.05", "sleep 0.2")
+        self._threads = [
+            threading.Thread(target=self._ask, args=("chunks 5" if n % 2 else prompts[n % 3], bool(n % 2)))
+            for n in range(clients)
+        ]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def answered_by(self, model: str) -> bool:
+        """Has this model answered both kinds of request?"""
+        return {(model, True), (model, False)} <= set(self.seen)
+
+    def _ask(self, prompt: str, stream: bool) -> None:
+        with self.gateway.client() as client:
+            while not self._stop.is_set():
+                try:
+                    answer = client.post("/v1/completions", json={"model": "toy", "prompt": prompt, "stream": stream})
+                except httpx.HTTPError as error:
+                    self.failures.append(repr(error))
+                    return
+                if answer.status_code != 200 or (stream and not answer.text.endswith("data: [DONE]\n\n")):
+                    self.failures.append(f"{answer.status_code} {answer.text}")
+                    return
+                self.seen.append((answer.headers["X-Headwater-Model"], stream))
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
@@ -131,9 +194,7 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def gateway(store: Store, tmp_path: Path) -> Iterator[Gateway]:
     """A gateway over stand-in engines, ended (and checked for survivors) afterwards."""
-    found = start_gateway(
-        store, tmp_path / "state", "--drain-timeout", "10", "--engine-command", sys.executable, str(FAKE_ENGINE)
-    )
+    found = start_fake(store, tmp_path / "state")
     yield found
     stop_gateway(found)
 

@@ -1,16 +1,22 @@
 """A stand-in for vLLM's server: the same arguments, the same routes, answers that the prompt asks for.
 
-`sleep N` answers after N seconds, `chunks N` streams N chunks 50 ms apart, `cut` dies after two chunks, `die` ends the
-process, everything else is answered at once. A model whose architecture is `Broken` does not start. Like vLLM it has a
-child process of its own, and that one has left the process group and does not listen to SIGTERM.
+`sleep N` answers after N seconds, `chunks N` streams N chunks 50 ms apart, `cut` dies after two chunks and half of a
+third, or in the middle of a plain answer, `die` ends the process, `error` answers 500, everything else is answered at
+once. After `dead` it says that it is dead, as vLLM does when its core has died. After `hang` it answers nothing
+but `/health` any more, as when the core hangs; `busy N` does the same for N seconds while its metrics show steps.
+
+A model whose architecture is `Broken` does not start, `Crashing` dies as soon as it has started, `Slow` takes 2 s. Like
+vLLM it has a child process of its own, and that one has left the process group and does not listen to SIGTERM.
 """
 
 import argparse
+import itertools
 import json
 import os
 import select
 import subprocess
 import sys
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,6 +26,10 @@ parser.add_argument("--model", type=Path)
 parser.add_argument("--port", type=int)
 parser.add_argument("--served-model-name", nargs="+")
 arguments, _ = parser.parse_known_args()
+steps = itertools.count()
+free = threading.Event()
+free.set()
+busy = dead = False
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -37,15 +47,37 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def do_GET(self):
-        self.answer(200 if self.path == "/health" else 404, {})
+        if self.path == "/metrics":
+            done = next(steps) if busy else 0
+            text = f'# HELP steps\nvllm:iteration_tokens_total_count{{engine="0"}} {done}\n'.encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+        else:
+            self.answer((503 if dead else 200) if self.path == "/health" else 404, {})
 
     def do_POST(self):
+        global busy, dead
         fields = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.headers.get("Authorization") != f"Bearer {os.environ['VLLM_API_KEY']}":
             self.answer(401, {"error": "the gateway's own key is wrong"})
             return
         prompt = fields.get("prompt") or "hello"
         word, _, count = prompt.partition(" ") if isinstance(prompt, str) else ("", "", "")
+        if word in ("hang", "busy"):
+            free.clear()
+            if word == "busy":
+                busy = True
+                time.sleep(float(count))
+                busy = False
+                free.set()
+        if not free.wait(600):
+            return
+        if word in ("dead", "error"):
+            dead = word == "dead"
+            self.answer(500, {"error": {"message": "EngineCore died in /opt/secret"}})
+            return
         if word == "die":
             print("the fake engine was told to die", flush=True)
             os._exit(3)
@@ -55,8 +87,15 @@ class Handler(BaseHTTPRequestHandler):
         if word == "sleep" and self.gone_within(float(count)):
             print(f"aborted: {prompt}", flush=True)
             return
+        if word == "cut":
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b'{"choices": [')
+            os._exit(4)
         choice = {"text": f"{arguments.served_model_name[1]} {prompt}", "fields": sorted(fields)}
-        self.answer(200, {"model": fields["model"], "choices": [choice], "pid": os.getpid()})
+        self.answer(200, {"model": fields.get("model"), "choices": [choice], "pid": os.getpid()})
 
     def gone_within(self, seconds):
         """Waits; True when the client closed its connection meanwhile."""
@@ -73,6 +112,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             for n in range(chunks if die_after is None else die_after + 1):
                 if n == die_after:
+                    self.wfile.write(b'd\r\ndata: {"choic\r\n')
                     os._exit(4)
                 self.chunk(b"data: " + json.dumps({"choices": [{"text": f"{n} "}], "time": time.time()}).encode())
                 time.sleep(0.05)
@@ -92,7 +132,11 @@ config = json.loads((arguments.model / "config.json").read_text())
 if config["architectures"] == ["Broken"]:
     print("ValueError: the architecture Broken is not supported", file=sys.stderr)
     sys.exit(1)
+if config["architectures"] == ["Slow"]:
+    time.sleep(2)
 code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 child = subprocess.Popen([sys.executable, "-c", code, "fake-engine-core"], start_new_session=True)
 print(f"core process {child.pid}", flush=True)
+if config["architectures"] == ["Crashing"]:
+    threading.Timer(0.5, os._exit, [7]).start()
 ThreadingHTTPServer(("127.0.0.1", arguments.port), Handler).serve_forever()

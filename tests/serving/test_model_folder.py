@@ -1,14 +1,19 @@
 """Model folders that are refused before an engine sees them."""
 
 import json
+import os
+import pickle
 from pathlib import Path
 
 import pytest
+from conftest import fake_model, safetensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.errors import ModelRefusedError
-from serving.model_folder import check_model_folder
+from serving.errors import ModelRefusedError, ServingError
+from serving.model_folder import check_model_folder, checked_model, find_model
+from serving.record import deployment_of
+from stages.artifact import Store, hashing
 
 CONFIG = {"architectures": ["Qwen3ForCausalLM"], "max_position_embeddings": 64}
 
@@ -16,7 +21,7 @@ CONFIG = {"architectures": ["Qwen3ForCausalLM"], "max_position_embeddings": 64}
 def make(folder: Path, **files: bytes) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(CONFIG))
-    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "model.safetensors").write_bytes(safetensors())
     for name, data in files.items():
         (folder / name).write_bytes(data)
     return folder
@@ -30,7 +35,9 @@ def test_a_plain_folder_is_accepted(tmp_path: Path) -> None:
     assert check_model_folder(make(tmp_path / "n", **{"tokenizer_config.json": config})).has_chat_template
 
 
-@pytest.mark.parametrize("name", ["modeling_x.py", "pytorch_model.bin", "model.pt", "a.PKL", "lib.so", "x.pth"])
+@pytest.mark.parametrize(
+    "name", ["modeling_x.py", "pytorch_model.bin", "model.pt", "a.PKL", "lib.so", "x.pth", "w.gguf", "a.npz", "b.h5"]
+)
 def test_code_and_pickles_are_refused(tmp_path: Path, name: str) -> None:
     folder = make(tmp_path / "m")
     (folder / "sub").mkdir()
@@ -45,6 +52,60 @@ def test_pointers_to_code_are_refused(tmp_path: Path, file: str, key: str) -> No
     folder = make(tmp_path / "m", **{file: json.dumps({**CONFIG, "a": [{key: {"AutoModel": "x.X"}}]}).encode()})
     with pytest.raises(ModelRefusedError, match=key):
         check_model_folder(folder)
+
+
+PICKLE = pickle.dumps({"weights": [1.0, 2.0]})
+
+
+@pytest.mark.parametrize(
+    "data", [PICKLE, b"PK\x03\x04" + bytes(60), b"\x7fELF" + bytes(60), b"", b"x", (9).to_bytes(8, "little") + b"{}"]
+)
+@pytest.mark.parametrize("name", ["weights-2.safetensors", "extra.json", "README", "notes.txt", "tokenizer.model"])
+def test_what_a_file_is_its_content_shows(tmp_path: Path, name: str, data: bytes) -> None:
+    if Path(name).suffix in ("", ".txt") and data in (b"", b"x"):
+        return  # that is text
+    with pytest.raises(ModelRefusedError, match=name):
+        check_model_folder(make(tmp_path / "m", **{name: data}))
+
+
+def test_what_a_real_folder_may_hold(tmp_path: Path) -> None:
+    files = {"LICENSE": b"Apache", "README.md": "grün".encode(), "merges.txt": b"a b\n", "tokenizer.model": b"\x0a\x0e"}
+    words = {"auto_map": 5, "trust_remote_code": 6, "tokenizer_class": 7}  # words of a vocabulary are no settings
+    files |= {"vocab.json": json.dumps(words).encode(), "added_tokens.json": b'{"auto_map": 7}'}
+    files |= {"tokenizer.json": json.dumps({"model": {"vocab": words, "merges": []}}).encode()}
+    files |= {"tokenizer_config.json": b'{"tokenizer_class": "PreTrainedTokenizerFast", "auto_map": null}'}
+    check_model_folder(make(tmp_path / "m", **files))
+
+
+@pytest.mark.parametrize("file", ["vocab.json", "tokenizer.json", "sub/config.json", "sub/deep/x.json"])
+def test_pointers_are_found_wherever_they_stand(tmp_path: Path, file: str) -> None:
+    folder = make(tmp_path / "m")
+    (folder / file).parent.mkdir(parents=True, exist_ok=True)
+    (folder / file).write_text('{"model": {"vocab": {}}, "auto_map": {"AutoTokenizer": "x.Y"}}')
+    with pytest.raises(ModelRefusedError, match="auto_map"):
+        check_model_folder(folder)
+
+
+def test_a_harmless_config_elsewhere_hides_nothing(tmp_path: Path) -> None:
+    folder = make(tmp_path / "m", **{"config.json": json.dumps({**CONFIG, "auto_map": {"AutoConfig": "x.Y"}}).encode()})
+    make(folder / "sub")
+    with pytest.raises(ModelRefusedError, match="auto_map"):
+        check_model_folder(folder)
+
+
+@pytest.mark.parametrize("value", ["MyTokenizer", "tokenization_x.LlamaTokenizer", "repo--x.Y", ["Y"], {"a": "b"}, ""])
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "config.json"])
+def test_tokenizer_classes_of_the_models_own_are_refused(tmp_path: Path, file: str, value: object) -> None:
+    data = json.dumps({**CONFIG, "tokenizer_class": value}).encode()
+    with pytest.raises(ModelRefusedError, match="tokenizer_class"):
+        check_model_folder(make(tmp_path / "m", **{file: data}))
+
+
+def test_absurdly_deep_json_is_refused(tmp_path: Path) -> None:
+    for depth in (900, 100_000):
+        data = b'{"a":' * depth + b'{"auto_map": {"x": "y"}}' + b"}" * depth
+        with pytest.raises(ModelRefusedError, match=r"auto_map|not valid JSON"):
+            check_model_folder(make(tmp_path / "m", **{"extra.json": data}))
 
 
 @settings(max_examples=30)
@@ -76,3 +137,58 @@ def test_links_that_lead_out_are_refused(tmp_path: Path) -> None:
     (folder / "extra.json").symlink_to(tmp_path / "secret.json")
     with pytest.raises(ModelRefusedError, match="link"):
         check_model_folder(folder)
+    (folder / "extra.json").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "sub").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ModelRefusedError, match="link"):
+        check_model_folder(folder)
+    (folder / "sub").unlink()
+    (folder / "loop.json").symlink_to("loop.json")
+    with pytest.raises(ModelRefusedError, match=r"loop\.json"):
+        check_model_folder(folder)
+    (folder / "loop.json").unlink()
+    (folder / "same.json").symlink_to("config.json")
+    check_model_folder(folder)
+    os.mkfifo(folder / "pipe.json")
+    with pytest.raises(ModelRefusedError, match="not a regular file"):
+        check_model_folder(folder)
+
+
+def test_only_the_recorded_bytes_are_served(store: Store) -> None:
+    model = fake_model(store, "a")
+    entry = deployment_of(model, "x", 1)
+    assert checked_model(find_model(store, entry)).max_model_len == 64
+    with pytest.raises(ServingError, match="asks for"):
+        find_model(store, entry.model_copy(update={"model_digest": "0" * 64}))
+    with pytest.raises(ServingError, match="no model artifact"):
+        find_model(store, entry.model_copy(update={"model_folder": "model/gone"}))
+    weights = store.local_path(model.folder) / "weights"
+    (weights / "more.safetensors").write_bytes(safetensors())
+    with pytest.raises(ServingError, match=r"more\.safetensors is not in the artifact's manifest"):
+        checked_model(model)
+    (weights / "more.safetensors").unlink()
+    (weights / "model.safetensors").write_bytes(safetensors("b"))
+    with pytest.raises(ServingError, match=r"damaged \(weights/model.safetensors\)"):
+        checked_model(model)
+
+
+def test_a_large_file_is_read_once_and_again_when_touched(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    read: list[str] = []
+    whole = hashing.sha256_file
+    monkeypatch.setattr(hashing, "sha256_file", lambda path: (read.append(Path(path).name), whole(path))[1])
+    weights = safetensors("a") + bytes(hashing.REMEMBERED_FROM)
+    model = fake_model(store, "a", extra={"model.safetensors": weights})
+    path = store.local_path(model.folder) / "weights" / "model.safetensors"
+    os.utime(path, (1e9, 1e9))
+    for _ in range(3):
+        checked_model(model)
+    assert read.count("model.safetensors") == 1
+    os.utime(path)
+    checked_model(model)
+    assert read.count("model.safetensors") == 2
+    path.write_bytes(weights[:-1] + b"x")
+    with pytest.raises(ServingError, match="damaged"):
+        checked_model(model)

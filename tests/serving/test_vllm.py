@@ -10,7 +10,7 @@ import torch
 from conftest import Gateway, alive, put_model, start_gateway, stop_gateway, wait_for
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from serving.client import complete
+from serving.client import complete, gateway_status
 from serving.deploy import deploy
 from serving.record import deployment_of
 from stages.artifact import Store
@@ -91,6 +91,16 @@ def test_vllm_answers_as_transformers_does(gateway: Gateway, store: Store, tmp_p
     assert expected.std() > 0.2  # else closeness would mean nothing
     assert torch.tensor(found["token_logprobs"][1:]) == pytest.approx(expected, abs=TOLERANCE)
     best = tokenizer.decode(logs[-1].argmax())
+    assert complete(gateway.url, gateway.key, "tiny", TEXT, max_tokens=1) == best
+
+    # The core dies behind the server: clients are told to come back, and the spare interpreter takes over.
+    wait_for(lambda: gateway_status(gateway.url).warm_ready, 60)
+    core = next(p for p in gateway.engine_processes() if "EngineCore" in " ".join(p.cmdline()))
+    core.kill()
+    with gateway.client() as client:
+        down = client.post("/v1/completions", json={"model": "tiny", "prompt": TEXT})
+    assert down.status_code == 503 and int(down.headers["Retry-After"]) >= 1, down.text
+    wait_for(lambda: (found := gateway_status(gateway.url)).serving and found.engines[0].starts == 2, 300)
     assert complete(gateway.url, gateway.key, "tiny", TEXT, max_tokens=1) == best
 
     below = gateway.engine_processes()
