@@ -15,8 +15,9 @@ artifact, a checkpoint without one no checkpoint), then its events, then the res
 is killed does not look whole, and goes the next time (in the worst case after the time of grace).
 
 A run may find an artifact there at the moment at which it is chosen here. The run points a ref at it at once, and refs
-are read again before each removal; should it go in the few milliseconds between, the run's next stage says that it
-is missing, and the run, started again, makes it anew. Nothing half is ever taken for whole.
+are read again when the manifest is out of the way, which is put back if one points there by now. Should the ref come
+later still, the run's next stage says that the artifact is missing, and the run, started again, makes it anew.
+Nothing half is ever taken for whole.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ from stages.artifact.artifact import Artifact, load
 from stages.artifact.errors import LeaseHeldError, StoreError
 from stages.artifact.lease import STALE_SECONDS, Lease, lease_numbers
 from stages.artifact.manifest import MANIFEST
-from stages.artifact.reach import Graph, Roots, ref_roots
+from stages.artifact.reach import Graph, Root, Roots, ref_roots
 from stages.artifact.store import Store
 from stages.artifact.survey import FOLDER, Folder, StoredObject, Survey, survey
 
@@ -175,12 +176,8 @@ def collect(store: Store, plan: Collection, more_roots: Callable[[], Roots] = _n
             store.remove(item.name)
             yield item, ""
             continue
-        roots = (ref_roots(store) | more_roots()).found.values()
-        if any(item.name == root.folder for root in roots):
-            yield item, "a ref points at it by now"
-            continue
         try:
-            yield item, _remove(store, item)
+            yield item, _remove(store, item, lambda: (ref_roots(store) | more_roots()).found.values())
         except LeaseHeldError as error:
             yield item, str(error)
 
@@ -259,28 +256,30 @@ def _is_old_aside(item: StoredObject, now: float) -> bool:
     return bool(_ASIDE.fullmatch(item.name.rsplit("/", 1)[-1])) and now - item.changed > ASIDE_SECONDS
 
 
-def _remove(store: Store, item: Item) -> str:
+def _remove(store: Store, item: Item, roots: Callable[[], Iterable[Root]]) -> str:
     """Removes a folder, or what is to go of it, under its lease; returns why it was left, or nothing."""
     with ExitStack() as held:
-        freed = False
+        unfinished = False
         try:
             held.enter_context(Lease(store, item.name))
         except StoreError as error:
             if isinstance(error, LeaseHeldError) or not _is_full(error) or not item.digest:
                 raise
             # A full disk, which is when a collection is wanted most, has no room for a lease; the manifest makes some.
-            store.remove(f"{item.name}/{MANIFEST}")
+            left = _take_manifest(store, item, roots)
+            if left:
+                return left
+            unfinished = True
             held.enter_context(Lease(store, item.name))
-            freed = True
         if item.objects:
             for name in item.objects:
                 store.remove(name)
             return ""
+        left = "" if unfinished else _take_manifest(store, item, roots)
+        if left:
+            return left
         inside = survey(store, item.name).folders.get(item.name, Folder(item.name, ()))
         objects = [each for each in inside.objects if each not in inside.below("lease-")]
-        artifact = None if freed else load(store, item.name)
-        if not freed and (artifact.digest if artifact else "") != item.digest:
-            return "it was made anew, or removed, by now"
         if not item.digest and max((each.changed for each in objects), default=0.0) > item.changed:
             return "somebody went on with it by now"
         for each in sorted(objects, key=lambda each: _order(each.name)):
@@ -293,6 +292,28 @@ def _remove(store: Store, item: Item) -> str:
         for path, _, _ in os.walk(store.local_path(item.name), topdown=False):
             with suppress(OSError):  # somebody has begun to write there again
                 os.rmdir(path)
+    return ""
+
+
+def _take_manifest(store: Store, item: Item, roots: Callable[[], Iterable[Root]]) -> str:
+    """Makes a finished artifact an unfinished folder; returns why it was left as it is, or nothing.
+
+    Refs are read after the manifest is gone: a run that has set one before finds the artifact again in a moment, and
+    one that sets it later can see that there is nothing.
+    """
+    artifact = load(store, item.name)
+    if (artifact.digest if artifact else "") != item.digest:
+        return "it was made anew, or removed, by now"
+    pointed = "a ref points at it by now"
+    if any(root.folder == item.name for root in roots()):
+        return pointed
+    if artifact:
+        name = f"{item.name}/{MANIFEST}"
+        data = store.read(name)
+        store.remove(name)
+        if any(root.folder == item.name for root in roots()):
+            store.create(name, data)
+            return pointed
     return ""
 
 

@@ -24,7 +24,7 @@ class Roots(NamedTuple):
     broken: dict[str, str]
     """Those that cannot be read, with the reason."""
 
-    def __or__(self, other: Roots) -> Roots:  # type: ignore[override]
+    def __or__(self, other: Roots) -> Roots:
         return Roots({**self.found, **other.found}, {**self.broken, **other.broken})
 
     def dangling(self, artifacts: Mapping[str, Artifact]) -> dict[str, str]:

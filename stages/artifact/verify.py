@@ -153,7 +153,7 @@ def _expect_artifact(artifact: Artifact, out: Verification) -> None:
     if digest(manifest.files) != manifest.digest:
         problems.append("its digest is not that of its list of files")
     planned = fingerprint(manifest.kind, manifest.stage_version, manifest.config, manifest.inputs)
-    if planned != manifest.fingerprint or f"{manifest.kind}/{planned[:16]}" != folder.partition("-")[0]:
+    if planned != manifest.fingerprint or not folder.startswith(f"{manifest.kind}/{planned[:16]}"):
         problems.append("its fingerprint is not that of stage, version, config and inputs")
     if problems:
         out.damage.append(Damage(store.where(name), artifact.id, f"changed: {'; '.join(problems)}", mend))

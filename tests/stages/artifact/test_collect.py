@@ -50,10 +50,10 @@ toy = Stage("toy", 1, build)
 runs = Stage("runs", 1, build, keeps_runs=True)
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture(params=["file", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """A local store, and one that behaves like an object store."""
-    return Store(tmp_path / "store") if request.param == "file" else Store(f"memory://{secrets.token_hex(8)}")
+    """A store on local files, and one on an object store."""
+    return Store(tmp_path / "store" if request.param == "file" else f"{request.getfixturevalue('bucket')}/store")
 
 
 @pytest.fixture
@@ -149,6 +149,26 @@ def test_a_ref_that_is_set_meanwhile_saves(store: Store) -> None:
     write_ref(store, "biomed", "toy", first)
     left = {item.name: left for item, left in collect(store, plan)}
     assert left == {first.folder: "a ref points at it by now", second.folder: ""}
+
+
+def test_a_ref_that_is_set_at_the_last_moment_saves(store: Store) -> None:
+    """The run looks for its artifact just before the manifest goes, and sets its ref just after."""
+    made = make(store, "made")
+    asked = 0
+
+    def late() -> Roots:
+        nonlocal asked
+        asked += 1
+        if asked == 3:  # once for the plan, once before and once after the manifest is taken
+            assert load(store, made.folder) is None
+            write_ref(store, "biomed", "toy", made)
+            return ref_roots(store)
+        return Roots({}, {})
+
+    left = list(collect(store, plan_collection(store, late), late))
+    assert [reason for _, reason in left] == ["a ref points at it by now"]
+    assert load(store, made.folder) == made
+    assert not list(made.damaged())
 
 
 def test_work_under_way_keeps_what_it_may_read(store: Store) -> None:
