@@ -73,7 +73,7 @@ def gc(
     ]
     show("Would go" if dry_run else "Removed", table, False)
     show("Stays", [{"why": r["why"], "folders": r["folders"], "size": size(r["bytes"])} for r in _kept(plan)], False)
-    things = f"{len(goes)} {'thing' if len(goes) == 1 else 'things'}, {size(freed)}"
+    things = f"{counted(len(goes), 'thing')}, {size(freed)}"
     said = f"{things} would go; nothing was removed" if dry_run else f"{things} removed"
     out.print(f"{store.url}: {said if goes else 'nothing to remove'}", markup=False, soft_wrap=True)
 
@@ -98,9 +98,10 @@ def verify(
         counts = {"artifacts": plan.artifacts, "checkpoints": plan.checkpoints, "files": len(plan.files)}
         print_json({**counts, "bytes": plan.bytes, "damaged": [asdict(damage) for damage in found]})
     else:
-        checked = f"{plan.artifacts} artifacts and {plan.checkpoints} checkpoints, {len(plan.files):,} files, "
+        parts = (plan.artifacts, "artifact"), (plan.checkpoints, "checkpoint"), (len(plan.files), "file")
+        checked = ", ".join(counted(number, thing) for number, thing in parts)
         state = f"{len(found)} damaged or missing" if found else "all as they were written"
-        out.print(f"{checked}{size(plan.bytes)} in {store.url}: {state}", markup=False, soft_wrap=True)
+        out.print(f"{checked}, {size(plan.bytes)} in {store.url}: {state}", markup=False, soft_wrap=True)
     if found:
         raise typer.Exit(1)
 
@@ -137,6 +138,11 @@ def age(seconds: float) -> str:
         if seconds >= length:
             return f"{seconds / length:.1f} {unit}"
     return f"{seconds:.0f} seconds"
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things, in the singular for one."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def _kept(plan: Collection) -> list[dict[str, Any]]:

@@ -178,7 +178,12 @@ def _expect_checkpoints(store: Store, folder: Folder, out: Verification) -> None
         place, _, base = item.name.rpartition("/")
         if base != MANIFEST or path == MANIFEST or path.startswith("."):
             continue
-        mend = f"remove {store.where(place)}: training goes on from an earlier checkpoint, or begins anew"
+        rest = (
+            "the run is finished without it"
+            if folder.finished
+            else "the run goes on from an earlier one, or begins anew"
+        )
+        mend = f"remove {store.where(place)}; {rest}"
         try:
             files = store.read_json(item.name)["files"]
             expected = [
