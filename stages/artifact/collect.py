@@ -12,7 +12,7 @@ digests, back to the sources (listings of source files are no artifacts and have
 What goes is taken newest first, so that an interrupted collection leaves no artifact without its inputs. Each folder
 is removed under its lease, so that nobody writes there meanwhile: its manifests first (a folder without one is no
 artifact, a checkpoint without one no checkpoint), then its events, then the rest. Whatever is left when the collector
-is killed does not look whole, and goes the next time (in the worst case after the time of grace).
+is killed does not look whole, and goes the next time: its last event still says that it was finished, or it has none.
 
 A run may find an artifact there at the moment at which it is chosen here. The run points a ref at it at once, and refs
 are read again when the manifest is out of the way, which is put back if one points there by now. Should the ref come
@@ -30,6 +30,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from stages.artifact.artifact import Artifact, load
 from stages.artifact.errors import LeaseHeldError, StoreError
@@ -134,7 +135,7 @@ def plan_collection(
             if not folder.finished and reads is None:
                 blind = folder.name
         elif not folder.finished:
-            reason = _outlived(folder, now, unfinished_after)
+            reason = _outlived(store, folder, now, unfinished_after)
             if reason:
                 goes.append(Item(folder.kind, folder.name, folder.name, folder.bytes, folder.changed, reason))
                 continue
@@ -215,13 +216,26 @@ def _read_inputs(store: Store, folder: Folder) -> dict[str, str] | None:
     return {str(role): str(digest) for role, digest in inputs.items()} if isinstance(inputs, dict) else None
 
 
-def _outlived(folder: Folder, now: float, after: float) -> str:
+def _outlived(store: Store, folder: Folder, now: float, after: float) -> str:
     """Why an unfinished folder goes; empty if it stays."""
     if not folder.below("events"):
         return "a writer ended before its first event: there is nothing to go on with"
+    if _last_event(store, folder).get("type") == "finished":
+        return "an earlier collection was interrupted here"
     if now - folder.changed > after:
         return f"unfinished, and nobody went on with it for {(now - folder.changed) / DAY:.1f} days"
     return ""
+
+
+def _last_event(store: Store, folder: Folder) -> dict[str, Any]:
+    last = folder.below("events")[-1]
+    try:
+        with store.open(last.name) as stream:
+            stream.seek(max(0, last.bytes - (1 << 16)))
+            event = json.loads(stream.read().splitlines()[-1])
+    except (ValueError, IndexError, FileNotFoundError):  # its last line was being written
+        return {}
+    return event if isinstance(event, dict) else {}
 
 
 def _leftovers(folder: Folder, now: float) -> list[Item]:
