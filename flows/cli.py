@@ -70,6 +70,7 @@ def run(
     _check_recipe(recipe, data, evaluation, overrides or [])
     _up(settings, {"prefect"})
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
 
     from flows.pretrain import pretrain
     from flows.report import Summary, print_summary

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from rich.console import Console
@@ -19,6 +20,8 @@ from stages.artifact import EventLog, Store
 from stages.artifact.events import Event
 
 POLL_SECONDS = 0.5
+PATIENCE_SECONDS = 10.0
+"""How long the end of a stage waits for sinks whose server is away."""
 TROUBLE = ("warning", "worker_lost", "restart")
 """Events that people are told at once."""
 log = logging.getLogger(__name__)
@@ -44,8 +47,8 @@ class Forwarder:
     Each sink has a thread of its own: one that waits for a server which is away does not hold up the others.
     """
 
-    def __init__(self, store: Store, folder: str, sinks: Sequence[Sink]):
-        self._followers = [_Follower(EventLog(store, folder), sink) for sink in sinks]
+    def __init__(self, store: Store, folder: str, sinks: Sequence[Sink], say: Callable[[str], None] = log.warning):
+        self._followers = [_Follower(EventLog(store, folder), sink, say) for sink in sinks]
 
     def __enter__(self) -> Forwarder:
         for follower in self._followers:
@@ -53,22 +56,29 @@ class Forwarder:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
         for follower in self._followers:
             follower.stop.set()
         for follower in self._followers:
-            follower.thread.join()
+            follower.thread.join(max(0.0, deadline - time.monotonic()))
             follower.sink.close()
+
+    @property
+    def behind(self) -> list[Sink]:
+        """Sinks that have not got everything; `catch_up` gives them the rest later."""
+        return [follower.sink for follower in self._followers if follower.behind or follower.thread.is_alive()]
 
 
 class _Follower:
     """Offers one sink what is new, until it is told to stop; then once more."""
 
-    def __init__(self, events: EventLog, sink: Sink):
-        self.events, self.sink = events, sink
+    def __init__(self, events: EventLog, sink: Sink, say: Callable[[str], None] = log.warning):
+        self.events, self.sink, self.say = events, sink, say
+        self.name = type(sink).__name__.removesuffix("Sink")
         self.stop = threading.Event()
-        self.thread = threading.Thread(target=self._follow, name=f"forward-to-{type(sink).__name__}", daemon=True)
+        self.thread = threading.Thread(target=self._follow, name=f"forward-to-{self.name}", daemon=True)
         self._offset = 0
-        self._behind = False
+        self.behind = False
 
     def begin(self) -> None:
         self._offset = self.sink.start(self.events)
@@ -88,13 +98,13 @@ class _Follower:
         except Exception as error:
             # A watcher (or the store that it reads from) that is away must not stop the work; it is offered the same
             # events at the next turn.
-            if not self._behind:
-                self._behind = True
-                log.warning("%s is behind, the work goes on: %s", type(self.sink).__name__, error)
+            if not self.behind:
+                self.behind = True
+                self.say(f"{self.name} is away, the work goes on and it is told later: {str(error)[:200]}")
             return False
-        if self._behind:
-            self._behind = False
-            log.warning("%s has caught up", type(self.sink).__name__)
+        if self.behind:
+            self.behind = False
+            self.say(f"{self.name} has caught up")
         self._offset = offset
         return True
 

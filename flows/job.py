@@ -15,7 +15,7 @@ from flows.artifacts import show_done
 from flows.forward import Forwarder, PrefectSink, Sink, TerminalSink, catch_up
 from flows.recipe import Recipe
 from flows.steps import STEP, Made
-from infra.services import mend
+from infra.services import ServiceError, mend
 from infra.settings import Settings
 from stages.artifact import Artifact, Holder, Plan, Stage, Store, write_ref
 
@@ -47,6 +47,8 @@ class Job:
     timings: list[Timing] = field(default_factory=list)
     background: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, "background"))
     began: float = field(default_factory=time.monotonic)
+    _behind: list[tuple[str, Sink]] = field(default_factory=list)
+    """Trackers that were away when a stage ended, and its folder."""
 
     def plan(self, kind: str) -> Plan:
         """What one of the flow's steps would do, given what is made so far."""
@@ -83,9 +85,12 @@ class Job:
             show_done(name)
         else:
             watchers: list[Sink] = [TerminalSink(name, self.console), PrefectSink(name, self.logger)]
-            with Forwarder(self.store, plan.folder, [*watchers, *(sink(plan) for sink in sinks)]):
+            trackers = [sink(plan) for sink in sinks]
+            with Forwarder(self.store, plan.folder, [*watchers, *trackers], self._warn) as forwarder:
                 artifact = stage.run(config, inputs, self.store, plan, waiting=self._waiting(name))
+            self._behind += [(plan.folder, tracker) for tracker in trackers if tracker in forwarder.behind]
             state = "made"
+            self._mend_prefect()
         seconds = time.monotonic() - began
         manifest = artifact.manifest
         own = (manifest.finished - manifest.started).total_seconds() if state == "made" else 0.0
@@ -117,8 +122,21 @@ class Job:
         return result
 
     def mlflow_ready(self) -> None:
-        """Waits until MLflow answers; it is started early and takes the longest. One that died is started again."""
+        """Waits until MLflow answers, and gives it what it missed. It is started early and takes the longest; one that
+        died is started again."""
         mend(self.settings, "mlflow")
+        self._behind = [(folder, sink) for folder, sink in self._behind if not catch_up(self.store, folder, sink)]
+
+    def _mend_prefect(self) -> None:
+        """The work goes on without Prefect too, but what a person sees of it is better shown than missed."""
+        try:
+            mend(self.settings, "prefect")
+        except ServiceError as error:
+            self._warn(f"Prefect is away, the work goes on: {error}")
+
+    def _warn(self, message: str) -> None:
+        self.console.print(f"  {message}", markup=False)
+        self.logger.warning(message)
 
     def close(self) -> None:
         """Ends the background threads."""

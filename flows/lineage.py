@@ -42,7 +42,7 @@ def _node(artifact: Artifact, known: dict[str, Artifact]) -> dict[str, Any]:
         "kind": manifest.kind,
         "digest": manifest.digest,
         "fingerprint": manifest.fingerprint,
-        "folder": artifact.store.path(artifact.folder),
+        "folder": artifact.store.where(artifact.folder),
         "run": manifest.run,
         "finished": manifest.finished.isoformat(),
         "counts": manifest.counts,

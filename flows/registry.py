@@ -11,7 +11,17 @@ import logging
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, LoggedModelStatus, Metric, Param, RunTag
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModel,
+    LoggedModelInput,
+    LoggedModelStatus,
+    Metric,
+    Param,
+    RunTag,
+)
 from mlflow.exceptions import MlflowException
 
 from stages.artifact import Artifact, EventLog, HeadwaterError, Store
@@ -85,6 +95,9 @@ def register(tracking_uri: str, recipe: str, store: Store, made: dict[str, Artif
     model, training = made["model"], made["training"]
     known = find(tracking_uri, recipe, model.digest)
     if known:
+        # A run that was killed in between has made the version and not told so.
+        if int(client.get_registered_model(recipe).aliases.get("candidate", 0)) < int(known.version):
+            client.set_registered_model_alias(recipe, "candidate", known.version)
         return known
     run_id = open_run(client, recipe, store, training.folder, {"headwater.training": training.digest})
     params = {
@@ -95,8 +108,8 @@ def register(tracking_uri: str, recipe: str, store: Store, made: dict[str, Artif
         params=[Param(key, str(value)[:500]) for key, value in sorted(params.items())][:100],
         tags=[RunTag(f"headwater.{kind}", artifact.digest) for kind, artifact in made.items()],
     )
-    tags = {"headwater.digest": model.digest, "headwater.uri": store.path(model.folder)}
-    logged = client.create_logged_model(
+    tags = {"headwater.digest": model.digest, "headwater.uri": store.where(model.folder)}
+    logged = _logged(client, recipe, model.digest) or client.create_logged_model(
         experiment_id=_experiment(client, recipe),
         name=_model_name(recipe),
         source_run_id=run_id,
@@ -115,7 +128,7 @@ def register(tracking_uri: str, recipe: str, store: Store, made: dict[str, Artif
         run_id=run_id,
         model_id=logged.model_id,
         tags=tags,
-        description=f"weights at {store.path(model.folder)}/weights, digest {model.digest}",
+        description=f"weights at {store.where(model.folder)}/weights, digest {model.digest}",
     )
     client.set_registered_model_alias(recipe, "candidate", version.version)
     return RegisteredModel(recipe, str(version.version), logged.model_id, run_id)
@@ -184,6 +197,22 @@ def _has_registered_model(client: MlflowClient, name: str) -> bool:
         return False
 
 
+def _logged(client: MlflowClient, recipe: str, digest: str) -> LoggedModel | None:
+    """What a run that was killed before it made the version has left."""
+    found = client.search_logged_models([_experiment(client, recipe)], f"tags.`headwater.digest` = '{digest}'")
+    return found[0] if found else None
+
+
+def _aliases(client: MlflowClient, recipe: str) -> dict[str, str]:
+    return dict(client.get_registered_model(recipe).aliases)
+
+
+def _logged(client: MlflowClient, recipe: str, digest: str) -> LoggedModel | None:
+    """What a run that was killed before it made the version has left."""
+    found = client.search_logged_models([_experiment(client, recipe)], f"tags.`headwater.digest` = '{digest}'")
+    return found[0] if found else None
+
+
 def _experiment(client: MlflowClient, recipe: str) -> str:
     found = client.get_experiment_by_name(recipe)
     if found is None:
@@ -203,7 +232,7 @@ def _dataset(name: str, artifact: Artifact, context: str) -> DatasetInput:
         name=name,
         digest=artifact.digest[:36],
         source_type="local",
-        source=json.dumps({"uri": artifact.store.path(artifact.folder), "digest": artifact.digest}),
+        source=json.dumps({"uri": artifact.store.where(artifact.folder), "digest": artifact.digest}),
         profile=json.dumps(artifact.manifest.counts),
     )
     return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", context)])

@@ -78,7 +78,7 @@ def summarise(job: Job, passed: bool, model: registry.RegisteredModel) -> Summar
             "MLflow UI": registry.model_url(settings.mlflow_url, model),
             "endpoint": f"{settings.gateway_url}/v1",
             "API key": str(settings.api_key_file),
-            "weights": job.store.path(f"{made['model'].folder}/weights"),
+            "weights": job.store.where(f"{made['model'].folder}/weights"),
         },
     )
 

@@ -153,9 +153,23 @@ def up(settings: Settings, *, wait_for: set[str] | None = None, say: Say = lambd
     return seconds
 
 
-def wait_ready(settings: Settings, name: str) -> None:
-    """Waits until a service that `up` started answers."""
-    _wait(settings, _named(services(settings), name), time.monotonic())
+def mend(settings: Settings, name: str) -> None:
+    """Waits until a service answers, and starts it again if it died while others of this installation run.
+
+    Where nothing runs any more somebody stopped it all, and it is not for a run to bring it back.
+
+    Raises:
+        ServiceError: it does not answer.
+    """
+    wanted = services(settings)
+    service = _named(wanted, name)
+    if service.health and _answers(service.health):
+        return
+    alive = {other.name for other in wanted if managed(settings, other.name).find()}
+    if alive and name not in alive:
+        up(settings, wait_for={name})
+    else:
+        _wait(settings, service, time.monotonic())
 
 
 def down(settings: Settings, say: Say = lambda text: None) -> list[str]:

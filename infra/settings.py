@@ -85,6 +85,8 @@ class Settings(Config):
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": HEARTBEAT_SECONDS,
             "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
             "MLFLOW_TRACKING_URI": self.mlflow_url,
+            # Seven, its default, are four minutes; whoever asks it here asks again, or starts it again.
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         }
 
 

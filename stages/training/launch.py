@@ -315,6 +315,10 @@ def _init(workers: int) -> None:
         "OMP_NUM_THREADS": str(max(1, cores // workers)),
         **ALLOCATOR,
     }
+    if not _cluster():
+        # Ray takes loopback for a mistake and listens on the machine's address instead, unless it is told that this
+        # is no cluster.
+        settings["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:

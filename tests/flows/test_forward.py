@@ -63,7 +63,8 @@ def test_a_sink_that_is_away_misses_nothing_and_holds_nobody_up(
         time.sleep(2.0)
         log.emit("second")
     assert away.seen == there.seen == ["first", "second"]
-    assert "server is away" in caplog.text
+    assert "Recorder is away, the work goes on and it is told later: server is away" in caplog.text
+    assert "Recorder has caught up" in caplog.text
 
 
 def test_a_saved_offset_goes_on_where_it_was(log: EventLog) -> None:

@@ -98,9 +98,11 @@ def test_curves_arrive_later_when_mlflow_was_away_and_none_twice(
     stage = _stage("training")
     plan = stage.plan(Toy(), {}, store)
     nobody = f"http://127.0.0.1:{free_port()}"
-    with Forwarder(store, plan.folder, [MlflowSink(nobody, "away", store, plan.folder, {})]):
+    sink = MlflowSink(nobody, "away", store, plan.folder, {})
+    with Forwarder(store, plan.folder, [sink]) as forwarder:
         stage.run(Toy(), {}, store, plan)
-    assert "MlflowSink is behind, the work goes on" in caplog.text
+    assert forwarder.behind == [sink]
+    assert "Mlflow is away, the work goes on" in caplog.text
     assert not catch_up(store, plan.folder, MlflowSink(nobody, "away", store, plan.folder, {}))
     client = MlflowClient(server)
 
@@ -150,9 +152,31 @@ def test_a_model_is_registered_once_and_aliases_follow_the_gate(server: str, tmp
     assert measured["evaluation/exam/accuracy_cloze"].dataset_digest == made["corpus"].digest[:36]
     assert measured["evaluation/bits_per_byte"].dataset_digest == made["tokens"].digest[:36]
 
+    # Killed after the version and before its alias: the next run sets it.
+    client.delete_registered_model_alias("toy+docs", "candidate")
+    assert register(server, "toy+docs", store, made) == first
+    assert str(client.get_registered_model("toy+docs").aliases["candidate"]) == first.version
+    # Killed after the version and before its alias: the next run sets it.
+    client.delete_registered_model_alias("toy+docs", "candidate")
+    assert register(server, "toy+docs", store, made) == first
+    assert str(client.get_registered_model("toy+docs").aliases["candidate"]) == first.version
     promote(server, first, made["verdict"], True)
     other = _made(store, "second")
+    # Killed between the logged model and the version: the next run makes no second one.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MlflowClient, "create_model_version", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            register(server, "toy+docs", store, other)
+    # Killed between the logged model and the version: the next run makes no second one.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MlflowClient, "create_model_version", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            register(server, "toy+docs", store, other)
     second = register(server, "toy+docs", store, other)
+    experiment = client.get_experiment_by_name("toy+docs")
+    assert experiment is not None and len(client.search_logged_models([experiment.experiment_id])) == 2
+    experiment = client.get_experiment_by_name("toy+docs")
+    assert experiment is not None and len(client.search_logged_models([experiment.experiment_id])) == 2
     assert second.version != first.version
     promote(server, second, other["verdict"], False)
     aliases = client.get_registered_model("toy+docs").aliases
