@@ -219,7 +219,7 @@ def _read_inputs(store: Store, folder: Folder) -> dict[str, str] | None:
 def _outlived(store: Store, folder: Folder, now: float, after: float) -> str:
     """Why an unfinished folder goes; empty if it stays."""
     if not folder.below("events"):
-        return "a writer ended before its first event: there is nothing to go on with"
+        return "without any event: there is nothing to go on with"
     if _last_event(store, folder).get("type") == "finished":
         return "an earlier collection was interrupted here"
     if now - folder.changed > after:
@@ -273,7 +273,7 @@ def _is_old_aside(item: StoredObject, now: float) -> bool:
 def _remove(store: Store, item: Item, roots: Callable[[], Iterable[Root]]) -> str:
     """Removes a folder, or what is to go of it, under its lease; returns why it was left, or nothing."""
     with ExitStack() as held:
-        unfinished = False
+        taken = False
         try:
             held.enter_context(Lease(store, item.name))
         except StoreError as error:
@@ -283,28 +283,36 @@ def _remove(store: Store, item: Item, roots: Callable[[], Iterable[Root]]) -> st
             left = _take_manifest(store, item, roots)
             if left:
                 return left
-            unfinished = True
+            taken = True
             held.enter_context(Lease(store, item.name))
         if item.objects:
             for name in item.objects:
                 store.remove(name)
             return ""
-        left = "" if unfinished else _take_manifest(store, item, roots)
-        if left:
-            return left
-        inside = survey(store, item.name).folders.get(item.name, Folder(item.name, ()))
-        objects = [each for each in inside.objects if each not in inside.below("lease-")]
-        if not item.digest and max((each.changed for each in objects), default=0.0) > item.changed:
-            return "somebody went on with it by now"
-        for each in sorted(objects, key=lambda each: _order(each.name)):
-            store.remove(each.name)
-        state = f"{_FORWARDED}{item.name.replace('/', '-')}."
-        for name in store.list(_FORWARDED.rstrip("/")):
-            if name.startswith(state):
-                store.remove(name)
+        left = "" if taken else _take_manifest(store, item, roots)
+        if not left:
+            left = _empty(store, item)
+    if store.is_local:
+        with suppress(OSError):  # something is in it
+            os.rmdir(store.local_path(item.name))
+    return left
+
+
+def _empty(store: Store, item: Item) -> str:
+    """Removes all that is in a folder whose lease we hold, but the lease; and what is kept for it elsewhere."""
+    inside = survey(store, item.name).folders.get(item.name, Folder(item.name, ()))
+    objects = [each for each in inside.objects if not each.name.startswith(f"{item.name}/lease-")]
+    if not item.digest and max((each.changed for each in objects), default=0.0) > item.changed:
+        return "somebody went on with it by now"
+    for each in sorted(objects, key=lambda each: _order(each.name)):
+        store.remove(each.name)
+    state = f"{_FORWARDED}{item.name.replace('/', '-')}."
+    for name in store.list(_FORWARDED.rstrip("/")):
+        if name.startswith(state):
+            store.remove(name)
     if store.is_local:
         for path, _, _ in os.walk(store.local_path(item.name), topdown=False):
-            with suppress(OSError):  # somebody has begun to write there again
+            with suppress(OSError):  # the lease is in the outermost
                 os.rmdir(path)
     return ""
 

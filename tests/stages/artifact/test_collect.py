@@ -151,6 +151,15 @@ def test_a_ref_that_is_set_meanwhile_saves(store: Store) -> None:
     assert left == {first.folder: "a ref points at it by now", second.folder: ""}
 
 
+def test_two_collections_at_once(store: Store) -> None:
+    lost = make(store, "lost")
+    first, second = plan_collection(store), plan_collection(store)
+    assert [left for _, left in collect(store, first)] == [""]
+    assert [left for _, left in collect(store, second)] == ["it was made anew, or removed, by now"]
+    assert not list(store.folders("toy"))
+    assert make(store, "lost") != lost, "made again"
+
+
 def test_a_ref_that_is_set_at_the_last_moment_saves(store: Store) -> None:
     """The run looks for its artifact just before the manifest goes, and sets its ref just after."""
     made = make(store, "made")
