@@ -112,7 +112,7 @@ def list_files(location: str | os.PathLike[str], patterns: Sequence[str] | None 
         if any(part.startswith(".") for part in name.split("/")) or info.get("type") == "directory":
             continue
         if patterns is None or any(fnmatch(base.lower(), pattern) for pattern in patterns):
-            files.append(ListedFile(name, int(info["size"]), _content(fs, path, info)))
+            files.append(ListedFile(name, *_content(fs, path, info)))
     if not files:
         wanted = f"no {', '.join(patterns)} file" if patterns else "only hidden files"
         raise InputError(f"{text} holds {wanted}; there are: {', '.join(sorted(_names(found, folder))[:5])}")
@@ -171,15 +171,22 @@ def _names(found: dict[str, Any], folder: str) -> list[str]:
     return [path[len(folder) + 1 :] for path in found]
 
 
-def _content(fs: fsspec.AbstractFileSystem, path: str, info: dict[str, Any]) -> str:
-    """The mark of a file's content: sha256, or what an object store tells about it without reading it."""
+def _content(fs: fsspec.AbstractFileSystem, path: str, info: dict[str, Any]) -> tuple[int, str]:
+    """A file's size, and the mark of its content: sha256, or what an object store tells about it without reading it."""
     if isinstance(fs, LocalFileSystem):
-        return _local_sha256(path)
-    mark = info.get("ETag") or info.get("etag") or info.get("md5Hash")
-    if mark:
-        return f"etag:{str(mark).strip(chr(34))}"
-    with fs.open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return int(info["size"]), _local_sha256(path)
+    mark, size = info.get("ETag") or info.get("etag") or info.get("md5Hash"), info.get("size")
+    if mark and size is not None:
+        return int(size), f"etag:{str(mark).strip(chr(34))}"
+    total, size = hashlib.sha256(), 0
+    try:
+        with fs.open(path, "rb") as stream:
+            while chunk := stream.read(1 << 20):
+                total.update(chunk)
+                size += len(chunk)
+    except Exception as error:
+        raise _unreachable(fs.unstrip_protocol(path), "read", error) from error
+    return size, total.hexdigest()
 
 
 def _local_sha256(path: str) -> str:

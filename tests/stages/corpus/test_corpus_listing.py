@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import os
 import random
 import shutil
+import threading
 from pathlib import Path
 
 import fsspec
@@ -74,6 +77,23 @@ def test_nothing_to_list_is_an_input_error(tmp_path: Path, what: str) -> None:
     with pytest.raises(InputError, match=wanted) as error:
         list_files(place, ["*.txt"] if what == "other" else None)
     assert str(place) in str(error.value)
+
+
+def test_a_web_server_that_tells_neither_size_nor_mark(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "x.txt").write_bytes(b"same")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            for place in ("in", "in/", "in/x.txt"):
+                there = list_files(f"http://127.0.0.1:{server.server_port}/{place}")
+                assert there.digest == list_files(tmp_path / "in").digest
+                assert there.open("x.txt").read() == b"same"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_hashes_of_large_files_are_remembered_until_they_change(
