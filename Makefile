@@ -13,6 +13,7 @@ biomed: setup
 	@$(HEADWATER) run biomed $(if $(DATA),--data "$(DATA)") $(if $(EVAL),--eval "$(EVAL)") $(foreach s,$(SET),--set "$(s)")
 
 test: setup
+	@infra/browser.sh
 	@.venv/bin/python -m infra.check
 
 # Lint, format, types and import direction only.
