@@ -21,8 +21,8 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 FLOW = "pretrain"
 HEARTBEAT = "prefect.flow-run.heartbeat"
 PENDING = "prefect.flow-run.Pending"
-SILENCE = timedelta(seconds=60)
-"""Two beats. A single late one (a busy machine, a server that was started again) ends no run."""
+SILENCE = timedelta(seconds=75)
+"""One beat may get lost (SQLite is busy, the server is started again) and the next be late: no run ends by that."""
 BEGINNING = timedelta(seconds=300)
 """From the process to the flow's first line: imports, on a slow machine with cold files a minute and a half."""
 ENDS = ("Completed", "GateRejected", "Failed", "TimedOut", "Crashed", "Cancelled")
