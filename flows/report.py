@@ -157,7 +157,8 @@ def markdown(summary: Summary) -> str:
     """The same as Markdown, for the Prefect UI."""
     parts = [f"# {summary.recipe}: {'accepted' if summary.accepted else 'rejected by the gate'}"]
     parts += [f"- {reason}" for reason in summary.reasons]
-    parts += ["", "## Documents", _markdown_table(summary.corpus), "## Evaluation", _markdown_table(summary.evaluation)]
+    documents = [_in_short(row) for row in summary.corpus]
+    parts += ["", "## Documents", _markdown_table(documents), "## Evaluation", _markdown_table(summary.evaluation)]
     if summary.loss:
         parts += [
             "## Training loss",
@@ -178,6 +179,18 @@ def _completions(job: Job) -> list[dict[str, str]]:
             raise HeadwaterError(f"the endpoint answered {prompt!r} with nothing; see the engine's log")
         out.append({"prompt": prompt, "text": answer})
     return out
+
+
+def _in_short(row: dict[str, Any]) -> dict[str, Any]:
+    """A line of the corpus table without its rules: Prefect's page is narrow; the whole is an artifact beside it."""
+    removed = sum(value for key, value in row.items() if key not in NOT_RULES)
+    return {
+        "source": row["source"],
+        "in": row["in"],
+        "removed": removed + row.get("quarantined", 0),
+        "held out": row.get("heldout", 0),
+        "kept": row["kept"],
+    }
 
 
 def _table(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
