@@ -22,6 +22,7 @@ def resolve_recipe(
         ConfigError, InputError: naming the parameter and what is wrong with it.
     """
     chosen = load_recipe(recipe, overrides)
+    chosen.storage.apply()
     notes: list[str] = []
     if not data and not evaluation_data:
         return chosen, notes

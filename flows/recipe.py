@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from serving.config import ServingConfig
-from stages.artifact import Config, ConfigError
+from stages.artifact import Config, ConfigError, how
 from stages.corpus import CorpusConfig
 from stages.evaluation import EvaluationConfig, GatePolicy
 from stages.model import ModelConfig
@@ -28,6 +28,28 @@ from stages.training import TrainingConfig
 RECIPES = Path(__file__).parent / "recipes"
 
 
+class StorageConfig(Config):
+    """How the recipe's `s3://` locations are reached, where the environment does not say. Keys never stand here."""
+
+    endpoint_url: str | None = how(None, pattern=r"^https?://")
+    """Address of an S3 that is not Amazon's. AWS_ENDPOINT_URL has precedence."""
+    region: str | None = how(None)
+    """Region. AWS_DEFAULT_REGION has precedence."""
+    profile: str | None = how(None)
+    """Section of `~/.aws/credentials` that holds the keys. AWS_PROFILE has precedence."""
+
+    def apply(self) -> None:
+        """Sets the environment of this process, and of what it starts, as far as it is not set."""
+        values = {
+            "AWS_ENDPOINT_URL": self.endpoint_url,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_PROFILE": self.profile,
+        }
+        for name, value in values.items():
+            if value is not None:
+                os.environ.setdefault(name, value)
+
+
 class Recipe(Config):
     """One model to build, from its documents to its endpoint."""
 
@@ -35,6 +57,8 @@ class Recipe(Config):
     """Name of the model: of its refs, its registered model and its endpoint."""
     description: str = ""
     """One or two sentences for people."""
+    storage: StorageConfig = StorageConfig()
+    """Endpoint, region and profile of `s3://` locations."""
     sample: SampleConfig | None = None
     """Make the embedded synthetic sample first; locations `sample://...` point into it."""
     evaluation_sets: dict[str, str] = {}

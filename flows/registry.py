@@ -203,16 +203,6 @@ def _logged(client: MlflowClient, recipe: str, digest: str) -> LoggedModel | Non
     return found[0] if found else None
 
 
-def _aliases(client: MlflowClient, recipe: str) -> dict[str, str]:
-    return dict(client.get_registered_model(recipe).aliases)
-
-
-def _logged(client: MlflowClient, recipe: str, digest: str) -> LoggedModel | None:
-    """What a run that was killed before it made the version has left."""
-    found = client.search_logged_models([_experiment(client, recipe)], f"tags.`headwater.digest` = '{digest}'")
-    return found[0] if found else None
-
-
 def _experiment(client: MlflowClient, recipe: str) -> str:
     found = client.get_experiment_by_name(recipe)
     if found is None:

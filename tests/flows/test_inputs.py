@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import fsspec
@@ -119,3 +120,18 @@ def test_refusals_name_the_parameter(place: str, data: str, evaluation_data: str
 
 def test_empty_parameters_are_absent() -> None:
     assert resolve_recipe("biomed", "", "") == resolve_recipe("biomed", None, None) == resolve_recipe("biomed")
+
+
+def test_a_recipe_names_its_object_store_and_the_environment_has_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    for name in ("AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.setenv(name, "")  # monkeypatch takes back what the recipe sets
+        monkeypatch.delenv(name)
+    settings = ["storage.endpoint_url=https://s3.example", "storage.region=eu-1", "storage.profile=hospital"]
+    resolve_recipe("biomed", overrides=settings)
+    found = [os.environ[name] for name in ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_PROFILE")]
+    assert found == ["http://127.0.0.1:1", "eu-1", "hospital"]
+    with pytest.raises(ConfigError, match=r"storage\.endpoint_url"):
+        resolve_recipe("biomed", overrides=["storage.endpoint_url=s3.example"])
+    with pytest.raises(ConfigError, match=r"storage\.secret: unknown key"):
+        resolve_recipe("biomed", overrides=["storage.secret=x"])
