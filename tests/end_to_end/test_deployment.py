@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -19,7 +20,7 @@ def _deployment_run(house: House, tmp_path: Path, *parameters: str) -> tuple[int
     return result.returncode, result.stdout + result.stderr
 
 
-def _api(house: House, path: str, body: dict) -> list[dict]:
+def _api(house: House, path: str, body: dict) -> Any:
     answer = httpx.post(f"http://127.0.0.1:{house.env['HEADWATER_PREFECT_PORT']}/api/{path}", json=body, timeout=30)
     answer.raise_for_status()
     return answer.json()
@@ -38,12 +39,35 @@ def test_runs_from_any_directory_with_parameters(house: House, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("parameter", "message"),
     [
-        ("data=some/folder", "data: 'some/folder' is a relative path"),
-        ("recipe=biomet", "did you mean 'biomed'"),
-        ('overrides=["training.stepz=1"]', "did you mean 'steps'"),
+        ("steps=200", "not found on the deployment: 'steps'"),
+        ("again=7", "field 'again'. Failure reason: 7 is not of type 'boolean'"),
+        ("data=some/folder", "field 'data'. Failure reason: 'some/folder' does not match"),
+        ("data=null", "field 'data'. Failure reason: None is not of type 'string'"),
+        ("recipe=own/recipe.yaml", "field 'recipe'. Failure reason: 'own/recipe.yaml' does not match"),
+        ('overrides="training.steps=200"', "field 'overrides'. Failure reason: 'training.steps=200' is not of type"),
+        ('overrides=["training.steps"]', "field 'overrides[0]'. Failure reason: 'training.steps' does not match"),
     ],
 )
-def test_wrong_parameters_are_refused_before_any_work(
+def test_the_server_refuses_wrong_parameters_before_there_is_a_run(
+    house: House, tmp_path: Path, parameter: str, message: str
+) -> None:
+    before = _api(house, "flow_runs/count", {})
+    code, output = _deployment_run(house, tmp_path, parameter)
+    assert code != 0, output
+    assert message in " ".join(output.split())
+    assert _api(house, "flow_runs/count", {}) == before
+
+
+@pytest.mark.parametrize(
+    ("parameter", "message"),
+    [
+        ("recipe=biomet", "recipe 'biomet' not found"),
+        ("data=/no/such/folder", "/no/such/folder"),
+        ('overrides=["training.stepz=1"]', "training.stepz: unknown key; did you mean 'steps'?"),
+        ('overrides=["training.steps=-5"]', "training.steps: Input should be greater than"),
+    ],
+)
+def test_the_flow_refuses_wrong_parameters_before_any_work(
     house: House, tmp_path: Path, parameter: str, message: str
 ) -> None:
     code, output = _deployment_run(house, tmp_path, parameter)
@@ -54,10 +78,9 @@ def test_wrong_parameters_are_refused_before_any_work(
     assert not _api(house, "task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
 
 
-def test_the_deployment_has_a_form_and_a_weekly_schedule(house: House) -> None:
+def test_the_deployment_describes_its_parameters(house: House) -> None:
     deployment = _api(house, "deployments/filter", {})[0]
     assert deployment["name"] == "biomed"
-    assert [schedule["schedule"]["cron"] for schedule in deployment["schedules"]] == ["0 3 * * 0"]
     fields = deployment["parameter_openapi_schema"]["properties"]
     assert set(fields) == {"recipe", "data", "evaluation_data", "overrides", "again"}
     assert all(field.get("description") for field in fields.values())

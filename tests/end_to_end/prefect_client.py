@@ -1,0 +1,94 @@
+"""What the tests ask an installation's Prefect server, by its own HTTP interface."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import psutil
+
+from tests.end_to_end.conftest import House
+
+PATIENCE = 120.0
+"""Seconds until a test gives up waiting; nothing is asserted about how long it takes."""
+
+
+class Prefect:
+    """One server's interface; answers are JSON."""
+
+    def __init__(self, house: House):
+        self.url = f"http://127.0.0.1:{house.env['HEADWATER_PREFECT_PORT']}"
+        self._http = httpx.Client(base_url=f"{self.url}/api", timeout=30, trust_env=False)
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """The answer's content; None where there is none. SQLite is busy at times (503): asked again, as clients do."""
+        deadline = time.monotonic() + PATIENCE
+        while (answer := self._http.request(method, path, json=body)).status_code == 503:
+            assert time.monotonic() < deadline, answer.text
+            time.sleep(0.5)
+        return answer.raise_for_status().json() if answer.content else None
+
+    def get(self, path: str) -> Any:
+        return self.ask("GET", path)
+
+    def post(self, path: str, body: Any) -> Any:
+        return self.ask("POST", path, body)
+
+    @property
+    def deployment(self) -> dict[str, Any]:
+        """The deployment `pretrain/biomed`."""
+        return self.get("/deployments/name/pretrain/biomed")
+
+    def run_deployment(self, overrides: Sequence[str]) -> str:
+        """Creates a run of the deployment, as `prefect deployment run` does; returns its id."""
+        body = {"parameters": {"overrides": list(overrides)}}
+        return self.post(f"/deployments/{self.deployment['id']}/create_flow_run", body)["id"]
+
+    def run(self, run: str) -> dict[str, Any]:
+        return self.get(f"/flow_runs/{run}")
+
+    def newest_run(self) -> dict[str, Any]:
+        return self.post("/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]
+
+    def wait(self, run: str, *states: str) -> dict[str, Any]:
+        """The run, once its state has one of these names; fails when it ended with another."""
+        deadline = time.monotonic() + PATIENCE
+        while (found := self.run(run))["state"]["name"] not in states:
+            ended = found["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+            assert not ended, f"{found['name']} ended: {found['state']['name']}: {found['state']['message']}"
+            assert time.monotonic() < deadline, f"{found['name']} is still {found['state']['name']}, not {states}"
+            time.sleep(0.3)
+        return found
+
+    def artifacts(self, run: str) -> dict[str, Any]:
+        """The run's artifacts: their data by key."""
+        found = self.post("/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
+        return {item["key"]: item["data"] for item in found}
+
+    def task_runs(self, run: str) -> list[dict[str, Any]]:
+        return self.post("/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
+
+    def end_unfinished(self) -> None:
+        """Ends what a failed test left running, so that the next one finds room."""
+        states = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
+        for run in self.post("/flow_runs/filter", {"flow_runs": states}):
+            self.post(f"/flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLED"}, "force": True})
+            if run["infrastructure_pid"]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    for process in family(run):
+                        process.kill()
+
+
+def family(run: dict[str, Any]) -> list[psutil.Process]:
+    """The process that a worker started for a run, and all its descendants."""
+    process = psutil.Process(int(str(run["infrastructure_pid"]).rpartition(":")[2]))
+    return [process, *process.children(recursive=True)]
+
+
+def wait_gone(processes: Sequence[psutil.Process]) -> None:
+    """Until none of these processes is alive."""
+    _, alive = psutil.wait_procs([p for p in processes if p.is_running()], timeout=PATIENCE)
+    assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE], alive

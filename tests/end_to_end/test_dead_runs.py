@@ -1,0 +1,159 @@
+"""Runs that are killed or cancelled: how they end, that nothing of them stays, and that the next one can start."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psutil
+import pytest
+
+from flows.dead_runs import HEARTBEAT, automations, watch_for_dead_runs
+from tests.end_to_end.conftest import House
+from tests.end_to_end.prefect_client import PATIENCE, Prefect, family, wait_gone
+
+LONG = ["sample.megabytes=900"]
+"""Minutes of work in the flow's own process; every test ends it."""
+
+
+@pytest.fixture
+def prefect(house: House) -> Iterator[Prefect]:
+    prefect = Prefect(house)
+    yield prefect
+    prefect.end_unfinished()
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        if process.is_running():
+            process.kill()
+
+
+def _worker(house: House) -> psutil.Process:
+    return psutil.Process(json.loads((house.folder / "home/services/prefect-worker.json").read_text())["pid"])
+
+
+class Beats:
+    """Runs without a process, whose signs of life the test sends."""
+
+    def __init__(self, prefect: Prefect):
+        self.prefect = prefect
+        self.flow = prefect.deployment["flow_id"]
+
+    def start(self) -> str:
+        body = {"flow_id": self.flow, "state": {"type": "RUNNING"}}
+        run = self.prefect.post("/flow_runs/", body)["id"]
+        self.beat(run)
+        return run
+
+    def beat(self, run: str) -> None:
+        flow = {"prefect.resource.id": f"prefect.flow.{self.flow}", "prefect.resource.name": "pretrain"}
+        event = {
+            "id": str(uuid4()),
+            "occurred": datetime.now(UTC).isoformat(),
+            "event": HEARTBEAT,
+            "resource": {"prefect.resource.id": f"prefect.flow-run.{run}"},
+            "related": [{**flow, "prefect.resource.role": "flow"}],
+        }
+        self.prefect.post("/events", [event])
+
+    def set(self, run: str, **state: str) -> None:
+        self.prefect.post(f"/flow_runs/{run}/set_state", {"state": state})
+
+
+def test_a_run_that_lost_its_process_and_its_worker_ends_as_crashed_and_makes_room(
+    house: House, prefect: Prefect
+) -> None:
+    killed = prefect.run_deployment(LONG)
+    processes = family(prefect.wait(killed, "Running"))
+    _kill([_worker(house), *processes])
+    wait_gone(processes)
+    house.headwater("up")
+    following = prefect.run_deployment(house.overrides)
+    beats = Beats(prefect)
+    alive, silent, done, rejected, cancelling = (beats.start() for _ in range(5))
+    beats.set(done, type="COMPLETED")
+    beats.set(rejected, type="COMPLETED", name="GateRejected")
+    beats.set(cancelling, type="CANCELLING")
+    beats.beat(done)  # the last one may arrive after the end
+    deadline = time.monotonic() + PATIENCE
+    dead = (killed, silent, cancelling)
+    while [prefect.run(run)["state"]["type"] for run in dead] != ["CRASHED", "CRASHED", "CANCELLED"]:
+        assert time.monotonic() < deadline, [prefect.run(run)["state"] for run in dead]
+        beats.beat(alive)
+        time.sleep(5)
+    assert "no heartbeat" in prefect.run(killed)["state"]["message"]
+    assert prefect.run(alive)["state"]["type"] == "RUNNING", "a heartbeat is enough to be alive"
+    assert prefect.run(done)["state"]["name"] == "Completed"
+    assert prefect.run(rejected)["state"]["name"] == "GateRejected"
+    prefect.wait(following, "Completed")
+    prefect.ask("DELETE", f"/flow_runs/{alive}")
+
+
+def test_a_run_whose_process_alone_is_killed_ends_as_crashed_and_makes_room(house: House, prefect: Prefect) -> None:
+    killed = prefect.run_deployment(LONG)
+    _kill(family(prefect.wait(killed, "Running")))
+    prefect.wait(killed, "Crashed")
+    prefect.wait(prefect.run_deployment(house.overrides), "Completed")
+
+
+def test_a_cancelled_run_ends_as_cancelled_with_its_progress_shown_and_nothing_left_alive(
+    house: House, prefect: Prefect, tmp_path: Path
+) -> None:
+    run = prefect.run_deployment(["sample.megabytes=30"])
+    deadline = time.monotonic() + PATIENCE
+    while not 0 < (prefect.artifacts(run).get("corpus-progress") or 0) < 100:
+        assert time.monotonic() < deadline, prefect.artifacts(run)
+        time.sleep(0.2)
+    processes = family(prefect.run(run))
+    house.command(["prefect", "flow-run", "cancel", run], cwd=tmp_path)
+    prefect.wait(run, "Cancelled")
+    wait_gone(processes)
+    prefect.wait(prefect.run_deployment(house.overrides), "Completed")
+
+
+def test_a_run_that_is_cancelled_before_its_flow_begins_never_begins(house: House, prefect: Prefect) -> None:
+    run = prefect.run_deployment(LONG)
+    prefect.wait(run, "Pending", "Running")
+    prefect.post(f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+    prefect.wait(run, "Cancelled")
+    found = prefect.run(run)
+    if found["infrastructure_pid"]:
+        number = int(str(found["infrastructure_pid"]).rpartition(":")[2])
+        wait_gone([psutil.Process(number)] if psutil.pid_exists(number) else [])
+    prefect.wait(prefect.run_deployment(house.overrides), "Completed")
+
+
+@pytest.fixture
+def client(prefect: Prefect) -> Iterator[Any]:
+    from prefect.client.orchestration import SyncPrefectClient
+
+    with SyncPrefectClient(f"{prefect.url}/api") as client:
+        yield client
+
+
+def test_automations_are_made_once_and_mended_when_they_differ(prefect: Prefect, client: Any) -> None:
+    names = {wanted.name for wanted in automations()}
+
+    def ours() -> list[dict[str, Any]]:
+        return [found for found in prefect.post("/automations/filter", {}) if found["name"] in names]
+
+    before = ours()
+    assert {found["name"] for found in before} == names
+    watch_for_dead_runs(client)
+    assert ours() == before, "nothing to do: not even an update"
+    first, second = ({k: v for k, v in found.items() if k not in ("id", "created", "updated")} for found in before)
+    place = f"/automations/{before[0]['id']}"
+    prefect.ask("PUT", place, {**first, "trigger": {**first["trigger"], "within": 999}, "enabled": False})
+    prefect.post("/automations/", second)
+    watch_for_dead_runs(client)
+    assert len(ours()) == len(names), "the double is gone"
+    mended = prefect.get(place)
+    assert mended["trigger"]["within"] == first["trigger"]["within"]
+    assert mended["enabled"] is False, "who paused it meant it"
+    prefect.ask("PUT", place, first)

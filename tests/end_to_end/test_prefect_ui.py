@@ -1,0 +1,147 @@
+"""A manual run in Prefect's own UI, by a person's clicks in a real headless Chromium."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.end_to_end.conftest import House
+from tests.end_to_end.prefect_client import PATIENCE, Prefect, family, wait_gone
+
+FIELDS = ("recipe", "data", "evaluation_data", "overrides", "again")
+FLAGS = [
+    "--disable-dev-shm-usage",
+    "--disable-gpu",
+    "--no-first-run",
+    # Nothing leaves this machine, whatever a page or the browser itself would like to fetch.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    *(["--no-sandbox"] if os.geteuid() == 0 else []),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium with a profile of its own; Playwright ends it with all its processes."""
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("Chromium is not installed: apt-get install chromium (infra/browser.sh, for root on Debian)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, headless=True, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def prefect(house: House) -> Iterator[Prefect]:
+    prefect = Prefect(house)
+    yield prefect
+    prefect.end_unfinished()
+
+
+@pytest.fixture
+def page(browser: Browser, prefect: Prefect, tmp_path: Path) -> Iterator[Page]:
+    """Prefect's UI where a person lands; the last thing seen is kept as a picture beside the test's files."""
+    page = browser.new_page(viewport={"width": 1280, "height": 1100})
+    page.set_default_timeout(20_000)
+    page.goto(prefect.url)
+    yield page
+    page.screenshot(path=tmp_path / "last-seen.png", full_page=True)
+    page.close()
+
+
+def _open_deployment(page: Page) -> None:
+    page.get_by_role("link", name="Deployments").first.click()
+    page.get_by_role("link", name="biomed", exact=True).first.click()
+    expect(page.get_by_text("At 03:00 AM, only on Sunday")).to_be_visible()
+
+
+def _open_form(page: Page) -> None:
+    _open_deployment(page)
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Custom run").click()
+    expect(page.get_by_role("heading", name="Parameters")).to_be_visible()
+
+
+def _submit(page: Page, prefect: Prefect) -> str:
+    """Submits the form and follows its link to the run's page; returns the run's id."""
+    page.get_by_role("button", name="Submit").click()
+    page.get_by_role("link", name="View run").click()
+    page.wait_for_url("**/runs/flow-run/*")
+    return page.url.rpartition("/")[2].partition("?")[0]
+
+
+def _fill_overrides(page: Page, overrides: list[str]) -> None:
+    for number, override in enumerate(overrides):
+        page.get_by_role("button", name="Add item").click()
+        # The items have no names of their own; `recipe`, `data` and `evaluation_data` are before them in the form.
+        page.locator("form textarea").nth(3 + number).fill(override)
+
+
+def test_the_form_shows_fields_descriptions_defaults_and_refuses_a_wrong_value(page: Page, prefect: Prefect) -> None:
+    _open_form(page)
+    properties = prefect.deployment["parameter_openapi_schema"]["properties"]
+    assert tuple(properties) == FIELDS
+    form = page.locator("form")
+    for field in FIELDS:
+        expect(form.get_by_text(f"{field} (Optional)", exact=True)).to_be_visible()
+        expect(form.get_by_text(properties[field]["description"])).to_be_visible()
+    expect(form.get_by_label("recipe (Optional)")).to_have_value("biomed")
+    expect(form.get_by_label("data (Optional)", exact=True)).to_have_value("")
+    expect(form.get_by_role("switch", name="again (Optional)")).not_to_be_checked()
+    runs = prefect.post("/flow_runs/count", {})
+    form.get_by_label("data (Optional)", exact=True).fill("some/folder")
+    page.get_by_role("button", name="Submit").click()
+    expect(form.get_by_text("'some/folder' does not match")).to_be_visible()
+    assert prefect.post("/flow_runs/count", {}) == runs, "refused before there is a run"
+
+
+def test_a_run_by_hand_shows_progress_tables_and_links_on_its_page(page: Page, prefect: Prefect, house: House) -> None:
+    _open_form(page)
+    _fill_overrides(page, house.overrides)
+    run = _submit(page, prefect)
+    expect(page.get_by_text("Completed", exact=True).first).to_be_visible(timeout=PATIENCE * 1000)
+    done = prefect.run(run)
+    assert done["state"]["name"] == "Completed"
+    assert done["parameters"]["overrides"] == house.overrides
+    assert done["name"].startswith("biomed ")
+    page.get_by_role("tab", name="Artifacts").click()
+    shown = page.get_by_role("tabpanel", name="Artifacts")
+    for key in ("training-progress", "corpus", "evaluation", "report", "mlflow-model", "mlflow-run", "endpoint"):
+        expect(shown.get_by_role("heading", name=key, exact=True)).to_be_visible()
+    artifacts = {item["key"]: item["id"] for item in prefect.post("/artifacts/filter", _of(run))}
+    for key, words in {
+        "training-progress": "Progress: 100%",
+        "corpus": "synthetic_monographs",
+        "evaluation": "held-out",
+        "endpoint": "OpenAI-compatible endpoint of biomed",
+        "report": "biomed: accepted",
+    }.items():
+        page.goto(f"{prefect.url}/v2/artifacts/artifact/{artifacts[key]}")
+        expect(page.get_by_text(words).first).to_be_visible()
+    page.goto(f"{prefect.url}/v2/artifacts/artifact/{artifacts['mlflow-model']}")
+    link = page.get_by_role("link", name=re.compile("^biomed version"))
+    expect(link).to_have_attribute("href", re.compile(f":{house.env['HEADWATER_MLFLOW_PORT']}/#/models/biomed/"))
+
+
+def test_a_run_that_is_cancelled_in_the_ui_ends_as_cancelled(page: Page, prefect: Prefect) -> None:
+    _open_form(page)
+    _fill_overrides(page, ["sample.megabytes=900"])
+    run = _submit(page, prefect)
+    processes = family(prefect.wait(run, "Running"))
+    expect(page.get_by_text("Running", exact=True).first).to_be_visible()
+    page.get_by_role("button", name="Open menu").first.click()
+    page.get_by_role("menuitem", name="Cancel").click()
+    page.get_by_role("button", name="Cancel Flow Run").click()
+    expect(page.get_by_text("Cancelled", exact=True).first).to_be_visible(timeout=PATIENCE * 1000)
+    assert prefect.run(run)["state"]["name"] == "Cancelled"
+    wait_gone(processes)
+
+
+def _of(run: str) -> dict:
+    return {"artifacts": {"flow_run_id": {"any_": [run]}}}

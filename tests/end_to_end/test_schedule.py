@@ -1,0 +1,69 @@
+"""The weekly schedule is there, and a schedule that is due starts a run by itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.end_to_end.conftest import House
+from tests.end_to_end.prefect_client import PATIENCE, Prefect
+
+MONTH = timedelta(days=31)
+
+
+@pytest.fixture
+def prefect(house: House) -> Iterator[Prefect]:
+    prefect = Prefect(house)
+    yield prefect
+    prefect.end_unfinished()
+
+
+def _scheduled(prefect: Prefect, before: datetime) -> list[dict]:
+    """The schedulers' runs of the deployment that are expected to start before a time."""
+    chosen = {"expected_start_time": {"before_": before.isoformat()}}
+    found = prefect.post("/flow_runs/filter", {"sort": "EXPECTED_START_TIME_ASC", "flow_runs": chosen})
+    return [run for run in found if run["auto_scheduled"]]
+
+
+def test_the_weekly_schedule_has_its_next_runs_waiting(prefect: Prefect) -> None:
+    assert [schedule["schedule"]["cron"] for schedule in prefect.deployment["schedules"]] == ["0 3 * * 0"]
+    deadline = time.monotonic() + PATIENCE
+    while not (runs := _scheduled(prefect, datetime.now(UTC) + MONTH)):
+        assert time.monotonic() < deadline, "the scheduler makes no run"
+        time.sleep(0.5)
+    starts = [datetime.fromisoformat(run["next_scheduled_start_time"]) for run in runs]
+    assert all(start.strftime("%a %H:%M") == "Sun 03:00" for start in starts)
+
+
+@pytest.fixture
+def short_schedule(house: House, prefect: Prefect) -> Iterator[str]:
+    """The id of a schedule of a few seconds whose runs find everything made before; removed at the end."""
+    place = f"/deployments/{prefect.deployment['id']}/schedules"
+    schedule = {
+        "schedule": {"interval": 20, "anchor_date": (datetime.now(UTC) + timedelta(seconds=8)).isoformat()},
+        "parameters": {"overrides": house.overrides},
+        "active": True,
+    }
+    made = prefect.post(place, [schedule])[0]["id"]
+    yield made
+    prefect.ask("DELETE", f"{place}/{made}")
+
+
+def test_a_short_schedule_starts_runs_by_itself(prefect: Prefect, short_schedule: str, house: House) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not (runs := _scheduled(prefect, datetime.now(UTC))):
+        assert time.monotonic() < deadline, "no run was due"
+        time.sleep(0.5)
+    done = prefect.wait(runs[0]["id"], "Completed")
+    assert done["parameters"]["overrides"] == house.overrides
+    assert "endpoint" in prefect.artifacts(done["id"])
+
+
+def test_a_removed_schedule_starts_nothing_more(prefect: Prefect) -> None:
+    """After the test above: what it had planned ahead is gone too."""
+    soon = datetime.now(UTC) + timedelta(minutes=30)
+    waiting = [run for run in _scheduled(prefect, soon) if run["state"]["type"] == "SCHEDULED"]
+    assert waiting == []
