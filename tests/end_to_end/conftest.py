@@ -68,13 +68,13 @@ class House:
         return (self.folder / "home" / "api-key").read_text().strip()
 
 
-def processes_of(folder: Path) -> list[str]:
-    """Command lines of living processes that have this installation in their environment."""
-    found = []
+def processes_of(folder: Path) -> dict[int, str]:
+    """Living processes that have this installation in their environment: command lines by pid."""
+    found = {}
     for process in psutil.process_iter():
         try:
             if process.environ().get("HEADWATER_HOME") == str(folder / "home") and process.status() != "zombie":
-                found.append(" ".join(process.cmdline())[:200])
+                found[process.pid] = " ".join(process.cmdline())[:200]
         except psutil.Error:
             continue
     return found
@@ -96,4 +96,4 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     deadline = time.monotonic() + 10
     while (left := processes_of(folder)) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert left == [], "alive after make stop"
+    assert left == {}, "alive after make stop"

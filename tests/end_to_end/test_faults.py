@@ -1,0 +1,199 @@
+"""The whole flow on an object store, disturbed at its most dangerous moments, ends as if nothing had happened.
+
+One story in six parts, in order: Ctrl-C, SIGKILL and a cancel in the middle of training, a stop of the whole house, two
+SIGKILLs while registering, and a run that finishes. Each part goes on from the last checkpoint of the one before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import httpx
+import psutil
+import pyarrow.parquet as pq
+import pytest
+from mlflow import MlflowClient
+
+from stages.artifact import Artifact, Store, read_ref
+from stages.artifact.events import Event
+from tests.end_to_end.conftest import BIN, SHORT, House, processes_of
+from tests.support import REPOSITORY, ObjectStore, installation
+
+STEPS = 240
+SETTINGS = SHORT | {"training.steps": str(STEPS), "training.checkpoint_every": "10"}
+KILLED = Path(__file__).parent / "killed_while_registering.py"
+
+
+class Disturbed(House):
+    """The installation, and what its one training run has told so far."""
+
+    @property
+    def arguments(self) -> list[str]:
+        return ["run", "biomed", *(f"--set={key}={value}" for key, value in SETTINGS.items())]
+
+    @property
+    def store(self) -> Store:
+        return Store(self.env["HEADWATER_STORE"])
+
+    def events(self, kind: str) -> list[Event]:
+        """The training run's events of one kind."""
+        from stages.artifact import EventLog
+
+        folders = list(self.store.folders("training"))
+        assert len(folders) <= 1, "one plan, one run"
+        return [e for folder in folders for e in EventLog(self.store, folder).read()[0] if e["type"] == kind]
+
+    def start(self, command: list[str]) -> subprocess.Popen[bytes]:
+        """Starts a command as a terminal would: Ctrl-C reaches it."""
+        log = (self.folder / "runs.log").open("ab")
+        reset = "import os, signal, sys; signal.signal(2, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+        launcher = [sys.executable, "-c", reset, *command]
+        return subprocess.Popen(launcher, env=self.env, cwd=self.folder, stdout=log, stderr=log)
+
+    def start_training(self) -> subprocess.Popen[bytes]:
+        """Starts `headwater run` and returns once it has written a checkpoint of its own."""
+        before = len(self.events("checkpoint"))
+        process = self.start([str(BIN / "headwater"), *self.arguments])
+        self.wait(lambda: len(self.events("checkpoint")) > before, process)
+        return process
+
+    def wait(self, done: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
+        deadline = time.monotonic() + 200
+        while not done():
+            log = (self.folder / "runs.log").read_text()[-3000:]
+            assert time.monotonic() < deadline, log
+            assert process is None or process.poll() is None, log
+            time.sleep(0.2)
+
+    def own_processes(self) -> list[str]:
+        """What is alive of this installation, services aside."""
+        service_pids = set()
+        for record in (self.folder / "home" / "services").glob("*.json"):
+            try:
+                process = psutil.Process(json.loads(record.read_text())["pid"])
+                service_pids |= {process.pid, *(child.pid for child in process.children(recursive=True))}
+            except psutil.NoSuchProcess:
+                continue
+        return [line for pid, line in processes_of(self.folder).items() if pid not in service_pids]
+
+
+@pytest.fixture(scope="module")
+def disturbed(object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disturbed]:
+    folder = tmp_path_factory.mktemp("disturbed")
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("HEADWATER_", "PREFECT_", "MLFLOW_"))}
+    env |= installation(folder) | object_store.env
+    env |= {"HEADWATER_STORE": "s3://disturbed/store", "XDG_CACHE_HOME": str(folder / "cache")}
+    fsspec.filesystem("s3").mkdir("disturbed")
+    house = Disturbed(env, folder, {}, "")
+    try:
+        yield house
+    finally:
+        house.command(["make", "stop"], cwd=REPOSITORY)
+    house.wait(lambda: not processes_of(folder))
+
+
+@pytest.mark.timeout(300)
+def test_ctrl_c_in_training_leaves_a_checkpoint_and_no_process(disturbed: Disturbed) -> None:
+    run = disturbed.start_training()
+    run.send_signal(signal.SIGINT)
+    assert run.wait(60) == 130
+    stopped = disturbed.events("stopped")[-1]["step"]
+    assert disturbed.events("checkpoint")[-1]["step"] == stopped
+    disturbed.wait(lambda: not disturbed.own_processes())
+    assert "Traceback" not in (disturbed.folder / "runs.log").read_text()
+
+
+def test_a_run_that_is_killed_in_training_leaves_no_process_and_the_next_goes_on(disturbed: Disturbed) -> None:
+    stopped = disturbed.events("stopped")[-1]["step"]
+    run = disturbed.start_training()
+    assert disturbed.events("restart")[-1]["step"] == stopped
+    run.kill()
+    run.wait()
+    disturbed.wait(lambda: not disturbed.own_processes())
+
+
+def test_a_deployment_run_that_is_cancelled_in_training_leaves_a_checkpoint_and_no_process(
+    disturbed: Disturbed, tmp_path: Path
+) -> None:
+    restarts, last = len(disturbed.events("restart")), disturbed.events("checkpoint")[-1]["step"]
+    overrides = json.dumps([f"{key}={value}" for key, value in SETTINGS.items()])
+    command = [str(BIN / "prefect"), "deployment", "run", "pretrain/biomed", "--param", f"overrides={overrides}"]
+    disturbed.command(command, cwd=tmp_path)
+    disturbed.wait(lambda: len(disturbed.events("restart")) > restarts)
+    assert disturbed.events("restart")[-1]["step"] == last, "it goes on where the killed one was"
+    (run,) = _runs(disturbed, {"state": {"type": {"any_": ["RUNNING"]}}, "deployment_id": {"is_null_": False}})
+    disturbed.command([str(BIN / "prefect"), "flow-run", "cancel", run["id"]], cwd=tmp_path)
+    disturbed.wait(lambda: _runs(disturbed, {"id": {"any_": [run["id"]]}})[0]["state"]["type"] == "CANCELLED")
+    disturbed.wait(lambda: not disturbed.own_processes())
+    stopped = disturbed.events("stopped")[-1]["step"]
+    assert last < stopped == disturbed.events("checkpoint")[-1]["step"] < STEPS
+
+
+def test_stopping_the_house_in_training_leaves_a_checkpoint_and_nothing_at_all(disturbed: Disturbed) -> None:
+    run = disturbed.start_training()
+    disturbed.command(["make", "stop"], cwd=REPOSITORY)
+    assert run.wait(30) != 0
+    assert processes_of(disturbed.folder) == {}
+    assert disturbed.events("checkpoint")[-1]["step"] == disturbed.events("stopped")[-1]["step"]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("method", ["create_logged_model", "create_model_version"])
+def test_a_run_that_is_killed_while_registering_leaves_no_process(disturbed: Disturbed, method: str) -> None:
+    run = disturbed.start([sys.executable, str(KILLED), method, *disturbed.arguments])
+    disturbed.wait(lambda: run.poll() is not None)
+    assert run.returncode == -signal.SIGKILL, (disturbed.folder / "runs.log").read_text()[-3000:]
+    disturbed.wait(lambda: not disturbed.own_processes())
+
+
+@pytest.mark.timeout(300)
+def test_after_all_that_the_model_is_made_once_registered_once_and_served(disturbed: Disturbed) -> None:
+    result = disturbed.headwater(*disturbed.arguments, "--json")
+    summary = json.loads(result.stdout)
+    assert {row["stage"]: row["state"] for row in summary["stages"]}["training"] == "there"
+    assert all(completion["text"].strip() for completion in summary["completions"])
+    training, model = _ref(disturbed, "training"), _ref(disturbed, "champion")
+    with training.open("loss.parquet") as file:
+        assert pq.read_table(file)["step"].to_pylist() == list(range(STEPS)), "every step once"
+    assert len(disturbed.events("restart")) == 4
+
+    client = MlflowClient(f"http://127.0.0.1:{disturbed.env['HEADWATER_MLFLOW_PORT']}")
+    (version,) = client.search_model_versions("name = 'biomed'")
+    assert version.tags["headwater.digest"] == model.digest
+    assert {alias: str(v) for alias, v in client.get_registered_model("biomed").aliases.items()} == {
+        "candidate": version.version,
+        "champion": version.version,
+    }
+    told = [(e["step"], e["loss"]) for e in disturbed.events("step")]
+    metrics = [(m.step, m.value) for m in client.get_metric_history(version.run_id or "", "loss")]
+    assert sorted(metrics) == sorted(set(told)), "all that was told has arrived, none twice"
+    assert client.get_run(version.run_id or "").info.status == "FINISHED"
+
+
+def test_and_the_store_is_whole_and_tidy(disturbed: Disturbed) -> None:
+    disturbed.headwater("verify")
+    left = [name for name in disturbed.store.list("") if "/lease-" in name or ".tmp" in name or ".scratch" in name]
+    assert left == []
+    assert not [path for path in (disturbed.folder / "cache" / "headwater" / "scratch").glob("*/*")]
+
+
+def _runs(house: House, wanted: dict[str, Any]) -> list[dict[str, Any]]:
+    url = f"http://127.0.0.1:{house.env['HEADWATER_PREFECT_PORT']}/api/flow_runs/filter"
+    answer = httpx.post(url, json={"flow_runs": wanted}, timeout=30)
+    answer.raise_for_status()
+    return answer.json()
+
+
+def _ref(house: Disturbed, name: str) -> Artifact:
+    artifact = read_ref(house.store, "biomed", name)
+    assert artifact is not None
+    return artifact
