@@ -173,14 +173,17 @@ def status(as_json: Json = False) -> None:
 
     settings = load()
     store = Store(settings.store)
-    record = read_record(store)
+    rows = service_status(settings)
+    if not as_json:  # first, since the store may be away
+        show(
+            "Services", [{k: row[k] for k in ("service", "running", "answering", "pid", "url")} for row in rows], False
+        )
+        out.print(f"[bold]store[/]  {store.url}")
+    record, refs = read_record(store), list_refs(store)
     served = record.stable.model_dump(mode="json") if record.stable else None
-    rows, refs = service_status(settings), list_refs(store)
     if as_json:
         print_json({"services": rows, "served": served, "refs": refs, "store": store.url})
         return
-    show("Services", [{k: row[k] for k in ("service", "running", "answering", "pid", "url")} for row in rows], False)
-    out.print(f"[bold]store[/]  {store.url}")
     if served:
         out.print(f"[bold]served[/] {served['name']} version {served['version']}, model/{served['model_digest'][:12]}")
     if refs:
