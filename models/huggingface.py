@@ -5,6 +5,8 @@ Parameter names are the same on both sides, so that a state dict needs no mappin
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,10 +79,21 @@ def from_config(config: Mapping[str, Any]) -> tuple[ModelConfig, int]:
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Writes tensors as SafeTensors, marked as PyTorch's, which `transformers` asks for."""
+    """Writes tensors as SafeTensors, marked as PyTorch's, which `transformers` asks for.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path, metadata={"format": "pt"})
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # no OSError, which the disk's trouble would be known by
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
+import secrets
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +18,7 @@ from stages.artifact.errors import StoreError
 from stages.artifact.events import EventLog
 from stages.artifact.hashing import cache_folder, sha256_file, sha256_stream
 from stages.artifact.manifest import MANIFEST, FileEntry, Manifest, digest, software_versions
-from stages.artifact.store import Store, reason
+from stages.artifact.store import Store, disk_trouble_told, reason
 
 SOFTWARE = ("headwater", "torch", "ray", "datatrove", "pyarrow", "tokenizers", "transformers", "lm-eval", "rensa")
 
@@ -60,11 +63,12 @@ class Artifact:
         if self.store.is_local:
             return self.store.local_path(f"{self.folder}/{path}" if path else self.folder)
         cache = cache_folder() / "artifacts" / self.digest
-        cache.mkdir(parents=True, exist_ok=True)
-        with (cache.parent / f"{self.digest}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # the ranks of one machine ask at the same time
-            for entry in self.files(path):
-                self._fetch(entry, cache / entry.path)
+        with disk_trouble_told(f"artifact {self.id}", cache):
+            cache.mkdir(parents=True, exist_ok=True)
+            with (cache.parent / f"{self.digest}.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # the ranks of one machine ask at the same time
+                for entry in self.files(path):
+                    self._fetch(entry, cache / entry.path)
         return cache / path if path else cache
 
     def _fetch(self, entry: FileEntry, target: Path) -> None:
@@ -73,14 +77,16 @@ class Artifact:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.with_name(target.name + ".part")
-        self.store.get_file(f"{self.folder}/{entry.path}", aside)
-        if sha256_file(aside) != entry.sha256:
-            aside.unlink()
-            raise StoreError(
-                f"artifact {self.id}: {self.store.where(f'{self.folder}/{entry.path}')} is damaged: its sha256 is not "
-                "the manifest's; remove the folder to make it again"
-            )
-        aside.replace(target)
+        try:
+            self.store.get_file(f"{self.folder}/{entry.path}", aside)
+            if sha256_file(aside) != entry.sha256:
+                raise StoreError(
+                    f"artifact {self.id}: {self.store.where(f'{self.folder}/{entry.path}')} is damaged: its sha256 is "
+                    "not the manifest's; remove the folder to make it again"
+                )
+            aside.replace(target)
+        finally:
+            aside.unlink(missing_ok=True)  # a half would hold room on a disk that may have none
 
     def events(self) -> EventLog:
         return EventLog(self.store, self.folder)
@@ -147,6 +153,37 @@ def by_digest(store: Store, start: str) -> Artifact:
     raise StoreError(f"{start!r} is ambiguous: {', '.join(sorted(a.id for a in found))}")
 
 
+def scratch_folder(store: Store, folder: str) -> Path:
+    """Where this machine collects the files of the artifact in `folder`.
+
+    On the store's own disk where it has one, so that a commit is a rename; else a name that the next attempt on this
+    machine finds, and clears.
+    """
+    if store.is_local:
+        return store.local_path(f"{folder}/.scratch")
+    return cache_folder() / "scratch" / hashlib.sha256(store.where(folder).encode()).hexdigest()[:16]
+
+
+def leftovers(store: Store, folder: str, *, finished: bool, resumes: bool) -> list[str]:
+    """Names of what a writer that was killed left below `folder` and nobody needs.
+
+    Files that were written aside go, and leases too if the artifact is `finished`. Of one that is not, all files under
+    their final names go as well, or a disk on which the artifact has room once might have to hold it twice; unless a
+    next attempt `resumes` from them.
+    """
+    found = []
+    for name in store.list(folder):
+        path = name[len(folder) + 1 :]
+        base = path.rsplit("/", 1)[-1]
+        if path.startswith(".lease-") and f".{os.getpid()}-" in path:
+            continue  # our own heartbeat
+        aside = base.startswith(".") and base.endswith(".tmp")
+        lease, log = path.startswith("lease-"), path.startswith(("events.jsonl", "events/"))
+        if aside or (lease and finished) or not (finished or resumes or lease or log):
+            found.append(name)
+    return found
+
+
 @dataclass
 class ArtifactWriter:
     """Collects an artifact's files in a scratch folder and commits them, manifest last.
@@ -173,12 +210,10 @@ class ArtifactWriter:
         self.events = EventLog(self.store, self.folder)
         self._paths: set[str] = set()
         self._there: list[FileEntry] = []
-        if self.store.is_local:  # on the store's own disk, so that a commit is a rename
-            self.scratch = self.store.local_path(f"{self.folder}/.scratch")
-        else:  # a name that the next attempt on this machine finds, and clears
-            place = hashlib.sha256(self.store.where(self.folder).encode()).hexdigest()[:16]
-            self.scratch = cache_folder() / "scratch" / place
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        below = scratch_folder(self.store, self.folder)
+        shutil.rmtree(below, ignore_errors=True)
+        # Its own: a writer that was taken for dead, and is not, writes on under the names that it had.
+        self.scratch = below / secrets.token_hex(4)
         try:
             self.scratch.mkdir(parents=True)
         except OSError as error:
@@ -246,3 +281,5 @@ class ArtifactWriter:
     def discard(self) -> None:
         """Removes the scratch folder."""
         shutil.rmtree(self.scratch, ignore_errors=True)
+        with suppress(OSError):  # somebody else's is in it
+            self.scratch.parent.rmdir()

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
+
+log = logging.getLogger(__name__)
 
 REMEMBERED_FROM = 16 << 20
 """Bytes from which a file's hash is worth remembering; smaller files are hashed every time."""
@@ -39,10 +43,15 @@ def remembered_sha256(path: str | os.PathLike[str]) -> str:
     digest = sha256_file(path)
     # A file that changed a moment ago may change again within one tick of its clock: not remembered.
     if time.time() - stat.st_mtime > 2 and os.stat(path).st_mtime_ns == stat.st_mtime_ns:
-        memory.parent.mkdir(parents=True, exist_ok=True)
         aside = memory.with_name(f".{memory.name}.{os.getpid()}")
-        aside.write_text(digest)
-        aside.replace(memory)
+        try:
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            aside.write_text(digest)
+            aside.replace(memory)
+        except OSError as error:  # costs time the next time, and nothing else
+            log.info("the hash of %s is not remembered: %s", path, error)
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
     return digest
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import threading
 import time
@@ -30,6 +31,8 @@ BEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
 """A lease whose heartbeat is older than this is dead."""
 _POLL_SECONDS = 1.0
+_held: set[str] = set()
+"""Tokens of the leases that this process holds."""
 
 
 @dataclass(frozen=True)
@@ -43,22 +46,26 @@ class Holder:
     """Time of day of the last heartbeat, by the holder's clock, in seconds."""
     space: str = ""
     """Host, boot and pid namespace: where the pid means something."""
+    token: str = ""
+    """Tells the leases of one process apart."""
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
 
     @property
     def surely_dead(self) -> bool:
-        """True when its process was here and is gone."""
+        """True when its process was here and is gone, or is this one and has let go of it."""
         if not self.space or self.space != _space():
             return False
+        if self.pid == os.getpid():
+            return self.token not in _held
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
             return True
         except PermissionError:
             return False
-        return False
+        return _zombie(self.pid)
 
 
 class Lease:
@@ -71,7 +78,7 @@ class Lease:
     def __init__(self, store: Store, folder: str):
         self.store, self.folder = store, folder
         self.stale_after, self.beat = STALE_SECONDS, BEAT_SECONDS
-        self._number = 0
+        self._number, self._token = 0, secrets.token_hex(8)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._watched: tuple[Holder, float] | None = None
@@ -90,6 +97,11 @@ class Lease:
         """True from `acquire` until the end of the `with` block."""
         return self._thread is not None
 
+    def free(self) -> bool:
+        """True when nobody holds it, or one that is surely dead. Does not wait to find out."""
+        holder = self._newest()
+        return holder is None or holder.surely_dead
+
     def acquire(self) -> Holder | None:
         """Takes the lease, if it is free or its holder is dead, and returns None; else whoever holds it.
 
@@ -101,16 +113,21 @@ class Lease:
             if not self._still(holder, 2 * self.beat if old else self.stale_after, wait=old):
                 return holder
         number = 0 if holder is None else holder.number + 1
-        if not self.store.create(self._name(number), self._record()):
-            return self._newest() or self.acquire()
-        self._number = number
-        newest = self._newest()
-        if newest is not None and newest.number > number:  # somebody was quicker by one
-            return newest
-        self._stop.clear()
-        self._thread = threading.Thread(target=self._keep_beating, name="lease-heartbeat", daemon=True)
-        self._thread.start()
-        return None
+        _held.add(self._token)  # before anybody can see it
+        try:
+            if not self.store.create(self._name(number), self._record()):
+                return self._newest() or self.acquire()
+            self._number = number
+            newest = self._newest()
+            if newest is not None and newest.number > number:  # somebody was quicker by one
+                return newest
+            self._stop.clear()
+            self._thread = threading.Thread(target=self._keep_beating, name="lease-heartbeat", daemon=True)
+            self._thread.start()
+            return None
+        finally:
+            if not self.held:
+                _held.discard(self._token)
 
     def confirm(self) -> None:
         """Asks the store whether the lease is still ours: to be called before anything that cannot be taken back.
@@ -133,6 +150,7 @@ class Lease:
         if self._thread:
             self._thread.join()
             self._thread = None
+        _held.discard(self._token)  # before it is removed: should the store be away, it is dead all the same
         try:
             for number in self._numbers():
                 if number <= self._number:
@@ -146,8 +164,8 @@ class Lease:
         return f"{self.folder}/lease-{number}"
 
     def _record(self) -> bytes:
-        record = {"pid": os.getpid(), "host": socket.gethostname(), "space": _space(), "beat": time.time()}
-        return json.dumps(record).encode()
+        own = {"pid": os.getpid(), "host": socket.gethostname(), "space": _space(), "token": self._token}
+        return json.dumps(own | {"beat": time.time()}).encode()
 
     def _numbers(self) -> list[int]:
         return lease_numbers(self.store.list(self.folder), self.folder)
@@ -160,7 +178,14 @@ class Lease:
             record: dict[str, Any] = self.store.read_json(self._name(max(numbers)))
         except FileNotFoundError:  # given back this moment
             return None
-        return Holder(max(numbers), record["pid"], record["host"], record["beat"], record.get("space", ""))
+        return Holder(
+            max(numbers),
+            record["pid"],
+            record["host"],
+            record["beat"],
+            record.get("space", ""),
+            record.get("token", ""),
+        )
 
     def _still(self, holder: Holder, seconds: float, *, wait: bool) -> bool:
         """True when the holder's heartbeat has not moved for so long, by our own clock, while we looked at it."""
@@ -188,6 +213,14 @@ def lease_numbers(names: list[str], folder: str) -> list[int]:
     start = f"{folder}/lease-"
     ends = [name.removeprefix(start) for name in names if name.startswith(start)]
     return [int(end) for end in ends if end.isdigit()]
+
+
+def _zombie(pid: int) -> bool:
+    """True for a process that has ended and that nobody has asked about yet, as under an init that never asks."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:  # not Linux, or gone by now
+        return False
 
 
 def _space() -> str:

@@ -6,20 +6,22 @@ there, holds the lease, calls the stage's `build`, and commits. It knows nothing
 
 from __future__ import annotations
 
+import logging
 import secrets
+import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from stages.artifact.artifact import Artifact, ArtifactWriter, load
+from stages.artifact.artifact import Artifact, ArtifactWriter, leftovers, load, scratch_folder
 from stages.artifact.config import Config, canonical
 from stages.artifact.errors import StoreError
 from stages.artifact.lease import Holder, Lease
 from stages.artifact.manifest import fingerprint
-from stages.artifact.store import DISK_TROUBLE, Store, reason
+from stages.artifact.store import Store, disk_trouble_told
 
+log = logging.getLogger(__name__)
 C = TypeVar("C", bound=Config)
 
 
@@ -107,6 +109,7 @@ class Stage(Generic[C]):
         done = load(store, plan.folder)
         if done:
             done.check_sizes()
+            self._tidy(store, plan.folder)
             return done
         lease = Lease(store, plan.folder)
         while waiting and (holder := lease.acquire()):
@@ -121,7 +124,25 @@ class Stage(Generic[C]):
                 return done
             return self._make(config, inputs, store, plan, lease)
 
+    def _tidy(self, store: Store, folder: str) -> None:
+        """Removes what the artifact's writer left if it was killed between the manifest and its own end."""
+        if not (leftovers(store, folder, finished=True, resumes=False) or scratch_folder(store, folder).exists()):
+            return
+        lease = Lease(store, folder)
+        try:
+            if not lease.free() or lease.acquire():
+                return  # its writer may live, and does so itself
+            with lease:
+                shutil.rmtree(scratch_folder(store, folder), ignore_errors=True)
+                for name in leftovers(store, folder, finished=True, resumes=False):
+                    if not name.startswith(f"{folder}/lease-"):  # ours, and those before it, go with `with`
+                        store.remove(name)
+        except StoreError as error:  # a store that may only be read serves its artifacts all the same
+            log.warning("what a killed writer left in %s stays: %s", store.where(folder), error)
+
     def _make(self, config: C, inputs: Mapping[str, HasDigest], store: Store, plan: Plan, lease: Lease) -> Artifact:
+        for name in leftovers(store, plan.folder, finished=False, resumes=self.keeps_runs):
+            store.remove(name)
         writer = ArtifactWriter(
             store=store,
             folder=plan.folder,
@@ -135,7 +156,7 @@ class Stage(Generic[C]):
         )
         try:
             writer.events.emit("started", kind=self.kind, fingerprint=plan.fingerprint, inputs=plan.inputs)
-            with _disk_trouble_told(self.kind, writer):
+            with disk_trouble_told(self.kind, writer.scratch):
                 self.build(config, inputs, writer)
                 lease.confirm()
                 artifact = writer.commit()
@@ -148,15 +169,3 @@ class Stage(Generic[C]):
             raise
         writer.events.emit("finished", durable=True, digest=artifact.digest, counts=artifact.manifest.counts)
         return artifact
-
-
-@contextmanager
-def _disk_trouble_told(kind: str, writer: ArtifactWriter) -> Iterator[None]:
-    """A disk that is full, read-only or gone is no bug of the stage's: it is told as what it is."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in DISK_TROUBLE:
-            raise
-        place = error.filename or writer.scratch
-        raise StoreError(f"{kind}: cannot write {place}: {reason(error)}") from error

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from stages.artifact.errors import StoreError
+from stages.artifact.errors import HeadwaterError, StoreError
 
 
 class Store:
@@ -149,8 +149,14 @@ class Store:
 
     def get_file(self, name: str, local: Path) -> None:
         """Copies an object to a local file."""
-        with self._told("read", name):
-            self.fs.get_file(self.path(name), str(local))
+        try:
+            with self._told("read", name):
+                self.fs.get_file(self.path(name), str(local))
+        except StoreError as error:
+            cause = error.__cause__
+            if self.is_local or not isinstance(cause, OSError) or cause.errno not in DISK_TROUBLE:
+                raise
+            raise StoreError(f"store: cannot copy {self.where(name)} to {local}: {reason(cause)}") from cause
 
     def append(self, name: str, data: bytes, *, durable: bool = False) -> None:
         """Adds whole lines at the end of a local object. Object stores get numbered parts instead: events.py.
@@ -250,11 +256,56 @@ DISK_TROUBLE = {
 }
 """What a user can do about errors of the disk, by `errno`."""
 
+FULL_BYTES = 1 << 20
+"""A disk with less room than this has none."""
+
 
 def reason(error: OSError) -> str:
     """The cause, and for the common ones what to do."""
     hint = DISK_TROUBLE.get(error.errno or 0)
     return f"{error.strerror or error}; {hint}" if hint else str(error)
+
+
+@contextmanager
+def disk_trouble_told(kind: str, place: Path) -> Iterator[None]:
+    """A disk that is full, read-only or gone is no bug of the stage's: it is told as what it is.
+
+    Args:
+        kind: who was at work.
+        place: where it wrote, for errors that name no file.
+
+    Raises:
+        StoreError: instead of what the disk's trouble came as.
+    """
+    try:
+        yield
+    except HeadwaterError:
+        raise
+    except Exception as error:
+        trouble = disk_trouble(error, place)
+        if trouble is None:
+            raise
+        raise StoreError(f"{kind}: {trouble}") from error
+
+
+def disk_trouble(error: BaseException, place: Path) -> str | None:
+    """What to tell a user if it was the disk that failed; None if it was not.
+
+    Libraries lose the cause: numpy tells how many bytes it wrote, PyTorch that a position in its file is wrong. Where
+    the disk has no room left, that is taken to be the reason.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, OSError) and link.errno in DISK_TROUBLE:
+            verb = "use" if link.errno in (errno.EACCES, errno.EPERM, errno.EIO) and link.filename else "write"
+            return f"cannot {verb} {link.filename or place}: {reason(link)}"
+        link = link.__cause__ or link.__context__
+    there = next(folder for folder in (place, *place.parents) if folder.exists())
+    free = os.statvfs(there)
+    if free.f_bavail * free.f_frsize >= FULL_BYTES:
+        return None
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return f"cannot write {place}: {reason(full)} ({' '.join(str(error).split())[:200]})"
 
 
 def _write_durable(path: str, data: bytes) -> None:

@@ -24,10 +24,11 @@ from typing import Any
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 
 from stages.artifact.errors import StoreError
 from stages.artifact.hashing import cache_folder, sha256_file
-from stages.artifact.store import Store
+from stages.artifact.store import Store, disk_trouble
 from stages.training.parallel import Ranks
 
 MANIFEST = "manifest.json"
@@ -65,6 +66,8 @@ class _Saving:
     """Seconds that the training waited for it."""
     files: list[dict[str, Any]] | None = None
     error: BaseException | None = None
+    trouble: str = ""
+    """The error, as people are told it."""
     thread: threading.Thread | None = None
 
     @property
@@ -143,6 +146,9 @@ class Checkpointer:
                     self.store.put_file(path, f"{saving.name}/{path.name}")
         except BaseException as error:
             saving.error = error
+            # dcp's own error holds every rank's as a traceback's text.
+            cause = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
+            saving.trouble = disk_trouble(cause, saving.path) or f"{type(cause).__name__}: {cause}"
 
     def commit(self) -> None:
         """Commits the checkpoint under way, waiting for it if need be. Every rank must call it together.
@@ -155,12 +161,13 @@ class Checkpointer:
             return
         began = time.monotonic()
         saving.thread.join()
-        parts = self.ranks.gather((saving.files, str(saving.error) if saving.error else None))
+        parts = self.ranks.gather((saving.files, saving.trouble))
         if not self.store.is_local:
-            shutil.rmtree(saving.path, ignore_errors=True)
-        for rank, (_, error) in enumerate(parts):
-            if error:
-                raise StoreError(f"checkpoint {self.store.where(saving.name)}: rank {rank} could not write it: {error}")
+            shutil.rmtree(saving.path.parent, ignore_errors=True)
+        for rank, (_, trouble) in enumerate(parts):
+            if trouble:
+                place = self.store.where(saving.name)
+                raise StoreError(f"checkpoint {place}: rank {rank} could not write it: {trouble}") from saving.error
         if self.ranks.rank == 0:
             files = [entry for part, _ in parts for entry in part]
             record = {"step": saving.step, "world": self.ranks.world, "files": files}
@@ -184,6 +191,7 @@ class Checkpointer:
         Raises:
             StoreError: there are checkpoints and every one is damaged.
         """
+        self._forget_half_written()
         names = self.ranks.from_first(whole_checkpoints(self.store, self.folder))
         refused: list[str] = []
         for name in reversed(names):
@@ -212,7 +220,7 @@ class Checkpointer:
             raise StoreError(f"checkpoint {path} is damaged: {', '.join(wrong)} changed since they were written")
         try:
             dcp.load(tensors, storage_reader=dcp.FileSystemReader(path), no_dist=self.ranks.alone)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, CheckpointException) as error:
             raise StoreError(f"checkpoint {path} does not fit the model: {error}") from error
         return json.loads((path / STATE).read_bytes())
 
@@ -244,6 +252,13 @@ class Checkpointer:
                         self.store.get_file(f"{name}/{entry['path']}", local)
             (path / MANIFEST).write_bytes(manifest)
         return path
+
+    def _forget_half_written(self) -> None:
+        """Removes what an attempt that was killed had written on this machine and not yet put into the store."""
+        if not self.store.is_local:
+            run = self._local("x").parent
+            for left in run.parent.glob(f"{run.name}?*"):
+                shutil.rmtree(left, ignore_errors=True)
 
     def forget_fetched(self) -> None:
         """Removes what was fetched to this machine; a restart may find newer checkpoints under the same names."""

@@ -25,7 +25,9 @@ from models.decoder import Decoder
 from models.huggingface import save_weights
 from models.loss import IGNORED
 from models.sizes import parameters, sized, training_flops
-from stages.artifact.errors import HeadwaterError
+from stages.artifact.artifact import scratch_folder
+from stages.artifact.errors import HeadwaterError, StoreError
+from stages.artifact.store import disk_trouble_told
 from stages.training.checkpoint import STATE, Checkpointer, rng_state, set_rng_state
 from stages.training.data import Batch, DataState, TrainingData
 from stages.training.errors import TrainingError
@@ -303,14 +305,15 @@ def train(run: Run) -> None:
     """One process's part in a run; rank 0 leaves the outcome. Errors that a user can mend become an outcome too."""
     rank = int(os.environ.get("RANK", "0"))
     try:
-        loop = Loop(run)
-        try:
-            status = loop()
-        except BaseException:
-            loop.checkpoints.abandon()
-            raise
-        finally:
-            loop.stop.close()
+        with disk_trouble_told("training", scratch_folder(run.store, run.folder)):
+            loop = Loop(run)
+            try:
+                status = loop()
+            except BaseException:
+                loop.checkpoints.abandon()
+                raise
+            finally:
+                loop.stop.close()
         if rank == 0:
             counts = {"updates": loop.state.update, "parameters": parameters(loop.shape)}
             counts["tokens"] = int(loop.history[-1]["tokens"]) if loop.history else 0
@@ -324,7 +327,19 @@ def train(run: Run) -> None:
                 details={"precision": loop.precision, "world": loop.ranks.world, "skipped": loop.state.skipped},
             )
     except HeadwaterError as error:
+        if not _left_behind(run, error):
+            raise
+
+
+def _left_behind(run: Run, error: HeadwaterError) -> bool:
+    """Leaves a failure as the outcome. False if the store refuses that too, likely of the same cause: what came first
+    says more."""
+    try:
         run.write_outcome(status="failed", error=str(error), kind=type(error).__name__)
+    except StoreError as trouble:
+        error.add_note(f"and the outcome could not be written: {trouble}")
+        return False
+    return True
 
 
 if __name__ == "__main__":

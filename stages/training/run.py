@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.artifact import EventLog, FileEntry, Store, StoreError, load
+from stages.artifact.artifact import scratch_folder
 from stages.artifact.hashing import sha256_file
 from stages.training.config import TrainingConfig
 
@@ -76,9 +77,8 @@ class Run:
 
         Returns its entry for the manifest, as JSON.
         """
-        beside = self.store.local_path(f"{self.folder}/.scratch") if self.store.is_local else None
-        if beside:
-            beside.mkdir(parents=True, exist_ok=True)
+        beside = scratch_folder(self.store, self.folder)  # the next attempt clears it if this one is killed
+        beside.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="headwater-", dir=beside) as folder:
             local = Path(folder) / name
             write(local)
