@@ -1,0 +1,163 @@
+"""The stages as jobs for the forge: each takes a store's URL and the folder of prepared inputs.
+
+Inputs are made once, in a store of their own, so that the store under test holds nothing but what the stage leaves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages.artifact import Artifact, ArtifactWriter, HasDigest, Stage, Store, load
+from stages.artifact.lease import Holder
+from stages.corpus import CorpusConfig, corpus, inputs_of
+from stages.model import ModelConfig, model
+from stages.sample.stage import SampleConfig, sample
+from stages.tokens import TokensConfig, tokens
+from stages.training import TrainingConfig, training
+
+Inputs = Mapping[str, HasDigest]
+SAMPLE = SampleConfig(megabytes=0.1)
+TOKENS = TokensConfig(vocabulary=400, sequence_length=64, shard_rows=32, workers=1)
+MODEL = ModelConfig(dtype="float32")
+TRAINING = TrainingConfig(
+    size="1m",
+    steps=6,
+    batch=2,
+    warmup=2,
+    learning_rate=3e-3,
+    workers=0,
+    precision="fp32",
+    checkpoint_every=2,
+    validate_every=3,
+    validation_rows=2,
+)
+
+
+def corpus_config(inputs: Path, workers: int) -> CorpusConfig:
+    """Three sources with copies, a held-out part and a set to keep out."""
+    return CorpusConfig.model_validate(
+        {
+            "sources": {name: {"location": str(inputs / "sources" / name)} for name in ("books", "notes", "web")},
+            "decontamination": {"sets": {"exam": str(inputs / "sources" / "exam.jsonl")}},
+            "heldout_fraction": 0.1,
+            "workers": workers,
+        }
+    )
+
+
+def prepare(url: str, folder: Path) -> dict[str, Any]:
+    """Makes the inputs of every job below `folder`, and names them in `inputs.json`."""
+    for number, name in enumerate(("books", "notes", "web")):
+        lines = [{"id": n, "text": words(300 * number + n), "license": "CC0-1.0"} for n in range(60)]
+        lines += lines[:5]
+        path = folder / "sources" / name / "0.jsonl"
+        path.parent.mkdir(parents=True)
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    question = {"question": words(7), "options": ["yes", "no"]}
+    (folder / "sources" / "exam.jsonl").write_text(json.dumps(question) + "\n")
+
+    store = Store(url)
+    writer = ArtifactWriter(store, f"corpus/{0:016x}", "corpus", 1, "0" * 64, {}, {})
+    for part, count in (("documents", 600), ("heldout", 12)):
+        for source in ("alpha", "beta"):
+            texts = [words(n, 50) for n in range(len(part) * 10_000 + len(source), len(part) * 10_000 + count)]
+            table = pa.table(
+                {
+                    "doc_id": [hashlib.sha256(f"{source}{text}".encode()).hexdigest()[:32] for text in texts],
+                    "text": texts,
+                    "uri": [f"{source}.jsonl#{n}" for n in range(len(texts))],
+                    "license": ["CC0-1.0"] * len(texts),
+                }
+            )
+            pq.write_table(table, writer.file(f"{part}/{source}/00000.parquet"))
+    made = {"corpus": writer.commit()}
+    made["tokens"] = tokens.run(TOKENS, {"corpus": made["corpus"]}, store)
+    made["training"] = training.run(TRAINING, {"tokens": made["tokens"]}, store)
+    (folder / "inputs.json").write_text(json.dumps({name: artifact.folder for name, artifact in made.items()}))
+    return {}
+
+
+def words(seed: int, count: int = 80) -> str:
+    """A text that depends on its number alone."""
+    rng = random.Random(seed)
+    known = [
+        "the",
+        "of",
+        "and",
+        "patient",
+        "was",
+        "given",
+        "dose",
+        "in",
+        "liver",
+        "a",
+        "fever",
+        "to",
+        "with",
+        "is",
+        "not",
+    ]
+    return " ".join(rng.choice(known) + rng.choice(["", "", "s", "ed", "ing"]) for _ in range(count)) + f" {seed}."
+
+
+def artifact(inputs: Path, name: str) -> Artifact:
+    """One of the prepared artifacts."""
+    found = load(Store(inputs / "store"), json.loads((inputs / "inputs.json").read_text())[name])
+    assert found is not None
+    return found
+
+
+def arguments(job: str, inputs: Path, workers: int = 1) -> tuple[Stage[Any], Any, Inputs]:
+    """Stage, config and inputs of a job."""
+    if job == "sample":
+        return sample, SAMPLE, {}
+    if job == "corpus":
+        config = corpus_config(inputs, workers)
+        return corpus, config, inputs_of(config)
+    if job == "tokens":
+        return tokens, TOKENS, {"corpus": artifact(inputs, "corpus")}
+    if job == "training":
+        return training, TRAINING, {"tokens": artifact(inputs, "tokens")}
+    if job == "model":
+        return model, MODEL, {"tokens": artifact(inputs, "tokens"), "training": artifact(inputs, "training")}
+    raise ValueError(job)
+
+
+def _job(name: str) -> Callable[..., dict[str, Any]]:
+    def run(url: str, inputs: Path, workers: int = 1, waiting: bool = False) -> dict[str, Any]:
+        stage, config, given = arguments(name, inputs, workers)
+        waited: list[int] = []
+
+        def wait(holder: Holder) -> None:
+            waited.append(holder.pid)
+            tell_waiting(holder)
+
+        made = stage.run(config, given, Store(url), waiting=wait if waiting else None)
+        return {"digest": made.digest, "folder": made.folder, "waited_for": sorted(set(waited))}
+
+    return run
+
+
+def tell_waiting(holder: Holder) -> None:
+    """Called when a run finds the lease in somebody else's hands: a moment to hold it at."""
+
+
+STAGES = ("sample", "corpus", "tokens", "training", "model")
+JOBS = {name: _job(name) for name in STAGES} | {"prepare": prepare}
+
+
+def preload() -> None:
+    """Imports what the jobs import when they run. Starts no thread, since runs are forked from here."""
+    import s3fs  # noqa: F401
+    import torch.distributed.checkpoint  # noqa: F401
+
+    import stages.corpus.build
+    import stages.training.loop  # noqa: F401

@@ -1,0 +1,137 @@
+"""A disk that is full, wherever a stage meets it: told as such, nothing half there, goes on when there is room."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages.artifact import Artifact, HeadwaterError, Store, StoreError
+from stages.artifact.hashing import REMEMBERED_FROM, remembered_sha256, sha256_file
+from stages.artifact.store import disk_trouble_told
+from tests.faults import jobs
+from tests.faults.checks import nothing_whole, same_as, told
+from tests.faults.disk import SmallDisk
+from tests.faults.forge import HOLD, Forge
+from tests.faults.forge import store as at_store
+
+PAGE = 4096
+"""A tmpfs's smallest piece."""
+
+SIZES = {
+    "sample": (3, 40, 64),  # the event log; files of the sample
+    "corpus": (4, 60, 120),  # a chunk of the first pass; a document file; the commit
+    "tokens": (5, 57, 110),  # the scratch folder; an index, where numpy tells no cause; a shard
+    "model": (2, 200),  # the weights, which SafeTensors writes
+    "training": (150, 2000),  # the first checkpoint, which PyTorch writes; the second
+}
+"""Pages, all too few, and what each meets here. Whatever it is, the same must hold."""
+
+
+@pytest.mark.parametrize(("kind", "pages"), [(kind, pages) for kind, all in SIZES.items() for pages in all])
+def test_a_full_store_is_told_and_the_call_goes_on_when_there_is_room(
+    kind: str,
+    pages: int,
+    disk: SmallDisk,
+    forge: Forge,
+    undisturbed: dict[str, Artifact],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    store = str(disk.folder / "store")
+    disk.resize(pages * PAGE)
+    told(forge.run(kind, store), str(disk.folder), "No space left", "make room there and start again")
+    nothing_whole(store, kind)
+    disk.mend()
+    same_as(undisturbed[kind], forge.run(kind, store), store, tmp_path / "cache")
+
+
+def test_workers_of_a_pool_meet_a_full_disk(
+    disk: SmallDisk, forge: Forge, undisturbed: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    store = str(disk.folder / "store")
+    disk.resize(20 * PAGE)
+    told(forge.run("corpus", store, workers=2), str(disk.folder), "No space left")
+    nothing_whole(store, "corpus")
+    disk.mend()
+    same_as(undisturbed["corpus"], forge.run("corpus", store, workers=2), store, tmp_path / "cache")
+
+
+def test_a_disk_that_fits_the_artifact_once_is_enough_after_an_attempt_that_failed(
+    disk: SmallDisk, forge: Forge, undisturbed: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All files stand under their final names already when the manifest finds no room."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    store = str(disk.folder / "store")
+    run = forge.start("sample", store, at_store("create", "/manifest.json", act=HOLD))
+    assert run.reached()
+    disk.resize(disk.used())
+    run.go()
+    message = told(run, "No space left")
+    assert message.startswith("store: cannot create") and "manifest.json" in message
+    disk.resize(disk.used() + 40 * PAGE)
+    same_as(undisturbed["sample"], forge.run("sample", store), store, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("place", ["s3"], indirect=True)
+@pytest.mark.parametrize(("kind", "pages"), [("corpus", 40), ("tokens", 57), ("training", 500)])
+def test_the_machine_s_own_disk_is_full_while_the_store_is_elsewhere(
+    kind: str,
+    pages: int,
+    place: str,
+    disk: SmallDisk,
+    forge: Forge,
+    undisturbed: dict[str, Artifact],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cache = disk.folder / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setenv("TMPDIR", str(disk.folder))
+    disk.resize(pages * PAGE)
+    told(forge.run(kind, place), str(disk.folder), "No space left")
+    nothing_whole(place, kind)
+    disk.mend()
+    same_as(undisturbed[kind], forge.run(kind, place), place, cache)
+
+
+def test_an_artifact_that_the_cache_has_no_room_for(
+    bucket: str, disk: SmallDisk, forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(disk.folder))
+    stage, config, given = jobs.arguments("sample", forge.inputs)
+    made = stage.run(config, given, Store(bucket))
+    disk.resize(8 * PAGE)
+    with pytest.raises(StoreError, match=rf"to {disk.folder}/.*No space left on device; make room"):
+        made.local()
+    assert not list(disk.folder.rglob("*.part"))
+    disk.mend()
+    assert (made.local() / "truth.jsonl").read_bytes() == made.read("truth.jsonl")
+
+
+def test_a_hash_that_cannot_be_remembered_is_told_all_the_same(
+    disk: SmallDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = tmp_path / "large"
+    large.write_bytes(bytes(REMEMBERED_FROM))
+    os.utime(large, (1e9, 1e9))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(disk.folder))
+    disk.resize(PAGE)
+    (disk.folder / "filler").write_bytes(bytes(PAGE))
+    assert remembered_sha256(large) == sha256_file(large)
+
+
+def test_libraries_that_lose_the_cause_are_understood_and_bugs_are_left_alone(disk: SmallDisk) -> None:
+    with pytest.raises(ZeroDivisionError), disk_trouble_told("toy", disk.folder):
+        raise ZeroDivisionError
+    with pytest.raises(HeadwaterError, match="mine"), disk_trouble_told("toy", disk.folder):
+        raise HeadwaterError("mine")
+    disk.resize(20 * PAGE)
+    with (
+        pytest.raises(StoreError, match=r"toy: cannot write .*No space left.*\(100000 requested and \d+ written\)"),
+        disk_trouble_told("toy", disk.folder),
+    ):
+        np.save(disk.folder / "array.npy", np.zeros(100_000))

@@ -1,0 +1,136 @@
+"""SIGKILL at any moment, then the same call again: the same digest, no process, no scratch, nothing unexplained."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from stages.artifact import Artifact, Store
+from tests.faults.checks import nothing_whole, same_as
+from tests.faults.forge import KILL_GROUP, Forge, Moment, event, store
+
+PASSES = {
+    "sample": [Moment("stages.sample.generate:_write_lines", nth=7)],
+    "corpus": [
+        event("'progress'", "'read'", nth=2),
+        event("'exact_duplicates'"),
+        event("'progress'", "'judge'", nth=3),
+        event("'near_duplicates'"),
+        event("'progress'", "'write'", nth=1),
+    ],
+    "tokens": [
+        event("'tokenizer'"),
+        Moment("stages.tokens.shards:ShardWriter._write", nth=9, after=True),
+        Moment("stages.tokens.shards:DocumentWriter.close", nth=3),
+    ],
+    "model": [Moment("stages.model.build:save_weights", after=True)],
+}
+"""Moments inside the stages' own work."""
+
+COMMIT = [
+    event("'started'"),
+    store("put_file", nth=2),
+    store("put_file", nth=4, after=True),
+    store("create", "manifest.json"),
+    Moment("stages.artifact.store:_write_durable", (".manifest.json",), after=True),
+    store("create", "manifest.json", after=True),
+    event("'finished'"),
+]
+"""Moments that every stage has. The fifth is between a file written aside and its name."""
+
+ON_S3 = {
+    "corpus": [event("'progress'", "'judge'", nth=2), store("put_file", nth=4), store("create", "manifest.json")],
+    "tokens": [store("put_file", nth=9, after=True)],
+}
+
+
+def killed_and_again(forge: Forge, undisturbed: Artifact, url: str, tmp_path: Path, moment: Moment, **how: int) -> None:
+    """Kills a run, looks at what is left, and runs again."""
+    kind = undisturbed.manifest.kind
+    killed = forge.start(kind, url, moment, **how)
+    assert killed.wait() == -signal.SIGKILL, killed.result
+    assert killed.nobody_survives()
+    behind = moment.call.endswith(".emit") and "'finished'" in moment.words
+    if not behind and not (moment.after and "manifest.json" in moment.words):
+        nothing_whole(url, kind)
+    made = same_as(undisturbed, forge.run(kind, url, **how), url, tmp_path / "cache")
+    manifests = [
+        name for name in Store(url).list(kind) if name.endswith("/manifest.json") and "checkpoints" not in name
+    ]
+    assert manifests == [f"{made.folder}/manifest.json"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "moment"),
+    [(kind, moment) for kind, moments in PASSES.items() for moment in moments]
+    + [("corpus", moment) for moment in COMMIT]
+    + [("tokens", COMMIT[1]), ("sample", COMMIT[2]), ("model", COMMIT[3])],
+    ids=str,
+)
+def test_a_killed_stage_is_made_again_as_if_nothing_had_been(
+    kind: str, moment: Moment, forge: Forge, undisturbed: dict[str, Artifact], place: str, tmp_path: Path
+) -> None:
+    killed_and_again(forge, undisturbed[kind], place, tmp_path, moment)
+
+
+@pytest.mark.parametrize("act", ["kill", KILL_GROUP])
+@pytest.mark.parametrize("step", ["read", "judge"])
+def test_workers_end_with_the_killed_process(
+    step: str, act: str, forge: Forge, undisturbed: dict[str, Artifact], place: str, tmp_path: Path
+) -> None:
+    """Spawned workers are nobody's children then, and hold files open in the scratch folder."""
+    moment = event("'progress'", f"'{step}'", nth=2, act=act)
+    killed_and_again(forge, undisturbed["corpus"], place, tmp_path, moment, workers=2)
+
+
+@pytest.mark.parametrize("place", ["s3"], indirect=True)
+@pytest.mark.parametrize(
+    ("kind", "moment"), [(kind, moment) for kind, moments in ON_S3.items() for moment in moments], ids=str
+)
+def test_a_killed_stage_on_an_object_store(
+    kind: str, moment: Moment, forge: Forge, undisturbed: dict[str, Artifact], place: str, tmp_path: Path
+) -> None:
+    killed_and_again(forge, undisturbed[kind], place, tmp_path, moment)
+
+
+IN_TRAINING = [
+    (Moment("stages.training.loop:Loop._step", ("(0,",)), []),
+    (Moment("stages.training.checkpoint:Checkpointer.save", nth=1, after=True), []),
+    (store("put", "step-00000002/manifest.json"), []),
+    (event("'checkpoint'", nth=2), [4]),
+    (Moment("stages.training.checkpoint:Checkpointer._remove", ("step-00000002",), nth=2, after=True), [6]),
+    (Moment("stages.training.run:Run.leave", ("loss.parquet",)), [6]),
+    (store("create", "manifest.json"), [6]),
+]
+"""Moments, and the steps at which the second attempt may go on. The second lets a thread write a checkpoint."""
+
+
+@pytest.mark.parametrize(
+    ("place", "moment", "steps"),
+    [("file", *case) for case in IN_TRAINING] + [("s3", *IN_TRAINING[number]) for number in (1, 2, 5)],
+    indirect=["place"],
+    ids=str,
+)
+def test_training_goes_on_from_its_last_checkpoint_with_the_same_bits(
+    moment: Moment,
+    steps: list[int],
+    forge: Forge,
+    undisturbed: dict[str, Artifact],
+    place: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    killed = forge.start("training", place, moment)
+    assert killed.wait() == -signal.SIGKILL, killed.result
+    assert killed.nobody_survives()
+    nothing_whole(place, "training")
+    made = same_as(undisturbed["training"], forge.run("training", place), place, tmp_path / "cache")
+    events, _ = made.events().read()
+    restarts = [event["step"] for event in events if event["type"] == "restart" and event["step"]]
+    assert restarts == steps
+    assert [path.name for path in temporary.iterdir() if not path.name.startswith("torchinductor")] == []

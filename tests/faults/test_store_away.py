@@ -1,0 +1,70 @@
+"""The store goes away in the middle: a clear error, no manifest, and the same call finishes when it is back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.artifact import Artifact, ArtifactWriter, Config, Stage, Store, StoreError
+from tests.faults.checks import nothing_whole, same_as, told
+from tests.faults.forge import HOLD, Forge, Moment, event, store
+from tests.support import ObjectStore
+
+
+@pytest.mark.parametrize("place", ["s3"], indirect=True)
+@pytest.mark.parametrize(
+    ("kind", "moment"),
+    [
+        ("corpus", event("'progress'", "'judge'", nth=2, act=HOLD)),
+        ("tokens", store("put_file", nth=5, act=HOLD)),
+        ("corpus", store("create", "manifest.json", act=HOLD)),
+        ("training", Moment("stages.training.checkpoint:Checkpointer.save", nth=2, act=HOLD)),
+    ],
+    ids=str,
+)
+def test_a_store_that_goes_away_in_the_middle(
+    kind: str,
+    moment: Moment,
+    place: str,
+    object_store: ObjectStore,
+    forge: Forge,
+    undisturbed: dict[str, Artifact],
+    tmp_path: Path,
+) -> None:
+    run = forge.start(kind, place, moment)
+    assert run.reached(), run.log
+    object_store.stop()
+    try:
+        run.go()
+        told(run, place, "see that the store is reachable")
+    finally:
+        object_store.start()
+    nothing_whole(place, kind)
+    same_as(undisturbed[kind], forge.run(kind, place), place, tmp_path / "cache")
+
+
+class _Toy(Config):
+    pass
+
+
+@pytest.mark.parametrize("place", ["s3"], indirect=True)
+def test_one_process_goes_on_by_itself_when_the_store_is_back(place: str, object_store: ObjectStore) -> None:
+    """Its own lease could not be given back, and is not taken for somebody else's."""
+
+    def build(config: _Toy, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
+        writer.put("x", b"x")
+        if not back:
+            object_store.stop()
+
+    toy, back = Stage("toy", 1, build), []
+    try:
+        with pytest.raises(StoreError, match="see that the store is reachable"):
+            toy.run(_Toy(), {}, Store(place))
+    finally:
+        object_store.start()
+    back.append(True)
+    made = toy.run(_Toy(), {}, Store(place))
+    assert not [name for name in Store(place).list(made.folder) if "lease" in name]

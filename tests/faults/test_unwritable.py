@@ -1,0 +1,79 @@
+"""A store that must not or cannot be written: a clear error, and the same call finishes when that is mended."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from stages.artifact import Artifact, Store, load
+from tests.faults.checks import nothing_whole, same_as, told
+from tests.faults.disk import SmallDisk
+from tests.faults.forge import HOLD, Forge, store
+from tests.support import ObjectStore
+
+KINDS = ("sample", "corpus", "tokens", "model", "training")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_a_read_only_disk_is_told_and_still_serves_what_it_holds(
+    disk: SmallDisk, forge: Forge, undisturbed: dict[str, Artifact], cache: Path
+) -> None:
+    place = str(disk.folder / "store")
+    killed = forge.run("sample", place, store("create", "manifest.json", after=True))
+    assert killed.wait() == -signal.SIGKILL
+    disk.make_read_only()
+    for kind in KINDS[1:]:
+        told(forge.run(kind, place), str(disk.folder), "Read-only file system", "mounted read-only")
+        nothing_whole(place, kind)
+    again = forge.run("sample", place)
+    assert again.wait() == 0, again.result
+    assert again.result["digest"] == undisturbed["sample"].digest
+    assert "what a killed writer left" in again.log and "Traceback" not in again.log
+    disk.mend()
+    same_as(undisturbed["sample"], forge.run("sample", place), place, cache)
+
+
+def test_a_disk_that_becomes_read_only_during_the_commit(
+    disk: SmallDisk, forge: Forge, undisturbed: dict[str, Artifact], cache: Path
+) -> None:
+    place = str(disk.folder / "store")
+    run = forge.start("corpus", place, store("put_file", nth=3, act=HOLD))
+    assert run.reached()
+    disk.make_read_only()
+    run.go()
+    told(run, str(disk.folder), "Read-only file system")
+    nothing_whole(place, "corpus")
+    disk.mend()
+    same_as(undisturbed["corpus"], forge.run("corpus", place), place, cache)
+
+
+@pytest.mark.parametrize("name", ["store", "store/tokens", "cache"])
+def test_a_file_where_a_folder_should_be(
+    name: str,
+    forge: Forge,
+    undisturbed: dict[str, Artifact],
+    tmp_path: Path,
+    cache: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    place = request.getfixturevalue("bucket") if name == "cache" else str(tmp_path / "store")
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("not a folder")
+    told(forge.run("tokens", place), str(file))
+    assert file.read_text() == "not a folder"
+    file.unlink()
+    same_as(undisturbed["tokens"], forge.run("tokens", place), place, cache)
+
+
+def test_a_bucket_that_does_not_exist(object_store: ObjectStore, forge: Forge) -> None:
+    for kind in KINDS:
+        told(forge.run(kind, "s3://no-such-bucket/store"), "s3://no-such-bucket/store/", "bucket does not exist")
+    assert load(Store("s3://no-such-bucket/store"), "corpus/x") is None
