@@ -21,7 +21,7 @@ class Prefect:
 
     def __init__(self, house: House):
         self.url = f"http://127.0.0.1:{house.env['HEADWATER_PREFECT_PORT']}"
-        self._http = httpx.Client(base_url=f"{self.url}/api", timeout=30, trust_env=False)
+        self._http = httpx.Client(base_url=f"{self.url}/api", timeout=PATIENCE, trust_env=False)
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """The answer's content; None where there is none. SQLite is busy at times (503): asked again, as clients do."""
