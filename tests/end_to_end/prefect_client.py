@@ -50,9 +50,6 @@ class Prefect:
     def run(self, run: str) -> dict[str, Any]:
         return self.get(f"/flow_runs/{run}")
 
-    def newest_run(self) -> dict[str, Any]:
-        return self.post("/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]
-
     def wait(self, run: str, *states: str) -> dict[str, Any]:
         """The run, once its state has one of these names; fails when it ended with another."""
         deadline = time.monotonic() + PATIENCE

@@ -147,7 +147,7 @@ def test_automations_are_made_once_and_mended_when_they_differ(prefect: Prefect,
     assert {found["name"] for found in before} == names
     watch_for_dead_runs(client)
     assert ours() == before, "nothing to do: not even an update"
-    first, second = ({k: v for k, v in found.items() if k not in ("id", "created", "updated")} for found in before)
+    first, second = ({k: v for k, v in found.items() if k not in ("id", "created", "updated")} for found in before[:2])
     place = f"/automations/{before[0]['id']}"
     prefect.ask("PUT", place, {**first, "trigger": {**first["trigger"], "within": 999}, "enabled": False})
     prefect.post("/automations/", second)

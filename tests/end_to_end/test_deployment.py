@@ -11,6 +11,9 @@ import pytest
 
 from tests.end_to_end.conftest import BIN, House
 
+STARTED = {"flow_runs": {"start_time": {"is_null_": False}}}
+"""Not the runs that the weekly schedule has waiting."""
+
 
 def _deployment_run(house: House, tmp_path: Path, *parameters: str) -> tuple[int, str]:
     command = [str(BIN / "prefect"), "deployment", "run", "pretrain/biomed", "--watch"]
@@ -30,7 +33,7 @@ def test_runs_from_any_directory_with_parameters(house: House, tmp_path: Path) -
     code, output = _deployment_run(house, tmp_path, f"overrides={json.dumps(house.overrides)}")
     assert code == 0, output
     assert "Completed" in output
-    runs = _api(house, "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})
+    runs = _api(house, "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1, **STARTED})
     assert runs[0]["parameters"]["overrides"] == house.overrides
     artifacts = _api(house, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [runs[0]["id"]]}}})
     assert {"corpus", "evaluation", "report", "endpoint", "mlflow-model"} <= {item["key"] for item in artifacts}
@@ -72,7 +75,7 @@ def test_the_flow_refuses_wrong_parameters_before_any_work(
 ) -> None:
     code, output = _deployment_run(house, tmp_path, parameter)
     assert code != 0, output
-    run = _api(house, "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]
+    run = _api(house, "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1, **STARTED})[0]
     assert run["state"]["type"] == "FAILED"
     assert message in run["state"]["message"]
     assert not _api(house, "task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
