@@ -29,6 +29,7 @@ SETTINGS: dict[str, Any] = {
     "warmup": 2,
     "learning_rate": 3e-3,
     "workers": 0,
+    "precision": "fp32",  # else each run times both formats, and a busy machine chooses another for the second
     "checkpoint_every": 4,
     "validate_every": 6,
     "validation_rows": 4,
