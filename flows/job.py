@@ -18,6 +18,7 @@ from flows.steps import STEP, Made
 from infra.services import ServiceError, mend
 from infra.settings import Settings
 from stages.artifact import Artifact, Holder, Plan, Stage, Store, write_ref
+from stages.training import launch
 
 
 @dataclass
@@ -138,6 +139,10 @@ class Job:
         self.console.print(f"  {message}", markup=False)
         self.logger.warning(message)
 
-    def close(self) -> None:
-        """Ends the background threads."""
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Ends Ray, if a stage started it, and the background threads."""
+        launch.shutdown()
         self.background.shutdown(wait=True, cancel_futures=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 from prefect import flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
@@ -17,6 +18,7 @@ from rich.console import Console
 
 from flows import present, registry
 from flows.artifacts import show_link, show_report, show_table
+from flows.cancel import cancel_heard
 from flows.inputs import resolve_recipe
 from flows.job import Job
 from flows.report import markdown, summarise
@@ -60,7 +62,7 @@ def pretrain(
         again: Train a new run although the same plan has a finished one.
     """
     job = open_job(recipe, data, evaluation_data, overrides, again)
-    try:
+    with cancel_heard(UUID(runtime.flow_run.id)), job:
         if job.recipe.sample:
             make_sample(job)
         list_inputs(job.recipe, job.made)
@@ -73,9 +75,6 @@ def pretrain(
         passed = judge(job, candidate)
         serve(job)
         return finish(job, passed, candidate)
-    finally:
-        launch.shutdown()
-        job.close()
 
 
 @task(name="sample", cache_policy=NO_CACHE)

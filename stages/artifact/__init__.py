@@ -4,6 +4,7 @@ from stages.artifact.artifact import Artifact, ArtifactWriter, all_artifacts, by
 from stages.artifact.config import Config, canonical, canonical_json, how
 from stages.artifact.errors import ConfigError, HeadwaterError, InputError, LeaseHeldError, StoreError
 from stages.artifact.events import EventLog
+from stages.artifact.lease import Holder
 from stages.artifact.manifest import FileEntry, Manifest, digest, fingerprint
 from stages.artifact.refs import list_refs, read_ref, write_ref
 from stages.artifact.stage import HasDigest, Plan, Stage
@@ -18,6 +19,7 @@ __all__ = [
     "FileEntry",
     "HasDigest",
     "HeadwaterError",
+    "Holder",
     "InputError",
     "LeaseHeldError",
     "Manifest",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -14,11 +15,12 @@ import psutil
 import pytest
 
 from flows.dead_runs import HEARTBEAT, automations, watch_for_dead_runs
-from tests.end_to_end.conftest import House
+from tests.end_to_end.conftest import BIN, House
 from tests.end_to_end.prefect_client import PATIENCE, Prefect, family, wait_gone
 
 LONG = ["sample.megabytes=900"]
 """Minutes of work in the flow's own process; every test ends it."""
+RUNNING = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
 
 
 @pytest.fixture
@@ -66,6 +68,7 @@ class Beats:
         self.prefect.post(f"/flow_runs/{run}/set_state", {"state": state})
 
 
+@pytest.mark.soak
 def test_a_run_that_lost_its_process_and_its_worker_ends_as_crashed_and_makes_room(
     house: House, prefect: Prefect
 ) -> None:
@@ -102,6 +105,27 @@ def test_a_run_whose_process_alone_is_killed_ends_as_crashed_and_makes_room(hous
     prefect.wait(prefect.run_deployment(house.overrides), "Completed")
 
 
+def test_a_run_in_a_terminal_that_is_cancelled_ends_too(house: House, prefect: Prefect) -> None:
+    """It has no worker that would hear of it."""
+    command = [str(BIN / "headwater"), "run", "biomed", *(f"--set={item}" for item in LONG)]
+    log = house.folder / "cancelled.log"
+    with log.open("w") as file:
+        terminal = subprocess.Popen(command, env=house.env, cwd=house.folder, stdout=file, stderr=file)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not (running := prefect.post("/flow_runs/filter", RUNNING)):
+            assert time.monotonic() < deadline and terminal.poll() is None, log.read_text()
+            time.sleep(0.3)
+        prefect.post(f"/flow_runs/{running[0]['id']}/set_state", {"state": {"type": "CANCELLING"}})
+        assert terminal.wait(PATIENCE) == 130, log.read_text()
+    finally:
+        terminal.kill()
+    assert "interrupted" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert prefect.wait(running[0]["id"], "Cancelled")["state"]["message"] == "The run has stopped."
+
+
+@pytest.mark.soak
 def test_a_cancelled_run_ends_as_cancelled_with_its_progress_shown_and_nothing_left_alive(
     house: House, prefect: Prefect, tmp_path: Path
 ) -> None:
@@ -117,6 +141,7 @@ def test_a_cancelled_run_ends_as_cancelled_with_its_progress_shown_and_nothing_l
     prefect.wait(prefect.run_deployment(house.overrides), "Completed")
 
 
+@pytest.mark.soak
 def test_a_run_that_is_cancelled_before_its_flow_begins_never_begins(house: House, prefect: Prefect) -> None:
     run = prefect.run_deployment(LONG)
     prefect.wait(run, "Pending", "Running")

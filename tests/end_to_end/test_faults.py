@@ -36,6 +36,9 @@ KILLED = Path(__file__).parent / "killed_while_registering.py"
 class Disturbed(House):
     """The installation, and what its one training run has told so far."""
 
+    killed = ""
+    """Prefect's id of the run that was killed in training."""
+
     @property
     def arguments(self) -> list[str]:
         return ["run", "biomed", *(f"--set={key}={value}" for key, value in SETTINGS.items())]
@@ -116,6 +119,7 @@ def test_a_run_that_is_killed_in_training_leaves_no_process_and_the_next_goes_on
     stopped = disturbed.events("stopped")[-1]["step"]
     run = disturbed.start_training()
     assert disturbed.events("restart")[-1]["step"] == stopped
+    (disturbed.killed,) = [found["id"] for found in _runs(disturbed, {"state": {"type": {"any_": ["RUNNING"]}}})]
     run.kill()
     run.wait()
     disturbed.wait(lambda: not disturbed.own_processes())
@@ -177,6 +181,10 @@ def test_after_all_that_the_model_is_made_once_registered_once_and_served(distur
     metrics = [(m.step, m.value) for m in client.get_metric_history(version.run_id or "", "loss")]
     assert sorted(metrics) == sorted(set(told)), "all that was told has arrived, none twice"
     assert client.get_run(version.run_id or "").info.status == "FINISHED"
+
+
+def test_meanwhile_the_killed_run_has_ended_as_crashed(disturbed: Disturbed) -> None:
+    disturbed.wait(lambda: _runs(disturbed, {"id": {"any_": [disturbed.killed]}})[0]["state"]["type"] == "CRASHED")
 
 
 def test_and_the_store_is_whole_and_tidy(disturbed: Disturbed) -> None:

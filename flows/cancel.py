@@ -1,0 +1,77 @@
+"""A cancel in Prefect reaches the process that runs the flow, whoever started it.
+
+A worker hears of cancels and ends its runs by SIGTERM. A run in a terminal has no worker, and a worker may have stopped
+listening after its server was away: so a run asks for its own state as well, and interrupts itself as Ctrl-C would.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import StateType
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.states import Cancelled
+
+ASK_SECONDS = 3.0
+"""Between two questions."""
+WORKERS_TURN_SECONDS = 20.0
+"""How long a worker has for its own SIGTERM."""
+AWAY = (httpx.HTTPError, PrefectHTTPStatusError)
+
+
+@contextmanager
+def cancel_heard(run: UUID) -> Iterator[None]:
+    """Inside, a cancel of this flow run raises KeyboardInterrupt in the main thread."""
+    watch = _Watch(run)
+    watch.thread.start()
+    try:
+        yield
+    finally:
+        watch.ended.set()
+        watch.thread.join(1.0)  # it may be waiting for a server that is away
+        if watch.heard:
+            watch.confirm()
+
+
+class _Watch:
+    def __init__(self, run: UUID):
+        self.run = run
+        self.patience = WORKERS_TURN_SECONDS if os.environ.get("PREFECT__FLOW_RUN_ID") else 0.0
+        self.heard = False
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._ask, name="cancel-watch", daemon=True)
+
+    def _ask(self) -> None:
+        since: float | None = None
+        with get_client(sync_client=True) as client:
+            while not self.ended.wait(ASK_SECONDS):
+                if not self._is_cancelled(client):
+                    continue
+                since = since or time.monotonic()
+                if time.monotonic() - since >= self.patience:
+                    self.heard = True
+                    os.kill(os.getpid(), signal.SIGINT)
+                    return
+
+    def _is_cancelled(self, client: SyncPrefectClient) -> bool:
+        try:
+            state = client.read_flow_run(self.run).state
+        except AWAY:  # the work goes on; it is asked again
+            return False
+        return state is not None and state.type in (StateType.CANCELLING, StateType.CANCELLED)
+
+    def confirm(self) -> None:
+        """Says that it is done. If the server is away, its automation says so later."""
+        try:
+            with get_client(sync_client=True) as client:
+                client.set_flow_run_state(self.run, Cancelled(message="The run has stopped."), force=True)
+        except AWAY:
+            return
