@@ -178,14 +178,14 @@ class Lease:
             record: dict[str, Any] = self.store.read_json(self._name(max(numbers)))
         except FileNotFoundError:  # given back this moment
             return None
-        return Holder(
-            max(numbers),
-            record["pid"],
-            record["host"],
-            record["beat"],
-            record.get("space", ""),
-            record.get("token", ""),
-        )
+        try:
+            beat, own = float(record["beat"]), (record.get("space", ""), record.get("token", ""))
+            return Holder(max(numbers), int(record["pid"]), str(record["host"]), beat, *own)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            where = self.store.where(self._name(max(numbers)))
+            raise StoreError(
+                f"{where} is no lease that we wrote ({error!r}); remove it if nobody works there"
+            ) from error
 
     def _still(self, holder: Holder, seconds: float, *, wait: bool) -> bool:
         """True when the holder's heartbeat has not moved for so long, by our own clock, while we looked at it."""

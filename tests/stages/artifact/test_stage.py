@@ -151,6 +151,14 @@ def test_a_lease_without_heartbeat_on_another_machine_is_taken_over(
     assert toy.run(Toy(), {}, store).digest
 
 
+@pytest.mark.parametrize("garbage", [b"{}", b"[]", b"not JSON", b'{"pid": "x", "host": 1, "beat": 2}'])
+def test_a_lease_that_is_garbage_is_named(garbage: bytes, local_store: Store) -> None:
+    plan = toy.plan(Toy(), {}, local_store)
+    local_store.put(f"{plan.folder}/lease-0", garbage)
+    with pytest.raises(StoreError, match="lease-0"):
+        toy.run(Toy(), {}, local_store)
+
+
 def test_runs_are_kept_apart_and_unfinished_ones_go_on(store: Store) -> None:
     first = runs.run(Toy(), {}, store)
     assert first.folder.startswith(f"runs/{first.fingerprint[:16]}-")
