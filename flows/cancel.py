@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from uuid import UUID
 
 import httpx
@@ -27,25 +28,48 @@ WORKERS_TURN_SECONDS = 20.0
 AWAY = (httpx.HTTPError, PrefectHTTPStatusError)
 
 
+class CancelledInPrefect(KeyboardInterrupt):
+    """Somebody cancelled the flow run; the process ends as by Ctrl-C."""
+
+    def __init__(self, run: UUID):
+        super().__init__(f"flow run {run} was cancelled")
+        self.run = run
+
+    def confirm(self) -> None:
+        """Says that it is done, after Prefect has called the interrupt a crash.
+
+        If the server is away, its automation says so later.
+        """
+        try:
+            with get_client(sync_client=True) as client:
+                client.set_flow_run_state(self.run, Cancelled(message="The run has stopped."), force=True)
+        except AWAY:
+            return
+
+
 @contextmanager
 def cancel_heard(run: UUID) -> Iterator[None]:
-    """Inside, a cancel of this flow run raises KeyboardInterrupt in the main thread."""
+    """Inside, a cancel of this flow run raises CancelledInPrefect in the main thread, where the flow runs."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise CancelledInPrefect(run)
+
     watch = _Watch(run)
+    # Not SIGINT: what is started in the background of a shell has that ignored.
+    before = signal.signal(signal.SIGUSR1, interrupt)
     watch.thread.start()
     try:
         yield
     finally:
         watch.ended.set()
         watch.thread.join(1.0)  # it may be waiting for a server that is away
-        if watch.heard:
-            watch.confirm()
+        signal.signal(signal.SIGUSR1, before)
 
 
 class _Watch:
     def __init__(self, run: UUID):
         self.run = run
         self.patience = WORKERS_TURN_SECONDS if os.environ.get("PREFECT__FLOW_RUN_ID") else 0.0
-        self.heard = False
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._ask, name="cancel-watch", daemon=True)
 
@@ -56,9 +80,8 @@ class _Watch:
                 if not self._is_cancelled(client):
                     continue
                 since = since or time.monotonic()
-                if time.monotonic() - since >= self.patience:
-                    self.heard = True
-                    os.kill(os.getpid(), signal.SIGINT)
+                if time.monotonic() - since >= self.patience and not self.ended.is_set():
+                    os.kill(os.getpid(), signal.SIGUSR1)
                     return
 
     def _is_cancelled(self, client: SyncPrefectClient) -> bool:
@@ -67,11 +90,3 @@ class _Watch:
         except AWAY:  # the work goes on; it is asked again
             return False
         return state is not None and state.type in (StateType.CANCELLING, StateType.CANCELLED)
-
-    def confirm(self) -> None:
-        """Says that it is done. If the server is away, its automation says so later."""
-        try:
-            with get_client(sync_client=True) as client:
-                client.set_flow_run_state(self.run, Cancelled(message="The run has stopped."), force=True)
-        except AWAY:
-            return

@@ -27,6 +27,8 @@ Overrides = Annotated[
 ]
 GATE_REJECTED = 3
 """Exit code of a run whose model was made and turned away by the gate."""
+INTERRUPTED = 130
+"""Exit code of a run that was stopped by Ctrl-C or cancelled in Prefect: what a shell says of SIGINT."""
 
 
 def main() -> None:
@@ -43,7 +45,7 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         err.print("interrupted")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 @app.command()
@@ -72,19 +74,26 @@ def run(
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
 
+    from flows.cancel import CancelledInPrefect
     from flows.pretrain import pretrain
     from flows.report import Summary, print_summary
     from infra.services import announced_run
 
-    with announced_run(settings):
-        state = pretrain(
-            recipe=recipe,
-            data=data or "",
-            evaluation_data=evaluation or "",
-            overrides=overrides or [],
-            again=again,
-            return_state=True,
-        )
+    try:
+        with announced_run(settings):
+            state = pretrain(
+                recipe=recipe,
+                data=data or "",
+                evaluation_data=evaluation or "",
+                overrides=overrides or [],
+                again=again,
+                return_state=True,
+            )
+    except KeyboardInterrupt as interrupt:
+        if isinstance(interrupt, CancelledInPrefect):
+            interrupt.confirm()
+        err.print("stopped; the same command goes on from here")
+        raise typer.Exit(INTERRUPTED) from None
     if not state.is_completed():
         failure = state.result(raise_on_failure=False)
         if isinstance(failure, BaseException):

@@ -105,9 +105,8 @@ def test_a_run_by_hand_shows_progress_tables_and_links_on_its_page(page: Page, p
     _open_form(page)
     _fill_overrides(page, house.overrides)
     run = _submit(page, prefect)
+    done = prefect.wait(run, "Completed")
     expect(page.get_by_text("Completed", exact=True).first).to_be_visible(timeout=PATIENCE * 1000)
-    done = prefect.run(run)
-    assert done["state"]["name"] == "Completed"
     assert done["parameters"]["overrides"] == house.overrides
     assert done["name"].startswith("biomed ")
     page.get_by_role("tab", name="Artifacts").click()

@@ -43,7 +43,7 @@ def short_schedule(house: House, prefect: Prefect) -> Iterator[str]:
     """The id of a schedule of a few seconds whose runs find everything made before; removed at the end."""
     place = f"/deployments/{prefect.deployment['id']}/schedules"
     schedule = {
-        "schedule": {"interval": 20, "anchor_date": (datetime.now(UTC) + timedelta(seconds=8)).isoformat()},
+        "schedule": {"interval": 15, "anchor_date": (datetime.now(UTC) + timedelta(seconds=3)).isoformat()},
         "parameters": {"overrides": house.overrides},
         "active": True,
     }
