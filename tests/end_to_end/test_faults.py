@@ -1,7 +1,7 @@
 """The whole flow on an object store, disturbed at its most dangerous moments, ends as if nothing had happened.
 
-One story, in order: Ctrl-C, SIGKILL and a cancel in the middle of training, two SIGKILLs while registering, and a run that
-finishes. Each part goes on from the last checkpoint of the one before. At last the whole house is stopped in training.
+One story, in order: Ctrl-C, SIGKILL and a cancel in the middle of training, two SIGKILLs while registering, and a run
+that finishes. Each part goes on from the last checkpoint of the one before. At last the house is stopped in training.
 """
 
 from __future__ import annotations
