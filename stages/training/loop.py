@@ -282,7 +282,7 @@ class Loop:
             self._emit("startup", **seconds)
 
     def _committed(self, step: int, seconds: float, stall: float) -> None:
-        self._emit("checkpoint", step=step, seconds=round(seconds, 3), stall_seconds=round(stall, 3))
+        self._emit("checkpoint", durable=True, step=step, seconds=round(seconds, 3), stall_seconds=round(stall, 3))
 
     def _emit(self, type: str, *, durable: bool = False, **fields: Any) -> None:
         if self.first:

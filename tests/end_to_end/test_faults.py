@@ -135,7 +135,8 @@ def test_a_deployment_run_that_is_cancelled_in_training_leaves_a_checkpoint_and_
     overrides = [f"{key}={value}" for key, value in SETTINGS.items()]
     run = Prefect(disturbed).run_deployment(overrides)
     disturbed.wait(lambda: len(disturbed.events("restart")) > restarts)
-    assert disturbed.events("restart")[-1]["step"] == last, "it goes on where the killed one was"
+    # The killed one may have committed one that it had no time to tell of.
+    assert last <= disturbed.events("restart")[-1]["step"] <= last + 20, "it goes on where the killed one was"
     disturbed.command([str(BIN / "prefect"), "flow-run", "cancel", run], cwd=tmp_path)
     Prefect(disturbed).wait(run, "Cancelled")
     disturbed.wait(lambda: not disturbed.own_processes())
