@@ -16,7 +16,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -111,20 +111,26 @@ class Store:
 
     def create(self, name: str, data: bytes) -> bool:
         """Writes an object only if there is none of that name. False: there is one already, and it was left alone."""
-        path = self.path(name)
         try:
             with self._told("create", name):
                 if not self.is_local:
-                    self.fs.pipe_file(path, data, mode="create")
+                    self.fs.pipe_file(self.path(name), data, mode="create")
                     return True
-                with self._aside(path) as aside:
-                    _write_durable(aside, data)
-                    os.link(aside, path)
-                _sync_folder(path)
+                try:
+                    self._link(self.path(name), data)
+                except FileNotFoundError:
+                    # Whoever holds the lease tidies its folder once, and may take our aside file for a dead writer's.
+                    self._link(self.path(name), data)
                 return True
         except FileExistsError:
             # A request whose answer was lost is sent again, and meets what it wrote itself.
             return not self.is_local and self.read(name) == data
+
+    def _link(self, path: str, data: bytes) -> None:
+        with self._aside(path) as aside:
+            _write_durable(aside, data)
+            os.link(aside, path)
+        _sync_folder(path)
 
     def put_file(self, local: Path, name: str) -> None:
         """Moves a finished local file into the store; its bytes are on disk before it has its name."""
@@ -182,21 +188,31 @@ class Store:
         """Names of all objects below `prefix`, sorted."""
         try:
             with self._told("list", prefix):
-                found = self.fs.find(self.path(prefix))
+                found = self._find(self.path(prefix)) if self.is_local else self.fs.find(self.path(prefix))
         except FileNotFoundError:
             return []
         return sorted(path[len(self.root) + 1 :] for path in found)
 
     def folders(self, prefix: str) -> Iterator[str]:
         """Names of the folders directly below `prefix`, sorted."""
+        base = self.path(prefix)
         try:
             with self._told("list", prefix):
-                entries = self.fs.ls(self.path(prefix), detail=True, refresh=True)
+                if self.is_local:
+                    found = [entry.path for entry in os.scandir(base) if entry.is_dir()]
+                else:
+                    entries = self.fs.ls(base, detail=True, refresh=True)
+                    found = [entry["name"].rstrip("/") for entry in entries if entry["type"] == "directory"]
         except (FileNotFoundError, NotADirectoryError):
             return
-        for entry in sorted(entries, key=lambda item: item["name"]):
-            if entry["type"] == "directory":
-                yield entry["name"].rstrip("/")[len(self.root) + 1 :]
+        yield from sorted(path[len(self.root) + 1 :] for path in found)
+
+    @staticmethod
+    def _find(base: str) -> Sequence[str]:
+        """All files below a local folder. fsspec's `find` asks for the size of each as well."""
+        if os.path.isfile(base):
+            return [base]
+        return [os.path.join(folder, name) for folder, _, names in os.walk(base) for name in names]
 
     def remove(self, name: str) -> None:
         """Removes one object or a whole folder; a missing one is fine."""

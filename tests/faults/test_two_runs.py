@@ -69,7 +69,8 @@ def test_one_of_two_that_start_in_the_same_moment_makes_it(
     for run in runs:
         run.go()
     made = [same_as(undisturbed["tokens"], run, place, tmp_path / "cache") for run in runs if run.wait() == 0]
-    assert len(made) == 2 and made[0].manifest == made[1].manifest
+    assert len(made) == 2, [(run.wait(), run.result, run.log) for run in runs]
+    assert made[0].manifest == made[1].manifest
     assert [event["type"] for event in made[0].events().read()[0]].count("started") == 1
 
 

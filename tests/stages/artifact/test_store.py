@@ -124,3 +124,25 @@ def test_damaged_json_names_the_file(store: Store) -> None:
     store.put("x.json", b"{")
     with pytest.raises(StoreError, match=r"x\.json is not valid JSON"):
         store.read_json("x.json")
+
+
+def test_a_listing_is_whole_while_files_come_and_go_beside_it(tmp_path: Path) -> None:
+    """A lease must not be overlooked because somebody else's file vanished while the folder was listed."""
+    store, done = Store(tmp_path), threading.Event()
+    store.put("folder/lease-0", b"ours")
+
+    def come_and_go() -> None:
+        while not done.is_set():
+            (tmp_path / "folder" / ".aside.tmp").write_bytes(b"x")
+            (tmp_path / "folder" / ".aside.tmp").unlink()
+
+    threads = [threading.Thread(target=come_and_go)]
+    for thread in threads:
+        thread.start()
+    try:
+        seen = [store.list("folder") for _ in range(2000)]
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert all("folder/lease-0" in names for names in seen)
