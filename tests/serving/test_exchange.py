@@ -8,7 +8,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import Gateway, Load, alive, fake_model, start_fake, stop_gateway, wait_for
 
 from serving import room
 from serving.client import complete, gateway_status
@@ -18,6 +17,7 @@ from serving.errors import ServingError
 from serving.record import DeploymentRecord, deployment_of, read_record, write_record
 from serving.room import room_for_two
 from stages.artifact import Store
+from tests.serving.conftest import Gateway, Load, alive, fake_model, start_fake, stop_gateway, wait_for
 
 NEVER = "1000000"
 """GiB that no machine has available: one engine at a time."""

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import Gateway, alive, fake_model, wait_for
 
 from serving import slot as slots
 from serving.client import complete, gateway_status
@@ -23,6 +22,7 @@ from serving.record import DeploymentRecord, deployment_of, read_record, write_r
 from serving.slot import EngineSlot
 from serving.status import EngineStatus
 from stages.artifact import Store
+from tests.serving.conftest import Gateway, alive, fake_model, wait_for
 
 QUICK = ServingConfig(engine=EngineConfig(stop_grace=0.5, hang_timeout=1.5))
 """An engine that counts as hung after 1.5 s."""

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import Gateway, alive, fake_model, start_fake, start_gateway, stop_gateway, wait_for
 
 from serving.client import complete, gateway_status
 from serving.config import EngineConfig, LimitsConfig, ServingConfig
@@ -19,6 +18,7 @@ from serving.engine import engines_folder
 from serving.errors import ServingError
 from serving.record import deployment_of
 from stages.artifact import Store
+from tests.serving.conftest import Gateway, alive, fake_model, start_fake, start_gateway, stop_gateway, wait_for
 from tests.support import free_port
 
 

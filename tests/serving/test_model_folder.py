@@ -6,7 +6,6 @@ import pickle
 from pathlib import Path
 
 import pytest
-from conftest import fake_model, safetensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +13,7 @@ from serving.errors import ModelRefusedError, ServingError
 from serving.model_folder import check_model_folder, checked_model, find_model
 from serving.record import deployment_of
 from stages.artifact import Store, hashing
+from tests.serving.conftest import fake_model, safetensors
 
 CONFIG = {"architectures": ["Qwen3ForCausalLM"], "max_position_embeddings": 64}
 

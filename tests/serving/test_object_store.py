@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Gateway, fake_model, start_fake, stop_gateway, wait_for
 
 from serving.client import complete, gateway_status
 from serving.deploy import deploy
 from serving.model_folder import checked_model, find_model
 from serving.record import deployment_of
 from stages.artifact import Store
+from tests.serving.conftest import Gateway, fake_model, start_fake, stop_gateway, wait_for
 from tests.support import ObjectStore
 
 

@@ -4,13 +4,13 @@ import stat
 from pathlib import Path
 
 import pytest
-from conftest import fake_model
 from pydantic import ValidationError
 
 from serving.config import EngineConfig, LimitsConfig, ServingConfig
 from serving.keys import ensure_key, read_key, same_key
 from serving.record import RECORD, DeploymentRecord, deployment_of, find_record, read_record, write_record
 from stages.artifact import ConfigError, Store, StoreError
+from tests.serving.conftest import fake_model
 
 
 def test_round_trip(store: Store) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Gateway, alive, put_model, start_gateway, stop_gateway, wait_for
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from serving.client import complete, gateway_status
 from serving.deploy import deploy
 from serving.record import deployment_of
 from stages.artifact import Store
+from tests.serving.conftest import Gateway, alive, put_model, start_gateway, stop_gateway, wait_for
 from tests.support import EOS, byte_level_tokenizer
 
 TOLERANCE = 0.02
