@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -146,3 +147,19 @@ def test_a_listing_is_whole_while_files_come_and_go_beside_it(tmp_path: Path) ->
         for thread in threads:
             thread.join()
     assert all("folder/lease-0" in names for names in seen)
+
+
+def test_a_creation_whose_aside_file_was_tidied_away_is_tried_again(tmp_path: Path, monkeypatch) -> None:
+    """Whoever holds the lease removes what dead writers left, and cannot tell a living one's from it."""
+    store, link, tidied = Store(tmp_path), os.link, []
+
+    def tidy_first(aside: str, path: str) -> None:
+        if not tidied:
+            tidied.append(aside)
+            os.unlink(aside)
+        link(aside, path)
+
+    monkeypatch.setattr(os, "link", tidy_first)
+    assert store.create("folder/lease-0", b"mine")
+    assert tidied and store.read("folder/lease-0") == b"mine"
+    assert not store.create("folder/lease-0", b"another's")
