@@ -53,6 +53,7 @@ class Forwarder:
     def __enter__(self) -> Forwarder:
         for follower in self._followers:
             follower.begin()
+            follower.thread.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -82,7 +83,6 @@ class _Follower:
 
     def begin(self) -> None:
         self._offset = self.sink.start(self.events)
-        self.thread.start()
 
     def _follow(self) -> None:
         while not self.stop.wait(POLL_SECONDS):
@@ -112,7 +112,7 @@ class _Follower:
 def catch_up(store: Store, folder: str, sink: Sink) -> bool:
     """Gives a sink what it missed of a stage that has ended. False: it is away still; the next run tries again."""
     follower = _Follower(EventLog(store, folder), sink)
-    follower._offset = sink.start(follower.events)
+    follower.begin()
     done = follower.forward()
     sink.close()
     return done

@@ -10,8 +10,6 @@ import os
 import socket
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from infra.health import answers
 from infra.process import ManagedProcess
 from infra.settings import REPOSITORY, Settings
 from stages.artifact import HeadwaterError
@@ -163,7 +162,7 @@ def mend(settings: Settings, name: str) -> None:
     """
     wanted = services(settings)
     service = _named(wanted, name)
-    if service.health and _answers(service.health):
+    if service.health and answers(service.health):
         return
     alive = {other.name for other in wanted if managed(settings, other.name).find()}
     if alive and name not in alive:
@@ -207,7 +206,7 @@ def status(settings: Settings) -> list[dict[str, object]]:
             {
                 "service": service.name,
                 "running": process is not None,
-                "answering": process is not None and (not service.health or _answers(service.health)),
+                "answering": process is not None and (not service.health or answers(service.health)),
                 "pid": process.pid if process else None,
                 "memory_bytes": _memory(process) if process else 0,
                 "url": service.url,
@@ -228,7 +227,7 @@ def _named(wanted: list[Service], name: str) -> Service:
 
 def _wait(settings: Settings, service: Service, began: float) -> None:
     process = managed(settings, service.name)
-    while service.health and not _answers(service.health):
+    while service.health and not answers(service.health):
         if process.find() is None:
             raise ServiceError(
                 f"{service.name} ended while starting; the end of {process.log}:\n{process.last_lines()}"
@@ -239,15 +238,6 @@ def _wait(settings: Settings, service: Service, began: float) -> None:
                 f"the end of {process.log}:\n{process.last_lines()}"
             )
         time.sleep(0.2)
-
-
-def _answers(url: str) -> bool:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(url, timeout=2) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 def _check_port(service: Service) -> None:

@@ -10,13 +10,12 @@ import errno
 import ipaddress
 import os
 import socket
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from infra.doctor.result import Check
+from infra.health import answers
 
 if TYPE_CHECKING:
     import psutil
@@ -244,7 +243,7 @@ def look_at_port(snapshot: Snapshot, service: str, number: int, variable: str, h
     owner = next((p for p in snapshot.processes.values() if any(port == number for _, port in p.listens)), None)
     owner_is_ours = owner is not None and owner.pid in (snapshot.family([pid]) if pid else ours)
     return Port(
-        service, number, variable, pid, bool(pid) and _answers(health), _refusal(number), owner, owner_is_ours
+        service, number, variable, pid, bool(pid) and answers(health), _refusal(number), owner, owner_is_ours
     )  # fmt: skip
 
 
@@ -256,15 +255,6 @@ def _refusal(port: int) -> int:
         except OSError as error:
             return error.errno or errno.EADDRINUSE
     return 0
-
-
-def _answers(url: str) -> bool:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(url, timeout=2) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 def _address(ip: str, port: int) -> str:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,6 +20,8 @@ from stages.artifact.hashing import cache_folder, sha256_file, sha256_stream
 from stages.artifact.manifest import MANIFEST, FileEntry, Manifest, digest, software_versions
 from stages.artifact.store import Store, disk_trouble_told, reason
 
+SCRATCH = ".scratch"
+"""Where a writer on local files collects them, in the artifact's folder; the next writer begins with an empty one."""
 SOFTWARE = ("headwater", "torch", "ray", "datatrove", "pyarrow", "tokenizers", "transformers", "lm-eval", "rensa")
 
 
@@ -142,15 +144,22 @@ def by_digest(store: Store, start: str) -> Artifact:
     Raises:
         StoreError: none, or more than one.
     """
+    return named(store, all_artifacts(store, start.rpartition("/")[0] or None), start)
+
+
+def named(store: Store, artifacts: Iterable[Artifact], start: str) -> Artifact:
+    """The one of these artifacts of the store that `by_digest` means."""
     kind, _, rest = start.rpartition("/")
     found = [
-        a for a in all_artifacts(store, kind or None) if a.digest.startswith(rest) or a.fingerprint.startswith(rest)
+        a
+        for a in artifacts
+        if rest and kind in ("", a.manifest.kind) and (a.digest.startswith(rest) or a.fingerprint.startswith(rest))
     ]
-    if len({a.digest for a in found}) == 1 and rest:
-        return found[0]
-    if not found or not rest:
+    if not found:
         raise StoreError(f"no artifact {start!r} in {store.url}; `headwater status` lists what is there")
-    raise StoreError(f"{start!r} is ambiguous: {', '.join(sorted(a.id for a in found))}")
+    if len({a.digest for a in found}) > 1:
+        raise StoreError(f"{start!r} is ambiguous: {', '.join(sorted(a.id for a in found))}")
+    return found[0]
 
 
 def scratch_folder(store: Store, folder: str) -> Path:
@@ -160,7 +169,7 @@ def scratch_folder(store: Store, folder: str) -> Path:
     machine finds, and clears.
     """
     if store.is_local:
-        return store.local_path(f"{folder}/.scratch")
+        return store.local_path(f"{folder}/{SCRATCH}")
     return cache_folder() / "scratch" / hashlib.sha256(store.where(folder).encode()).hexdigest()[:16]
 
 

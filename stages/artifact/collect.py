@@ -32,7 +32,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from stages.artifact.artifact import Artifact, load
+from stages.artifact.artifact import SCRATCH, Artifact, load
 from stages.artifact.errors import LeaseHeldError, StoreError
 from stages.artifact.lease import STALE_SECONDS, Lease, lease_numbers
 from stages.artifact.manifest import MANIFEST
@@ -47,8 +47,6 @@ ASIDE_SECONDS = 3600.0
 """A file written aside is renamed within moments; one that is older belongs to a writer that is gone."""
 
 HALF_WRITTEN = "half-written files of a writer that is gone"
-SCRATCH = ".scratch"
-"""Where an `ArtifactWriter` collects files, in the artifact's folder; the next writer begins with an empty one."""
 
 _ASIDE = re.compile(r"\.[^/]+\.\d+-[0-9a-f]{8}\.tmp")
 _FORWARDED = "forwarded/"
@@ -198,7 +196,7 @@ def _alive(store: Store, folder: Folder, now: float) -> bool:
     """Whether somebody writes there. In doubt yes: clocks of machines differ, and what stays can go the next time."""
     if not lease_numbers([item.name for item in folder.objects], folder.name):
         return False
-    holder = Lease(store, folder.name)._newest()
+    holder = Lease(store, folder.name).holder()
     beats = [item.changed for item in folder.below("lease-")]
     return holder is not None and not holder.surely_dead and now - max(holder.beat, *beats) <= 5 * STALE_SECONDS
 

@@ -99,7 +99,7 @@ class Lease:
 
     def free(self) -> bool:
         """True when nobody holds it, or one that is surely dead. Does not wait to find out."""
-        holder = self._newest()
+        holder = self.holder()
         return holder is None or holder.surely_dead
 
     def acquire(self) -> Holder | None:
@@ -107,7 +107,7 @@ class Lease:
 
         A heartbeat that looks old may come from a clock that is slow: it is watched for two beats first.
         """
-        holder = self._newest()
+        holder = self.holder()
         if holder is not None and not holder.surely_dead:
             old = time.time() - holder.beat > self.stale_after
             if not self._still(holder, 2 * self.beat if old else self.stale_after, wait=old):
@@ -116,9 +116,9 @@ class Lease:
         _held.add(self._token)  # before anybody can see it
         try:
             if not self.store.create(self._name(number), self._record()):
-                return self._newest() or self.acquire()
+                return self.holder() or self.acquire()
             self._number = number
-            newest = self._newest()
+            newest = self.holder()
             if newest is not None and newest.number > number:  # somebody was quicker by one
                 return newest
             self._stop.clear()
@@ -135,7 +135,7 @@ class Lease:
         Raises:
             LeaseHeldError: somebody took it over, since we gave no sign of life for long.
         """
-        newest = self._newest()
+        newest = self.holder()
         if newest is None or newest.number != self._number:
             cause = f" ({self._trouble})" if self._trouble else ""
             raise LeaseHeldError(
@@ -168,9 +168,10 @@ class Lease:
         return json.dumps(own | {"beat": time.time()}).encode()
 
     def _numbers(self) -> list[int]:
-        return lease_numbers(self.store.list(self.folder), self.folder)
+        return lease_numbers(self.store.files(self.folder), self.folder)
 
-    def _newest(self) -> Holder | None:
+    def holder(self) -> Holder | None:
+        """Who holds it, alive or not; None if nobody does."""
         numbers = self._numbers()
         if not numbers:
             return None
@@ -194,7 +195,7 @@ class Lease:
             self._watched = (holder, now)
         while wait and time.monotonic() - self._watched[1] < seconds:
             time.sleep(min(_POLL_SECONDS, seconds))
-            if self._newest() != holder:
+            if self.holder() != holder:
                 return False
         return time.monotonic() - self._watched[1] >= seconds
 

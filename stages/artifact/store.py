@@ -64,26 +64,26 @@ class Store:
         return self.path(name) if self.is_local else self.fs.unstrip_protocol(self.path(name))
 
     def exists(self, name: str) -> bool:
-        with self._told("look for", name):
+        with self.told("look for", name):
             return bool(self.fs.exists(self.path(name)))
 
     def size(self, name: str) -> int | None:
         """Bytes of an object, None if there is none."""
         try:
-            with self._told("look for", name):
+            with self.told("look for", name):
                 return int(self.fs.size(self.path(name)))
         except FileNotFoundError:
             return None
 
     def read(self, name: str) -> bytes:
-        with self._told("read", name):
+        with self.told("read", name):
             return bytes(self.fs.cat_file(self.path(name)))
 
     def read_all(self, names: list[str]) -> list[bytes]:
         """The contents of several objects, fetched side by side where the store can."""
         if not names:
             return []
-        with self._told("read", names[0]):
+        with self.told("read", names[0]):
             found = self.fs.cat([self.path(name) for name in names])
         return [bytes(found[self.path(name)]) for name in names]
 
@@ -95,13 +95,13 @@ class Store:
 
     def open(self, name: str) -> BinaryIO:
         """An object as a stream of bytes."""
-        with self._told("read", name):
+        with self.told("read", name):
             return self.fs.open(self.path(name), "rb")
 
     def put(self, name: str, data: bytes) -> None:
         """Writes an object as a whole; a reader sees the old one or the new one, never a part."""
         path = self.path(name)
-        with self._told("write", name):
+        with self.told("write", name):
             if not self.is_local:
                 self.fs.pipe_file(path, data)
                 return
@@ -112,7 +112,7 @@ class Store:
     def create(self, name: str, data: bytes) -> bool:
         """Writes an object only if there is none of that name. False: there is one already, and it was left alone."""
         try:
-            with self._told("create", name):
+            with self.told("create", name):
                 if not self.is_local:
                     self.fs.pipe_file(self.path(name), data, mode="create")
                     return True
@@ -135,7 +135,7 @@ class Store:
     def put_file(self, local: Path, name: str) -> None:
         """Moves a finished local file into the store; its bytes are on disk before it has its name."""
         path = self.path(name)
-        with self._told("write", name):
+        with self.told("write", name):
             if not self.is_local:
                 self.fs.put_file(str(local), path)
                 os.unlink(local)
@@ -156,7 +156,7 @@ class Store:
     def get_file(self, name: str, local: Path) -> None:
         """Copies an object to a local file."""
         try:
-            with self._told("read", name):
+            with self.told("read", name):
                 self.fs.get_file(self.path(name), str(local))
         except StoreError as error:
             cause = error.__cause__
@@ -170,7 +170,7 @@ class Store:
         On a full disk part of a line may be written before the error; the next append begins a line of its own.
         """
         path = self.local_path(name)
-        with self._told("write", name):
+        with self.told("write", name):
             path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             try:
@@ -184,10 +184,24 @@ class Store:
             finally:
                 os.close(handle)
 
+    def files(self, prefix: str) -> list[str]:
+        """Names of the objects directly below `prefix`, sorted; folders beside them, however full, are not entered."""
+        base = self.path(prefix)
+        try:
+            with self.told("list", prefix):
+                if self.is_local:
+                    found = [entry.path for entry in os.scandir(base) if not entry.is_dir()]
+                else:
+                    entries = self.fs.ls(base, detail=True, refresh=True)
+                    found = [entry["name"] for entry in entries if entry["type"] != "directory"]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(path[len(self.root) + 1 :] for path in found)
+
     def list(self, prefix: str) -> list[str]:
         """Names of all objects below `prefix`, sorted."""
         try:
-            with self._told("list", prefix):
+            with self.told("list", prefix):
                 found = self._find(self.path(prefix)) if self.is_local else self.fs.find(self.path(prefix))
         except FileNotFoundError:
             return []
@@ -197,7 +211,7 @@ class Store:
         """Names of the folders directly below `prefix`, sorted."""
         base = self.path(prefix)
         try:
-            with self._told("list", prefix):
+            with self.told("list", prefix):
                 if self.is_local:
                     found = [entry.path for entry in os.scandir(base) if entry.is_dir()]
                 else:
@@ -218,7 +232,7 @@ class Store:
         """Removes one object or a whole folder; a missing one is fine."""
         path = self.path(name)
         try:
-            with self._told("remove", name):
+            with self.told("remove", name):
                 if self.fs.exists(path):
                     self.fs.rm(path, recursive=True)
         except FileNotFoundError:
@@ -240,8 +254,8 @@ class Store:
                 os.unlink(aside)
 
     @contextmanager
-    def _told(self, verb: str, name: str) -> Iterator[None]:
-        """What the file system says, as an error that names store, object and cause."""
+    def told(self, verb: str, name: str) -> Iterator[None]:
+        """What the file system says inside, as an error that names store, object and cause."""
         try:
             yield
         except StoreError:

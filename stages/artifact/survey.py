@@ -111,12 +111,10 @@ def _objects(store: Store, below: str) -> Iterator[StoredObject]:
         yield from _local_objects(store, below)
         return
     try:
-        store.fs.invalidate_cache()
-        found = store.fs.find(store.path(below), detail=True)
+        with store.told("list", below):
+            found = store.fs.find(store.path(below), detail=True)
     except FileNotFoundError:
         return
-    except Exception as error:  # every object store has errors of its own
-        raise StoreError(f"store: cannot list {store.where(below)}: {error}") from error
     for path, info in found.items():
         yield StoredObject(path[len(store.root) + 1 :], int(info["size"] or 0), _changed(info))
 

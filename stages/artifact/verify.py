@@ -8,12 +8,12 @@ only tells (counts, metrics, times), have no hash to be compared with.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
-from stages.artifact.artifact import Artifact
+from stages.artifact.artifact import Artifact, named
 from stages.artifact.errors import StoreError
 from stages.artifact.manifest import MANIFEST, digest, fingerprint
 from stages.artifact.reach import Graph, Roots
@@ -87,7 +87,7 @@ def plan_verification(store: Store, roots: Roots, start: str = "") -> Verificati
         chosen = reached = graph.reach(root.folder for root in roots.found.values())
     elif start:
         roots = Roots({}, {})
-        chosen = reached = graph.reach([_named(store, artifacts, start)])
+        chosen = reached = graph.reach([named(store, artifacts.values(), start).folder])
     else:
         chosen, reached = set(there.folders), graph.reach(root.folder for root in roots.found.values())
 
@@ -123,23 +123,6 @@ def verify(store: Store, plan: Verification, read: Callable[[int], object]) -> I
                     yield damage
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _named(store: Store, artifacts: Mapping[str, Artifact], start: str) -> str:
-    """The folder of the artifact whose digest, `kind/digest` or fingerprint begins with `start`."""
-    kind, _, rest = start.rpartition("/")
-    found = [
-        folder
-        for folder, artifact in artifacts.items()
-        if rest
-        and kind in ("", artifact.manifest.kind)
-        and (artifact.digest.startswith(rest) or artifact.fingerprint.startswith(rest))
-    ]
-    if not found:
-        raise StoreError(f"no artifact {start!r} in {store.url}; `headwater status` lists what is there")
-    if len({artifacts[folder].digest for folder in found}) > 1:
-        raise StoreError(f"{start!r} is ambiguous: {', '.join(sorted(artifacts[folder].id for folder in found))}")
-    return found[0]
 
 
 def _make_again(store: Store, folder: str) -> str:

@@ -101,8 +101,9 @@ def test_a_run_that_lost_its_process_and_its_worker_ends_as_crashed_and_makes_ro
 def test_a_run_whose_process_alone_is_killed_ends_as_crashed_and_makes_room(house: House, prefect: Prefect) -> None:
     killed = prefect.run_deployment(LONG)
     _kill(family(prefect.wait(killed, "Running")))
-    prefect.wait(killed, "Crashed")
-    prefect.wait(prefect.run_deployment(house.overrides), "Completed")
+    assert prefect.wait(killed, "Crashed")["state"]["type"] == "CRASHED"
+    following = prefect.run_deployment(house.overrides)
+    assert prefect.wait(following, "Completed")["state"]["type"] == "COMPLETED"
 
 
 def test_a_run_in_a_terminal_that_is_cancelled_ends_too(house: House, prefect: Prefect) -> None:
@@ -146,8 +147,8 @@ def test_a_run_that_is_cancelled_before_its_flow_begins_never_begins(house: Hous
     run = prefect.run_deployment(LONG)
     prefect.wait(run, "Pending", "Running")
     prefect.post(f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
-    prefect.wait(run, "Cancelled")
-    found = prefect.run(run)
+    found = prefect.wait(run, "Cancelled")
+    assert found["state"]["type"] == "CANCELLED"
     if found["infrastructure_pid"]:
         number = int(str(found["infrastructure_pid"]).rpartition(":")[2])
         wait_gone([psutil.Process(number)] if psutil.pid_exists(number) else [])

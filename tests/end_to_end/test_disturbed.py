@@ -178,7 +178,7 @@ def test_after_all_that_the_model_is_made_once_registered_once_and_served(distur
 
 
 def test_meanwhile_the_killed_run_has_ended_as_crashed(disturbed: Disturbed) -> None:
-    Prefect(disturbed).wait(disturbed.killed, "Crashed")
+    assert "no heartbeat" in Prefect(disturbed).wait(disturbed.killed, "Crashed")["state"]["message"]
 
 
 def test_and_the_store_is_whole_and_tidy(disturbed: Disturbed) -> None:

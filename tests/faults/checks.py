@@ -15,7 +15,7 @@ _OF_A_RUN = re.compile(r"outcome\.json|checkpoints/step-\d{8}/(manifest\.json|st
 """What a training run keeps beside its artifact."""
 
 
-def same_as(undisturbed: Artifact, run: Run, url: str, cache: Path) -> Artifact:
+def assert_same(undisturbed: Artifact, run: Run, url: str, cache: Path) -> Artifact:
     """Asserts that a run made what an undisturbed one makes, and that nothing is left over."""
     assert run.wait() == 0, run.result
     made = load(Store(url), run.result["folder"])
@@ -55,13 +55,13 @@ def scratch(cache: Path) -> list[str]:
     return sorted(str(path) for path in found if path.parts[0] != "artifacts")
 
 
-def nothing_whole(url: str, kind: str) -> None:
+def assert_nothing_whole(url: str, kind: str) -> None:
     """Asserts that no artifact of a kind is there."""
     store = Store(url)
     assert [folder for folder in store.folders(kind) if load(store, folder)] == []
 
 
-def told(run: Run, *words: str) -> str:
+def assert_told(run: Run, *words: str) -> str:
     """Asserts that the run ended with a StoreError that says these, and without anything for programmers' eyes."""
     assert run.wait() == 1, (run.status, run.log)
     assert run.result["error"] == "StoreError", (run.result, run.log)

@@ -16,7 +16,7 @@ import pytest
 
 from stages.artifact import Artifact, ArtifactWriter, Config, Stage, Store, StoreError, load
 
-OPERATIONS = ("put", "create", "put_file", "append", "remove", "list", "read", "size", "exists", "read_json")
+OPERATIONS = ("put", "create", "put_file", "append", "remove", "list", "files", "read", "size", "exists", "read_json")
 
 
 class FailingStore(Store):

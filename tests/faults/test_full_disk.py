@@ -12,7 +12,7 @@ from stages.artifact import Artifact, HeadwaterError, Store, StoreError
 from stages.artifact.hashing import REMEMBERED_FROM, remembered_sha256, sha256_file
 from stages.artifact.store import disk_trouble_told
 from tests.faults import jobs
-from tests.faults.checks import nothing_whole, same_as, told
+from tests.faults.checks import assert_nothing_whole, assert_same, assert_told
 from tests.faults.disk import SmallDisk
 from tests.faults.forge import HOLD, Forge
 from tests.faults.forge import store as at_store
@@ -43,10 +43,10 @@ def test_a_full_store_is_told_and_the_call_goes_on_when_there_is_room(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     store = str(disk.folder / "store")
     disk.resize(pages * PAGE)
-    told(forge.run(kind, store), str(disk.folder), "No space left", "make room there and start again")
-    nothing_whole(store, kind)
+    assert_told(forge.run(kind, store), str(disk.folder), "No space left", "make room there and start again")
+    assert_nothing_whole(store, kind)
     disk.mend()
-    same_as(undisturbed[kind], forge.run(kind, store), store, tmp_path / "cache")
+    assert_same(undisturbed[kind], forge.run(kind, store), store, tmp_path / "cache")
 
 
 def test_workers_of_a_pool_meet_a_full_disk(
@@ -55,10 +55,10 @@ def test_workers_of_a_pool_meet_a_full_disk(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     store = str(disk.folder / "store")
     disk.resize(20 * PAGE)
-    told(forge.run("corpus", store, workers=2), str(disk.folder), "No space left")
-    nothing_whole(store, "corpus")
+    assert_told(forge.run("corpus", store, workers=2), str(disk.folder), "No space left")
+    assert_nothing_whole(store, "corpus")
     disk.mend()
-    same_as(undisturbed["corpus"], forge.run("corpus", store, workers=2), store, tmp_path / "cache")
+    assert_same(undisturbed["corpus"], forge.run("corpus", store, workers=2), store, tmp_path / "cache")
 
 
 def test_a_disk_that_fits_the_artifact_once_is_enough_after_an_attempt_that_failed(
@@ -71,10 +71,10 @@ def test_a_disk_that_fits_the_artifact_once_is_enough_after_an_attempt_that_fail
     assert run.reached()
     disk.resize(disk.used())
     run.go()
-    message = told(run, "No space left")
+    message = assert_told(run, "No space left")
     assert message.startswith("store: cannot create") and "manifest.json" in message
     disk.resize(disk.used() + 40 * PAGE)
-    same_as(undisturbed["sample"], forge.run("sample", store), store, tmp_path / "cache")
+    assert_same(undisturbed["sample"], forge.run("sample", store), store, tmp_path / "cache")
 
 
 @pytest.mark.parametrize("place", ["s3"], indirect=True)
@@ -92,10 +92,10 @@ def test_the_machine_s_own_disk_is_full_while_the_store_is_elsewhere(
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setenv("TMPDIR", str(disk.folder))
     disk.resize(pages * PAGE)
-    told(forge.run(kind, place), str(disk.folder), "No space left")
-    nothing_whole(place, kind)
+    assert_told(forge.run(kind, place), str(disk.folder), "No space left")
+    assert_nothing_whole(place, kind)
     disk.mend()
-    same_as(undisturbed[kind], forge.run(kind, place), place, cache)
+    assert_same(undisturbed[kind], forge.run(kind, place), place, cache)
 
 
 def test_an_artifact_that_the_cache_has_no_room_for(

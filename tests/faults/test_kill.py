@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stages.artifact import Artifact, Store
-from tests.faults.checks import nothing_whole, same_as
+from tests.faults.checks import assert_nothing_whole, assert_same
 from tests.faults.forge import KILL_GROUP, Forge, Moment, event, store
 
 PASSES = {
@@ -46,7 +46,9 @@ ON_S3 = {
 }
 
 
-def killed_and_again(forge: Forge, undisturbed: Artifact, url: str, tmp_path: Path, moment: Moment, **how: int) -> None:
+def assert_made_again_after_kill(
+    forge: Forge, undisturbed: Artifact, url: str, tmp_path: Path, moment: Moment, **how: int
+) -> None:
     """Kills a run, looks at what is left, and runs again."""
     kind = undisturbed.manifest.kind
     killed = forge.start(kind, url, moment, **how)
@@ -54,8 +56,8 @@ def killed_and_again(forge: Forge, undisturbed: Artifact, url: str, tmp_path: Pa
     assert killed.nobody_survives()
     behind = moment.call.endswith(".emit") and "'finished'" in moment.words
     if not behind and not (moment.after and "manifest.json" in moment.words):
-        nothing_whole(url, kind)
-    made = same_as(undisturbed, forge.run(kind, url, **how), url, tmp_path / "cache")
+        assert_nothing_whole(url, kind)
+    made = assert_same(undisturbed, forge.run(kind, url, **how), url, tmp_path / "cache")
     manifests = [
         name for name in Store(url).list(kind) if name.endswith("/manifest.json") and "checkpoints" not in name
     ]
@@ -72,7 +74,7 @@ def killed_and_again(forge: Forge, undisturbed: Artifact, url: str, tmp_path: Pa
 def test_a_killed_stage_is_made_again_as_if_nothing_had_been(
     kind: str, moment: Moment, forge: Forge, undisturbed: dict[str, Artifact], place: str, tmp_path: Path
 ) -> None:
-    killed_and_again(forge, undisturbed[kind], place, tmp_path, moment)
+    assert_made_again_after_kill(forge, undisturbed[kind], place, tmp_path, moment)
 
 
 @pytest.mark.parametrize("act", ["kill", KILL_GROUP])
@@ -82,7 +84,7 @@ def test_workers_end_with_the_killed_process(
 ) -> None:
     """Spawned workers are nobody's children then, and hold files open in the scratch folder."""
     moment = event("'progress'", f"'{step}'", nth=2, act=act)
-    killed_and_again(forge, undisturbed["corpus"], place, tmp_path, moment, workers=2)
+    assert_made_again_after_kill(forge, undisturbed["corpus"], place, tmp_path, moment, workers=2)
 
 
 @pytest.mark.parametrize("place", ["s3"], indirect=True)
@@ -92,7 +94,7 @@ def test_workers_end_with_the_killed_process(
 def test_a_killed_stage_on_an_object_store(
     kind: str, moment: Moment, forge: Forge, undisturbed: dict[str, Artifact], place: str, tmp_path: Path
 ) -> None:
-    killed_and_again(forge, undisturbed[kind], place, tmp_path, moment)
+    assert_made_again_after_kill(forge, undisturbed[kind], place, tmp_path, moment)
 
 
 IN_TRAINING = [
@@ -128,8 +130,8 @@ def test_training_goes_on_from_its_last_checkpoint_with_the_same_bits(
     killed = forge.start("training", place, moment)
     assert killed.wait() == -signal.SIGKILL, killed.result
     assert killed.nobody_survives()
-    nothing_whole(place, "training")
-    made = same_as(undisturbed["training"], forge.run("training", place), place, tmp_path / "cache")
+    assert_nothing_whole(place, "training")
+    made = assert_same(undisturbed["training"], forge.run("training", place), place, tmp_path / "cache")
     events, _ = made.events().read()
     restarts = [event["step"] for event in events if event["type"] == "restart" and event["step"]]
     assert restarts == steps

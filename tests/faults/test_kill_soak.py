@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from stages.artifact import Artifact, Store
-from tests.faults.checks import same_as
+from tests.faults.checks import assert_same
 from tests.faults.forge import KILL, KILL_GROUP, Forge, Moment, event, store
 
 SECONDS = 90.0
@@ -24,7 +24,7 @@ KINDS = ("sample", "corpus", "tokens", "model", "training")
 def moment(rng: random.Random) -> Moment:
     """Some event or operation, before or behind it."""
     act, after, nth = rng.choice([KILL, KILL_GROUP]), rng.random() < 0.5, 1 + int(rng.expovariate(0.2))
-    method = rng.choice(["put", "create", "put_file", "append", "list", "exists", "remove", None])
+    method = rng.choice(["put", "create", "put_file", "append", "list", "files", "exists", "remove", None])
     return event("", nth=nth, act=act) if method is None else store(method, nth=nth, after=after, act=act)
 
 
@@ -43,7 +43,7 @@ def test_killed_at_random(place: str, forge: Forge, undisturbed: dict[str, Artif
             assert killed or run.status == 0, (rounds, run.result, run.log)
             assert run.nobody_survives()
             kills += killed
-        same_as(undisturbed[kind], forge.run(kind, place, workers=workers), place, tmp_path / "cache")
+        assert_same(undisturbed[kind], forge.run(kind, place, workers=workers), place, tmp_path / "cache")
         for name in Store(place).list(""):
             Store(place).remove(name)
         Store(place).remove("")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stages.artifact import Artifact, ArtifactWriter, Config, Stage, Store, StoreError
-from tests.faults.checks import nothing_whole, same_as, told
+from tests.faults.checks import assert_nothing_whole, assert_same, assert_told
 from tests.faults.forge import HOLD, Forge, Moment, event, store
 from tests.support import ObjectStore
 
@@ -39,11 +39,11 @@ def test_a_store_that_goes_away_in_the_middle(
     object_store.stop()
     try:
         run.go()
-        told(run, place, "see that the store is reachable")
+        assert_told(run, place, "see that the store is reachable")
     finally:
         object_store.start()
-    nothing_whole(place, kind)
-    same_as(undisturbed[kind], forge.run(kind, place), place, tmp_path / "cache")
+    assert_nothing_whole(place, kind)
+    assert_same(undisturbed[kind], forge.run(kind, place), place, tmp_path / "cache")
 
 
 class _Toy(Config):

@@ -10,7 +10,7 @@ import pytest
 
 from stages.artifact import Artifact, ArtifactWriter, Store, list_refs, load, write_ref
 from tests.faults import jobs
-from tests.faults.checks import nothing_whole, same_as
+from tests.faults.checks import assert_nothing_whole, assert_same
 from tests.faults.forge import HOLD, Forge, Moment, event, store
 
 PLACES = pytest.mark.parametrize("place", ["file", "s3"], indirect=True)
@@ -32,7 +32,7 @@ def test_the_second_waits_and_has_the_same_artifact(
     assert second.reached(), second.log
     first.go()
     second.go()
-    made = same_as(undisturbed["corpus"], second, place, tmp_path / "cache")
+    made = assert_same(undisturbed["corpus"], second, place, tmp_path / "cache")
     assert first.wait() == 0 and first.result["digest"] == made.digest
     assert second.result["waited_for"] == [first.pid]
     assert [event["type"] for event in made.events().read()[0]].count("started") == 1
@@ -48,10 +48,10 @@ def test_the_second_goes_on_at_once_when_the_first_is_killed(
     assert first.reached()
     second = forge.start("corpus", place, WAITING, waiting=True)
     assert second.reached(), second.log
-    nothing_whole(place, "corpus")
+    assert_nothing_whole(place, "corpus")
     os.kill(first.pid, signal.SIGKILL)
     second.go()
-    made = same_as(undisturbed["corpus"], second, place, tmp_path / "cache")
+    made = assert_same(undisturbed["corpus"], second, place, tmp_path / "cache")
     assert second.result["waited_for"] == [first.pid]
     types = [event["type"] for event in made.events().read()[0]]
     assert types.count("finished") == 1
@@ -68,7 +68,7 @@ def test_one_of_two_that_start_in_the_same_moment_makes_it(
     assert all(run.reached() for run in runs)
     for run in runs:
         run.go()
-    made = [same_as(undisturbed["tokens"], run, place, tmp_path / "cache") for run in runs if run.wait() == 0]
+    made = [assert_same(undisturbed["tokens"], run, place, tmp_path / "cache") for run in runs if run.wait() == 0]
     assert len(made) == 2, [(run.wait(), run.result, run.log) for run in runs]
     assert made[0].manifest == made[1].manifest
     assert [event["type"] for event in made[0].events().read()[0]].count("started") == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stages.artifact import Artifact, Store, load
-from tests.faults.checks import nothing_whole, same_as, told
+from tests.faults.checks import assert_nothing_whole, assert_same, assert_told
 from tests.faults.disk import SmallDisk
 from tests.faults.forge import HOLD, Forge, store
 from tests.support import ObjectStore
@@ -30,14 +30,14 @@ def test_a_read_only_disk_is_told_and_still_serves_what_it_holds(
     assert killed.wait() == -signal.SIGKILL
     disk.make_read_only()
     for kind in KINDS[1:]:
-        told(forge.run(kind, place), str(disk.folder), "Read-only file system", "mounted read-only")
-        nothing_whole(place, kind)
+        assert_told(forge.run(kind, place), str(disk.folder), "Read-only file system", "mounted read-only")
+        assert_nothing_whole(place, kind)
     again = forge.run("sample", place)
     assert again.wait() == 0, again.result
     assert again.result["digest"] == undisturbed["sample"].digest
     assert "what a killed writer left" in again.log and "Traceback" not in again.log
     disk.mend()
-    same_as(undisturbed["sample"], forge.run("sample", place), place, cache)
+    assert_same(undisturbed["sample"], forge.run("sample", place), place, cache)
 
 
 def test_a_disk_that_becomes_read_only_during_the_commit(
@@ -48,10 +48,10 @@ def test_a_disk_that_becomes_read_only_during_the_commit(
     assert run.reached()
     disk.make_read_only()
     run.go()
-    told(run, str(disk.folder), "Read-only file system")
-    nothing_whole(place, "corpus")
+    assert_told(run, str(disk.folder), "Read-only file system")
+    assert_nothing_whole(place, "corpus")
     disk.mend()
-    same_as(undisturbed["corpus"], forge.run("corpus", place), place, cache)
+    assert_same(undisturbed["corpus"], forge.run("corpus", place), place, cache)
 
 
 @pytest.mark.parametrize("name", ["store", "store/tokens", "cache"])
@@ -67,13 +67,13 @@ def test_a_file_where_a_folder_should_be(
     file = tmp_path / name
     file.parent.mkdir(exist_ok=True)
     file.write_text("not a folder")
-    told(forge.run("tokens", place), str(file))
+    assert_told(forge.run("tokens", place), str(file))
     assert file.read_text() == "not a folder"
     file.unlink()
-    same_as(undisturbed["tokens"], forge.run("tokens", place), place, cache)
+    assert_same(undisturbed["tokens"], forge.run("tokens", place), place, cache)
 
 
 def test_a_bucket_that_does_not_exist(object_store: ObjectStore, forge: Forge) -> None:
     for kind in KINDS:
-        told(forge.run(kind, "s3://no-such-bucket/store"), "s3://no-such-bucket/store/", "bucket does not exist")
+        assert_told(forge.run(kind, "s3://no-such-bucket/store"), "s3://no-such-bucket/store/", "bucket does not exist")
     assert load(Store("s3://no-such-bucket/store"), "corpus/x") is None

@@ -59,7 +59,9 @@ def test_what_is_served_goes_on_while_the_store_is_away(gateway: Gateway, remote
 def test_the_gateway_ends_while_the_store_is_away(gateway: Gateway, server: ObjectStore) -> None:
     server.stop()
     wait_for(lambda: gateway_status(gateway.url).record_error, 60)
+    assert gateway.process.poll() is None
     stop_gateway(gateway)
+    assert gateway.process.returncode == 0
 
 
 def test_a_damaged_copy_is_fetched_again(remote: Store) -> None:
