@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -57,30 +58,49 @@ def cancel_heard(run: UUID) -> Iterator[None]:
     watch = _Watch(run)
     # Not SIGINT: what is started in the background of a shell has that ignored.
     before = signal.signal(signal.SIGUSR1, interrupt)
+    noted = [_noting(watch, number) for number in (signal.SIGTERM, signal.SIGINT)]
     watch.thread.start()
     try:
         yield
     finally:
         watch.ended.set()
         watch.thread.join(1.0)  # it may be waiting for a server that is away
-        signal.signal(signal.SIGUSR1, before)
+        for number, handler in (*filter(None, noted), (signal.SIGUSR1, before)):
+            signal.signal(number, handler)
+
+
+def _noting(watch: _Watch, number: signal.Signals) -> tuple[signal.Signals, Any] | None:
+    """Has the watch know of a signal that stops the process: it writes its checkpoint then, and a second interrupt would
+    break that off. Returns the signal and its handler, to be put back."""
+    handler = signal.getsignal(number)
+    if not callable(handler):
+        return None
+
+    def note(number: int, frame: FrameType | None) -> None:
+        watch.stopping = True
+        handler(number, frame)
+
+    signal.signal(number, note)
+    return number, handler
 
 
 class _Watch:
     def __init__(self, run: UUID):
         self.run = run
         self.patience = WORKERS_TURN_SECONDS if os.environ.get("PREFECT__FLOW_RUN_ID") else 0.0
+        self.stopping = False
+        """A signal has come: there is nothing left to say."""
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._ask, name="cancel-watch", daemon=True)
 
     def _ask(self) -> None:
         since: float | None = None
         with get_client(sync_client=True) as client:
-            while not self.ended.wait(ASK_SECONDS):
+            while not self.ended.wait(ASK_SECONDS) and not self.stopping:
                 if not self._is_cancelled(client):
                     continue
                 since = since or time.monotonic()
-                if time.monotonic() - since >= self.patience and not self.ended.is_set():
+                if time.monotonic() - since >= self.patience and not (self.stopping or self.ended.is_set()):
                     os.kill(os.getpid(), signal.SIGUSR1)
                     return
 

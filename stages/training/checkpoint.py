@@ -261,8 +261,12 @@ class Checkpointer:
                 shutil.rmtree(left, ignore_errors=True)
 
     def forget_fetched(self) -> None:
-        """Removes what was fetched to this machine; a restart may find newer checkpoints under the same names."""
+        """Removes what was fetched to this machine; a restart may find newer checkpoints under the same names.
+
+        Every rank must call it: a machine's ranks read the same files, and the last one has to be done with them.
+        """
         if not self.store.is_local:
+            self.ranks.gather(None)
             shutil.rmtree(self._local("x").parent, ignore_errors=True)
 
 

@@ -109,6 +109,8 @@ def test_make_doctor_works_before_set_up(tmp_path: Path) -> None:
     bare.write_text(f'#!/bin/sh\nexec {os.path.realpath(sys.executable)} -S "$@"\n')
     bare.chmod(0o755)
     env = {name: value for name, value in os.environ.items() if not name.startswith(("HEADWATER_", "PYTHON"))}
+    # Of its own: somebody's services may be running on the usual ports.
+    env |= {name: value for name, value in installation(tmp_path).items() if name.endswith("_PORT")}
     make = ["make", "-s", "doctor", f"PYTHON={bare}"]
     done = subprocess.run(make, env=env, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode != 0 and "Traceback" not in done.stdout + done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ import pytest
 from models.huggingface import load_weights
 from stages.artifact import Artifact, Store
 from stages.training import TrainingConfig
-from stages.training.checkpoint import whole_checkpoints
+from stages.training.checkpoint import Checkpointer, whole_checkpoints
 from stages.training.run import HISTORY, WEIGHTS, Run
 from stages.training.stop import request_stop
 
@@ -112,3 +113,26 @@ def test_a_stop_file_stops_every_rank(tokens_artifact, tmp_path):
     outcome = _torchrun(run, 2)
     assert (outcome["status"], outcome["step"]) == ("stopped", 0)
     assert whole_checkpoints(run.store, "run/checkpoints") == ["run/checkpoints/step-00000000"]
+
+
+def test_what_was_fetched_stays_until_every_rank_has_read_it(bucket: str, tmp_path: Path, monkeypatch) -> None:
+    """A machine's ranks share what they fetch from an object store; the quicker one must not take it away."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    store, seen = Store(bucket), []
+
+    class Ranks:
+        rank, world, alone = 0, 2, False
+
+        def gather(self, value: Any) -> list[Any]:
+            seen.append([path.name for path in (tmp_path / "cache").rglob("state.json")])
+            return [value, value]
+
+    state = b"{}"
+    entry = {"path": "state.json", "bytes": len(state), "sha256": hashlib.sha256(state).hexdigest()}
+    store.put("run/checkpoints/step-00000001/state.json", state)
+    store.put("run/checkpoints/step-00000001/manifest.json", json.dumps({"files": [entry]}).encode())
+    checkpoints = Checkpointer(store, "run/checkpoints", Ranks(), lambda *told: None)  # type: ignore[arg-type]
+    assert checkpoints._fetch("run/checkpoints/step-00000001").is_dir()
+    checkpoints.forget_fetched()
+    assert seen == [["state.json"]], "all ranks met while it was there"
+    assert not list((tmp_path / "cache").rglob("state.json"))
