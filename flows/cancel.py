@@ -70,8 +70,8 @@ def cancel_heard(run: UUID) -> Iterator[None]:
 
 
 def _noting(watch: _Watch, number: signal.Signals) -> tuple[signal.Signals, Any] | None:
-    """Has the watch know of a signal that stops the process: it writes its checkpoint then, and a second interrupt would
-    break that off. Returns the signal and its handler, to be put back."""
+    """Has the watch know of a signal that stops the process: it writes its checkpoint then, and a second interrupt
+    would break that off. Returns the signal and its handler, to be put back."""
     handler = signal.getsignal(number)
     if not callable(handler):
         return None
