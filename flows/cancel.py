@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import StateType
-from prefect.exceptions import PrefectHTTPStatusError
+from prefect.exceptions import PrefectHTTPStatusError, TerminationSignal
 from prefect.states import Cancelled
 
 ASK_SECONDS = 3.0
@@ -53,54 +53,39 @@ def cancel_heard(run: UUID) -> Iterator[None]:
     """Inside, a cancel of this flow run raises CancelledInPrefect in the main thread, where the flow runs."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise CancelledInPrefect(run)
+        # Python's exception being handled here is that of what the signal came into.
+        if not isinstance(sys.exception(), (KeyboardInterrupt, TerminationSignal)):
+            raise CancelledInPrefect(run)
+        # Else it is stopping already and writes its checkpoint, which a second interrupt would break off.
 
     watch = _Watch(run)
-    # Not SIGINT: what is started in the background of a shell has that ignored.
+    # Not SIGINT: what is started in the background of a shell has that ignored. SIGTERM stays Prefect's: it takes a
+    # cancel for a crash where the handler is another's.
     before = signal.signal(signal.SIGUSR1, interrupt)
-    noted = [_noting(watch, number) for number in (signal.SIGTERM, signal.SIGINT)]
     watch.thread.start()
     try:
         yield
     finally:
         watch.ended.set()
         watch.thread.join(1.0)  # it may be waiting for a server that is away
-        for number, handler in (*filter(None, noted), (signal.SIGUSR1, before)):
-            signal.signal(number, handler)
-
-
-def _noting(watch: _Watch, number: signal.Signals) -> tuple[signal.Signals, Any] | None:
-    """Has the watch know of a signal that stops the process: it writes its checkpoint then, and a second interrupt
-    would break that off. Returns the signal and its handler, to be put back."""
-    handler = signal.getsignal(number)
-    if not callable(handler):
-        return None
-
-    def note(number: int, frame: FrameType | None) -> None:
-        watch.stopping = True
-        handler(number, frame)
-
-    signal.signal(number, note)
-    return number, handler
+        signal.signal(signal.SIGUSR1, before)
 
 
 class _Watch:
     def __init__(self, run: UUID):
         self.run = run
         self.patience = WORKERS_TURN_SECONDS if os.environ.get("PREFECT__FLOW_RUN_ID") else 0.0
-        self.stopping = False
-        """A signal has come: there is nothing left to say."""
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._ask, name="cancel-watch", daemon=True)
 
     def _ask(self) -> None:
         since: float | None = None
         with get_client(sync_client=True) as client:
-            while not self.ended.wait(ASK_SECONDS) and not self.stopping:
+            while not self.ended.wait(ASK_SECONDS):
                 if not self._is_cancelled(client):
                     continue
                 since = since or time.monotonic()
-                if time.monotonic() - since >= self.patience and not (self.stopping or self.ended.is_set()):
+                if time.monotonic() - since >= self.patience and not self.ended.is_set():
                     os.kill(os.getpid(), signal.SIGUSR1)
                     return
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -321,6 +322,9 @@ def _init(workers: int) -> None:
         settings["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
+    # A worker of Prefect, and any supervisor, sends SIGTERM to our whole process group. It is for the flow alone, which
+    # then ends Ray after the last checkpoint: what is started here inherits it blocked, as Ray itself does with SIGINT.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         import ray
 
@@ -341,6 +345,7 @@ def _init(workers: int) -> None:
             _system_config={"worker_niceness": 0},
         )
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
