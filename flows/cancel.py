@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from types import FrameType
 from uuid import UUID
 
@@ -76,7 +77,8 @@ class _Watch:
         self.run = run
         self.patience = WORKERS_TURN_SECONDS if os.environ.get("PREFECT__FLOW_RUN_ID") else 0.0
         self.ended = threading.Event()
-        self.thread = threading.Thread(target=self._ask, name="cancel-watch", daemon=True)
+        # In a copy of the context: Prefect's settings are part of it.
+        self.thread = threading.Thread(target=copy_context().run, args=(self._ask,), name="cancel-watch", daemon=True)
 
     def _ask(self) -> None:
         since: float | None = None

@@ -141,6 +141,8 @@ def test_a_deployment_run_that_is_cancelled_in_training_leaves_a_checkpoint_and_
     disturbed.command([str(BIN / "prefect"), "flow-run", "cancel", run], cwd=tmp_path)
     Prefect(disturbed).wait(run, "Cancelled")
     disturbed.wait(lambda: not disturbed.own_processes())
+    log = (disturbed.folder / "home" / "services" / "prefect-worker.log").read_text()
+    assert f"Execution of flow run '{run}' was terminated" in log, "it ended by itself, before Prefect's SIGKILL"
     stopped = disturbed.events("stopped")[-1]["step"]
     assert last < stopped == disturbed.events("checkpoint")[-1]["step"] < STEPS
 
