@@ -31,6 +31,7 @@ def browser() -> Iterator[Browser]:
     path = shutil.which("chromium")
     if path is None:
         pytest.skip("Chromium is not installed: apt-get install chromium (infra/browser.sh, for root on Debian)")
+    expect.set_options(timeout=PATIENCE * 1000)  # the page asks the server now and then, and both may be slow
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, headless=True, args=FLAGS)
         yield browser
@@ -48,7 +49,7 @@ def prefect(house: House) -> Iterator[Prefect]:
 def page(browser: Browser, prefect: Prefect, tmp_path: Path) -> Iterator[Page]:
     """Prefect's UI where a person lands; the last thing seen is kept as a picture beside the test's files."""
     page = browser.new_page(viewport={"width": 1280, "height": 1100})
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(PATIENCE * 1000)
     page.goto(prefect.url)
     yield page
     page.screenshot(path=tmp_path / "last-seen.png", full_page=True)
@@ -106,7 +107,7 @@ def test_a_run_by_hand_shows_progress_tables_and_links_on_its_page(page: Page, p
     _fill_overrides(page, house.overrides)
     run = _submit(page, prefect)
     done = prefect.wait(run, "Completed")
-    expect(page.get_by_text("Completed", exact=True).first).to_be_visible(timeout=PATIENCE * 1000)
+    expect(page.get_by_text("Completed", exact=True).first).to_be_visible()
     assert done["parameters"]["overrides"] == house.overrides
     assert done["name"].startswith("biomed ")
     page.get_by_role("tab", name="Artifacts").click()
@@ -137,7 +138,7 @@ def test_a_run_that_is_cancelled_in_the_ui_ends_as_cancelled(page: Page, prefect
     page.get_by_role("button", name="Open menu").first.click()
     page.get_by_role("menuitem", name="Cancel").click()
     page.get_by_role("button", name="Cancel Flow Run").click()
-    expect(page.get_by_text("Cancelled", exact=True).first).to_be_visible(timeout=PATIENCE * 1000)
+    expect(page.get_by_text("Cancelled", exact=True).first).to_be_visible()
     assert prefect.run(run)["state"]["name"] == "Cancelled"
     wait_gone(processes)
 
