@@ -10,14 +10,18 @@ import signal
 import tempfile
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.training.config import TrainingConfig
 from stages.training.errors import TrainingError
 from stages.training.run import BACKEND, TIMEOUT_SECONDS, Run
 from stages.training.stop import request_stop
+
+if TYPE_CHECKING:
+    import psutil
 
 ALLOCATOR = {
     "MALLOC_MMAP_MAX_": "0",
@@ -31,6 +35,11 @@ _FAILED_SECONDS = 10.0
 
 _LEAVE_SECONDS = 5.0
 """How long a group whose work is done or not wanted may take to end."""
+
+_GROUP = ("TrainController", "RayTrainWorker")
+"""What the command lines of a worker group's processes hold."""
+_CORE = ("raylet", "gcs_server")
+"""Programs that a driver cannot do without."""
 
 _POLL_SECONDS = 0.05
 _ASK_SECONDS = 1.0
@@ -354,34 +363,42 @@ def _init(workers: int) -> None:
 
 
 def _end_ray(group: _Group | None) -> None:
-    """Ends our Ray and waits until every process of it is gone: some of the dashboard's take seconds by themselves.
+    """Ends our Ray and waits until every process of it is gone.
 
     `ray.shutdown` while a thread waits for Ray Train crashes this process, so the group's thread ends first: by itself,
-    or because its controller and workers are killed.
+    or because its controller and workers are killed. It takes its leave of raylet and GCS, so they go last; every other
+    root goes before, since it would wait a second for each to hear SIGTERM, which they do not (see `_init`).
     """
     import psutil
     import ray
 
     session = ray.get_runtime_context().get_session_name()
     roots = [child for child in psutil.Process().children() if session in " ".join(_command(child))]
-    processes = roots + [process for root in roots for process in root.children(recursive=True)]
     if group is not None:
         group.leave(_LEAVE_SECONDS)
         if group.alive:
-            for process in processes:
-                if any(part in " ".join(_command(process)) for part in ("TrainController", "RayTrainWorker")):
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        process.kill()
+            _kill(process for process in _family(roots) if any(part in " ".join(_command(process)) for part in _GROUP))
             group.ended.wait()
+    processes = _family(roots)
+    _kill(root for root in roots if os.path.basename("".join(_command(root)[:1])) not in _CORE)
     ray.shutdown()
-    _, alive = psutil.wait_procs(processes, timeout=5)
-    for process in alive:
+    _kill(processes)
+    psutil.wait_procs(processes, timeout=5)
+
+
+def _family(roots: list[psutil.Process]) -> list[psutil.Process]:
+    return roots + [process for root in roots for process in root.children(recursive=True)]
+
+
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    import psutil
+
+    for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(alive, timeout=5)
 
 
-def _command(process: Any) -> list[str]:
+def _command(process: psutil.Process) -> list[str]:
     import psutil
 
     try:

@@ -45,6 +45,11 @@ class Disturbed(House):
         return ["run", "biomed", *(f"--set={key}={value}" for key, value in SETTINGS.items())]
 
     @property
+    def services(self) -> Path:
+        """Where each service has its record and its log."""
+        return self.folder / "home" / "services"
+
+    @property
     def store(self) -> Store:
         return Store(self.env["HEADWATER_STORE"])
 
@@ -81,7 +86,7 @@ class Disturbed(House):
     def own_processes(self) -> list[str]:
         """What is alive of this installation, services aside."""
         service_pids = set()
-        for record in (self.folder / "home" / "services").glob("*.json"):
+        for record in self.services.glob("*.json"):
             try:
                 process = psutil.Process(json.loads(record.read_text())["pid"])
                 service_pids |= {process.pid, *(child.pid for child in process.children(recursive=True))}
@@ -141,7 +146,7 @@ def test_a_deployment_run_that_is_cancelled_in_training_leaves_a_checkpoint_and_
     disturbed.command([str(BIN / "prefect"), "flow-run", "cancel", run], cwd=tmp_path)
     Prefect(disturbed).wait(run, "Cancelled")
     disturbed.wait(lambda: not disturbed.own_processes())
-    log = (disturbed.folder / "home" / "services" / "prefect-worker.log").read_text()
+    log = (disturbed.services / "prefect-worker.log").read_text()
     assert f"Execution of flow run '{run}' was terminated" in log, "it ended by itself, before Prefect's SIGKILL"
     stopped = disturbed.events("stopped")[-1]["step"]
     assert last < stopped == disturbed.events("checkpoint")[-1]["step"] < STEPS
