@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from typing import Literal, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from stages.artifact import Config, how
+from stages.corpus.filter_config import FilterConfig
 
-PersonalKind = Literal["email", "phone", "ssn", "ip", "mrn"]
+PersonalKind = Literal["email", "phone", "ssn", "ip", "mrn", "iban", "card"]
+PersonalAction = Literal["mask", "drop", "tag"]
 
 
 class FieldMapping(Config):
@@ -62,8 +64,12 @@ class PolicyConfig(Config):
 class EditConfig(Config):
     """What is changed inside documents that stay."""
 
-    personal_data: list[PersonalKind] = Field(default_factory=lambda: list(get_args(PersonalKind)))
-    """Kinds that are replaced by placeholders such as `[EMAIL]`."""
+    personal_data: dict[PersonalKind, PersonalAction] = Field(
+        default_factory=lambda: dict.fromkeys(get_args(PersonalKind), "mask")
+    )
+    """What is done about each kind: `mask` replaces it by a placeholder such as `[EMAIL]`, `drop` removes the
+    document, `tag` leaves the text and notes the kind in the document's steps. Kinds that are not named are not looked
+    for. Hits are counted, never stored."""
     boilerplate_minimum_groups: int = Field(10, ge=2)
     """A line is boilerplate if it stands at the edge of documents of at least so many groups (subjects) ..."""
     boilerplate_minimum_fraction: float = Field(0.002, ge=0, le=1)
@@ -74,89 +80,13 @@ class EditConfig(Config):
     """Shorter lines are never boilerplate."""
     boilerplate_edge_lines: int = Field(3, ge=0)
     """How many lines at the beginning and at the end of a document are looked at; 0 turns it off."""
+    boilerplate_paragraph_characters: int = Field(80, ge=0)
+    """Paragraphs (between blank lines) of at least so many characters are boilerplate by the same two limits wherever
+    they stand in a document; 0 turns it off."""
 
 
-class GopherQualityConfig(Config):
-    """Quality rules of Gopher (Rae et al. 2021, appendix A), in datatrove's form, for short documents too.
-
-    datatrove counts every punctuation mark as a word, which makes its 0.8 for words with a letter much stricter than
-    the paper's; 0.6 over such words is the paper's 0.8 over words between spaces, about.
-    """
-
-    minimum_words: int = Field(20, ge=0)
-    """Words (punctuation marks apart) that a document must have."""
-    maximum_words: int = Field(100_000, ge=1)
-    """Words that it may have."""
-    minimum_mean_word_length: float = 3.0
-    """Characters a word, on average, at least."""
-    maximum_mean_word_length: float = 10.0
-    """Characters a word, on average, at most."""
-    maximum_symbol_ratio: float = 0.1
-    """Hash signs, or ellipses, a word."""
-    maximum_bullet_lines: float = 0.9
-    """Fraction of lines that begin with a bullet."""
-    maximum_ellipsis_lines: float = 0.3
-    """Fraction of lines that end with an ellipsis."""
-    minimum_alphabetic_words: float = 0.6
-    """Fraction of words (punctuation marks among them) that have a letter."""
-    minimum_stop_words: int = Field(1, ge=0)
-    """How many of Gopher's eight English stop words must occur."""
-
-
-class GopherRepetitionConfig(Config):
-    """Repetition rules of Gopher (table A1), in datatrove's form.
-
-    The n-gram limits are looser than the paper's: a question-and-answer page repeats its subject in every sentence,
-    and the paper's limits take 9 % of such pages.
-    """
-
-    minimum_words: int = Field(50, ge=0)
-    """Shorter documents are not judged: in few words the commonest n-gram is a large part even if it stands once."""
-    duplicate_lines: float = 0.3
-    """Fraction of lines that repeat an earlier one."""
-    duplicate_paragraphs: float = 0.3
-    """Fraction of paragraphs that repeat an earlier one."""
-    duplicate_line_characters: float = 0.2
-    """Fraction of characters in such lines."""
-    duplicate_paragraph_characters: float = 0.2
-    """Fraction of characters in such paragraphs."""
-    top_ngrams: dict[int, float] = Field(default_factory=lambda: {2: 0.25, 3: 0.25, 4: 0.25})
-    """Fraction of characters in the commonest n-gram."""
-    duplicate_ngrams: dict[int, float] = Field(
-        default_factory=lambda: {5: 0.35, 6: 0.34, 7: 0.33, 8: 0.32, 9: 0.31, 10: 0.30}
-    )
-    """Fraction of characters in n-grams that repeat an earlier one."""
-
-
-class C4Config(Config):
-    """Rules of C4 (Raffel et al. 2020) as verdicts on whole documents; datatrove's own class.
-
-    Lines without a full stop count as well, unlike in C4: lists of symptoms and doses have none.
-    """
-
-    minimum_sentences: int = 1
-    """Sentences that must be left when lines about cookies, scripts and terms of use are not counted."""
-    minimum_words_per_line: int = 3
-    """Lines with fewer words are not counted."""
-    maximum_word_length: int = 1000
-    """Lines with a longer word are not counted."""
-    curly_bracket: bool = False
-    """Remove documents with a `{`: code, and also some formulas."""
-
-
-class FilterConfig(Config):
-    """Which documents are good enough, in this order: language, quality, repetition, C4. Unset: not applied."""
-
-    languages: list[str] = Field(default_factory=lambda: ["en"])
-    """Languages (ISO 639-1) to keep; empty: all."""
-    language_threshold: float = Field(0.3, ge=0, le=1)
-    """Least score of the best allowed language. Names of diseases confuse: real English pages go down to 0.3."""
-    quality: GopherQualityConfig | None = GopherQualityConfig()
-    """Gopher's quality rules."""
-    repetition: GopherRepetitionConfig | None = GopherRepetitionConfig()
-    """Gopher's repetition rules."""
-    c4: C4Config | None = C4Config()
-    """C4's rules."""
+LEAST_PROPOSED = 0.98
+"""A pair at the threshold must become a candidate with this probability."""
 
 
 class DedupConfig(Config):
@@ -170,15 +100,25 @@ class DedupConfig(Config):
     """Least Jaccard similarity of the sets of word n-grams, measured exactly against the document that stays."""
     ngram: int = Field(5, ge=1)
     """Words an n-gram."""
-    permutations: int = Field(128, ge=16)
-    """Length of the MinHash signature that finds candidates."""
-    band_rows: int = Field(5, ge=1)
-    """Rows a band: 25 bands of 5 find 99 of 100 pairs at similarity 0.7, 55 at 0.5."""
+    bands: int = Field(25, ge=1, le=256)
+    """Bands of the MinHash signature that finds candidates; two documents that agree in one are compared."""
+    band_rows: int = Field(5, ge=1, le=32)
+    """Hashes a band: 25 bands of 5 find 99 of 100 pairs at similarity 0.7, 55 at 0.5."""
     protect_subjects: bool = True
     """Keep a near copy whose title (or group) is named in itself and not in the document that would stay: pages made
     from one template, each with a fact about another disease, are no copies of each other."""
     seed: int = 1
-    """Seed of the permutations."""
+    """Seed of the hashes."""
+
+    @model_validator(mode="after")
+    def _bands_find_what_is_asked_for(self) -> DedupConfig:
+        found = 1 - (1 - self.threshold**self.band_rows) ** self.bands
+        if self.near and found < LEAST_PROPOSED:
+            raise ValueError(
+                f"{self.bands} bands of {self.band_rows} find only {found:.0%} of pairs at the threshold "
+                f"{self.threshold:g}; use more bands or fewer rows a band, so that it is {LEAST_PROPOSED:.0%}"
+            )
+        return self
 
 
 class DecontaminationConfig(Config):
@@ -186,9 +126,11 @@ class DecontaminationConfig(Config):
 
     sets: dict[str, str] = how({}, description="Name of a set and where it lies; what counts is its content.")
     ngram: int = Field(13, ge=1)
-    """Words in a row that a document must share with a question, its options or its context."""
+    """Words in a row that a document must share with a question and its answer, or with a context. Of a question that
+    has fewer, answer and all, as many as it has."""
     minimum_words: int = Field(8, ge=1)
-    """Questions between this and `ngram` words are matched as a whole; shorter ones are not looked for."""
+    """A question that has fewer words, answer and all, must stand in a document as a whole; a shorter context is not
+    looked for."""
     minimum_hits: int = Field(1, ge=1)
     """How many of one question's n-grams must occur."""
 
@@ -214,7 +156,15 @@ class CorpusConfig(Config):
     """Chooses which groups are held out."""
     maximum_bad_fraction: float = Field(0.01, ge=0, le=1)
     """Above this fraction of unreadable records in a source the stage stops; up to two are always put up with."""
-    workers: int = how(2, ge=1, description="Processes that read and filter.")
+    maximum_record_bytes: int = Field(64 << 20, ge=1 << 10)
+    """Longer records are put into quarantine unread."""
+    workers: int = how(2, ge=1, description="Processes that read and filter; with `ray`, tasks at a time.")
+    executor: Literal["local", "ray"] = how("local", description="Processes of this machine, or a Ray cluster.")
+    ray_address: str = how("auto", description="The Ray cluster's address, with `executor: ray`.")
+    scratch: str = how("", description="Folder that all machines of a Ray cluster see; empty: the store's own.")
+    memory_megabytes: int = how(
+        256, ge=16, description="What steps over the whole corpus may hold; more is done in rounds."
+    )
 
     @field_validator("sources")
     @classmethod
