@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -65,7 +65,7 @@ class EditConfig(Config):
     """What is changed inside documents that stay."""
 
     personal_data: dict[PersonalKind, PersonalAction] = Field(
-        default_factory=lambda: dict.fromkeys(get_args(PersonalKind), "mask")
+        default_factory=lambda: cast(dict[PersonalKind, PersonalAction], dict.fromkeys(get_args(PersonalKind), "mask"))
     )
     """What is done about each kind: `mask` replaces it by a placeholder such as `[EMAIL]`, `drop` removes the
     document, `tag` leaves the text and notes the kind in the document's steps. Kinds that are not named are not looked

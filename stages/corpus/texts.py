@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -72,7 +73,7 @@ class Texts:
         """The batch with some texts replaced."""
         if not changed:
             return self
-        pieces: list[bytes | NDArray[np.uint8]] = []
+        pieces: list[Any] = []
         sizes, start = self.sizes, 0
         for i in sorted(changed):
             pieces += [self.data[self.offsets[start] : self.offsets[i]], changed[i]]

@@ -7,14 +7,20 @@ give numpy arrays, never Python objects; texts come as (data: uint8, offsets: in
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
+import numpy as np
+from numpy.typing import NDArray
+
+Hashes = NDArray[np.uint64]
+"""Lists of hashes, one after the other ..."""
+Starts = NDArray[np.int64]
+"""... and where they begin, int64[n + 1]: list i is `hashes[starts[i]:starts[i + 1]]`."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def kernel(function: F) -> F:
     """Compiles a function; it releases the interpreter's lock while it runs."""
-    compiled: F = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    return compiled
+    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
