@@ -1,152 +1,179 @@
-"""Behind the passes: near duplicates over all sources, the split, and the artifact's document files."""
+"""The last pass: the split, and the artifact's document files. One task writes some chunks of one source."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+from datatrove.data import Document, DocumentsPipeline
+from datatrove.pipeline.base import PipelineStep
+from numpy.typing import NDArray
 
 from stages.artifact import ArtifactWriter
+from stages.corpus.chunks import Chunk, bases
 from stages.corpus.config import CorpusConfig
-from stages.corpus.ledger import Ledger
-from stages.corpus.merging import ChunkOf
-from stages.corpus.nearcopies import NearCopy, bands, near_copies, with_partners
-from stages.corpus.policy import UNKNOWN, Removal
+from stages.corpus.ledger import Ledger, is_ruled, removed_rows
+from stages.corpus.near.tasks import REMOVALS
 from stages.corpus.split import is_held_out
 from stages.corpus.summary import SourceAccount
-from stages.corpus.tables import DOCUMENTS, RowFiles
-from stages.corpus.words import Hashes, words
+from stages.corpus.tables import DOCUMENTS, REMOVED, ROWS_PER_GROUP, SCORES, read_chunk, write_chunk
+from stages.corpus.words import text_hash
 
-Key = tuple[int, int]
-"""Number of the chunk and of the row in it."""
+FILE_BYTES = 16 << 20
+MOST_FILES = 64
+"""Files are written side by side: of so many bytes of text, or as large as it takes for so many a corpus."""
+
+PARTS = ("documents", "heldout")
 
 
-def near_duplicates(
-    config: CorpusConfig, chunks: Sequence[ChunkOf], folder: Path, ledger: Ledger
-) -> dict[Key, Removal]:
-    """Which of the judged documents are near duplicates of one that stays.
+class WriteDocuments(PipelineStep):
+    """Writes the documents of one group of chunks, training and held out, as Parquet.
 
-    Preferred are documents with a known licence, then by order of sources, then the longer, then by doc_id.
+    Leaves in `folder`: `{rank:05}.{documents,heldout}.parquet` where there are any, `{rank:05}.removed.arrow` with the
+    ledger's rows, and `{rank:05}.json` with counts.
     """
-    if not config.dedup.near:
-        return {}
-    places, rows, signatures = _signed(chunks, folder)
-    if not places:
-        return {}
-    marks = np.frombuffer(b"".join(signatures), np.uint32).reshape(len(places), config.dedup.permutations)
-    keys = bands(marks, config.dedup)
-    candidates = np.flatnonzero(with_partners(keys)).tolist()
-    shingles, texts = _contents({places[i]: i for i in candidates}, chunks, folder)
-    sources = {name: i for i, name in enumerate(dict.fromkeys(chunk.source for chunk in chunks))}
 
-    def preference(i: int) -> tuple[Any, ...]:
-        row = rows[i]
-        source = sources[chunks[places[i][0]].source]
-        return row["license"] == UNKNOWN, source, -row["characters"], row["doc_id"], places[i]
+    type, name = "writer", "documents"
 
-    plain: dict[int, str] = {}
+    def __init__(self, groups: list[list[int]], chunks: list[Chunk], judged: Path, folder: Path, config: CorpusConfig):
+        super().__init__()
+        self.groups, self.chunks, self.judged, self.folder, self.config = groups, chunks, judged, folder, config
+        self.base = bases(chunks)
 
-    def words_of(i: int) -> str:
-        if i not in plain:
-            plain[i] = f" {' '.join(words(texts[i]))} "
-        return plain[i]
+    def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """Writes group `rank`; yields nothing."""
+        files: dict[str, pq.ParquetWriter] = {}
+        counts = {"documents": 0, "heldout": 0, "bytes_kept": 0, "characters_kept": 0}
+        removed = [REMOVED.empty_table()]
+        for number in self.groups[rank]:
+            chunk = self.chunks[number]
+            table = read_chunk(self.judged / chunk.name)
+            gone, rows = self._removed(number, table)
+            removed.append(rows)
+            table = table.filter(pa.array(~gone)).combine_chunks()
+            held = self._held_out(table)
+            for part, mine in (("documents", ~held), ("heldout", held)):
+                if not mine.any():
+                    continue
+                kept = table.filter(pa.array(mine)).combine_chunks()
+                if part not in files:
+                    path = self.folder / f"{rank:05}.{part}.parquet"
+                    files[part] = pq.ParquetWriter(path, DOCUMENTS, compression="zstd")
+                files[part].write_table(_documents(kept, chunk), row_group_size=ROWS_PER_GROUP)
+                counts[part] += len(kept)
+                if part == "documents":
+                    counts["bytes_kept"] += _text_bytes(kept)
+                    counts["characters_kept"] += int(kept["characters"].to_numpy().sum())
+        for file in files.values():
+            file.close()
+        write_chunk(pa.concat_tables(removed), self.folder / f"{rank:05}.removed.arrow")
+        (self.folder / f"{rank:05}.json").write_text(json.dumps(counts))
+        yield from ()
 
-    def may_replace(document: int, survivor: int) -> bool:
-        subject = rows[document]["subject"]
-        if not config.dedup.protect_subjects or not subject or subject == rows[survivor]["subject"]:
-            return True
-        named = f" {subject} "
-        return named not in words_of(document) or named in words_of(survivor)
+    def _removed(self, number: int, table: pa.Table) -> tuple[NDArray[np.bool_], pa.Table]:
+        """Which documents of a chunk go, and their rows of the ledger."""
+        chunk = self.chunks[number]
+        gone = is_ruled(table)
+        ruled = np.flatnonzero(gone)
+        place = table.select(["doc_id", "file", "piece", "record"])
+        verdict = table.select(["rule", "value", "threshold", "detail"])
+        rows = removed_rows(chunk, place.take(ruled), verdict.take(ruled), pa.array([""] * len(ruled), pa.string()))
+        copies = self._copies(number)
+        mine = copies["row"].to_numpy() - self.base[number]
+        gone[mine] = True
+        verdict = {
+            "rule": pa.array(["near_duplicate"] * len(copies), pa.string()),
+            "value": pa.array(copies["similarity"].to_numpy().round(4)),
+            "threshold": pa.array(np.full(len(copies), self.config.dedup.threshold)),
+            "detail": copies["where"],
+        }
+        return gone, pa.concat_tables(
+            [rows, removed_rows(chunk, place.take(mine), pa.table(verdict), copies["survivor"])]
+        )
 
-    found = near_copies(
-        sorted(candidates, key=preference), marks, keys, shingles.__getitem__, may_replace, config.dedup
-    )
-    return {places[copy.document]: _removal(copy, config, chunks, places, rows) for copy in found}
+    def _copies(self, number: int) -> pa.Table:
+        """The near copies of a chunk."""
+        copies = read_chunk(self.folder / "copies.arrow", REMOVALS.names)
+        rows = copies["row"].to_numpy()
+        first, last = np.searchsorted(rows, self.base[number : number + 2])
+        return copies.slice(first, last - first)
 
-
-def _removal(
-    copy: NearCopy, config: CorpusConfig, chunks: Sequence[ChunkOf], places: list[Key], rows: list[dict[str, Any]]
-) -> Removal:
-    survivor = rows[copy.survivor]
-    where = f"{chunks[places[copy.survivor][0]].source}/{survivor['file']}#{survivor['record']}"
-    return Removal("near_duplicate", round(copy.similarity, 4), config.dedup.threshold, where, survivor["doc_id"])
-
-
-def _signed(chunks: Sequence[ChunkOf], folder: Path) -> tuple[list[Key], list[dict[str, Any]], list[bytes]]:
-    """Place, columns and signature of every document that no rule removed so far."""
-    columns = ["doc_id", "file", "record", "license", "subject", "characters", "signature"]
-    places, rows, signatures = [], [], []
-    for number, chunk in enumerate(chunks):
-        for i, row in enumerate(pq.read_table(folder / chunk.name, columns=columns).to_pylist()):
-            mark = row.pop("signature")
-            if mark is not None:
-                places.append((number, i))
-                rows.append(row)
-                signatures.append(mark)
-    return places, rows, signatures
-
-
-def _contents(
-    wanted: dict[Key, int], chunks: Sequence[ChunkOf], folder: Path
-) -> tuple[dict[int, Hashes], dict[int, str]]:
-    """n-grams and texts of the documents that have a candidate; the others' are never loaded."""
-    shingles: dict[int, Hashes] = {}
-    texts: dict[int, str] = {}
-    by_chunk: dict[int, list[tuple[int, int]]] = {}
-    for (number, row), i in wanted.items():
-        by_chunk.setdefault(number, []).append((row, i))
-    for number, rows in by_chunk.items():
-        table = pq.read_table(folder / chunks[number].name, columns=["text", "shingles"])
-        for row, i in rows:
-            shingles[i] = np.frombuffer(table["shingles"][row].as_py(), np.uint64)
-            texts[i] = table["text"][row].as_py()
-    return shingles, texts
+    def _held_out(self, table: pa.Table) -> NDArray[np.bool_]:
+        fraction, seed = self.config.heldout_fraction, self.config.seed
+        if not fraction:
+            return np.zeros(len(table), bool)
+        return np.array([is_held_out(group, fraction, seed) for group in table["group"].to_pylist()], bool)
 
 
-def write_documents(
-    config: CorpusConfig,
-    chunks: Sequence[ChunkOf],
+def _text_bytes(table: pa.Table) -> int:
+    column = table["text"].combine_chunks()
+    offsets = np.frombuffer(column.buffers()[1], np.int32)[column.offset : column.offset + len(column) + 1]
+    return int(offsets[-1] - offsets[0]) if len(column) else 0
+
+
+def _documents(table: pa.Table, chunk: Chunk) -> pa.Table:
+    """Rows of a chunk as `DOCUMENTS`."""
+    columns = {
+        name: table[name] for name in ("doc_id", "text", "license", "retrieved_at", "language", "group", "steps")
+    }
+    columns |= {
+        "text_hash": _text_hashes(table),
+        "source": pa.array([chunk.source] * len(table), pa.string()),
+        "uri": chunk.uris(table),
+        "scores": pa.StructArray.from_arrays([table["score"].combine_chunks()], fields=list(SCORES)),
+    }
+    return pa.table([columns[name] for name in DOCUMENTS.names], schema=DOCUMENTS)
+
+
+def _text_hashes(table: pa.Table) -> pa.Array:
+    """Hashes of the texts as kept; those that nothing was done to have their doc_id's."""
+    hashes = table["doc_id"].to_pylist()
+    offsets = table["steps"].combine_chunks().offsets.to_numpy() if len(table) else np.zeros(1)
+    for i in np.flatnonzero(np.diff(offsets)).tolist():
+        hashes[i] = text_hash(table["text"][i].as_py())
+    return pa.array(hashes, pa.string())
+
+
+def file_groups(chunks: Sequence[Chunk], folder: Path) -> list[list[int]]:
+    """Chunks that are written into one file: neighbours of one source, by size alone."""
+    sizes = [(folder / chunk.name).stat().st_size for chunk in chunks]
+    limit = max(FILE_BYTES, sum(sizes) // MOST_FILES)
+    groups: list[list[int]] = []
+    held = 0
+    for number, size in enumerate(sizes):
+        if not groups or held + size > limit or chunks[groups[-1][0]].source != chunks[number].source:
+            groups.append([])
+            held = 0
+        groups[-1].append(number)
+        held += size
+    return groups
+
+
+def take_over(
+    groups: list[list[int]],
+    chunks: Sequence[Chunk],
     folder: Path,
-    copies: dict[Key, Removal],
     accounts: dict[str, SourceAccount],
     ledger: Ledger,
     writer: ArtifactWriter,
 ) -> None:
-    """Writes training and held-out documents in corpus order, and the removals of the second pass to the ledger."""
-    files: dict[tuple[str, str], RowFiles] = {}
-    for number, chunk in enumerate(chunks):
-        source, account = chunk.source, accounts[chunk.source]
-        for i, row in enumerate(pq.read_table(folder / chunk.name).to_pylist()):
-            uri = f"{row['file']}#{row['record']}"
-            removal = copies.get((number, i))
-            if row["rule"]:
-                removal = Removal(row["rule"], row["value"], row["threshold"], row["detail"])
-            if removal:
-                ledger.add(source, row["doc_id"], uri, removal)
-                continue
-            held = is_held_out(row["group"], config.heldout_fraction, config.seed)
-            part = "heldout" if held else "documents"
-            if (part, source) not in files:
-                files[part, source] = _row_files(writer, part, source)
-            files[part, source].add(_document(row, source, uri))
-            if held:
-                account.heldout += 1
-            else:
-                account.kept += 1
-                account.bytes_kept += len(row["text"].encode("utf-8"))
-                account.characters_kept += row["characters"]
-        writer.events.progress(number + 1, len(chunks), "chunks", step="write")
-    for rows in files.values():
-        rows.close()
-
-
-def _row_files(writer: ArtifactWriter, part: str, source: str) -> RowFiles:
-    return RowFiles(DOCUMENTS, lambda number: writer.file(f"{part}/{source}/{number:05}.parquet"))
-
-
-def _document(row: dict[str, Any], source: str, uri: str) -> dict[str, object]:
-    same = ("doc_id", "text", "text_hash", "license", "retrieved_at", "language", "group", "steps")
-    return {**{name: row[name] for name in same}, "source": source, "uri": uri, "scores": {"language": row["score"]}}
+    """Moves what the tasks wrote into the artifact, and adds up their counts and removals."""
+    numbers: dict[tuple[str, str], int] = {}
+    for rank, group in enumerate(groups):
+        source = chunks[group[0]].source
+        account = accounts[source]
+        for part in PARTS:
+            path = folder / f"{rank:05}.{part}.parquet"
+            if path.exists():
+                number = numbers[part, source] = numbers.get((part, source), -1) + 1
+                path.rename(writer.file(f"{part}/{source}/{number:05}.parquet"))
+        counts = json.loads((folder / f"{rank:05}.json").read_text())
+        account.kept += counts["documents"]
+        account.heldout += counts["heldout"]
+        account.bytes_kept += counts["bytes_kept"]
+        account.characters_kept += counts["characters_kept"]
+        ledger.add(source, read_chunk(folder / f"{rank:05}.removed.arrow", REMOVED.names))

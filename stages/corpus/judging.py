@@ -1,118 +1,139 @@
-"""The second pass: boilerplate, filters, decontamination, signatures. One task judges one chunk of the first pass."""
+"""The second pass: boilerplate, filters, decontamination, MinHash keys. One task judges one chunk of the first pass."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
+from numpy.typing import NDArray
 
-from stages.corpus.boilerplate import strip_boilerplate
+from stages.corpus.boilerplate import strip
+from stages.corpus.chunks import Chunk
 from stages.corpus.config import CorpusConfig
 from stages.corpus.decontaminate import Index
-from stages.corpus.filters import Filters
-from stages.corpus.nearcopies import signature
+from stages.corpus.filtering import Filters, Judged
+from stages.corpus.kernels.characters import characters
+from stages.corpus.kernels.minhash import NO_KEY, band_hashes
+from stages.corpus.kernels.ngrams import ngram_hashes
+from stages.corpus.kernels.words import word_hashes
 from stages.corpus.policy import Removal
-from stages.corpus.tables import JUDGED
-from stages.corpus.words import shingles, text_hash
+from stages.corpus.tables import JUDGED, READ, read_chunk, write_chunk
+from stages.corpus.texts import Texts
+
+KEPT_COLUMNS = [name for name in JUDGED.names if name in READ.names and name != "text"]
 
 
-class ChunkReader(PipelineStep):
-    """Reads the documents of a chunk that are still in, by the mask `{chunk}.npy` beside it."""
+class JudgeChunks(PipelineStep):
+    """Edits and judges the documents of a chunk that are still in, by the mask `{chunk}.npy` beside it; the first
+    removal counts.
 
-    type, name = "reader", "chunk"
-
-    def __init__(self, chunks: list[str], folder: Path):
-        super().__init__()
-        self.chunks, self.folder = chunks, folder
-
-    def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Yields documents with the first pass's columns as metadata."""
-        name = self.chunks[rank]
-        keep = np.load(self.folder / f"{name}.npy")
-        columns = [c for c in JUDGED.names if c in pq.read_schema(self.folder / name).names] + ["personal"]
-        table = pq.read_table(self.folder / name, columns=columns).filter(pa.array(keep))
-        for row in table.to_pylist():
-            yield Document(text=row.pop("text"), id=row.pop("doc_id"), metadata=row)
-
-
-class Judge(PipelineStep):
-    """Edits and judges: boilerplate, then filters, then decontamination; the first removal counts."""
+    Leaves in `judged`: the chunk with a verdict for each document; `{chunk}.bands`, MinHash keys uint64[bands, n];
+    `{chunk}.json`, what was edited; `{chunk}.items.npy`, which evaluation questions stand in its documents.
+    """
 
     type, name = "filter", "judge"
 
-    def __init__(self, sources: list[str], folder: Path, config: CorpusConfig):
+    def __init__(self, chunks: list[Chunk], read: Path, judged: Path, config: CorpusConfig):
         super().__init__()
-        self.sources, self.folder, self.config = sources, folder, config
+        self.chunks, self.read, self.judged, self.config = chunks, read, judged, config
 
-    def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Adds to each document's metadata: language, score, removal, shingles, lines (that went)."""
-        boilerplate = set(np.load(self.folder / f"boilerplate-{self.sources[rank]}.npy").tolist())
-        index = Index.load(self.folder / "questions.npz")
-        filters = Filters(self.config.filters)
-        for document in data or ():
-            note = document.metadata
-            document.text, note["lines"] = strip_boilerplate(document.text, boilerplate, self.config.edits)
-            if note["lines"]:
-                note["steps"] = [*note["steps"], "boilerplate"]
-            note["language"], note["score"], note["removal"] = filters.judge(document.text)
-            if note["removal"] is None and index.tables:
-                note["removal"] = index.removal(document.text, self.config.decontamination)
-            wanted = self.config.dedup.near and note["removal"] is None
-            note["shingles"] = shingles(document.text, self.config.dedup.ngram) if wanted else None
-            yield document
-
-
-class JudgedWriter(PipelineStep):
-    """Signs the documents that stay and writes the chunk, and `{chunk}.json` with what was edited."""
-
-    type, name = "writer", "judged"
-
-    def __init__(self, chunks: list[str], folder: Path, config: CorpusConfig):
-        super().__init__()
-        self.chunks, self.folder, self.config = chunks, folder, config
-
-    def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Consumes the documents; yields none."""
-        documents = list(data or ())
-        edits: Counter[str] = Counter()
-        for document in documents:
-            personal = document.metadata.pop("personal")
-            edits.update(json.loads(personal) if personal else {})
-            lines = document.metadata.pop("lines")
-            edits.update({"boilerplate_lines": lines, "boilerplate_documents": 1} if lines else {})
-        found = [document.metadata.pop("shingles") for document in documents]
-        signed = [i for i, one in enumerate(found) if one is not None]
-        sets = [found[i] for i in signed]
-        signatures: Iterable[Any] = signature(sets, self.config.dedup) if sets else ()
-        marks = {i: (row.tobytes(), one.tobytes()) for i, row, one in zip(signed, signatures, sets, strict=True)}
-        rows = [_row(document, *marks.get(i, (None, None))) for i, document in enumerate(documents)]
-        name = self.chunks[rank]
-        pq.write_table(pa.Table.from_pylist(rows, schema=JUDGED), self.folder / name, compression="zstd")
-        (self.folder / f"{name}.json").write_text(json.dumps(edits))
+    def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """Judges chunk `rank`; yields nothing."""
+        chunk, config = self.chunks[rank], self.config
+        keep = pa.array(np.load(self.read / f"{chunk.name}.npy"))
+        table = read_chunk(self.read / chunk.name, [*KEPT_COLUMNS, "text", "personal"]).filter(keep).combine_chunks()
+        stripped = strip(
+            Texts.from_arrow(table["text"]), np.load(self.read / f"boilerplate-{chunk.source}.npy"), config.edits
+        )
+        judged = _filters(config).judge(stripped.texts)
+        words, starts = word_hashes(judged.texts.data, judged.texts.offsets)
+        index = _index(self.read / "questions.npz")
+        np.save(self.judged / f"{chunk.name}.items.npy", index.hits(words, starts))
+        removals = index.removals(words, starts, config.decontamination) | judged.removals
+        removed = np.zeros(len(table), bool)
+        removed[list(removals)] = True
+        _keys(words, starts, removed, config).tofile(self.judged / f"{chunk.name}.bands")
+        edits = _edits(table, stripped.lines, judged)
+        (self.judged / f"{chunk.name}.json").write_text(json.dumps(edits))
+        steps = {"boilerplate": stripped.changed, "filters": judged.rewritten}
+        write_chunk(_table(table, judged, removals, steps), self.judged / chunk.name)
         yield from ()
 
 
-def _row(document: Document, signed: bytes | None, found: bytes | None) -> dict[str, Any]:
-    note = dict(document.metadata)
-    removal: Removal = note.pop("removal") or Removal("")
-    return {
-        **note,
-        "doc_id": document.id,
-        "text": document.text,
-        "text_hash": text_hash(document.text),
-        "characters": len(document.text),
-        "signature": signed,
-        "shingles": found,
-        "rule": removal.rule,
-        "value": removal.value,
-        "threshold": removal.threshold,
-        "detail": removal.detail,
+_made: dict[str, Any] = {}
+"""The filters and the index of this process: a worker judges many chunks with the same ones."""
+
+
+def _filters(config: CorpusConfig) -> Filters:
+    key = config.filters.model_dump_json()
+    if _made.get("filters_key") != key:
+        _made.update(filters_key=key, filters=Filters(config.filters))
+    found: Filters = _made["filters"]
+    return found
+
+
+def _index(path: Path) -> Index:
+    if _made.get("index_key") != path:
+        _made.update(index_key=path, index=Index.load(path))
+    found: Index = _made["index"]
+    return found
+
+
+def _keys(
+    words: NDArray[np.uint64], starts: NDArray[np.int64], removed: NDArray[np.bool_], config: CorpusConfig
+) -> NDArray[np.uint64]:
+    """MinHash keys, uint64[bands, n]; none for documents that are removed already."""
+    dedup = config.dedup
+    if not dedup.near:
+        return np.empty((0, len(removed)), np.uint64)
+    grams, gram_starts = ngram_hashes(words, starts, dedup.ngram)
+    keys = band_hashes(grams, gram_starts, dedup.bands, dedup.band_rows, dedup.seed)
+    keys[:, removed] = NO_KEY
+    return keys
+
+
+def _edits(table: pa.Table, lines: NDArray[np.int64], judged: Judged) -> dict[str, int]:
+    """What was changed inside the documents, by kind."""
+    edits: Counter[str] = Counter(judged.edits)
+    for personal in table["personal"].to_pylist():
+        if personal:
+            edits.update(json.loads(personal))
+    if lines.any():
+        edits.update({"boilerplate_lines": int(lines.sum()), "boilerplate_documents": int((lines > 0).sum())})
+    return dict(edits)
+
+
+def _table(
+    table: pa.Table, judged: Judged, removals: dict[int, Removal], steps: dict[str, NDArray[np.bool_]]
+) -> pa.Table:
+    """The chunk that is left: the first pass's columns, the text as edited, the verdict."""
+    verdicts = [removals.get(i) for i in range(len(table))] if removals else [None] * len(table)
+    columns = {name: table[name] for name in KEPT_COLUMNS}
+    columns |= {
+        "text": judged.texts.to_arrow(),
+        "language": pa.array(judged.languages, pa.string()),
+        "score": pa.array(judged.scores, pa.float64()),
+        "steps": _with_steps(table["steps"], steps),
+        "characters": pa.array(characters(judged.texts.data, judged.texts.offsets)),
+        "rule": pa.array([one.rule if one else "" for one in verdicts], pa.string()),
+        "value": pa.array([float(one.value) if one else 0.0 for one in verdicts], pa.float64()),
+        "threshold": pa.array([float(one.threshold) if one else 0.0 for one in verdicts], pa.float64()),
+        "detail": pa.array([one.detail if one else "" for one in verdicts], pa.string()),
     }
+    return pa.table([columns[name] for name in JUDGED.names], schema=JUDGED)
+
+
+def _with_steps(column: pa.ChunkedArray, steps: dict[str, NDArray[np.bool_]]) -> pa.Array:
+    """Lists of steps with the names of those that changed a document added."""
+    lists = column.to_pylist()
+    for name, changed in steps.items():
+        for i in np.flatnonzero(changed).tolist():
+            lists[i] = [*lists[i], name]
+    return pa.array(lists, pa.list_(pa.string()))

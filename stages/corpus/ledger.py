@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
 from stages.artifact import ArtifactWriter
-from stages.corpus.policy import Removal
+from stages.corpus.chunks import Chunk
 from stages.corpus.summary import SourceAccount
 from stages.corpus.tables import REMOVED, RowFiles
 
@@ -16,23 +21,35 @@ class Ledger:
         self._accounts = accounts
         self.removed = 0
 
-    def add(self, source: str, doc_id: str, uri: str, removal: Removal) -> None:
-        """Notes one removal."""
-        self._accounts[source].removed[removal.rule] += 1
-        self.removed += 1
-        self._files.add(
-            {
-                "doc_id": doc_id,
-                "uri": uri,
-                "source": source,
-                "rule": removal.rule,
-                "value": float(removal.value),
-                "threshold": float(removal.threshold),
-                "detail": removal.detail,
-                "survivor": removal.survivor,
-            }
-        )
+    def add(self, source: str, rows: pa.Table) -> None:
+        """Notes removals of one source: rows with the columns of `REMOVED`."""
+        for item in rows["rule"].value_counts().to_pylist():
+            self._accounts[source].removed[item["values"]] += item["counts"]
+        self.removed += len(rows)
+        self._files.add(rows)
 
     def close(self) -> None:
         """Writes what is left."""
         self._files.close()
+
+
+def is_ruled(table: pa.Table) -> NDArray[np.bool_]:
+    """Which rows have a rule in their column `rule`, bool[n]."""
+    return pc.not_equal(table["rule"], "").to_numpy(zero_copy_only=False)
+
+
+def removed_rows(chunk: Chunk, places: pa.Table, verdict: pa.Table, survivor: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Rows of the ledger for documents of a chunk.
+
+    Args:
+        places: columns doc_id, file, piece, record.
+        verdict: columns rule, value, threshold, detail.
+    """
+    columns = {
+        "doc_id": places["doc_id"],
+        "uri": chunk.uris(places),
+        "source": pa.array([chunk.source] * len(places), pa.string()),
+        **{name: verdict[name] for name in ("rule", "value", "threshold", "detail")},
+        "survivor": survivor,
+    }
+    return pa.table(columns).cast(REMOVED)

@@ -1,8 +1,12 @@
-"""Schemas of the Parquet files that the stage writes, and a writer that cuts rows into files of fixed size."""
+"""Schemas of the files that the stage writes, and how chunks between the passes are read and written.
+
+Between the passes documents lie in chunks: Arrow IPC files whose columns are mapped, not read, so that a step pays for
+the columns that it looks at.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,7 +36,9 @@ REMOVED = pa.schema(
 )
 """The ledger; key is (doc_id, source, uri). No text."""
 
-PLACE = [("doc_id", pa.string()), ("file", pa.string()), ("record", pa.int64())]
+PLACE = [("doc_id", pa.string()), ("file", pa.string()), ("piece", pa.int32()), ("record", pa.int64())]
+"""Where a document comes from: `record` counts within a piece of its file, see `Chunk.uris`."""
+
 READ = pa.schema(
     [
         *PLACE,
@@ -44,6 +50,7 @@ READ = pa.schema(
         ("steps", pa.list_(pa.string())),
         ("exact", pa.binary(16)),
         ("edges", pa.list_(pa.uint64())),
+        ("group_hash", pa.uint64()),
         ("record_id", pa.uint64()),
         ("bytes", pa.int64()),
         ("personal", pa.string()),
@@ -56,7 +63,6 @@ JUDGED = pa.schema(
     [
         *PLACE,
         ("text", pa.string()),
-        ("text_hash", pa.string()),
         ("license", pa.string()),
         ("retrieved_at", pa.string()),
         ("language", pa.string()),
@@ -65,8 +71,6 @@ JUDGED = pa.schema(
         ("score", pa.float64()),
         ("steps", pa.list_(pa.string())),
         ("characters", pa.int64()),
-        ("signature", pa.binary()),
-        ("shingles", pa.binary()),
         *VERDICT,
     ]
 )
@@ -76,37 +80,60 @@ ROWS_PER_GROUP = 4096
 ROWS_PER_FILE = 65_536
 
 
+def write_chunk(table: pa.Table, path: Path) -> None:
+    """Writes a chunk as one record batch, uncompressed."""
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as file:
+        file.write_table(table.combine_chunks(), max_chunksize=max(1, len(table)))
+
+
+def read_chunk(path: Path, columns: Iterable[str] | None = None) -> pa.Table:
+    """A chunk's columns, mapped from the file."""
+    options = None
+    with pa.memory_map(str(path)) as source:
+        if columns is not None:
+            names = pa.ipc.open_file(source).schema.names
+            options = pa.ipc.IpcReadOptions(included_fields=sorted(names.index(name) for name in columns))
+            source.seek(0)
+        return pa.ipc.open_file(source, options=options).read_all()
+
+
 class RowFiles:
-    """Writes rows into numbered Parquet files. Where rows are cut depends on their number alone."""
+    """Writes tables into numbered Parquet files. Where rows are cut depends on their number alone."""
 
     def __init__(self, schema: pa.Schema, path_of: Callable[[int], Path]):
         self._schema, self._path_of = schema, path_of
-        self._rows: list[dict[str, object]] = []
+        self._waiting: list[pa.Table] = []
+        self._rows = 0
         self._file: pq.ParquetWriter | None = None
         self._in_file = 0
         self.files = 0
 
-    def add(self, row: dict[str, object]) -> None:
-        """Adds one row."""
-        self._rows.append(row)
-        if len(self._rows) == ROWS_PER_GROUP:
-            self._flush()
+    def add(self, table: pa.Table) -> None:
+        """Adds rows."""
+        self._waiting.append(table.select(self._schema.names).cast(self._schema))
+        self._rows += len(table)
+        if self._rows >= ROWS_PER_GROUP:
+            joined = pa.concat_tables(self._waiting)
+            whole = self._rows - self._rows % ROWS_PER_GROUP
+            for start in range(0, whole, ROWS_PER_GROUP):
+                self._flush(joined.slice(start, ROWS_PER_GROUP))
+            self._waiting, self._rows = [joined.slice(whole)], self._rows - whole
 
     def close(self) -> None:
         """Writes what is left; without rows there is no file."""
         if self._rows:
-            self._flush()
+            self._flush(pa.concat_tables(self._waiting))
+            self._waiting, self._rows = [], 0
         if self._file:
             self._file.close()
             self._file = None
 
-    def _flush(self) -> None:
+    def _flush(self, table: pa.Table) -> None:
         if self._file is None:
             self._file = pq.ParquetWriter(self._path_of(self.files), self._schema, compression="zstd")
             self.files, self._in_file = self.files + 1, 0
-        self._file.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
-        self._in_file += len(self._rows)
-        self._rows = []
+        self._file.write_table(table)
+        self._in_file += len(table)
         if self._in_file >= ROWS_PER_FILE:
             self._file.close()
             self._file = None

@@ -1,0 +1,59 @@
+"""The chunks of a corpus in order, and documents by their row in all of them together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from stages.corpus.tables import read_chunk
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Documents of one source that are read and judged together, in corpus order."""
+
+    name: str
+    source: str
+    documents: int
+    first_records: tuple[int, ...]
+    """For each piece of its task: how many records of the file lie before the piece."""
+
+    def uris(self, table: pa.Table) -> pa.Array:
+        """`file#record` of each row; needs the columns file, piece, record."""
+        first = np.array(self.first_records, np.int64)[table["piece"].to_numpy()]
+        records = pa.array(table["record"].to_numpy() + first).cast(pa.string())
+        return pc.binary_join_element_wise(table["file"].combine_chunks(), records, "#")
+
+
+def bases(chunks: Sequence[Chunk]) -> Rows:
+    """Row of each chunk's first document among all documents, int64[chunks + 1]."""
+    return np.cumsum([0, *(chunk.documents for chunk in chunks)], dtype=np.int64)
+
+
+def by_chunk(rows: Rows, base: Rows) -> Iterator[tuple[int, slice]]:
+    """For ascending rows: the number of each chunk that holds some, and which of `rows` these are."""
+    places = np.searchsorted(rows, base)
+    for number in np.flatnonzero(np.diff(places)).tolist():
+        yield number, slice(int(places[number]), int(places[number + 1]))
+
+
+def identities(rows: Rows, chunks: Sequence[Chunk], folder: Path) -> pa.Table:
+    """Who the documents at ascending rows are: columns doc_id and `where` (`source/file#record`)."""
+    parts = []
+    base = bases(chunks)
+    for number, mine in by_chunk(rows, base):
+        chunk = chunks[number]
+        table = read_chunk(folder / chunk.name, ["doc_id", "file", "piece", "record"])
+        table = table.take(rows[mine] - base[number])
+        where = pc.binary_join_element_wise(pa.scalar(chunk.source), chunk.uris(table), "/")
+        parts.append(pa.table({"doc_id": table["doc_id"], "where": where}))
+    empty = pa.table({"doc_id": pa.array([], pa.string()), "where": pa.array([], pa.string())})
+    return pa.concat_tables(parts) if parts else empty
