@@ -1,39 +1,35 @@
-"""The corpus stage from listings to artifact: two passes over the files, and what is global between and behind them."""
+"""The corpus stage from listings to artifact: three passes over the documents, and what is global between them."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stages.artifact import ArtifactWriter, InputError
+from stages.corpus.chunks import Chunk
 from stages.corpus.config import CorpusConfig
-from stages.corpus.decontaminate import Index
-from stages.corpus.executor import Executor, Workers
-from stages.corpus.finish import near_duplicates, write_documents
+from stages.corpus.decontaminate import Index, clean_subsets
+from stages.corpus.executor import Workers, make_workers, work_folder
+from stages.corpus.finish import WriteDocuments, file_groups, take_over
 from stages.corpus.guess import readable, resolve_fields
 from stages.corpus.inputs import note_inputs
-from stages.corpus.judging import ChunkReader, Judge, JudgedWriter
+from stages.corpus.judging import JudgeChunks
 from stages.corpus.ledger import Ledger
 from stages.corpus.listing import Listing
 from stages.corpus.merging import merge
-from stages.corpus.reading import ChunkWriter, Prepare, QuarantiningReader, ReadTask, read_tasks
+from stages.corpus.near.tasks import REMOVALS, CompareCandidates, find_candidates, removals, write_tasks
+from stages.corpus.reading import Prepare, QuarantiningReader, ReadTask, read_tasks
 from stages.corpus.summary import SourceAccount, counts, table
+from stages.corpus.tables import write_chunk
 
 BAD_PUT_UP_WITH = 2
 """So many unreadable records of a source never stop the stage."""
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Documents of one source that are read and judged together, in corpus order."""
-
-    name: str
-    source: str
-    documents: int
 
 
 def build(config: CorpusConfig, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
@@ -45,46 +41,87 @@ def build(config: CorpusConfig, inputs: Mapping[str, Any], writer: ArtifactWrite
     Raises:
         InputError: unusable files or fields; too many unreadable records; nothing left.
     """
-    accounts = {name: SourceAccount() for name in source_order(config)}
     note_inputs(inputs, writer)
     tasks = _tasks(config, inputs, writer)
-    read, judged = writer.work("read"), writer.work("judged")
     sets = {role.split("/", 1)[1]: item for role, item in inputs.items() if role.startswith("evaluation/")}
-    Index.of(sets, config.decontamination).save(read / "questions.npz")
-    with Workers(config.workers) as workers:
-        executor = Executor(
-            [QuarantiningReader(tasks, read), Prepare(tasks, config.policy, config.edits), ChunkWriter(read)],
-            len(tasks),
-            writer.work("logs/read"),
-        )
-        total = sum(item.listing.bytes for item in {task.source: task for task in tasks}.values())
-        sizes = [sum(f.bytes for f in task.listing.files if f.name in set(task.files)) for task in tasks]
-        executor.execute(workers, _Progress(writer, sizes, total, "bytes", "read"))
-        chunks = _chunks(tasks, read)
-        _quarantine(config, tasks, read, accounts, writer)
+    with work_folder(config, writer) as folder, make_workers(config) as workers:
+        _Build(config, writer, workers, folder).run(tasks, sets)
 
-        ledger = Ledger(writer, accounts)
-        merge(config, chunks, read, accounts, ledger)
-        writer.events.emit("step", step="exact_duplicates", removed=ledger.removed)
 
-        names = [chunk.name for chunk in chunks]
-        executor = Executor(
-            [
-                ChunkReader(names, read),
-                Judge([chunk.source for chunk in chunks], read, config),
-                JudgedWriter(names, judged, config),
-            ],
-            len(chunks),
-            writer.work("logs/judge"),
+class _Build:
+    """One run of the stage: its folders, its workers, the account that it keeps."""
+
+    def __init__(self, config: CorpusConfig, writer: ArtifactWriter, workers: Workers, folder: Path):
+        self.config, self.writer, self.workers, self.folder = config, writer, workers, folder
+        self.accounts = {name: SourceAccount() for name in source_order(config)}
+        self.ledger = Ledger(writer, self.accounts)
+        self.read, self.judged, self.near, self.written = (
+            self._made(name) for name in ("read", "judged", "near", "written")
         )
+
+    def _made(self, name: str) -> Path:
+        below = self.folder / name
+        below.mkdir(parents=True, exist_ok=True)
+        return below
+
+    def run(self, tasks: list[ReadTask], sets: Mapping[str, Listing]) -> None:
+        """All passes, then the report."""
+        index = Index.of(sets, self.config.decontamination)
+        index.save(self.read / "questions.npz")
+        chunks = self._read(tasks)
+        merge(self.config, chunks, self.read, self.accounts, self.ledger)
+        self.writer.events.emit("step", step="exact_duplicates", removed=self.ledger.removed)
+        chunks = self._judge(chunks)
+        seen = np.zeros(len(index.names), bool)
+        edits: Counter[str] = Counter()
+        for chunk in chunks:
+            seen |= np.load(self.judged / f"{chunk.name}.items.npy")
+            edits.update(json.loads((self.judged / f"{chunk.name}.json").read_text()))
+        if sets:
+            clean_subsets(sets, seen, index, self.writer.put)
+        self._compare(chunks)
+        self._write(chunks)
+        self.ledger.close()
+        _report(self.config, self.accounts, dict(sorted(edits.items())), self.writer)
+
+    def _read(self, tasks: list[ReadTask]) -> list[Chunk]:
+        sizes = [task.bytes for task in tasks]
+        steps = [QuarantiningReader(tasks, self.read), Prepare(tasks, self.read, self.config)]
+        done = _Progress(self.writer, sizes, sum(sizes), "bytes", "read")
+        self.workers.run(steps, len(tasks), self._made("logs/read"), done)
+        chunks = _chunks(tasks, self.read)
+        _quarantine(self.config, tasks, self.read, self.accounts, self.writer)
+        return chunks
+
+    def _judge(self, chunks: list[Chunk]) -> list[Chunk]:
+        """The second pass; returns the chunks with what is left in them."""
         sizes = [chunk.documents for chunk in chunks]
-        executor.execute(workers, _Progress(writer, sizes, sum(sizes), "documents", "judge"))
-    edits = _edits(judged, names)
-    copies = near_duplicates(config, chunks, judged, ledger)
-    writer.events.emit("step", step="near_duplicates", removed=len(copies))
-    write_documents(config, chunks, judged, copies, accounts, ledger, writer)
-    ledger.close()
-    _report(config, accounts, edits, writer)
+        done = _Progress(self.writer, sizes, sum(sizes), "documents", "judge")
+        step = JudgeChunks(chunks, self.read, self.judged, self.config)
+        self.workers.run([step], len(chunks), self._made("logs/judge"), done)
+        kept = [int(np.load(self.read / f"{chunk.name}.npy").sum()) for chunk in chunks]
+        return [replace(chunk, documents=n) for chunk, n in zip(chunks, kept, strict=True)]
+
+    def _compare(self, chunks: list[Chunk]) -> None:
+        """Near duplicates: leaves `copies.arrow` for the last pass."""
+        copies = REMOVALS.empty_table()
+        if self.config.dedup.near:
+            found = find_candidates(self.config, chunks, self.judged)
+            tasks = write_tasks(found, chunks, self.judged, self.near)
+            step = CompareCandidates(self.near, self.config.dedup)
+            done = _Progress(self.writer, [1] * tasks, tasks, "tasks", "near_duplicates")
+            self.workers.run([step], tasks, self._made("logs/near"), done)
+            copies = removals(tasks, chunks, self.judged, self.near)
+        write_chunk(copies, self.written / "copies.arrow")
+        self.writer.events.emit("step", step="near_duplicates", removed=len(copies))
+
+    def _write(self, chunks: list[Chunk]) -> None:
+        groups = file_groups(chunks, self.judged)
+        sizes = [sum(chunks[number].documents for number in group) for group in groups]
+        done = _Progress(self.writer, sizes, sum(sizes), "documents", "write")
+        step = WriteDocuments(groups, chunks, self.judged, self.written, self.config)
+        self.workers.run([step], len(groups), self._made("logs/write"), done)
+        take_over(groups, chunks, self.written, self.accounts, self.ledger, self.writer)
 
 
 def source_order(config: CorpusConfig) -> list[str]:
@@ -169,13 +206,6 @@ def _quarantine(
             )
     if not any(account.read for account in accounts.values()):
         raise InputError("corpus: the sources hold no documents; see that files are not empty")
-
-
-def _edits(judged: Path, names: list[str]) -> dict[str, int]:
-    edits: Counter[str] = Counter()
-    for name in names:
-        edits.update(json.loads((judged / f"{name}.json").read_text()))
-    return dict(sorted(edits.items()))
 
 
 def _report(

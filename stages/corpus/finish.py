@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -170,7 +171,7 @@ def take_over(
             path = folder / f"{rank:05}.{part}.parquet"
             if path.exists():
                 number = numbers[part, source] = numbers.get((part, source), -1) + 1
-                path.rename(writer.file(f"{part}/{source}/{number:05}.parquet"))
+                shutil.move(path, writer.file(f"{part}/{source}/{number:05}.parquet"))
         counts = json.loads((folder / f"{rank:05}.json").read_text())
         account.kept += counts["documents"]
         account.heldout += counts["heldout"]

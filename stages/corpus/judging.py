@@ -19,7 +19,7 @@ from stages.corpus.chunks import Chunk
 from stages.corpus.config import CorpusConfig
 from stages.corpus.decontaminate import Index
 from stages.corpus.filtering import Filters, Judged
-from stages.corpus.kernels.characters import characters
+from stages.corpus.kernels.lengths import characters
 from stages.corpus.kernels.minhash import NO_KEY, band_hashes
 from stages.corpus.kernels.ngrams import ngram_hashes
 from stages.corpus.kernels.words import word_hashes

@@ -9,18 +9,28 @@ from typing import Any
 
 from stages.artifact import Artifact, HeadwaterError
 
-FAMILIES = ("policy", "exact_duplicate", "language", "quality", "repetition", "contaminated", "near_duplicate")
+FAMILIES = (
+    "policy",
+    "personal_data",
+    "exact_duplicate",
+    "language",
+    "quality",
+    "repetition",
+    "contaminated",
+    "near_duplicate",
+)
 """Columns of the summary for removed documents, in the order in which removals are attributed."""
 
 COLUMNS = ["source", "in", "quarantined", *FAMILIES, "heldout", "kept", "bytes_in", "bytes_kept", "characters_kept"]
 
 
 def family(rule: str) -> str:
-    """The column that a rule is counted in: `quality_short` and `c4_lorem_ipsum` in `quality`."""
+    """The column that a rule is counted in: `quality_short` and `c4_lorem_ipsum` in `quality`, as all that no column
+    is named after."""
     if rule in FAMILIES:
         return rule
     start = rule.split("_")[0]
-    return {"empty": "quality", "c4": "quality"}.get(start, start)
+    return start if start in FAMILIES else "quality"
 
 
 @dataclass

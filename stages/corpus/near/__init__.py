@@ -3,3 +3,7 @@
 Greedy, in the order of preference: a document goes only if it is similar enough to one that itself stays, so no chain
 of small differences removes anything (transitive clusters do).
 """
+
+from stages.corpus.near.verify import NearCopy, near_copies, near_duplicates_of
+
+__all__ = ["NearCopy", "near_copies", "near_duplicates_of"]
