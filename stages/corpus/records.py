@@ -6,17 +6,22 @@ import gzip
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, BinaryIO
 
 import orjson
 
 from stages.artifact import InputError
-from stages.corpus.config import SourceConfig
+from stages.corpus.config import MAXIMUM_RECORD_BYTES, SourceConfig
+from stages.corpus.lines import BLOCK, TooLong, lines
 from stages.corpus.listing import Listing
 
 PATTERNS = ("*.jsonl", "*.jsonl.gz", "*.ndjson", "*.ndjson.gz", "*.parquet", "*.txt", "*.txt.gz")
 """Files that can be read as documents."""
 
+
+PARQUET_ROWS = 256
+"""Rows that are held at a time."""
 
 ABOUT_FILES = ("readme.txt", "license.txt", "licence.txt", "notice.txt", "citation.txt")
 """Text files that tell about a folder's documents and are none."""
@@ -33,7 +38,7 @@ class Bad:
 
 @dataclass(frozen=True)
 class Record:
-    """A record at its place: line number in JSON Lines, row number in Parquet, 1 in a text file."""
+    """A record at its place in a file or a piece of one: line in JSON Lines, row in Parquet, 1 in a text file."""
 
     number: int
     value: dict[str, Any] | Bad
@@ -59,39 +64,66 @@ def format_in(name: str, source: SourceConfig) -> str:
     return source.format if own in ("", source.format) else ""
 
 
-def read_records(listing: Listing, name: str, format: str, columns: Sequence[str] | None = None) -> Iterator[Record]:
-    """All records of one file, the unreadable ones as `Bad`.
+@dataclass(frozen=True)
+class Piece:
+    """A file or a part of one: a range of bytes in JSON Lines, of row groups in Parquet."""
+
+    file: str
+    start: int = 0
+    end: int | None = None
+
+
+def read_records(
+    listing: Listing,
+    piece: str | Piece,
+    format: str,
+    columns: Sequence[str] | None = None,
+    limit: int = MAXIMUM_RECORD_BYTES,
+) -> Iterator[Record]:
+    """All records of a file or of a piece of one, the unreadable ones as `Bad`. Numbers count within the piece.
 
     Args:
         format: `jsonl`, `parquet` or `txt`.
         columns: what to read of a Parquet file; None reads all.
+        limit: bytes that a record may have.
 
     Raises:
         InputError: the file is gone.
     """
-    with listing.open(name) as stream:
+    piece = Piece(piece) if isinstance(piece, str) else piece
+    with listing.open(piece.file) as stream:
         if format == "parquet":
-            yield from _parquet(stream, columns)
+            yield from _parquet(stream, piece, columns, limit)
             return
-        plain: Any = gzip.GzipFile(fileobj=stream) if name.lower().endswith(".gz") else stream
-        yield from _jsonl(plain) if format == "jsonl" else _txt(plain)
+        plain: Any = gzip.GzipFile(fileobj=stream) if piece.file.lower().endswith(".gz") else stream
+        yield from _jsonl(plain, piece, limit) if format == "jsonl" else _txt(plain, limit)
 
 
-def _jsonl(stream: BinaryIO) -> Iterator[Record]:
+def _too_long(size: int, limit: int) -> Bad:
+    return Bad(f"the record has {size:,} bytes, more than the {limit:,} of maximum_record_bytes")
+
+
+def _jsonl(stream: BinaryIO, piece: Piece, limit: int) -> Iterator[Record]:
     number = 0
-    lines = iter(stream)
+    found = lines(stream, limit, piece.start, piece.end)
     while True:
         try:
-            line = next(lines)
+            line = next(found)
         except StopIteration:
             return
         except (EOFError, zlib.error, OSError) as error:
             yield Record(number + 1, Bad(f"the file cannot be read any further: {error}", rest_lost=True))
             return
         number += 1
-        if number == 1:
+        if isinstance(line, TooLong):
+            yield Record(number, _too_long(line, limit))
+            continue
+        if number == 1 and piece.start == 0:
+            if line.startswith((b"\xff\xfe", b"\xfe\xff")):
+                yield Record(number, Bad("the file is UTF-16; only UTF-8 is read", rest_lost=True))
+                return
             line = line.removeprefix(b"\xef\xbb\xbf")
-        if line.strip():
+        if line and not line.isspace():
             yield Record(number, _json_object(line))
 
 
@@ -107,9 +139,16 @@ def _json_object(line: bytes) -> dict[str, Any] | Bad:
     return value if isinstance(value, dict) else Bad(f"a JSON {type(value).__name__}, not an object")
 
 
-def _txt(stream: BinaryIO) -> Iterator[Record]:
+def _txt(stream: BinaryIO, limit: int) -> Iterator[Record]:
     try:
-        text = stream.read().removeprefix(b"\xef\xbb\xbf").decode("utf-8")
+        data = stream.read(limit + 1)
+        size = len(data)
+        while size > limit and (more := stream.read(BLOCK)):
+            size += len(more)
+        if size > limit:
+            yield Record(1, _too_long(size, limit))
+            return
+        text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
     except UnicodeDecodeError as error:
         yield Record(1, Bad(f"invalid UTF-8: {error.reason} at byte {error.start}"))
     except (EOFError, zlib.error, OSError) as error:
@@ -118,21 +157,43 @@ def _txt(stream: BinaryIO) -> Iterator[Record]:
         yield Record(1, {"text": text})
 
 
-def _parquet(stream: BinaryIO, columns: Sequence[str] | None) -> Iterator[Record]:
+def _parquet(stream: BinaryIO, piece: Piece, columns: Sequence[str] | None, limit: int) -> Iterator[Record]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     number = 0
     try:
-        with pq.ParquetFile(stream) as file:
+        with pq.ParquetFile(stream, pre_buffer=False) as file:
             there = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
-            for batch in file.iter_batches(batch_size=1024, columns=there):
-                for row in batch.to_pylist():
+            groups = range(file.num_row_groups)[piece.start : piece.end]
+            for batch in file.iter_batches(batch_size=PARQUET_ROWS, row_groups=list(groups), columns=there):
+                for value in _rows(batch):
                     number += 1
-                    yield Record(number, row)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+                    yield Record(number, _within(value, limit))
+    except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         yield Record(number + 1, Bad(f"the Parquet file cannot be read any further: {reason}", rest_lost=True))
+
+
+def _rows(batch: Any) -> Iterator[dict[str, Any] | Bad]:
+    """A batch's rows; one by one where a string of it is no UTF-8, which Parquet does not forbid."""
+    try:
+        yield from batch.to_pylist()
+        return
+    except UnicodeDecodeError:
+        pass
+    for i in range(len(batch)):
+        try:
+            yield batch.slice(i, 1).to_pylist()[0]
+        except UnicodeDecodeError as error:
+            yield Bad(f"invalid UTF-8: {error.reason} at byte {error.start} of a field")
+
+
+def _within(value: dict[str, Any] | Bad, limit: int) -> dict[str, Any] | Bad:
+    if isinstance(value, Bad):
+        return value
+    size = sum(len(field) for field in value.values() if isinstance(field, str))
+    return _too_long(size, limit) if size > limit else value
 
 
 def text_of(row: dict[str, Any], field: str) -> str | Bad:
@@ -162,7 +223,19 @@ def read_original(listing: Listing, uri: str) -> dict[str, Any]:
     name, _, number = uri.rpartition("#")
     format = format_of(name)
     if name in {file.name for file in listing.files} and format and number.isdigit():
-        for record in read_records(listing, name, format):
-            if record.number == int(number) and isinstance(record.value, dict):
-                return record.value
+        value = _nth(listing, name, format, int(number))
+        if isinstance(value, dict):
+            return value
     raise InputError(f"{listing.location} has no record {uri}; did the source change?")
+
+
+def _nth(listing: Listing, name: str, format: str, number: int) -> dict[str, Any] | Bad | None:
+    """One record; of JSON Lines only its own line is parsed."""
+    if format != "jsonl":
+        return next((r.value for r in read_records(listing, name, format) if r.number == number), None)
+    with listing.open(name) as stream:
+        plain: Any = gzip.GzipFile(fileobj=stream) if name.lower().endswith(".gz") else stream
+        line = next(islice(lines(plain, MAXIMUM_RECORD_BYTES), number - 1, None), None) if number > 0 else None
+    if line is None or isinstance(line, TooLong):
+        return None
+    return _json_object(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)

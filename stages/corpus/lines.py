@@ -1,0 +1,73 @@
+"""Lines of a stream, or of a range of it, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+BLOCK = 4 << 20
+
+
+class TooLong(int):
+    """Stands for a line that is longer than allowed: its length in bytes."""
+
+
+def lines(stream: BinaryIO, limit: int, start: int = 0, end: int | None = None) -> Iterator[bytes | TooLong]:
+    r"""The lines that begin in the bytes `start` to `end` of a stream, without their `\n`.
+
+    So ranges that cover a file give each of its lines once. A line longer than `limit` bytes is read over, not held.
+
+    Args:
+        stream: seekable if `start` is not 0.
+        end: None for the stream's own.
+    """
+    begin, block = start, b""
+    if start:
+        found = _first_line(stream, start, end)
+        if found is None:
+            return
+        begin, block = found
+    else:
+        block = stream.read(BLOCK)
+    held: list[bytes] = []
+    size = 0
+    while block and (end is None or begin < end):
+        parts = block.split(b"\n")
+        for part in parts[:-1]:
+            length = size + len(part)
+            if length > limit:
+                yield TooLong(length)
+            else:
+                yield b"".join([*held, part]) if held else part
+            held, size = [], 0
+            begin += length + 1
+            if end is not None and begin >= end:
+                return
+        rest = parts[-1]
+        size += len(rest)
+        if size > limit:
+            held = []
+        elif rest:
+            held.append(rest)
+        block = stream.read(BLOCK)
+    if size:
+        yield TooLong(size) if size > limit else b"".join(held)
+
+
+def _first_line(stream: BinaryIO, start: int, end: int | None) -> tuple[int, bytes] | None:
+    """Where the first line begins at or behind `start`, and what was read from there on; None if that is not before
+    `end`: a line that covers the range is not looked through to its end."""
+    position = start - 1
+    stream.seek(position)
+    while end is None or position + 1 < end:
+        block = stream.read(BLOCK)
+        if not block:
+            return None
+        at = block.find(b"\n")
+        if at >= 0:
+            begin = position + at + 1
+            if end is not None and begin >= end:
+                return None
+            return begin, block[at + 1 :] or stream.read(BLOCK)
+        position += len(block)
+    return None
