@@ -24,7 +24,9 @@ from stages.corpus.ledger import Ledger
 from stages.corpus.listing import Listing
 from stages.corpus.merging import merge
 from stages.corpus.near.tasks import REMOVALS, CompareCandidates, find_candidates, removals, write_tasks
-from stages.corpus.reading import Prepare, QuarantiningReader, ReadTask, read_tasks
+from stages.corpus.prepare import Prepare
+from stages.corpus.reading import QuarantiningReader
+from stages.corpus.splitting import ReadTask, first_records, read_tasks
 from stages.corpus.summary import SourceAccount, counts, table
 from stages.corpus.tables import write_chunk
 
@@ -86,11 +88,19 @@ class _Build:
 
     def _read(self, tasks: list[ReadTask]) -> list[Chunk]:
         sizes = [task.bytes for task in tasks]
-        steps = [QuarantiningReader(tasks, self.read), Prepare(tasks, self.read, self.config)]
+        reader = QuarantiningReader(tasks, self.read, self.config.maximum_record_bytes)
+        steps = [reader, Prepare(tasks, self.read, self.config)]
         done = _Progress(self.writer, sizes, sum(sizes), "bytes", "read")
         self.workers.run(steps, len(tasks), self._made("logs/read"), done)
-        chunks = _chunks(tasks, self.read)
-        _quarantine(self.config, tasks, self.read, self.accounts, self.writer)
+        first = first_records(tasks, [_json(self.read / f"{rank:05}.seen.json") for rank in range(len(tasks))])
+        chunks = [
+            Chunk(item["name"], task.source, item["documents"], first[rank])
+            for rank, task in enumerate(tasks)
+            for item in _json(self.read / f"{rank:05}.json")
+        ]
+        for chunk in chunks:
+            self.accounts[chunk.source].read += chunk.documents
+        _quarantine(self.config, tasks, first, self.read, self.accounts, self.writer)
         return chunks
 
     def _judge(self, chunks: list[Chunk]) -> list[Chunk]:
@@ -166,33 +176,34 @@ def _tasks(config: CorpusConfig, inputs: Mapping[str, Any], writer: ArtifactWrit
     return tasks
 
 
-def _chunks(tasks: list[ReadTask], read: Path) -> list[Chunk]:
-    return [
-        Chunk(item["name"], task.source, item["documents"])
-        for rank, task in enumerate(tasks)
-        for item in json.loads((read / f"{rank:05}.json").read_text())
-    ]
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _quarantine(
-    config: CorpusConfig, tasks: list[ReadTask], read: Path, accounts: dict[str, SourceAccount], writer: ArtifactWriter
+    config: CorpusConfig,
+    tasks: list[ReadTask],
+    first_records: list[tuple[int, ...]],
+    read: Path,
+    accounts: dict[str, SourceAccount],
+    writer: ArtifactWriter,
 ) -> None:
     """Joins the tasks' lists of bad records and stops when a source has too many."""
     first: dict[str, dict[str, Any]] = {}
     with writer.file("quarantine.jsonl").open("w", encoding="utf-8") as out:
         for rank, task in enumerate(tasks):
             account = accounts[task.source]
-            for chunk in json.loads((read / f"{rank:05}.json").read_text()):
-                account.read += chunk["documents"]
-            for line in (read / f"{rank:05}.quarantine.jsonl").read_text(encoding="utf-8").splitlines():
+            # Not `splitlines`: a reason may hold one of the other nine characters that end a line.
+            for line in (read / f"{rank:05}.quarantine.jsonl").read_text(encoding="utf-8").split("\n")[:-1]:
                 bad = json.loads(line)
+                bad["record"] += first_records[rank][bad.pop("piece")]
                 account.quarantined += 1
                 account.rest_lost += bool(bad.get("rest_lost"))
                 first.setdefault(task.source, bad)
                 if bad.get("rest_lost"):
                     message = f"{task.listing.path(bad['file'])} cannot be read to its end: {bad['reason']}"
                     writer.events.emit("warning", message=message)
-                out.write(line + "\n")
+                out.write(json.dumps(bad, ensure_ascii=False) + "\n")
     listings = {task.source: task.listing for task in tasks}
     for source, account in accounts.items():
         bad = account.quarantined

@@ -1,89 +1,61 @@
-"""The first pass: read, quarantine, policy, personal data, hashes. One task reads some files of one source."""
+"""The first pass reads records as documents; what cannot be read it notes, and goes on."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from datatrove.data import Document, DocumentsPipeline
-from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.readers.base import BaseReader
 
-from stages.corpus.boilerplate import edge_hashes
-from stages.corpus.config import EditConfig, FieldMapping, PolicyConfig, SourceConfig
-from stages.corpus.listing import Listing
-from stages.corpus.personal import replace_personal_data
-from stages.corpus.policy import normalize_license, policy_removal
+from stages.corpus.config import FieldMapping, SourceConfig
+from stages.corpus.policy import normalize_license
 from stages.corpus.records import Bad, format_in, read_records, text_of
 from stages.corpus.split import group_of
-from stages.corpus.tables import READ
-from stages.corpus.words import hash64, text_hash, words
+from stages.corpus.splitting import ReadTask
+from stages.corpus.words import text_hash
 
-TASK_BYTES = 16 << 20
-"""Small files are read together, up to so many bytes a task."""
-CHUNK_DOCUMENTS = 1000
-CHUNK_CHARACTERS = 8 << 20
-"""A chunk of the first pass is a task of the second: large enough to pay, small enough to share out."""
-
-
-@dataclass(frozen=True)
-class ReadTask:
-    """Some files of one source, in order."""
-
-    source: str
-    config: SourceConfig
-    listing: Listing
-    files: tuple[str, ...]
-
-
-def read_tasks(source: str, config: SourceConfig, listing: Listing) -> list[ReadTask]:
-    """Cuts a source into tasks: files in order of name, by size alone."""
-    tasks: list[ReadTask] = []
-    batch: list[str] = []
-    size = 0
-    for file in sorted(listing.files, key=lambda item: item.name):
-        if batch and size + file.bytes > TASK_BYTES:
-            tasks.append(ReadTask(source, config, listing, tuple(batch)))
-            batch, size = [], 0
-        batch.append(file.name)
-        size += file.bytes
-    return [*tasks, ReadTask(source, config, listing, tuple(batch))]
+REMEMBERED = 10_000
+"""So many different licences are looked up before they are forgotten."""
 
 
 class QuarantiningReader(BaseReader):
     """A datatrove reader that notes what it cannot read, with file, record and reason, and goes on.
 
-    Leaves `{rank:05}.quarantine.jsonl` in `folder`.
+    Leaves `{rank:05}.quarantine.jsonl` in `folder`, and `{rank:05}.seen.json`: records of each piece.
     """
 
     name = "records"
 
-    def __init__(self, tasks: list[ReadTask], folder: Path):
+    def __init__(self, tasks: list[ReadTask], folder: Path, maximum_record_bytes: int):
         super().__init__()
-        self.tasks, self.folder = tasks, folder
+        self.tasks, self.folder, self.limit = tasks, folder, maximum_record_bytes
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yields the documents of this rank's task; `id` is the doc_id, metadata holds the rest of the record."""
         task = self.tasks[rank]
+        columns, made = _columns(task.config.fields), _Documents(task.config)
+        seen: list[int] = []
         with (self.folder / f"{rank:05}.quarantine.jsonl").open("w", encoding="utf-8") as quarantine:
-            for file in task.files:
-                format = format_in(file, task.config)
-                for record in read_records(task.listing, file, format, _columns(task.config.fields)):
-                    found = _document(record.value, task.config, file, record.number)
+            for place, piece in enumerate(task.pieces):
+                last = 0
+                format = format_in(piece.file, task.config)
+                for record in read_records(task.listing, piece, format, columns, self.limit):
+                    last = record.number
+                    found = made.of(record.value, piece.file, place, last)
                     if isinstance(found, Document):
                         yield found
                         continue
-                    line = {"source": task.source, "file": file, "record": record.number, "reason": found.reason}
+                    line = {"source": task.source, "file": piece.file, "piece": place, "record": last}
+                    line["reason"] = found.reason
                     if found.rest_lost:
                         line["rest_lost"] = True
                     quarantine.write(json.dumps(line, ensure_ascii=False) + "\n")
+                seen.append(last)
+        (self.folder / f"{rank:05}.seen.json").write_text(json.dumps(seen))
 
 
 def _columns(fields: FieldMapping) -> list[str]:
@@ -91,107 +63,52 @@ def _columns(fields: FieldMapping) -> list[str]:
     return sorted({part for name in names for part in (name, *name.split("+"))})
 
 
-def _document(row: dict[str, Any] | Bad, config: SourceConfig, file: str, number: int) -> Document | Bad:
-    """A record as a document; text as Unicode NFC with plain line ends."""
-    if isinstance(row, Bad):
-        return row
-    fields = config.fields
-    text = text_of(row, fields.text or "text")
-    if isinstance(text, Bad):
-        return text
-    plain = unicodedata.normalize("NFC", text)
-    doc_id = text_hash(plain)
+class _Documents:
+    """Makes documents of a source's records."""
 
-    def value(field: str | None) -> str:
-        found = row.get(field) if field else None
-        return "" if found is None else str(found)
+    def __init__(self, config: SourceConfig):
+        self._config, self._fields = config, config.fields
+        self._licenses: dict[str, str] = {}
 
-    title, url = value(fields.title), value(fields.url)
-    named_group = value(fields.group)
-    subject = title or ("" if fields.group == fields.url else named_group)
-    metadata = {
-        "file": file,
-        "record": number,
-        "license": normalize_license(config.license or value(fields.license)),
-        "retrieved_at": value(fields.retrieved_at),
-        "group": group_of(named_group, title, url, doc_id),
-        "subject": " ".join(words(subject)),
-        "url": url,
-        "record_id": hash64(value(fields.id)) if value(fields.id) else None,
-        "bytes": len(plain.encode("utf-8")),
-        "steps": [] if plain == text else ["nfc"],
-    }
-    return Document(text=plain, id=doc_id, metadata=metadata)
+    def of(self, row: dict[str, Any] | Bad, file: str, piece: int, number: int) -> Document | Bad:
+        """A record as a document; text as Unicode NFC."""
+        if isinstance(row, Bad):
+            return row
+        fields = self._fields
+        text = text_of(row, fields.text or "text")
+        if isinstance(text, Bad):
+            return text
+        steps = []
+        if not text.isascii() and not unicodedata.is_normalized("NFC", text):
+            text = unicodedata.normalize("NFC", text)
+            steps.append("nfc")
+        doc_id = text_hash(text)
+        title, url, group = _value(row, fields.title), _value(row, fields.url), _value(row, fields.group)
+        metadata = {
+            "file": file,
+            "piece": piece,
+            "record": number,
+            "license": self._license(row),
+            "retrieved_at": _value(row, fields.retrieved_at),
+            "group": group_of(group, title, url, doc_id),
+            "subject": title or ("" if fields.group == fields.url else group),
+            "url": url,
+            "record_id": _value(row, fields.id),
+            "steps": steps,
+        }
+        return Document(text=text, id=doc_id, metadata=metadata)
 
-
-class Prepare(PipelineStep):
-    """Policy's verdict; for documents that it lets through the hashes of text and edges, and personal data replaced."""
-
-    type, name = "edit", "prepare"
-
-    def __init__(self, tasks: list[ReadTask], policy: PolicyConfig, edits: EditConfig):
-        super().__init__()
-        self.tasks, self.policy, self.edits = tasks, policy, edits
-
-    def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Adds to each document's metadata: removal, exact, edges, personal."""
-        source = self.tasks[rank].source
-        for document in data or ():
-            note = document.metadata
-            note["removal"] = policy_removal(self.policy, source, note["license"], note["url"])
-            note["exact"] = exact_hash(document.text)
-            note["edges"], note["personal"] = [], {}
-            if note["removal"] is None:
-                document.text, note["personal"] = replace_personal_data(document.text, self.edits.personal_data)
-                if note["personal"]:
-                    note["steps"].append("personal_data")
-                if "\r" in document.text:
-                    document.text = document.text.replace("\r\n", "\n").replace("\r", "\n")
-                    note["steps"].append("line_ends")
-                note["edges"] = edge_hashes(document.text, self.edits)
-            yield document
+    def _license(self, row: dict[str, Any]) -> str:
+        written = self._config.license or _value(row, self._fields.license)
+        known = self._licenses.get(written)
+        if known is None:
+            if len(self._licenses) >= REMEMBERED:
+                self._licenses.clear()
+            known = self._licenses[written] = normalize_license(written)
+        return known
 
 
-def exact_hash(text: str) -> bytes:
-    """What exact copies have in common: the hash of the NFC text with runs of white space as one space."""
-    return hashlib.blake2b(" ".join(text.split()).encode("utf-8"), digest_size=16).digest()
-
-
-class ChunkWriter(PipelineStep):
-    """Writes a task's documents as numbered Parquet chunks, and `{rank:05}.json` with what was counted."""
-
-    type, name = "writer", "chunks"
-
-    def __init__(self, folder: Path):
-        super().__init__()
-        self.folder = folder
-
-    def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Consumes the documents; yields none."""
-        rows: list[dict[str, Any]] = []
-        characters = 0
-        chunks: list[dict[str, Any]] = []
-        for document in data or ():
-            rows.append(_row(document))
-            characters += len(document.text)
-            if len(rows) >= CHUNK_DOCUMENTS or characters >= CHUNK_CHARACTERS:
-                chunks.append(self._write(rows, rank, len(chunks)))
-                rows, characters = [], 0
-        if rows:
-            chunks.append(self._write(rows, rank, len(chunks)))
-        (self.folder / f"{rank:05}.json").write_text(json.dumps(chunks))
-        yield from ()
-
-    def _write(self, rows: list[dict[str, Any]], rank: int, number: int) -> dict[str, Any]:
-        name = f"{rank:05}-{number:05}.parquet"
-        pq.write_table(pa.Table.from_pylist(rows, schema=READ), self.folder / name, compression="zstd")
-        return {"name": name, "documents": len(rows)}
-
-
-def _row(document: Document) -> dict[str, Any]:
-    note = dict(document.metadata)
-    removal = note.pop("removal")
-    note.pop("url")
-    note["personal"] = json.dumps(note["personal"]) if note["personal"] else ""
-    verdict = {"rule": removal.rule, "detail": removal.detail} if removal else {"rule": "", "detail": ""}
-    return {"doc_id": document.id, "text": document.text, **note, **verdict, "value": 0.0, "threshold": 0.0}
+def _value(row: dict[str, Any], field: str | None) -> str:
+    """A field of a record as a string."""
+    found = row.get(field) if field else None
+    return found if isinstance(found, str) else "" if found is None else str(found)
