@@ -1,0 +1,119 @@
+"""Headwater's side of `benchmarks/corpus.py`, a job a process."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from corpus_child import Work, serve
+from corpus_data import read_records, read_texts
+from corpus_peers import Reasons, outcomes
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+WARM_UP_DOCUMENTS = 200
+"""Enough to load every kernel; the caches of words that the filters keep hardly fill."""
+
+
+def filters(path: str) -> Work:
+    """The drop-in step with datatrove's thresholds, documents in memory: from `Document`s to those that stay.
+
+    Result: `outcomes`, for each document [reason or "", digest of the text as kept].
+    """
+    from datatrove.data import Document
+    from stages.corpus.filtering.step import FastFilters, datatrove_defaults
+
+    documents = [Document(text=item["text"], id=item["id"]) for item in read_records(Path(path))]
+    copies = [Document(text=item.text, id=item.id) for item in documents[:WARM_UP_DOCUMENTS]]
+    list(FastFilters(datatrove_defaults(), exclusion_writer=Reasons()).run(iter(copies)))
+
+    def work() -> dict[str, Any]:
+        reasons = Reasons()
+        began = time.perf_counter()
+        kept = list(FastFilters(datatrove_defaults(), exclusion_writer=reasons).run(iter(documents)))
+        seconds = time.perf_counter() - began
+        texts = {document.id: document.text for document in kept}
+        return {"seconds": seconds, "outcomes": outcomes(documents, texts, reasons.found)}
+
+    return work
+
+
+def near(path: str, threshold: float) -> Work:
+    """Near duplicates with verification: from texts in memory to decisions.
+
+    Result: `removals`, a list of [document, survivor, similarity].
+    """
+    from stages.corpus.config import DedupConfig
+    from stages.corpus.near.verify import near_duplicates_of
+    from stages.corpus.texts import Texts
+
+    # Subjects are not protected here: the rivals do not know them either.
+    config = DedupConfig(threshold=threshold, protect_subjects=False)
+    texts = read_texts(Path(path))
+    near_duplicates_of(Texts.of(texts[:WARM_UP_DOCUMENTS] + texts[:1]), config)
+
+    def work() -> dict[str, Any]:
+        began = time.perf_counter()
+        copies = near_duplicates_of(Texts.of(texts), config)
+        seconds = time.perf_counter() - began
+        return {"seconds": seconds, "removals": [[copy.document, copy.survivor, copy.similarity] for copy in copies]}
+
+    return work
+
+
+def stage(path: str, warm_up: str, evaluation: str, workers: int = 1) -> Work:
+    """The corpus stage from JSON Lines to Parquet: its defaults, decontaminated against every set of a folder.
+
+    In the time: listing and hashing the source, the pool of workers, every pass, the artifact's manifest.
+    Result: `counts`, `digest`, `steps` (name -> seconds, as the stage's events tell).
+    """
+    import datatrove.executor.local
+    import datatrove.pipeline.readers  # noqa: F401  (imports are not in the time)
+
+    _stage(Path(warm_up), Path(evaluation), 1)
+    return lambda: _stage(Path(path), Path(evaluation), workers)
+
+
+def _stage(path: Path, evaluation: Path, workers: int) -> dict[str, Any]:
+    from stages.artifact import Store
+    from stages.corpus import CorpusConfig, corpus, inputs_of
+
+    sets = {file.stem: str(file) for file in sorted(evaluation.glob("*.jsonl"))}
+    config = CorpusConfig.model_validate(
+        {
+            "sources": {"medquad": {"location": str(path)}},
+            "decontamination": {"sets": sets},
+            "workers": workers,
+        }
+    )
+    with tempfile.TemporaryDirectory(prefix="headwater-store-") as folder:
+        began = time.perf_counter()
+        artifact = corpus.run(config, inputs_of(config), Store(folder))
+        seconds = time.perf_counter() - began
+        events, _ = artifact.events().read()
+        return {
+            "seconds": seconds,
+            "counts": dict(artifact.manifest.counts),
+            "digest": artifact.manifest.digest,
+            "steps": _seconds_by_step(events),
+        }
+
+
+def _seconds_by_step(events: list[Any]) -> dict[str, float]:
+    """Seconds between the first event of a step and the first of the next one."""
+    starts: dict[str, float] = {}
+    last = 0.0
+    for event in events:
+        last = event["time"]
+        if event.get("step"):
+            starts.setdefault(event["step"], last)
+    names = list(starts)
+    ends = [*(starts[name] for name in names[1:]), last]
+    return {name: round(end - starts[name], 3) for name, end in zip(names, ends, strict=True)}
+
+
+if __name__ == "__main__":
+    serve({job.__name__: job for job in (filters, near, stage)})

@@ -1,0 +1,50 @@
+"""`.venv-bench`: the environment of the rivals that `benchmarks/corpus.py` measures against."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+REQUIREMENTS = Path(__file__).with_name("requirements-peers.txt")
+
+
+def rivals_python(folder: Path) -> Path:
+    """Makes the environment, or leaves it where it is what the requirements ask for; returns its Python.
+
+    Packages come from wherever uv's or pip's own settings say. One that cannot be installed leaves the others
+    installed: a rival that does not start is reported when it is asked for.
+    """
+    python = folder / "bin" / "python"
+    stamp = folder / ".installed"
+    wanted = f"{hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()} {sys.version.split()[0]}"
+    if python.exists() and stamp.exists() and stamp.read_text() == wanted:
+        return python
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+    (folder / ".gitignore").write_text("*\n")
+    if _install(python, ["--requirement", str(REQUIREMENTS)]) == 0:
+        stamp.write_text(wanted)
+        return python
+    for line in REQUIREMENTS.read_text().splitlines():
+        if line and not line.startswith("#") and _install(python, [line]) != 0:
+            print(f"not installed into {folder.name}: {line}", file=sys.stderr)
+    return python
+
+
+def _install(python: Path, what: list[str]) -> int:
+    """Exit code of an installation without dependencies: all of them are listed."""
+    uv = Path(sys.executable).with_name("uv")
+    found = str(uv) if uv.exists() else shutil.which("uv")
+    environment = dict(os.environ)
+    if found:
+        # uv does not read pip's settings: the same hand-over as in infra/install.sh.
+        links = os.environ.get("UV_FIND_LINKS") or os.environ.get("PIP_FIND_LINKS")
+        if links:
+            environment["UV_FIND_LINKS"] = links
+        command = [found, "pip", "install", "--quiet", "--python", str(python)]
+    else:
+        command = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
+    return subprocess.run([*command, "--no-deps", *what], env=environment).returncode
