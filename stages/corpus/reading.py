@@ -13,7 +13,7 @@ from datatrove.pipeline.readers.base import BaseReader
 
 from stages.corpus.config import FieldMapping, SourceConfig
 from stages.corpus.policy import normalize_license
-from stages.corpus.records import Bad, format_in, read_records, text_of
+from stages.corpus.records import Bad, Seen, format_in, read_records, text_of
 from stages.corpus.split import group_of
 from stages.corpus.splitting import ReadTask
 from stages.corpus.words import text_hash
@@ -41,20 +41,19 @@ class QuarantiningReader(BaseReader):
         seen: list[int] = []
         with (self.folder / f"{rank:05}.quarantine.jsonl").open("w", encoding="utf-8") as quarantine:
             for place, piece in enumerate(task.pieces):
-                last = 0
+                count = Seen()
                 format = format_in(piece.file, task.config)
-                for record in read_records(task.listing, piece, format, columns, self.limit):
-                    last = record.number
-                    found = made.of(record.value, piece.file, place, last)
+                for record in read_records(task.listing, piece, format, columns, self.limit, count):
+                    found = made.of(record.value, piece.file, place, record.number)
                     if isinstance(found, Document):
                         yield found
                         continue
-                    line = {"source": task.source, "file": piece.file, "piece": place, "record": last}
+                    line = {"source": task.source, "file": piece.file, "piece": place, "record": record.number}
                     line["reason"] = found.reason
                     if found.rest_lost:
                         line["rest_lost"] = True
                     quarantine.write(json.dumps(line, ensure_ascii=False) + "\n")
-                seen.append(last)
+                seen.append(count.number)
         (self.folder / f"{rank:05}.seen.json").write_text(json.dumps(seen))
 
 

@@ -64,6 +64,13 @@ def format_in(name: str, source: SourceConfig) -> str:
     return source.format if own in ("", source.format) else ""
 
 
+@dataclass
+class Seen:
+    """How many records of a file or a piece of one were seen so far, blank lines among them."""
+
+    number: int = 0
+
+
 @dataclass(frozen=True)
 class Piece:
     """A file or a part of one: a range of bytes in JSON Lines, of row groups in Parquet."""
@@ -79,6 +86,7 @@ def read_records(
     format: str,
     columns: Sequence[str] | None = None,
     limit: int = MAXIMUM_RECORD_BYTES,
+    seen: Seen | None = None,
 ) -> Iterator[Record]:
     """All records of a file or of a piece of one, the unreadable ones as `Bad`. Numbers count within the piece.
 
@@ -86,25 +94,26 @@ def read_records(
         format: `jsonl`, `parquet` or `txt`.
         columns: what to read of a Parquet file; None reads all.
         limit: bytes that a record may have.
+        seen: told how far the numbers have come.
 
     Raises:
         InputError: the file is gone.
     """
     piece = Piece(piece) if isinstance(piece, str) else piece
+    seen = seen or Seen()
     with listing.open(piece.file) as stream:
         if format == "parquet":
-            yield from _parquet(stream, piece, columns, limit)
+            yield from _parquet(stream, piece, columns, limit, seen)
             return
         plain: Any = gzip.GzipFile(fileobj=stream) if piece.file.lower().endswith(".gz") else stream
-        yield from _jsonl(plain, piece, limit) if format == "jsonl" else _txt(plain, limit)
+        yield from _jsonl(plain, piece, limit, seen) if format == "jsonl" else _txt(plain, limit)
 
 
 def _too_long(size: int, limit: int) -> Bad:
     return Bad(f"the record has {size:,} bytes, more than the {limit:,} of maximum_record_bytes")
 
 
-def _jsonl(stream: BinaryIO, piece: Piece, limit: int) -> Iterator[Record]:
-    number = 0
+def _jsonl(stream: BinaryIO, piece: Piece, limit: int, seen: Seen) -> Iterator[Record]:
     found = lines(stream, limit, piece.start, piece.end)
     while True:
         try:
@@ -112,9 +121,9 @@ def _jsonl(stream: BinaryIO, piece: Piece, limit: int) -> Iterator[Record]:
         except StopIteration:
             return
         except (EOFError, zlib.error, OSError) as error:
-            yield Record(number + 1, Bad(f"the file cannot be read any further: {error}", rest_lost=True))
+            yield Record(seen.number + 1, Bad(f"the file cannot be read any further: {error}", rest_lost=True))
             return
-        number += 1
+        number = seen.number = seen.number + 1
         if isinstance(line, TooLong):
             yield Record(number, _too_long(line, limit))
             continue
@@ -157,22 +166,21 @@ def _txt(stream: BinaryIO, limit: int) -> Iterator[Record]:
         yield Record(1, {"text": text})
 
 
-def _parquet(stream: BinaryIO, piece: Piece, columns: Sequence[str] | None, limit: int) -> Iterator[Record]:
+def _parquet(stream: BinaryIO, piece: Piece, columns: Sequence[str] | None, limit: int, seen: Seen) -> Iterator[Record]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    number = 0
     try:
         with pq.ParquetFile(stream, pre_buffer=False) as file:
             there = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
             groups = range(file.num_row_groups)[piece.start : piece.end]
             for batch in file.iter_batches(batch_size=PARQUET_ROWS, row_groups=list(groups), columns=there):
                 for value in _rows(batch):
-                    number += 1
-                    yield Record(number, _within(value, limit))
+                    seen.number += 1
+                    yield Record(seen.number, _within(value, limit))
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
-        yield Record(number + 1, Bad(f"the Parquet file cannot be read any further: {reason}", rest_lost=True))
+        yield Record(seen.number + 1, Bad(f"the Parquet file cannot be read any further: {reason}", rest_lost=True))
 
 
 def _rows(batch: Any) -> Iterator[dict[str, Any] | Bad]:

@@ -1,0 +1,130 @@
+"""Pieces of files: each line once, whatever the cuts; numbers that lead back; lines that are too long."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from corpus_world import sentence, write_lines
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.corpus import lines as lines_module
+from stages.corpus import list_files, splitting
+from stages.corpus.config import SourceConfig
+from stages.corpus.kernels.collapse import collapsed, fingerprints
+from stages.corpus.lines import TooLong, lines
+from stages.corpus.records import Bad, Seen, read_records
+from stages.corpus.splitting import first_records, read_tasks
+from stages.corpus.texts import Texts
+
+
+@given(
+    st.lists(st.binary(max_size=12).map(lambda b: b.replace(b"\n", b"x")), max_size=12),
+    st.booleans(),
+    st.lists(st.integers(0, 100), max_size=5),
+    st.integers(0, 12),
+    st.integers(1, 9),
+)
+def test_ranges_give_each_line_once(found: list[bytes], ends: bool, cuts: list[int], limit: int, block: int) -> None:
+    data = b"\n".join(found) + (b"\n" if ends and found else b"")
+    wanted = data.split(b"\n")[: -1 if data.endswith(b"\n") or not data else None]
+    places = sorted({0, *(cut for cut in cuts if 0 < cut < len(data)), len(data)})
+    before = lines_module.BLOCK
+    lines_module.BLOCK = block
+    try:
+        got = [line for start, end in itertools.pairwise(places) for line in lines(io.BytesIO(data), limit, start, end)]
+        whole = list(lines(io.BytesIO(data), limit))
+    finally:
+        lines_module.BLOCK = before
+    assert got == whole == [TooLong(len(line)) if len(line) > limit else line for line in wanted]
+    assert [isinstance(line, TooLong) for line in got] == [len(line) > limit for line in wanted]
+
+
+class Counting(io.BytesIO):
+    """A stream that knows how much was read."""
+
+    taken = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self.taken += len(data)
+        return data
+
+
+def test_a_line_that_covers_ranges_is_not_read_once_a_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines_module, "BLOCK", 1 << 10)
+    data = b"first\n" + b"x" * 1_000_000 + b"\nlast"
+    cuts = [len(data) * i // 50 for i in range(51)]
+    taken, got = 0, []
+    for start, end in itertools.pairwise(cuts):
+        stream = Counting(data)
+        got += list(lines(stream, 1000, start, end))
+        taken += stream.taken
+    assert got == [b"first", TooLong(1_000_000), b"last"]
+    assert taken < 2.2 * len(data)
+
+
+def records_of(folder: Path, config: SourceConfig) -> list[tuple[str, int, Any]]:
+    """All records by file and number, read in tasks."""
+    tasks = read_tasks("s", config, list_files(folder))
+    read, seen = [], []
+    for task in tasks:
+        counts = []
+        for piece in task.pieces:
+            format = "parquet" if piece.file.endswith("parquet") else "jsonl"
+            count = Seen()
+            found = list(read_records(task.listing, piece, format, seen=count))
+            counts.append(count.number)
+            read.append([(piece.file, record) for record in found])
+        seen.append(counts)
+    first = itertools.chain.from_iterable(first_records(tasks, seen))
+    return [(file, base + r.number, r.value) for base, part in zip(first, read, strict=True) for file, r in part]
+
+
+def test_numbers_do_not_depend_on_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"id": i, "text": sentence(i)} for i in range(400)]
+    write_lines(tmp_path / "a.jsonl", [b"", *rows[:200], *[b""] * 9000, b"{", *rows[200:], b"", b""])
+    write_lines(tmp_path / "b.jsonl.gz", rows)
+    write_lines(tmp_path / "c.jsonl", rows[:1])
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "d.parquet", row_group_size=90)
+    config = SourceConfig(location=str(tmp_path))
+    whole = records_of(tmp_path, config)
+    assert len(whole) == 401 + 400 + 1 + 400
+    assert [number for file, number, _ in whole if file == "a.jsonl"] == [*range(2, 202), *range(9202, 9403)]
+    assert [number for file, number, value in whole if isinstance(value, Bad)] == [9202]
+    for size in (1 << 14, 5000):
+        monkeypatch.setattr(splitting, "TASK_BYTES", size)
+        tasks = read_tasks("s", config, list_files(tmp_path))
+        assert len(tasks) > 4 and len({piece for task in tasks for piece in task.pieces}) > 6
+        assert {file.name for task in tasks for file in task.listing.files} == {p.name for p in tmp_path.iterdir()}
+        assert records_of(tmp_path, config) == whole
+
+
+def test_small_files_share_a_task(tmp_path: Path) -> None:
+    for i in range(50):
+        write_lines(tmp_path / f"{i}.jsonl", [{"text": sentence(i)}])
+    (task,) = read_tasks("s", SourceConfig(location=str(tmp_path)), list_files(tmp_path))
+    assert [piece.file for piece in task.pieces] == sorted(f"{i}.jsonl" for i in range(50))
+
+
+@given(
+    st.lists(
+        st.text(
+            st.sampled_from("a é\u3000\u2003\x85\xa0\x1c \n\u202f\u205f\u1680\u2028😀\u200b\ufeff\x00"), max_size=12
+        )
+    )
+)
+def test_white_space_is_what_python_takes_for_it(found: list[str]) -> None:
+    texts = Texts.of(found)
+    data, starts = collapsed(texts.data, texts.offsets)
+    plain = Texts(data, starts)
+    assert [plain[i] for i in range(len(found))] == [" ".join(text.split()) for text in found]
+    marks = fingerprints(texts.data, texts.offsets)
+    assert len(set(marks.tolist())) == len(set(found)) and marks.dtype == np.uint64
