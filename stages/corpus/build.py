@@ -74,7 +74,7 @@ class _Build:
         merge(self.config, chunks, self.read, self.accounts, self.ledger)
         self.writer.events.emit("step", step="exact_duplicates", removed=self.ledger.removed)
         chunks = self._judge(chunks)
-        seen = np.zeros(len(index.names), bool)
+        seen = np.zeros(len(index), bool)
         edits: Counter[str] = Counter()
         for chunk in chunks:
             seen |= np.load(self.judged / f"{chunk.name}.items.npy")

@@ -55,7 +55,7 @@ class JudgeChunks(PipelineStep):
         judged = _filters(config).judge(stripped.texts)
         words, starts = word_hashes(judged.texts.data, judged.texts.offsets)
         index = _index(self.read / "questions.npz")
-        np.save(self.judged / f"{chunk.name}.items.npy", index.hits(words, starts))
+        np.save(self.judged / f"{chunk.name}.items.npy", index.hits(words, starts, config.decontamination))
         removals = index.removals(words, starts, config.decontamination) | judged.removals
         removed = np.zeros(len(table), bool)
         removed[list(removals)] = True
