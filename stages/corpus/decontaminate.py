@@ -1,132 +1,232 @@
 """Decontamination: documents that share a run of words with an evaluation question do not stay.
 
-The measure is GPT-3's (Brown et al. 2020, appendix C): 13 words in a row, lower case, without punctuation. A question
-of fewer words is looked for as a whole if it has at least eight.
+The measure is GPT-3's (Brown et al. 2020, appendix C): 13 words in a row, lower case, without punctuation. Many
+questions have fewer words. So the words of a question and its gold answer are taken together; where these are fewer
+than 13, all of them in a row are looked for, however few they are. A context (an abstract, say) is looked for on its
+own, unless it has fewer than eight words. Options that are not the answer are not looked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stages.artifact import InputError
 from stages.corpus.config import DecontaminationConfig
+from stages.corpus.evaluation_items import read_items
+from stages.corpus.kernels.matching import find_grams, grams_of
+from stages.corpus.kernels.words import word_hashes
 from stages.corpus.listing import Listing
 from stages.corpus.policy import Removal
-from stages.corpus.records import Bad, format_of, read_records
-from stages.corpus.words import Hashes, hashes_of, ngram_hashes, word_hashes, words
+from stages.corpus.texts import Texts
+
+Hashes = NDArray[np.uint64]
+Places = NDArray[np.int64]
+
+_BITS_A_GRAM = 64
 
 
 @dataclass(frozen=True)
-class Item:
-    """One evaluation question as texts to look for."""
+class Matches:
+    """What n documents have of evaluation items: `hits[k]` n-grams of item `items[k]` stand in document `rows[k]`."""
 
-    name: str
-    """Set and id, `medqa/17`."""
-    texts: tuple[str, ...]
-    """Question, options, context."""
+    index: Index
+    rows: Places
+    items: Places
+    hits: Places
 
+    @property
+    def seen(self) -> NDArray[np.bool_]:
+        """Items of which any document has any n-gram: bool[items]."""
+        seen = np.zeros(len(self.index), np.bool_)
+        seen[self.items] = True
+        return seen
 
-def read_items(sets: Mapping[str, Listing]) -> Iterator[Item]:
-    """The questions of all sets: JSON Lines with `question`, and optionally `id`, `options`, `context`.
+    def removals(self, config: DecontaminationConfig) -> dict[int, Removal]:
+        """Row -> why, for the documents that hold an item: `minimum_hits` of its n-grams, or all if it has fewer.
 
-    Raises:
-        InputError: a broken line, or one without a question, with file and line.
-    """
-    for name, listing in sorted(sets.items()):
-        for file in listing.files:
-            if format_of(file.name) != "jsonl":
-                continue
-            for record in read_records(listing, file.name, "jsonl"):
-                where = f"{listing.path(file.name)}:{record.number}"
-                if isinstance(record.value, Bad):
-                    raise InputError(f"evaluation set {name}: {where}: {record.value.reason}; mend or remove the line")
-                row = record.value
-                if not isinstance(row.get("question"), str):
-                    raise InputError(
-                        f"evaluation set {name}: {where}: no field 'question'; there are: {', '.join(sorted(row))}"
-                    )
-                texts = [row["question"], *_strings(row.get("options")), *_strings(row.get("context"))]
-                yield Item(f"{name}/{row.get('id', record.number)}", tuple(texts))
-
-
-def _strings(value: Any) -> list[str]:
-    """All strings in a value that may be a string, a list or a mapping of them."""
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    return [text for item in value for text in _strings(item)] if isinstance(value, list) else []
+        The item with most is named.
+        """
+        needed = np.minimum(self.index.totals[self.items], config.minimum_hits)
+        enough = np.flatnonzero(self.hits >= needed)
+        # Within a row by hits, then in the order of the items; of each row the first.
+        order = enough[np.lexsort((self.items[enough], -self.hits[enough], self.rows[enough]))]
+        rows, first = np.unique(self.rows[order], return_index=True)
+        out: dict[int, Removal] = {}
+        for row, k in zip(rows.tolist(), order[first].tolist(), strict=True):
+            item, hits = int(self.items[k]), int(self.hits[k])
+            detail = f"{self.index.names[item]}: {hits} of its {self.index.totals[item]} n-grams"
+            out[row] = Removal("contaminated", float(hits), float(needed[k]), detail)
+        return out
 
 
 class Index:
-    """The n-grams of all questions, by length; small enough for every worker's memory (16 bytes an n-gram)."""
+    """The n-grams of all items; small enough for every worker's memory (about 40 bytes an n-gram).
 
-    def __init__(self, names: list[str], totals: list[int], tables: dict[int, tuple[Hashes, np.ndarray]]):
-        self.names, self.totals, self.tables = names, totals, tables
+    Args:
+        names: of the items, `medqa/17`.
+        totals: different n-grams of each item, int64[items].
+        grams: uint64[k], those of n words sorted in `grams[firsts[n]:firsts[n + 1]]`.
+        owners: items, int64; those of n-gram g are `owners[owner_starts[g]:owner_starts[g + 1]]`.
+        bits: the filter of `matching.find_grams`.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        totals: Places,
+        grams: Hashes,
+        firsts: Places,
+        owners: Places,
+        owner_starts: Places,
+        bits: Hashes,
+    ):
+        self.names, self.totals = names, totals
+        self._grams, self._firsts, self._owners, self._owner_starts = grams, firsts, owners, owner_starts
+        self._bits = bits
+
+    def __len__(self) -> int:
+        """Items."""
+        return len(self.names)
 
     @classmethod
     def of(cls, sets: Mapping[str, Listing], config: DecontaminationConfig) -> Index:
-        """Builds the index. An n-gram of several questions counts for each of them."""
+        """Builds the index of all items of some sets. An n-gram of several items counts for each of them.
+
+        Raises:
+            InputError: see `read_items`.
+        """
         names: list[str] = []
-        totals: list[int] = []
-        collected: dict[int, tuple[list[Hashes], list[int]]] = {}
+        texts: list[str] = []
+        items: list[int] = []
+        is_context: list[bool] = []
         for number, item in enumerate(read_items(sets)):
-            seen = 0
-            for text in item.texts:
-                hashes = word_hashes(words(text))
-                length = min(len(hashes), config.ngram)
-                if length < min(config.minimum_words, config.ngram):
-                    continue
-                grams = np.unique(ngram_hashes(hashes, length))
-                arrays, owners = collected.setdefault(length, ([], []))
-                arrays.append(grams)
-                owners.extend([number] * len(grams))
-                seen += len(grams)
             names.append(item.name)
-            totals.append(seen)
-        tables = {}
-        for length, (arrays, owners) in sorted(collected.items()):
-            grams, items = np.concatenate(arrays), np.array(owners, np.int64)
-            order = np.lexsort((items, grams))
-            tables[length] = (grams[order], items[order])
-        return cls(names, totals, tables)
+            texts += [item.asked, *item.contexts]
+            items += [number] * (1 + len(item.contexts))
+            is_context += [False] + [True] * len(item.contexts)
+        batch = Texts.of(texts)
+        hashes, starts = word_hashes(batch.data, batch.offsets)
+        counts = np.diff(starts)
+        wanted = ~np.array(is_context, bool) | (counts >= min(config.minimum_words, config.ngram))
+        hashes = hashes[np.repeat(wanted, counts)]
+        counts, owners = counts[wanted], np.array(items, np.int64)[wanted]
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        bits = np.zeros(1 << max(0, (_BITS_A_GRAM * len(hashes)).bit_length() - 6), np.uint64)
+        grams, gram_starts = grams_of(hashes, starts, config.ngram, bits)
+        each = np.diff(gram_starts)
+        lengths = np.repeat(np.minimum(counts, config.ngram), each)
+        return cls(names, *_tables(grams, lengths, np.repeat(owners, each), len(names)), bits)
 
     def save(self, path: Path) -> None:
         """Writes the index for the workers."""
-        arrays: dict[str, Any] = {"names": np.array(self.names, np.str_), "totals": np.array(self.totals, np.int64)}
-        for length, (grams, items) in self.tables.items():
-            arrays[f"grams_{length}"], arrays[f"items_{length}"] = grams, items
+        names = np.frombuffer(json.dumps(list(self.names)).encode(), np.uint8)
+        arrays: dict[str, Any] = {
+            "names": names,
+            "totals": self.totals,
+            "grams": self._grams,
+            "firsts": self._firsts,
+            "owners": self._owners,
+            "owner_starts": self._owner_starts,
+            "bits": self._bits,
+        }
         np.savez(path, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> Index:
         """Reads what `save` wrote."""
         with np.load(path) as saved:
-            lengths = sorted(int(key.split("_")[1]) for key in saved.files if key.startswith("grams_"))
-            tables = {n: (saved[f"grams_{n}"], saved[f"items_{n}"]) for n in lengths}
-            return cls(saved["names"].tolist(), saved["totals"].tolist(), tables)
+            arrays = {name: saved[name] for name in saved.files}
+        return cls(names=json.loads(arrays.pop("names").tobytes()), **arrays)
 
-    def removal(self, text: str, config: DecontaminationConfig) -> Removal | None:
-        """The question with most n-grams in `text`, if it has enough there."""
-        hashes = hashes_of(text)
-        hits: dict[int, int] = {}
-        for length, (grams, items) in self.tables.items():
-            mine = ngram_hashes(hashes, length)
-            places = np.searchsorted(grams, mine)
-            there = grams[np.minimum(places, len(grams) - 1)] == mine
-            for gram in np.unique(mine[there]) if there.any() else ():
-                first, last = np.searchsorted(grams, gram, "left"), np.searchsorted(grams, gram, "right")
-                for item in items[first:last].tolist():
-                    hits[item] = hits.get(item, 0) + 1
-        if not hits:
-            return None
-        best = min(hits, key=lambda item: (-hits[item], self.names[item]))
-        if hits[best] < config.minimum_hits:
-            return None
-        detail = f"{self.names[best]}: {hits[best]} of its {self.totals[best]} n-grams"
-        return Removal("contaminated", float(hits[best]), float(config.minimum_hits), detail)
+    def matches(self, hashes: Hashes, starts: Places) -> Matches:
+        """Which items have n-grams in which documents, and how many different ones.
+
+        Args:
+            hashes, starts: the words of n documents, see `word_hashes`.
+        """
+        if not len(self._grams):
+            return Matches(self, *(np.empty(0, np.int64) for _ in range(3)))
+        room, count = 0, 1024
+        while count > room:
+            room = count
+            texts, found = np.empty(room, np.int64), np.empty(room, np.int64)
+            count = find_grams(hashes, starts, self._grams, self._firsts, self._bits, texts, found)
+        pairs = np.unique(texts[:count] * len(self._grams) + found[:count])
+        rows, grams = np.divmod(pairs, len(self._grams))
+        each = self._owner_starts[grams + 1] - self._owner_starts[grams]
+        # The owners of each n-gram, one after another.
+        places = np.repeat(self._owner_starts[grams] - np.cumsum(each) + each, each) + np.arange(each.sum())
+        pairs, hits = np.unique(np.repeat(rows, each) * len(self) + self._owners[places], return_counts=True)
+        rows, items = np.divmod(pairs, len(self))
+        return Matches(self, rows, items, hits)
+
+    def hits(self, hashes: Hashes, starts: Places) -> NDArray[np.bool_]:
+        """See `Matches.seen`; for `Matches.removals` too, take both from `matches`."""
+        return self.matches(hashes, starts).seen
+
+    def removals(self, hashes: Hashes, starts: Places, config: DecontaminationConfig) -> dict[int, Removal]:
+        """See `Matches.removals`."""
+        return self.matches(hashes, starts).removals(config)
+
+
+def _tables(grams: Hashes, lengths: Places, items: Places, count: int) -> tuple[Places, Hashes, Places, Places, Places]:
+    """totals, grams, firsts, owners, owner_starts of `Index`.
+
+    Args:
+        grams, lengths, items: of each n-gram of each text its hash, its words and the item that it belongs to.
+        count: items.
+    """
+    order = np.lexsort((items, grams, lengths))
+    grams, lengths, items = grams[order], lengths[order], items[order]
+    other = np.ones(len(grams), bool)
+    other[1:] = (grams[1:] != grams[:-1]) | (lengths[1:] != lengths[:-1])
+    pair = other.copy()
+    pair[1:] |= items[1:] != items[:-1]
+    owner_starts = np.append(np.flatnonzero(other[pair]), pair.sum()).astype(np.int64)
+    longest = int(lengths.max(initial=0))
+    firsts = np.searchsorted(lengths[other], np.arange(longest + 2)).astype(np.int64)
+    return np.bincount(items[pair], minlength=count).astype(np.int64), grams[other], firsts, items[pair], owner_starts
+
+
+def clean_subsets(
+    sets: Mapping[str, Listing], seen: NDArray[np.bool_], index: Index, put: Callable[[str, bytes], None]
+) -> None:
+    """Writes of each set the items that are clean: no document of the corpus held them, before any was removed.
+
+    This is what GPT-3 calls a clean subset (Brown et al. 2020, appendix C), on the side of caution: an item is not
+    clean as soon as one document shares a run of its words, for whatever reason. Since such documents are removed, all
+    items are absent from the training data word for word; a score that is better on the whole set than on its clean
+    subset hints at what word runs cannot see, reworded copies.
+
+    `clean/{set}.jsonl` has the rows of the set's clean items, as they are; a set without any is not written.
+    `clean.jsonl` has a line for every item: set, id, clean, ngrams (how many were looked for; an item of no words has
+    none, and is clean).
+
+    Args:
+        sets: those that the index was made of.
+        seen: union of `Index.hits` over all documents, bool[items].
+        put: writes a file, given its name and content.
+    """
+    kept: dict[str, list[bytes]] = {}
+    lines: list[bytes] = []
+    number = 0
+    for number, item in enumerate(read_items(sets), 1):
+        if number > len(index) or index.names[number - 1] != item.name:
+            raise InputError(f"evaluation set {item.set}: it changed during the run, at {item.id}; run again")
+        clean = not seen[number - 1]
+        if clean:
+            kept.setdefault(item.set, []).append(item.line)
+        note = {"set": item.set, "id": item.id, "clean": clean, "ngrams": int(index.totals[number - 1])}
+        lines.append(json.dumps(note, ensure_ascii=False).encode())
+    if number != len(index):
+        raise InputError("evaluation sets: they changed during the run; run again")
+    for name, rows in kept.items():
+        put(f"clean/{name}.jsonl", b"\n".join([*rows, b""]))
+    put("clean.jsonl", b"\n".join([*lines, b""]))
