@@ -1,0 +1,114 @@
+"""Filters of one's own by import path, and datatrove's by name: a document at a time, as they stand."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from datatrove.data import Document
+
+from stages.artifact import InputError
+from stages.corpus.filter_config import CustomFilterConfig, DatatroveFilterConfig
+from stages.corpus.policy import Removal
+
+Verdict = bool | tuple[bool, str]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What such a filter makes of one text: why it goes (None: it stays), and the text that is left of it."""
+
+    removal: Removal | None
+    text: str
+
+
+class CustomFilter:
+    """What an import path names, as a filter.
+
+    Raises:
+        InputError: nothing has that name, it cannot be called or made, it fails, or it answers something else than a
+            verdict. The error names the path, never the text.
+    """
+
+    def __init__(self, config: CustomFilterConfig) -> None:
+        self.path = config.path
+        module_name, _, name = config.path.partition(":")
+        try:
+            found: Any = importlib.import_module(module_name)
+            for part in name.split("."):
+                found = getattr(found, part)
+        except (ImportError, AttributeError) as error:
+            raise InputError(f"filter {self.path}: {error}") from error
+        except Exception as error:
+            raise InputError(f"filter {self.path} cannot be imported: {type(error).__name__}: {error}") from error
+        if not callable(found):
+            raise InputError(f"filter {self.path} is no function and no class")
+        self._options = {} if inspect.isclass(found) else config.options
+        self._function: Callable[..., Verdict] = found
+        if inspect.isclass(found):
+            try:
+                self._function = found(**config.options)
+            except Exception as error:
+                raise InputError(f"filter {self.path} cannot be made: {type(error).__name__}: {error}") from error
+            if not callable(self._function):
+                raise InputError(f"filter {self.path}: its objects cannot be called")
+
+    def judge(self, text: str) -> Judgement:
+        """The filter's verdict on a text."""
+        try:
+            verdict = self._function(text, **self._options)
+        except Exception as error:
+            # Only the kind of error: its message may quote the text.
+            raise InputError(f"filter {self.path} failed: {type(error).__name__}") from error
+        keep, reason = _verdict(verdict, f"filter {self.path}")
+        return Judgement(None if keep else Removal("custom", 0.0, 0.0, f"{self.path} {reason}".strip()), text)
+
+
+class DatatroveFilter:
+    """A filter of datatrove's by the name of its class.
+
+    Raises:
+        InputError: there is no such class, or it cannot be made, or fails.
+    """
+
+    def __init__(self, config: DatatroveFilterConfig) -> None:
+        from datatrove.pipeline import filters
+        from datatrove.pipeline.filters.base_filter import BaseFilter
+
+        known = [
+            name for name, found in vars(filters).items() if inspect.isclass(found) and issubclass(found, BaseFilter)
+        ]
+        self.name = config.name
+        if config.name not in known:
+            near = difflib.get_close_matches(config.name, known, cutoff=0.5) or sorted(known)
+            raise InputError(f"datatrove has no filter {config.name!r}; near to it: {', '.join(near)}")
+        try:
+            self._filter = getattr(filters, config.name)(**config.options)
+        except Exception as error:
+            raise InputError(f"datatrove's {config.name} cannot be made: {type(error).__name__}: {error}") from error
+
+    def judge(self, text: str) -> Judgement:
+        """The filter's verdict on a text, and the text as the filter left it."""
+        document = Document(text=text, id="")
+        try:
+            verdict = self._filter.filter(document)
+        except Exception as error:
+            raise InputError(f"datatrove's {self.name} failed: {type(error).__name__}") from error
+        keep, reason = _verdict(verdict, f"datatrove's {self.name}")
+        if not keep:
+            return Judgement(Removal(f"datatrove_{self.name}", 0.0, 0.0, reason), text)
+        return Judgement(None, document.text)
+
+
+def _verdict(verdict: Any, who: str) -> tuple[bool, str]:
+    if isinstance(verdict, tuple) and len(verdict) == 2 and isinstance(verdict[1], str | None):
+        keep, reason = bool(verdict[0]), verdict[1] or ""
+    elif isinstance(verdict, bool) or type(verdict).__name__ == "bool_":
+        keep, reason = bool(verdict), ""
+    else:
+        raise InputError(f"{who} answers {type(verdict).__name__}, not a bool or (bool, str)")
+    return keep, "" if keep else reason

@@ -1,0 +1,110 @@
+"""The fast filters as a step of a datatrove pipeline, in place of its Gopher, C4 and FineWeb filters."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from datatrove.data import Document, DocumentsPipeline
+from datatrove.pipeline.base import PipelineStep
+from datatrove.pipeline.writers.disk_base import DiskWriter
+from datatrove.utils.typeshelper import StatHints
+
+from stages.corpus.filter_config import C4Config, FilterConfig, GopherQualityConfig, GopherRepetitionConfig
+from stages.corpus.filtering import Filters, Identifier
+from stages.corpus.texts import Texts
+
+BATCH_BYTES = 1 << 20
+"""Text that is judged at a time: much more leaves the processor's cache, much less has Python wait on itself."""
+
+
+def datatrove_defaults() -> FilterConfig:
+    """The thresholds that datatrove's GopherQualityFilter, GopherRepetitionFilter and C4QualityFilter come with."""
+    return FilterConfig(
+        languages=[],
+        quality=GopherQualityConfig(minimum_words=50, minimum_alphabetic_words=0.8, minimum_stop_words=2),
+        repetition=GopherRepetitionConfig(
+            minimum_words=0,
+            top_ngrams={2: 0.2, 3: 0.18, 4: 0.16},
+            duplicate_ngrams={5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10},
+        ),
+        c4=C4Config(terminal_punctuation=True, minimum_words_per_line=3, minimum_sentences=5, curly_bracket=True),
+    )
+
+
+class FastFilters(PipelineStep):
+    """Removes documents and rewrites texts as the filters of a config do; keeps the statistics of datatrove's filters.
+
+    Args:
+        config: filters and thresholds.
+        exclusion_writer: gets the documents that are removed, with the rule in `metadata["filter_reason"]`.
+        batch_bytes: text to judge at a time; documents are held back until there is so much.
+        language: in place of the language model.
+    """
+
+    type = "🔻 - FILTER"
+    name = "⚡ Fast filters"
+
+    def __init__(
+        self,
+        config: FilterConfig,
+        exclusion_writer: DiskWriter | None = None,
+        batch_bytes: int = BATCH_BYTES,
+        language: Identifier | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.exclusion_writer = exclusion_writer
+        self.batch_bytes = batch_bytes
+        self._language = language
+        self._filters: Filters | None = None
+
+    def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
+        """Yields the documents that stay, in their order."""
+        with self.exclusion_writer if self.exclusion_writer else contextlib.nullcontext() as writer:
+            for documents in self._batches(data):
+                self.stat_update("batches")
+                with self.track_time("batch"):
+                    if self._filters is None:
+                        self._filters = Filters(self.config, self._language)
+                    # A lone surrogate is no text: it is judged, and kept, as the sign for a broken character.
+                    judged = self._filters.judge(Texts.of(_encoded(document.text) for document in documents))
+                for row, document in enumerate(documents):
+                    self.stat_update(StatHints.total)
+                    removal = judged.removals.get(row)
+                    if removal is None:
+                        if judged.rewritten[row]:
+                            document.text = judged.texts[row]
+                        self.stat_update(StatHints.forwarded)
+                        self.update_doc_stats(document)
+                        yield document
+                        continue
+                    self.stat_update(StatHints.dropped)
+                    self.stat_update(f"dropped_{removal.rule}")
+                    if writer is not None:
+                        document.metadata["filter_reason"] = removal.rule
+                        writer.write(document, rank)
+
+    def _batches(self, data: DocumentsPipeline) -> Iterator[list[Document]]:
+        batch: list[Document] = []
+        size = 0
+        for document in data:
+            batch.append(document)
+            size += len(document.text)
+            if size >= self.batch_bytes:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is remembered about words: executors send steps to their workers."""
+        return {**self.__dict__, "_filters": None}
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace").encode()

@@ -1,0 +1,48 @@
+"""A batch of texts with some of them replaced."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.corpus.kernels import kernel
+
+Bytes = NDArray[np.uint8]
+Places = NDArray[np.int64]
+Marks = NDArray[np.bool_]
+
+
+@kernel
+def replaced(data: Bytes, offsets: Places, source: Bytes, places: Places, wanted: Marks) -> tuple[Bytes, Places, Marks]:
+    """Texts of which the wanted ones are taken from elsewhere.
+
+    Args:
+        data, offsets: n texts.
+        source, places: what text i may become: `source[places[i, 0]:places[i, 1]]`.
+        wanted: which texts become it.
+
+    Returns:
+        The bytes and offsets of all texts, and which of them changed.
+    """
+    n = len(offsets) - 1
+    new_offsets, changed = np.zeros(n + 1, np.int64), np.zeros(n, np.bool_)
+    for text in range(n):
+        size = offsets[text + 1] - offsets[text]
+        if wanted[text]:
+            new_size = places[text, 1] - places[text, 0]
+            changed[text] = new_size != size
+            if new_size == size:
+                for i in range(size):
+                    if data[offsets[text] + i] != source[places[text, 0] + i]:
+                        changed[text] = True
+                        break
+            size = new_size
+        new_offsets[text + 1] = new_offsets[text] + size
+    new = np.empty(new_offsets[n], np.uint8)
+    for text in range(n):
+        begin, end = new_offsets[text], new_offsets[text + 1]
+        if changed[text]:
+            new[begin:end] = source[places[text, 0] : places[text, 1]]
+        else:
+            new[begin:end] = data[offsets[text] : offsets[text + 1]]
+    return new, new_offsets, changed
