@@ -55,8 +55,9 @@ class JudgeChunks(PipelineStep):
         judged = _filters(config).judge(stripped.texts)
         words, starts = word_hashes(judged.texts.data, judged.texts.offsets)
         index = _index(self.read / "questions.npz")
-        np.save(self.judged / f"{chunk.name}.items.npy", index.hits(words, starts, config.decontamination))
-        removals = index.removals(words, starts, config.decontamination) | judged.removals
+        held = index.matches(words, starts)
+        np.save(self.judged / f"{chunk.name}.items.npy", held.seen)
+        removals = held.removals(config.decontamination) | judged.removals
         removed = np.zeros(len(table), bool)
         removed[list(removals)] = True
         _keys(words, starts, removed, config).tofile(self.judged / f"{chunk.name}.bands")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gzip
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 BLOCK = 4 << 20
@@ -21,6 +22,8 @@ def lines(stream: BinaryIO, limit: int, start: int = 0, end: int | None = None) 
         stream: seekable if `start` is not 0.
         end: None for the stream's own.
     """
+    # Of a damaged compressed file `read1` gives what comes before the damage; `read` would lose a block of it.
+    read: Callable[[int], bytes] = stream.read1 if isinstance(stream, gzip.GzipFile) else stream.read
     begin, block = start, b""
     if start:
         found = _first_line(stream, start, end)
@@ -28,7 +31,7 @@ def lines(stream: BinaryIO, limit: int, start: int = 0, end: int | None = None) 
             return
         begin, block = found
     else:
-        block = stream.read(BLOCK)
+        block = read(BLOCK)
     held: list[bytes] = []
     size = 0
     while block and (end is None or begin < end):
@@ -49,7 +52,7 @@ def lines(stream: BinaryIO, limit: int, start: int = 0, end: int | None = None) 
             held = []
         elif rest:
             held.append(rest)
-        block = stream.read(BLOCK)
+        block = read(BLOCK)
     if size:
         yield TooLong(size) if size > limit else b"".join(held)
 

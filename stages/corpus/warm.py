@@ -34,7 +34,10 @@ def main() -> None:
         pages = [page for subject in SUBJECTS for page in _pages(subject)]
         lines = [json.dumps({"title": subject, "text": text}, ensure_ascii=False) for subject, text in pages]
         (folder / "pages.jsonl").write_text("\n".join(lines), encoding="utf-8")
-        question = {"id": 1, "question": " ".join(pages[2][1].split()[:20])}
+        question = {
+            "id": 1,
+            "question": "Which of these diseases was known to the doctors of the time before there were books?",
+        }
         (folder / "exam.jsonl").write_text(json.dumps(question))
         config = CorpusConfig.model_validate(
             {

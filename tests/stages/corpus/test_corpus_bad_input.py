@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,13 @@ def quarantine(artifact: Artifact) -> list[dict[str, Any]]:
         (b'{"text": null}', "no field 'text'"),
         (b'{"text": "  "}', "field 'text' is empty"),
         (b'{"text": "caf\xe9"}', "invalid UTF-8: invalid continuation byte at byte 13 of the line"),
+        (b'{"text": "half a pair \\ud800"}', "broken JSON: no low surrogate"),
+        (b'{"text": "' + b"long " * 300 + b'"}', "the record has 1,512 bytes, more than the 1,400"),
     ],
 )
 def test_a_bad_line_is_quarantined(tmp_path: Path, run: Run, line: bytes, reason: str) -> None:
     write_lines(tmp_path / "in" / "x.jsonl", [good(1), b"", line, good(2)])
-    artifact = run({"s": tmp_path / "in"})
+    artifact = run({"s": tmp_path / "in"}, maximum_record_bytes=1400)
     (bad,) = quarantine(artifact)
     assert (bad["source"], bad["file"], bad["record"]) == ("s", "x.jsonl", 3)
     assert bad["reason"].startswith(reason)
@@ -134,3 +137,84 @@ def test_a_uri_leads_back_to_its_record(tmp_path: Path, run: Run) -> None:
         assert read_original(listing, row["uri"])["text"] == row["text"]
     with pytest.raises(InputError, match="no record"):
         read_original(listing, "deep/x.jsonl.gz#99")
+
+
+def test_strange_texts_are_documents(tmp_path: Path, run: Run) -> None:
+    """NUL bytes, texts without a space, line ends of other systems, ids that are empty or repeat: all are read."""
+    strange = [f"{sentence(1)} \x00 and more.", f"{sentence(2)} {'x' * 200}", f"\ufeff{sentence(3)}\r\nMore.\rLess."]
+    rows = [{"id": "" if i else None, "text": text} for i, text in enumerate(strange)]
+    rows += [{"id": 7, "text": sentence(number)} for number in (4, 5)]
+    lines = [json.dumps(row).encode() + b"\r" for row in rows]
+    write_lines(tmp_path / "in" / "x.jsonl", lines)
+    artifact = run({"s": tmp_path / "in"}, heldout_fraction=0, dedup={"near": False})
+    assert rows_of(artifact, "removed/") == []
+    texts = {row["uri"]: row["text"] for row in rows_of(artifact, "documents/")}
+    assert len(texts) == 5 and "\x00" in texts["x.jsonl#1"] and texts["x.jsonl#3"].endswith("\nMore.\nLess.")
+    assert json.loads(artifact.read("summary.json"))["repeated_ids"] == {"s": 1}
+
+
+def test_texts_without_any_space_end(tmp_path: Path, run: Run) -> None:
+    rows = [
+        good(1),
+        {"text": "x" * 5_000_000},
+        {"text": "é,;" * 500_000},
+        {"text": "字" * 300_000},
+        {"text": "\n" * 10},
+    ]
+    write_lines(tmp_path / "in" / "x.jsonl", rows)
+    artifact = run({"s": tmp_path / "in"}, heldout_fraction=0, maximum_bad_fraction=0.5, filters={"languages": []})
+    assert artifact.manifest.counts["in"] == 5 and len(rows_of(artifact, "documents/")) >= 1
+    assert {row["rule"] for row in rows_of(artifact, "removed/")} <= {"quality_short", "quality_long_words"}
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path: Path, run: Run) -> None:
+    write_lines(tmp_path / "in" / "x.jsonl", [good(1)])
+    (tmp_path / "in" / "y.jsonl").write_text(json.dumps(good(2)) + "\n", encoding="utf-16")
+    (bad,) = quarantine(run({"s": tmp_path / "in"}))
+    assert bad["reason"] == "the file is UTF-16; only UTF-8 is read" and bad["rest_lost"]
+
+
+def test_a_parquet_row_that_is_no_text_is_lost_alone(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "in").mkdir()
+    texts = [sentence(i).encode() for i in range(5)]
+    texts[2] = b"caf\xe9 au lait"
+    column = pa.array(texts, pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": column}), tmp_path / "in" / "x.parquet")
+    artifact = run({"s": tmp_path / "in"}, heldout_fraction=0)
+    (bad,) = quarantine(artifact)
+    assert bad["record"] == 3 and bad["reason"].startswith("invalid UTF-8") and "rest_lost" not in bad
+    assert {row["uri"] for row in rows_of(artifact, "documents/")} == {f"x.parquet#{i}" for i in (1, 2, 4, 5)}
+
+
+def test_a_large_record_is_read_and_a_huge_one_is_not_held(tmp_path: Path, run: Run) -> None:
+    text = " ".join(sentence(i) for i in range(14_000))
+    write_lines(tmp_path / "in" / "x.jsonl", [good(1), {"text": text}, b"z" * 12_000_000, good(2)])
+    artifact = run({"s": tmp_path / "in"}, heldout_fraction=0, maximum_record_bytes=10_000_000)
+    (bad,) = quarantine(artifact)
+    assert (bad["record"], bad["reason"][:37]) == (3, "the record has 12,000,000 bytes, more")
+    removed = [row["rule"] for row in rows_of(artifact, "removed/")]
+    assert removed == ["quality_long"], "a document of half a million words"
+
+
+def test_many_copies_leave_one(tmp_path: Path, run: Run) -> None:
+    write_lines(tmp_path / "in" / "x.jsonl", [{"text": sentence(1)}] * 20_000)
+    artifact = run({"s": tmp_path / "in"}, heldout_fraction=0)
+    assert artifact.manifest.counts["removed_exact_duplicate"] == 19_999
+    assert {row["detail"] for row in rows_of(artifact, "removed/")} == {"s/x.jsonl#1"}
+
+
+@pytest.mark.soak
+def test_a_line_of_a_gigabyte_and_a_million_copies(tmp_path: Path, run: Run) -> None:
+    path = tmp_path / "in" / "x.jsonl"
+    path.parent.mkdir()
+    with path.open("wb") as out:
+        out.write(json.dumps(good(1)).encode() + b'\n{"text": "')
+        for _ in range(1024):
+            out.write(b"a" * (1 << 20))
+        out.write(b'"}\n' + (json.dumps(good(2)).encode() + b"\n") * 1_000_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    artifact = run({"s": tmp_path / "in"}, heldout_fraction=0)
+    counts = artifact.manifest.counts
+    assert (counts["in"], counts["quarantined"], counts["kept"]) == (1_000_002, 1, 2)
+    assert counts["removed_exact_duplicate"] == 999_999
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600_000, "kilobytes"

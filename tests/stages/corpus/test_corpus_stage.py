@@ -288,7 +288,7 @@ def test_how_does_not_change_the_plan(tmp_path: Path) -> None:
         ).fingerprint
 
     assert name() == name(workers=7) == name(location="/y") == name(weight=3.0)
-    assert len({name(), name(seed=1), name(heldout_fraction=0.5), name(edits={"personal_data": []})}) == 4
+    assert len({name(), name(seed=1), name(heldout_fraction=0.5), name(edits={"personal_data": {}})}) == 4
 
 
 def test_a_killed_worker_is_an_error_not_a_hang(sample: Path, tmp_path: Path) -> None:
