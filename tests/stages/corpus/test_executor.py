@@ -1,0 +1,242 @@
+"""Local workers: the same results however many, errors as they are, and no process that stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from stages.artifact import ArtifactWriter, ConfigError, HeadwaterError, InputError, Store, StoreError
+from stages.corpus import CorpusConfig
+from stages.corpus.executor import LocalWorkers, Shared, make_workers, portable, work_folder
+from tests.stages.corpus.executor_steps import Fail, Numbers, OddError, WriteIds, WriteModules
+
+_before: set[psutil.Process] = set()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """No child of this process that was not there before."""
+    _before.clear()
+    _before.update(psutil.Process().children(recursive=True))
+    yield
+    assert not _children()
+
+
+def _children() -> list[psutil.Process]:
+    """This process's new children, but for multiprocessing's own, which lives as long as we do."""
+    children = set(psutil.Process().children(recursive=True)) - _before
+    return [process for process in children if "resource_tracker" not in " ".join(process.cmdline())]
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
+
+
+def test_results_do_not_depend_on_the_number_of_workers(tmp_path: Path):
+    results, told = [], []
+    for count in (1, 2):
+        out = tmp_path / f"out{count}"
+        out.mkdir()
+        done: list[int] = []
+        with LocalWorkers(count) as workers:
+            workers.run([Numbers(), WriteIds(out)], 20, tmp_path / f"logs{count}", done.append)
+            workers.run([Numbers(1)], 3, tmp_path / f"more{count}", done.append)
+        results.append(_contents(out))
+        told.append(sorted(done))
+        stats = json.loads((tmp_path / f"logs{count}/stats/00007.json").read_text())
+        assert stats[0]["stats"]["documents"] == 3
+        assert len(list((tmp_path / f"logs{count}/completions").iterdir())) == 20
+        assert not list((tmp_path / f"logs{count}").glob("*.pickle"))
+    assert results[0] == results[1] and len(results[0]) == 20
+    # Each rank's copy of the steps is its own: it has seen one rank.
+    assert results[0]["7"].splitlines()[0] == "7/0 rank 7 of 20 1"
+    assert told[0] == told[1] == sorted([*range(20), 0, 1, 2])
+    assert not _children()
+
+
+def test_completed_ranks_are_not_run_again(tmp_path: Path, out: Path):
+    logs = tmp_path / "logs"
+    (logs / "completions").mkdir(parents=True)
+    (logs / "completions/00001").touch()
+    done: list[int] = []
+    with LocalWorkers(1) as workers:
+        workers.run([Numbers(), WriteIds(out)], 3, logs, done.append)
+    assert sorted(_contents(out)) == ["0", "2"] and done == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("way", "kind", "text"),
+    [
+        ("input", InputError, "what.jsonl:7 is no document"),
+        ("value", ValueError, "no number"),
+        ("odd", HeadwaterError, "OddError: odd 7"),
+        ("die", HeadwaterError, "worker process was killed"),
+    ],
+)
+def test_what_a_rank_raises_arrives_and_stops_the_others(
+    tmp_path: Path, out: Path, way: str, kind: type[Exception], text: str
+):
+    done: list[int] = []
+    with LocalWorkers(2) as workers:
+        with pytest.raises(kind, match=text) as caught:
+            # The other worker's rank would take ten minutes.
+            workers.run([Fail(1, way, 600, out)], 500, tmp_path / "logs", done.append)
+        assert type(caught.value) is kind
+        assert not _children()
+        workers.run([Numbers()], 4, tmp_path / "next", done.append)
+    assert sorted(done) == [0, 1, 2, 3]
+    assert len(list(out.iterdir())) <= 4  # of 500: a worker may begin its next rank before it is killed
+    assert not _children()
+
+
+def test_one_worker_raises_as_well(tmp_path: Path):
+    with LocalWorkers(1) as workers, pytest.raises(InputError, match="no document"):
+        workers.run([Fail(1, "input")], 3, tmp_path / "logs", lambda rank: None)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_rank_without_mark_is_an_error(tmp_path: Path, count: int):
+    logs = tmp_path / "logs"
+
+    def lose(rank: int) -> None:
+        (logs / f"completions/{rank:05}").unlink()
+
+    with LocalWorkers(count) as workers, pytest.raises(HeadwaterError, match=r"3 of 3 tasks .* no mark"):
+        workers.run([Numbers()], 3, logs, lose)
+
+
+def test_an_error_while_it_tells_ends_the_workers(tmp_path: Path):
+    def interrupted(rank: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), LocalWorkers(2) as workers:
+        workers.run([Fail(0, "", 0.01)], 10_000, tmp_path / "logs", interrupted)
+    assert not _children()
+
+
+def test_a_signal_to_the_whole_group_is_for_the_parent(tmp_path: Path, out: Path):
+    sent = []
+
+    def send(rank: int) -> None:
+        for child in _children():
+            child.send_signal(signal.SIGTERM)
+            child.send_signal(signal.SIGINT)
+            sent.append(child.pid)
+
+    with LocalWorkers(2) as workers:
+        workers.run([Numbers(), WriteIds(out)], 10, tmp_path / "logs", send)
+    assert len(sent) >= 10 and len(_contents(out)) == 10
+
+
+def test_a_worker_imports_no_more_than_it_needs(tmp_path: Path, out: Path):
+    with LocalWorkers(2) as workers:
+        workers.run([WriteModules(out)], 2, tmp_path / "logs", lambda rank: None)
+    for text in _contents(out).values():
+        pid, parent, *found = text.split()
+        assert int(pid) != os.getpid() == int(parent) and not found
+
+
+def test_workers_end_with_their_parent(tmp_path: Path, out: Path):
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from stages.corpus.executor import LocalWorkers\n"
+        "from tests.stages.corpus.executor_steps import Fail\n"
+        "with LocalWorkers(2) as workers:\n"
+        "    workers.run([Fail(-1, '', 600, Path(sys.argv[1]))], 2, Path(sys.argv[2]), print)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program, str(out), str(tmp_path / "logs")])
+    try:
+        _until(lambda: len(list(out.iterdir())) == 2)
+        family = psutil.Process(parent.pid).children(recursive=True)
+    finally:
+        parent.kill()
+        parent.wait()
+    assert len(family) >= 2
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert not alive
+
+
+def _until(met: Callable[[], Any], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_ranks_share_what_is_marked_as_shared():
+    shared = Shared([["a"], ["b"]])
+    assert deepcopy({"x": shared})["x"] is shared
+    again = pickle.loads(pickle.dumps(shared))
+    assert type(again) is Shared and again == shared
+
+
+def test_portable_errors():
+    error = InputError("x")
+    assert portable(error) is error
+    assert str(portable(OddError("odd", 7))) == "corpus: OddError: odd 7"
+    held = ValueError(lambda: None)  # a lambda cannot be pickled
+    assert type(portable(held)) is HeadwaterError
+
+
+def _writer(root: str | Path) -> ArtifactWriter:
+    return ArtifactWriter(Store(root), "corpus/0123456789abcdef", "corpus", 1, "0" * 64, {}, {})
+
+
+def _config(**fields: Any) -> CorpusConfig:
+    return CorpusConfig.model_validate({"sources": {"a": {"location": "x"}}, **fields})
+
+
+def test_work_folder_is_the_writers_own_or_below_scratch(tmp_path: Path):
+    writer = _writer(tmp_path / "store")
+    with work_folder(_config(executor="ray"), writer) as folder:
+        assert folder.is_dir() and folder.is_relative_to(tmp_path / "store")
+    scratch = tmp_path / "new/scratch"
+    config = _config(scratch=str(scratch))
+    with pytest.raises(ValueError), work_folder(config, writer) as folder:
+        assert folder.is_dir() and folder.is_relative_to(scratch)
+        (folder / "left").touch()
+        raise ValueError
+    assert not list(scratch.iterdir())
+    killed = folder / "deep"
+    killed.mkdir(parents=True)
+    with work_folder(config, writer) as folder:
+        assert not killed.exists() and not list(folder.iterdir())
+    assert not list(scratch.iterdir())
+    scratch.rmdir()
+    scratch.touch()
+    with pytest.raises(StoreError, match=r"corpus\.scratch"), work_folder(config, writer):
+        pass
+
+
+def test_scratch_must_be_named_where_the_store_is_no_folder():
+    writer = _writer("memory://store")
+    with work_folder(_config(), writer) as folder:
+        assert folder.is_dir()
+    with pytest.raises(ConfigError, match=r"set corpus\.scratch"), work_folder(_config(executor="ray"), writer):
+        pass
+    with pytest.raises(ConfigError, match="must be a folder"), work_folder(_config(scratch="s3://x/y"), writer):
+        pass
+    writer.discard()
+
+
+def test_the_local_executor_is_the_default():
+    assert isinstance(make_workers(_config()), LocalWorkers)

@@ -1,0 +1,163 @@
+"""The same pipelines on a Ray cluster: the same results, errors that arrive, and nothing left over."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from stages.artifact import HeadwaterError, InputError
+from stages.corpus import CorpusConfig
+from stages.corpus.executor import LocalWorkers, make_workers
+from stages.corpus.ray_executor import RayWorkers
+from tests.stages.corpus.executor_steps import Fail, Numbers, WriteIds, WriteModules
+
+pytestmark = pytest.mark.timeout(90)
+
+
+def _actors() -> list[psutil.Process]:
+    """Processes that run ranks, and drivers."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            command = " ".join(process.cmdline())
+        except psutil.Error:
+            continue
+        if command.startswith("ray::_Worker") or "ray-driver" in command:
+            found.append(process)
+    return found
+
+
+def _until(met: Callable[[], Any], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """No actor, and no child of this process that was not there before."""
+    before = set(psutil.Process().children())
+    yield
+    _until(lambda: not _actors(), 10)
+    new = set(psutil.Process().children()) - before
+    assert not [process for process in new if "resource_tracker" not in " ".join(process.cmdline())]
+    assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
+
+
+def test_results_are_those_of_local_workers(ray_cluster: str, tmp_path: Path):
+    config = CorpusConfig.model_validate(
+        {"sources": {"a": {"location": "x"}}, "executor": "ray", "ray_address": ray_cluster, "workers": 2}
+    )
+    results = []
+    for name, workers in (("local", LocalWorkers(1)), ("ray", make_workers(config))):
+        out = tmp_path / name
+        out.mkdir()
+        done: list[int] = []
+        with workers:
+            workers.run([Numbers(), WriteIds(out)], 30, tmp_path / f"{name}-logs", done.append)
+            assert sorted(done) == list(range(30))
+            # Another pipeline on the same processes; then again, when only one of its ranks has still to be done.
+            more = tmp_path / f"{name}-more"
+            workers.run([WriteModules(tmp_path)], 6, more, done.append)
+            (more / "completions/00004").unlink()
+            (tmp_path / "3").unlink()
+            workers.run([WriteModules(tmp_path)], 6, more, done.append)
+        assert sorted(done[30:]) == sorted([*range(6), *range(6)]) and not (tmp_path / "3").exists()
+        results.append({path.name: path.read_text() for path in out.iterdir()})
+    assert results[0] == results[1] and len(results[0]) == 30
+    # It was a process of the cluster, which holds no more than it needs.
+    assert (tmp_path / "4").read_text().split()[2:] == ["ray"]
+
+
+def test_what_a_rank_raises_arrives_and_stops_the_others(ray_cluster: str, tmp_path: Path, out: Path):
+    done: list[int] = []
+    with RayWorkers(2, ray_cluster) as workers:
+        began = time.monotonic()
+        with pytest.raises(InputError, match=r"what\.jsonl:7 is no document"):
+            workers.run([Fail(1, "input", 600, out)], 500, tmp_path / "logs", done.append)
+        assert time.monotonic() - began < 60
+        _until(lambda: not _actors(), 10)
+        with pytest.raises(ValueError, match="no number") as caught:
+            workers.run([Fail(1, "value")], 3, tmp_path / "value", lambda rank: None)
+        assert "executor_steps.py" in caught.value.__notes__[0]
+    assert not done and len(list(out.iterdir())) <= 4
+
+
+def test_a_lost_process_is_replaced_and_told_when_it_is_lost_again(ray_cluster: str, tmp_path: Path, out: Path):
+    done: list[int] = []
+    (tmp_path / "began").mkdir()
+    with RayWorkers(2, ray_cluster) as workers:
+        workers.run(
+            [Numbers(), WriteIds(out), Fail(3, "die once", 0, tmp_path / "began")], 8, tmp_path / "logs", done.append
+        )
+        assert sorted(done) == list(range(8)) == sorted(int(path.name) for path in out.iterdir())
+        with pytest.raises(HeadwaterError, match=r"process at work on task 2 was lost 4 times: .* memory"):
+            workers.run([Fail(2, "die")], 4, tmp_path / "die", lambda rank: None)
+
+
+def test_an_interrupt_ends_the_ranks(ray_cluster: str, tmp_path: Path, out: Path):
+    def interrupted(rank: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), RayWorkers(2, ray_cluster) as workers:
+        # Rank 0 ends at once; what else has begun would go on for ten minutes.
+        workers.run([Fail(0, "end", 600, out)], 50, tmp_path / "logs", interrupted)
+    assert len(list(out.iterdir())) <= 3
+
+
+def test_ranks_end_with_their_parent(ray_cluster: str, tmp_path: Path, out: Path):
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from stages.corpus.ray_executor import RayWorkers\n"
+        "from tests.stages.corpus.executor_steps import Fail\n"
+        "with RayWorkers(2, sys.argv[1]) as workers:\n"
+        "    workers.run([Fail(-1, '', 600, Path(sys.argv[2]))], 2, Path(sys.argv[3]), print)\n"
+    )
+    command = [sys.executable, "-c", program, ray_cluster, str(out), str(tmp_path / "logs")]
+    parent = subprocess.Popen(command)
+    try:
+        _until(lambda: len(list(out.iterdir())) == 2)
+        family = psutil.Process(parent.pid).children(recursive=True)
+    finally:
+        parent.kill()
+        parent.wait()
+    assert not psutil.wait_procs(family, timeout=20)[1]
+
+
+def test_folders_that_machines_do_not_share_are_told(ray_cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("stages.corpus.ray_executor.SEEN_SECONDS", 0.0)
+
+    def lose(rank: int) -> None:
+        (tmp_path / f"logs/completions/{rank:05}").unlink()
+
+    with RayWorkers(1, ray_cluster) as workers, pytest.raises(HeadwaterError, match="machines share that folder"):
+        workers.run([Numbers()], 2, tmp_path / "logs", lose)
+
+
+class _Here(Numbers):
+    """A step that the cluster cannot import: pytest has loaded this file by its path."""
+
+
+def test_a_machine_without_the_code_is_told(ray_cluster: str, tmp_path: Path):
+    with RayWorkers(1, ray_cluster) as workers, pytest.raises(HeadwaterError, match=r"same version.* No module named"):
+        workers.run([_Here()], 2, tmp_path / "logs", lambda rank: None)
+
+
+def test_no_cluster_is_told():
+    with pytest.raises(HeadwaterError, match=r"no Ray cluster at 127\.0\.0\.1:1 \(corpus\.ray_address\)"):
+        RayWorkers(2, "127.0.0.1:1").__enter__()
