@@ -287,7 +287,7 @@ class Benchmark:
 
     def _profile(self) -> dict[str, Any]:
         """Nanoseconds a byte of ours, part by part."""
-        job = self._ours("profile", self.prefix)
+        job = self._ours("profile", self.corpus, threshold=THRESHOLD)
         try:
             self._once(job)
         except NotMeasured as reason:

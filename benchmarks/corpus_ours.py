@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import tempfile
 import time
@@ -24,6 +25,7 @@ def filters(path: str) -> Work:
     Result: `outcomes`, for each document [reason or "", digest of the text as kept].
     """
     from datatrove.data import Document
+
     from stages.corpus.filtering.step import FastFilters, datatrove_defaults
 
     documents = [Document(text=item["text"], id=item["id"]) for item in read_records(Path(path))]
@@ -60,6 +62,49 @@ def near(path: str, threshold: float) -> Work:
         copies = near_duplicates_of(Texts.of(texts), config)
         seconds = time.perf_counter() - began
         return {"seconds": seconds, "removals": [[copy.document, copy.survivor, copy.similarity] for copy in copies]}
+
+    return work
+
+
+def profile(path: str, threshold: float) -> Work:
+    """Nanoseconds a byte by part, of the filters and of near duplicates.
+
+    Result: `parts`, name -> nanoseconds.
+    """
+    import numpy as np
+    from corpus_profile import FILTERS, NEAR, nanoseconds_a_byte, watched
+
+    from stages.corpus.config import DedupConfig
+    from stages.corpus.filtering import Filters
+    from stages.corpus.filtering.step import BATCH_BYTES, datatrove_defaults
+    from stages.corpus.near.verify import near_duplicates_of
+    from stages.corpus.texts import Texts
+
+    config = DedupConfig(threshold=threshold, protect_subjects=False)
+    texts = Texts.of(read_texts(Path(path)))
+    ends = np.searchsorted(texts.offsets, np.arange(BATCH_BYTES, len(texts.data) + BATCH_BYTES, BATCH_BYTES))
+    bounds = sorted({0, *np.minimum(ends, len(texts)).tolist()})
+    batches = [
+        Texts(texts.data[texts.offsets[a] : texts.offsets[b]], texts.offsets[a : b + 1] - texts.offsets[a])
+        for a, b in itertools.pairwise(bounds)
+    ]
+    Filters(datatrove_defaults()).judge(batches[0])
+    near_duplicates_of(batches[0], config)
+
+    def work() -> dict[str, Any]:
+        parts: dict[str, float] = {}
+        judge = Filters(datatrove_defaults())
+        with watched(FILTERS) as clock:
+            began = time.perf_counter()
+            for batch in batches:
+                judge.judge(batch)
+            whole = time.perf_counter() - began
+        parts |= nanoseconds_a_byte("filters", clock, whole, len(texts.data))
+        with watched(NEAR) as clock:
+            began = time.perf_counter()
+            near_duplicates_of(texts, config)
+            whole = time.perf_counter() - began
+        return {"parts": parts | nanoseconds_a_byte("near", clock, whole, len(texts.data))}
 
     return work
 
@@ -116,4 +161,4 @@ def _seconds_by_step(events: list[Any]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    serve({job.__name__: job for job in (filters, near, stage)})
+    serve({job.__name__: job for job in (filters, near, profile, stage)})
