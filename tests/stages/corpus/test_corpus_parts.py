@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import socket
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from corpus_world import sentence, write_lines
+from corpus_world import sentence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.corpus import list_files
-from stages.corpus.boilerplate import EdgeLines, edge_hashes, strip_boilerplate
 from stages.corpus.config import (
-    DecontaminationConfig,
     DedupConfig,
-    EditConfig,
     FilterConfig,
     GopherRepetitionConfig,
     PolicyConfig,
 )
-from stages.corpus.decontaminate import Index
 from stages.corpus.filters import Filters
 from stages.corpus.nearcopies import bands, near_copies, signature, with_partners
 from stages.corpus.personal import PLACEHOLDERS, replace_personal_data
@@ -120,28 +113,6 @@ def test_replacing_twice_changes_nothing_more(text: str) -> None:
     assert (once == text) == (not counts)
 
 
-FOOTER = "Copyright Example Health Library, all rights reserved."
-
-
-def test_boilerplate_needs_many_subjects() -> None:
-    config = EditConfig()
-    edges = EdgeLines(["a", "b"], config)
-    for i in range(40):
-        text = f"{sentence(i)}\n\n{sentence(i + 500)}"
-        edges.add("a" if i % 2 else "b", edge_hashes(f"{text}\n{FOOTER}", config), f"subject {i % 12}")
-        edges.add("a", edge_hashes(f"What is one disease about?\n{text}", config), "one disease")
-    lines = {source: set(found.tolist()) for source, found in edges.boilerplate().items()}
-    page = f"{sentence(1)}\n{sentence(2)}"
-    assert strip_boilerplate(f"{page}\n\n{FOOTER}\n", lines["a"], config) == (page, 1)
-    assert strip_boilerplate(f"{FOOTER}\n\n{page}", lines["b"], config) == (page, 1)
-    heading = f"What is one disease about?\n{page}"
-    assert strip_boilerplate(heading, lines["a"], config) == (heading, 0)
-    middle = f"{page}\n{page}\n{FOOTER}\n{page}\n{page}"
-    assert strip_boilerplate(middle, lines["a"], config) == (middle, 0)
-    alone = f"{FOOTER}\nIt says little."
-    assert strip_boilerplate(alone, lines["a"], config) == (alone, 0)
-
-
 @pytest.fixture(scope="module")
 def filters() -> Filters:
     return Filters(FilterConfig())
@@ -196,41 +167,6 @@ def test_the_shortcut_never_hides_a_repetition(found: list[str], tail: int) -> N
     verdict = _repetition_filter(config, tokens).filter(Document(text=text, id=""))
     if not may_repeat(text, tokens.word_tokenize(text), config):
         assert verdict is True
-
-
-QUESTION = "Which of these drugs is given first to an adult with newly found type two diabetes and normal kidneys?"
-SHORT = "What gene is altered in classic cystic fibrosis today?"
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> Index:
-    rows: list[dict[str, Any]] = [
-        {"id": "q1", "question": QUESTION, "options": ["Metformin", "Insulin"]},
-        {"id": "q2", "question": SHORT, "context": {"a": [sentence(77)]}},
-        {"id": "q3", "question": "Is it rare?"},
-    ]
-    listing = list_files(write_lines(tmp_path / "exam.jsonl", rows))
-    built = Index.of({"exam": listing}, DecontaminationConfig())
-    built.save(tmp_path / "index.npz")
-    return Index.load(tmp_path / "index.npz")
-
-
-@pytest.mark.parametrize(
-    ("text", "evidence"),
-    [
-        (f"{sentence(1)} {QUESTION.upper()} {sentence(2)}", "exam/q1: 7 of its 7 n-grams"),
-        (f"As they ask: {SHORT} {sentence(2)}", "exam/q2: 1 of its"),
-        (f"{sentence(3)} {' '.join(sentence(77).split()[:20])}", "exam/q2: 8 of its"),
-        (" ".join(QUESTION.split()[:12]) + " " + sentence(4), None),
-        ("Is it rare? " + sentence(4), None),
-        ("", None),
-    ],
-)
-def test_contamination_is_thirteen_words_in_a_row(index: Index, text: str, evidence: str | None) -> None:
-    removal = index.removal(text, DecontaminationConfig())
-    assert (removal is None) == (evidence is None)
-    if removal and evidence:
-        assert removal.detail.startswith(evidence)
 
 
 texts = st.lists(

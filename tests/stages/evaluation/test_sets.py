@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.artifact import ConfigError, InputError
-from stages.corpus.decontaminate import read_items
+from stages.corpus.evaluation_items import read_items
 from stages.corpus.listing import list_files
 from stages.evaluation.config import EvaluationConfig
 from stages.evaluation.sets import Question, baselines, parse, question_sets, read_set, scored, subset
