@@ -61,6 +61,8 @@ fi
 install() { "$uv" pip install --quiet --compile-bytecode "$@"; }
 if [ "$which" = main ]; then
   install "${torch_backend[@]}" --constraint infra/requirements/main.txt --editable '.[dev]'
+  # The corpus stage's kernels are compiled here, once, and not in everybody's first run.
+  "$venv/bin/python" -m stages.corpus.warm
 elif [ $cuda = yes ]; then
   install "${torch_backend[@]}" --override infra/requirements/serve-overrides.txt "vllm==$(grep -oP '^# vllm==\K.*' infra/requirements/serve.txt)"
 else

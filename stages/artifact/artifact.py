@@ -22,7 +22,7 @@ from stages.artifact.store import Store, disk_trouble_told, reason
 
 SCRATCH = ".scratch"
 """Where a writer on local files collects them, in the artifact's folder; the next writer begins with an empty one."""
-SOFTWARE = ("headwater", "torch", "ray", "datatrove", "pyarrow", "tokenizers", "transformers", "lm-eval", "rensa")
+SOFTWARE = ("headwater", "torch", "ray", "datatrove", "pyarrow", "tokenizers", "transformers", "lm-eval", "numba")
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from stages.corpus.config import (
     DedupConfig,
     EditConfig,
     FieldMapping,
-    FilterConfig,
     PolicyConfig,
     SourceConfig,
 )
+from stages.corpus.filter_config import FilterConfig
 from stages.corpus.guess import printable, source_listing, sources_in
 from stages.corpus.listing import ListedFile, Listing, list_files
 from stages.corpus.records import read_original
@@ -50,7 +50,7 @@ def _build(config: CorpusConfig, inputs: Mapping[str, Any], writer: ArtifactWrit
     build(config, inputs, writer)
 
 
-corpus: Stage[CorpusConfig] = Stage("corpus", 1, _build)
+corpus: Stage[CorpusConfig] = Stage("corpus", 2, _build)
 """The corpus stage. Inputs: `source/<name>` and `evaluation/<set>`, both Listings; see `inputs_of`."""
 
 
