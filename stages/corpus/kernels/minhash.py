@@ -16,6 +16,9 @@ from stages.corpus.kernels.words import mix64
 
 NO_KEY = 0xFFFFFFFFFFFFFFFF
 """The key of a text without words, and of one that takes no part. Never means a match."""
+LANES = 16
+"""Hash functions are padded to whole vectors of 32-bit numbers."""
+_HIGH = np.uint64(32)
 
 
 def band_hashes(grams: Hashes, starts: Starts, bands: int, rows: int, seed: int) -> NDArray[np.uint64]:
@@ -25,47 +28,56 @@ def band_hashes(grams: Hashes, starts: Starts, bands: int, rows: int, seed: int)
         grams, starts: the n-grams of n texts, see `ngram_hashes`; repeats do not matter.
         seed: of the hash functions.
     """
+    return _band_hashes(grams, starts, bands, rows, *hash_functions(bands * rows, seed))
+
+
+def hash_functions(count: int, seed: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """Odd multipliers and masks of `count` functions and some more, up to a multiple of LANES."""
     draw = np.random.Generator(np.random.PCG64(seed))
-    count = -(-bands * rows // 16) * 16  # whole vectors
-    multipliers = draw.integers(0, 2**32, count, np.uint64).astype(np.uint32) | np.uint32(1)
-    summands = draw.integers(0, 2**32, count, np.uint64).astype(np.uint32)
-    return _band_hashes(grams, starts, bands, rows, multipliers, summands)
+    padded = -(-count // LANES) * LANES
+    multipliers = draw.integers(0, 2**32, padded, np.uint64).astype(np.uint32) | np.uint32(1)
+    masks = draw.integers(0, 2**32, padded, np.uint64).astype(np.uint32)
+    return multipliers, masks
 
 
 @kernel
-def _minima(
+def minima(
     grams: Hashes,
     first: int,
     last: int,
     multipliers: NDArray[np.uint32],
-    summands: NDArray[np.uint32],
+    masks: NDArray[np.uint32],
     least: NDArray[np.uint32],
 ) -> None:
     """The least value of each hash function over n-grams `first` to `last`.
 
-    The hash of 32 bits x is `a x + b`, its high half mixed into the low one: products of 32 bits are what the vector
-    units have. 32 functions at a time stay in registers.
+    A function maps the n-gram's high 32 bits x to `(a x) ^ b`: one product, and products of 32 bits are what vector
+    units have. The mask makes the order of values another one in each function; `a x + b` instead, which only turns it
+    round, prefers what lies behind a gap, and in sets of four elements agrees in 0.43 of cases where it should in 0.33.
+    Four n-grams at a time, so that `least` is loaded and stored once for four.
     """
-    for block in range(0, len(least), 16):
-        for k in range(block, block + 16):
-            least[k] = np.uint32(0xFFFFFFFF)
-    for j in range(first, last):
-        x = np.uint32(grams[j] >> np.uint64(32)) ^ np.uint32(grams[j] & np.uint64(0xFFFFFFFF))
+    for k in range(len(least)):
+        least[k] = np.uint32(0xFFFFFFFF)
+    j = first
+    while j + 4 <= last:
+        x0, x1 = np.uint32(grams[j] >> _HIGH), np.uint32(grams[j + 1] >> _HIGH)
+        x2, x3 = np.uint32(grams[j + 2] >> _HIGH), np.uint32(grams[j + 3] >> _HIGH)
         for k in range(len(least)):
-            value = np.uint32(multipliers[k] * x) + summands[k]
-            value = np.uint32(value ^ (value >> np.uint32(15)))
-            value = np.uint32(value * np.uint32(0x2C1B3C6D))
-            least[k] = min(least[k], value)
+            a, b = multipliers[k], masks[k]
+            low = min(np.uint32(a * x0) ^ b, np.uint32(a * x1) ^ b)
+            high = min(np.uint32(a * x2) ^ b, np.uint32(a * x3) ^ b)
+            least[k] = min(least[k], min(low, high))
+        j += 4
+    while j < last:
+        x0 = np.uint32(grams[j] >> _HIGH)
+        for k in range(len(least)):
+            least[k] = min(least[k], np.uint32(multipliers[k] * x0) ^ masks[k])
+        j += 1
 
 
 @kernel
 def _band_hashes(
-    grams: Hashes,
-    starts: Starts,
-    bands: int,
-    rows: int,
-    multipliers: NDArray[np.uint32],
-    summands: NDArray[np.uint32],
+    grams: Hashes, starts: Starts, bands: int, rows: int, multipliers: NDArray[np.uint32], masks: NDArray[np.uint32]
 ) -> NDArray[np.uint64]:
     n = len(starts) - 1
     keys = np.empty((bands, n), np.uint64)
@@ -74,7 +86,7 @@ def _band_hashes(
         if starts[text] == starts[text + 1]:
             keys[:, text] = np.uint64(NO_KEY)
             continue
-        _minima(grams, starts[text], starts[text + 1], multipliers, summands, least)
+        minima(grams, starts[text], starts[text + 1], multipliers, masks, least)
         for band in range(bands):
             key = np.uint64(band + 1)
             for row in range(rows):

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.corpus.kernels import kernel
+from stages.corpus.kernels.jaccard import slots_for
 from stages.corpus.kernels.minhash import NO_KEY
 
 Rows = NDArray[np.int64]
-BYTES_A_KEY = 40
-"""What a key costs while keys are sorted: itself, its row, the order, and copies of them."""
+BYTES_A_KEY = 64
+"""What a key costs in the table: key and row, and the free slots that it needs around it."""
 
 
 def components(
@@ -20,7 +21,8 @@ def components(
 ) -> tuple[Rows, Rows]:
     """Documents that are connected by shared keys, directly or over others.
 
-    Holds 8 bytes a document, and the keys of one band; of these as many at a time as `memory_bytes` allow.
+    Holds 16 bytes a document, and a table of one band's different keys; of these, where they are too many, so large a
+    part of the key's range at a time as `memory_bytes` allow.
 
     Args:
         count: documents of the corpus.
@@ -32,25 +34,42 @@ def components(
     """
     parent = np.arange(count, dtype=np.int64)
     shift = max(0, int(np.ceil(np.log2(max(1, count * BYTES_A_KEY / memory_bytes)))))
+    shift = min(shift, 32)
+    table = _Table(max(count >> shift, 1))
     for band in range(bands):
         for part in range(1 << shift):
-            keys, rows = _in_part(keys_of(band), part, shift)
-            order = np.argsort(keys, kind="stable")
-            _join(keys[order], rows[order], parent)
+            table.clear()
+            first = 0
+            for keys in keys_of(band):
+                table.connect(keys, first, part, shift, parent)
+                first += len(keys)
     return _grouped(parent)
 
 
-def _in_part(pieces: Iterator[NDArray[np.uint64]], part: int, shift: int) -> tuple[NDArray[np.uint64], Rows]:
-    """Keys whose first `shift` bits are `part`, and their rows."""
-    keys, rows, first = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], 0
-    for piece in pieces:
-        mine = piece != np.uint64(NO_KEY)
-        if shift:
-            mine &= (piece >> np.uint64(64 - shift)) == part
-        keys.append(piece[mine])
-        rows.append(np.flatnonzero(mine) + first)
-        first += len(piece)
-    return np.concatenate(keys), np.concatenate(rows)
+class _Table:
+    """Keys and the first rows that have them: open addressing, at most half full."""
+
+    def __init__(self, expected: int):
+        slots = slots_for(expected)
+        self._keys, self._rows = np.empty(slots, np.uint64), np.full(slots, -1, np.int64)
+        self._used = 0
+
+    def clear(self) -> None:
+        """Forgets all keys."""
+        self._rows.fill(-1)
+        self._used = 0
+
+    def connect(self, keys: NDArray[np.uint64], first: int, part: int, shift: int, parent: Rows) -> None:
+        """Unites rows `first`, `first + 1`, ... with the first rows that have their keys, if these are in `part`."""
+        place = 0
+        while True:
+            place, self._used = _connect(keys, place, first, part, shift, self._keys, self._rows, self._used, parent)
+            if place == len(keys):
+                return
+            keys_before, rows_before = self._keys, self._rows
+            slots = 2 * len(keys_before)
+            self._keys, self._rows = np.empty(slots, np.uint64), np.full(slots, -1, np.int64)
+            _move(keys_before, rows_before, self._keys, self._rows)
 
 
 @kernel
@@ -62,15 +81,56 @@ def _root(parent: Rows, row: int) -> int:
 
 
 @kernel
-def _join(keys: NDArray[np.uint64], rows: Rows, parent: Rows) -> None:
-    """Unites neighbours with equal keys; the smallest row becomes the root."""
-    for i in range(1, len(keys)):
-        if keys[i] == keys[i - 1]:
-            first, second = _root(parent, rows[i - 1]), _root(parent, rows[i])
-            if first < second:
-                parent[second] = first
-            elif second < first:
-                parent[first] = second
+def _slot_of(keys: NDArray[np.uint64], rows: Rows, key: np.uint64) -> np.uint64:
+    mask = np.uint64(len(keys) - 1)
+    slot = key & mask
+    while rows[slot] >= 0 and keys[slot] != key:
+        slot = (slot + np.uint64(1)) & mask
+    return slot
+
+
+@kernel
+def _connect(
+    keys: NDArray[np.uint64],
+    place: int,
+    first: int,
+    part: int,
+    shift: int,
+    table_keys: NDArray[np.uint64],
+    table_rows: Rows,
+    used: int,
+    parent: Rows,
+) -> tuple[int, int]:
+    """Takes keys from `place` on until the table is half full; returns where it stopped, and the slots in use.
+
+    Of two roots the smaller row becomes the root of both.
+    """
+    for i in range(place, len(keys)):
+        key = keys[i]
+        if key == np.uint64(NO_KEY) or (shift > 0 and key >> np.uint64(64 - shift) != np.uint64(part)):
+            continue
+        slot = _slot_of(table_keys, table_rows, key)
+        if table_rows[slot] < 0:
+            if 2 * used >= len(table_keys):
+                return i, used
+            table_keys[slot], table_rows[slot] = key, first + i
+            used += 1
+            continue
+        one, other = _root(parent, table_rows[slot]), _root(parent, first + i)
+        if one < other:
+            parent[other] = one
+        elif other < one:
+            parent[one] = other
+    return len(keys), used
+
+
+@kernel
+def _move(keys: NDArray[np.uint64], rows: Rows, larger_keys: NDArray[np.uint64], larger_rows: Rows) -> None:
+    """Enters what one table holds into another, empty one."""
+    for i in range(len(keys)):
+        if rows[i] >= 0:
+            slot = _slot_of(larger_keys, larger_rows, keys[i])
+            larger_keys[slot], larger_rows[slot] = keys[i], rows[i]
 
 
 @kernel

@@ -145,13 +145,13 @@ class CompareCandidates(PipelineStep):
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Compares; yields nothing."""
         with np.load(self.folder / f"{rank:05}.candidates.npz") as saved:
-            rows, starts = saved["rows"], saved["components"]
+            rows = saved["rows"]
         with pa.OSFile(str(self.folder / f"{rank:05}.arrow")) as source:
             table = pa.ipc.open_stream(source).read_all()
         table = table.take(np.argsort(table["place"].to_numpy())).combine_chunks()
         keys = np.frombuffer(b"".join(table["keys"].to_pylist()), np.uint64).reshape(len(table), -1).T
         texts, subjects = Texts.from_arrow(table["text"]), Texts.from_arrow(table["subject"])
-        copies = near_copies(texts, subjects, keys, starts, self.config)
+        copies = near_copies(texts, subjects, keys, self.config)
         np.savez(
             self.folder / f"{rank:05}.copies.npz",
             rows=rows[[copy.document for copy in copies]],

@@ -9,13 +9,17 @@ from numpy.typing import NDArray
 
 from stages.corpus.config import DedupConfig
 from stages.corpus.kernels import Hashes, Starts, kernel
+from stages.corpus.kernels.jaccard import enter, least_difference, shared, sizes_and_sketches, slots_for, table_slots
 from stages.corpus.kernels.minhash import NO_KEY, band_hashes
 from stages.corpus.kernels.ngrams import ngram_hashes
-from stages.corpus.kernels.sets import jaccard, sorted_sets
-from stages.corpus.kernels.sketch import least_difference, odd_sketches
 from stages.corpus.kernels.words import word_hashes
 from stages.corpus.near.candidates import components
 from stages.corpus.texts import Texts
+
+MOST_MET = 500
+"""With so many documents that stay a document is compared at most, those first that share its rarest keys. It takes
+very many pages of one template to reach that: their common keys would make the comparison quadratic. What is left out
+can only cost a removal, never make a wrong one."""
 
 
 @dataclass(frozen=True)
@@ -27,31 +31,23 @@ class NearCopy:
     similarity: float
 
 
-def near_copies(
-    texts: Texts, subjects: Texts, keys: NDArray[np.uint64], components: Starts, config: DedupConfig
-) -> list[NearCopy]:
-    """Which of the candidates go. A document goes if it shares a key with one that stays, if their similarity is at
-    least the threshold, and if that one names its subject too (`protect_subjects`); the most similar one is its
-    survivor, of equals the most preferred.
+def near_copies(texts: Texts, subjects: Texts, keys: NDArray[np.uint64], config: DedupConfig) -> list[NearCopy]:
+    """Which of some documents go.
+
+    A document goes if it shares a key with one that stays, if their similarity is at least the threshold, and if that
+    one names its subject too (`protect_subjects`); the most similar one is its survivor, of equals the most preferred.
+    So no chain of small differences removes anything. Holds 10 bytes a byte of text, about, and 600 a document.
 
     Args:
-        texts: candidates, component after component, in each the most preferred first.
+        texts: documents, the most preferred first (of those that share keys, directly or over others).
         subjects: what each is about, empty where nobody knows.
         keys: MinHash keys, uint64[bands, n].
-        components: where components begin, int64[c + 1].
 
     Returns:
         By position, in the order of the documents.
     """
-    words, word_starts = word_hashes(texts.data, texts.offsets)
-    sets, set_starts = sorted_sets(*ngram_hashes(words, word_starts, config.ngram))
-    names, name_starts = word_hashes(subjects.data, subjects.offsets)
-    if not config.protect_subjects:
-        name_starts = np.zeros_like(name_starts)
-    survivor, similarity = _near_copies(
-        sets, set_starts, words, word_starts, names, name_starts, _groups(keys), components, config.threshold
-    )
-    return [NearCopy(int(i), int(survivor[i]), float(similarity[i])) for i in np.flatnonzero(survivor >= 0)]
+    words, starts = word_hashes(texts.data, texts.offsets)
+    return copies_among(words, starts, subjects, keys, config)
 
 
 def near_duplicates_of(texts: Texts, config: DedupConfig) -> list[NearCopy]:
@@ -59,22 +55,28 @@ def near_duplicates_of(texts: Texts, config: DedupConfig) -> list[NearCopy]:
     words, starts = word_hashes(texts.data, texts.offsets)
     grams, gram_starts = ngram_hashes(words, starts, config.ngram)
     keys = band_hashes(grams, gram_starts, config.bands, config.band_rows, config.seed)
-    rows, component_starts = components(len(texts), config.bands, lambda band: iter([keys[band]]), 1 << 40)
-    sets, set_starts = sorted_sets(*_taken(grams, gram_starts, rows))
-    nothing = np.zeros(len(rows) + 1, np.int64)
-    survivor, similarity = _near_copies(
-        sets,
-        set_starts,
-        words[:0],
-        nothing,
-        words[:0],
-        nothing,
-        _groups(keys[:, rows]),
-        component_starts,
-        config.threshold,
+    rows, _ = components(len(texts), config.bands, lambda band: iter([keys[band]]), 1 << 40)
+    rows = np.sort(rows)
+    nothing = Texts(np.empty(0, np.uint8), np.zeros(len(rows) + 1, np.int64))
+    copies = copies_among(*_taken(words, starts, rows), nothing, keys[:, rows], config)
+    places = rows.tolist()
+    return [NearCopy(places[copy.document], places[copy.survivor], copy.similarity) for copy in copies]
+
+
+def copies_among(
+    words: Hashes, starts: Starts, subjects: Texts, keys: NDArray[np.uint64], config: DedupConfig
+) -> list[NearCopy]:
+    """`near_copies` of documents that are given by the hashes of their words."""
+    names, name_starts = word_hashes(subjects.data, subjects.offsets)
+    if not config.protect_subjects:
+        name_starts = np.zeros_like(name_starts)
+    groups, count = key_groups(np.ascontiguousarray(keys))
+    sizes, sketches = sizes_and_sketches(words, starts, config.ngram)
+    survivor, similarity = _copies(
+        words, starts, sizes, sketches, names, name_starts, groups, count, config.threshold, config.ngram, MOST_MET
     )
     gone = np.flatnonzero(survivor >= 0)
-    found = zip(rows[gone].tolist(), rows[survivor[gone]].tolist(), similarity[gone].tolist(), strict=True)
+    found = zip(gone.tolist(), survivor[gone].tolist(), similarity[gone].tolist(), strict=True)
     return [NearCopy(*one) for one in found]
 
 
@@ -90,17 +92,37 @@ def _taken(hashes: Hashes, starts: Starts, rows: NDArray[np.int64]) -> tuple[Has
     return out, out_starts
 
 
-def _groups(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Keys as small numbers, int64[bands, n]: equal in a band means equal keys, -1 for one without a partner."""
-    groups = np.full(keys.shape, -1, np.int64)
-    first = 0
-    for band in range(len(keys)):
-        values, inverse, counts = np.unique(keys[band], return_inverse=True, return_counts=True)
-        shared = (counts > 1) & (values != np.uint64(NO_KEY))
-        numbers = np.where(shared, first + np.cumsum(shared) - 1, -1)
-        groups[band] = numbers[inverse]
-        first += int(shared.sum())
-    return groups
+@kernel
+def key_groups(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int32], int]:
+    """Keys as small numbers, int32[n, bands]: equal means equal keys in that band, -1 a key that no other has.
+
+    Returns:
+        The numbers, and how many there are.
+    """
+    bands, n = keys.shape
+    groups = np.full((n, bands), -1, np.int32)
+    slots = slots_for(n)
+    mask = np.uint64(slots - 1)
+    table, holder = np.empty(slots, np.uint64), np.empty(slots, np.int64)
+    count = 0
+    for band in range(bands):
+        holder[:] = -1
+        for i in range(n):
+            key = keys[band, i]
+            if key == np.uint64(NO_KEY):
+                continue
+            slot = key & mask
+            while holder[slot] >= 0 and table[slot] != key:
+                slot = (slot + np.uint64(1)) & mask
+            first = holder[slot]
+            if first < 0:
+                table[slot], holder[slot] = key, i
+                continue
+            if groups[first, band] < 0:
+                groups[first, band] = count
+                count += 1
+            groups[i, band] = groups[first, band]
+    return groups, count
 
 
 @kernel
@@ -124,67 +146,105 @@ def _may_replace(
     begin, end = name_starts[document], name_starts[document + 1]
     if begin == end:
         return True
-    mine, its = word_starts[document : document + 2], word_starts[survivor : survivor + 2]
-    if _names_it(words, its[0], its[1], names, begin, end):
-        return True
     first, last = name_starts[survivor], name_starts[survivor + 1]
     if last - first == end - begin and _names_it(names, first, last, names, begin, end):
         return True
-    return not _names_it(words, mine[0], mine[1], names, begin, end)
+    if _names_it(words, word_starts[survivor], word_starts[survivor + 1], names, begin, end):
+        return True
+    return not _names_it(words, word_starts[document], word_starts[document + 1], names, begin, end)
 
 
 @kernel
-def _near_copies(
-    sets: Hashes,
-    set_starts: Starts,
+def _rarest_first(groups: NDArray[np.int32], members: NDArray[np.int32], order: NDArray[np.int64]) -> int:
+    """Fills `order` with the bands in which others that stay share a document's key, the fewest first; their number."""
+    count = 0
+    for band in range(len(groups)):
+        if groups[band] < 0 or members[groups[band]] == 0:
+            continue
+        k = count
+        while k > 0 and members[groups[order[k - 1]]] > members[groups[band]]:
+            order[k] = order[k - 1]
+            k -= 1
+        order[k] = band
+        count += 1
+    return count
+
+
+@kernel
+def _copies(
     words: Hashes,
-    word_starts: Starts,
+    starts: Starts,
+    sizes: NDArray[np.int64],
+    sketches: NDArray[np.uint64],
     names: Hashes,
     name_starts: Starts,
-    groups: NDArray[np.int64],
-    components: Starts,
+    groups: NDArray[np.int32],
+    group_count: int,
     threshold: float,
+    n: int,
+    most_met: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """For each document its survivor (-1: it stays itself), and their similarity."""
-    n = len(set_starts) - 1
-    survivor, similarity = np.full(n, -1, np.int64), np.zeros(n)
-    bands = len(groups)
-    sketches = odd_sketches(sets, set_starts)
-    # Of the elements of two sets this share may be in one of them only; a sketch tells most pairs that are further.
-    share = (1.0 - threshold) / (1.0 + threshold) + 1e-9
-    # The documents that stay, as a chain a group: `head` is the newest one's place, `link` the place before it.
-    head = np.full(groups.max() + 1 if n else 1, -1, np.int64)
-    link, met = np.empty((n, bands), np.int64), np.full(n, -1, np.int64)
-    for component in range(len(components) - 1):
-        for document in range(components[component], components[component + 1]):
-            size = set_starts[document + 1] - set_starts[document]
-            mine = sets[set_starts[document] : set_starts[document + 1]]
-            best, best_value = -1, 0.0
-            for band in range(bands):
-                group = groups[band, document]
-                other = head[group] if group >= 0 else -1
-                while other >= 0:
-                    if met[other] != document:
-                        met[other] = document
-                        its = set_starts[other + 1] - set_starts[other]
-                        if least_difference(sketches[document], sketches[other]) <= (size + its) * share:
-                            value = jaccard(mine, sets[set_starts[other] : set_starts[other + 1]], threshold)
-                            better = value > best_value or (value == best_value and other < best)
-                            if (
-                                value >= threshold
-                                and better
-                                and _may_replace(document, other, words, word_starts, names, name_starts)
-                            ):
-                                best, best_value = other, value
-                    other = link[other, band]
-            if best >= 0:
-                survivor[document], similarity[document] = best, best_value
-                continue
-            for band in range(bands):
-                group = groups[band, document]
-                if group >= 0:
-                    link[document, band] = head[group]
-                    head[group] = document
+    count, bands = groups.shape
+    survivor, similarity = np.full(count, -1, np.int64), np.zeros(count)
+    # The documents that stay, as a chain a group in order of preference: first, last and number of its members. Of
+    # `following` only the rows of documents that stay are ever touched, hence in memory.
+    first, last, members = (
+        np.empty(group_count, np.int32),
+        np.empty(group_count, np.int32),
+        np.zeros(group_count, np.int32),
+    )
+    staying = 0
+    following = np.empty((count, bands), np.int32)
+    document_of = np.empty(count, np.int64)
+    met = np.full(count, -1, np.int64)
+    order = np.empty(bands, np.int64)
+    table = np.empty(table_slots(starts), np.uint64)
+    seen = np.zeros(len(table), np.int64)
+    unused = np.zeros(sketches.shape[1], np.uint64)
+    stamp = 0
+    # Of the elements of two sets this share may be in one of them only.
+    share = (1.0 - threshold) / (1.0 + threshold)
+    for document in range(count):
+        size, slots, met_now = sizes[document], 0, 0
+        best, best_value = -1, threshold
+        for k in range(_rarest_first(groups[document], members, order)):
+            band = order[k]
+            place = np.int64(first[groups[document, band]])
+            while place >= 0 and met_now < most_met:
+                other = document_of[place]
+                if best_value == 1.0 and 0 <= best < other:
+                    break  # those that follow are no better
+                if met[place] != document:
+                    met[place] = document
+                    met_now += 1
+                    both = size + sizes[other]
+                    close = min(size, sizes[other]) >= best_value * max(size, sizes[other]) - 1e-6
+                    if close and least_difference(sketches[document], sketches[other]) <= both * share + 1e-6:
+                        if slots == 0:
+                            slots = slots_for(starts[document + 1] - starts[document])
+                            enter(words, starts[document], starts[document + 1], n, table, unused)
+                        stamp += 1
+                        least = int(np.ceil(best_value * both / (1.0 + best_value) - 1e-6))
+                        common = shared(words, starts[other], starts[other + 1], n, table, slots, seen, stamp, least)
+                        value = common / (both - common)
+                        better = value > best_value or (value == best_value and (best < 0 or other < best))
+                        if better and _may_replace(document, other, words, starts, names, name_starts):
+                            best, best_value = other, value
+                place = np.int64(following[place, band])
+        if best >= 0:
+            survivor[document], similarity[document] = best, best_value
+            continue
+        document_of[staying] = document
+        for band in range(bands):
+            group = groups[document, band]
+            following[staying, band] = -1
+            if group >= 0:
+                if members[group] == 0:
+                    first[group] = staying
                 else:
-                    link[document, band] = -1
+                    following[last[group], band] = staying
+                last[group] = staying
+                members[group] += 1
+        staying += 1
     return survivor, similarity
