@@ -1,61 +1,275 @@
-"""Personal data is replaced by placeholders. Patterns are narrow: medical text is full of numbers.
+"""Personal data is found, and masked, tagged or a reason to drop. Patterns are narrow: medical text is full of numbers.
 
 What is found: e-mail addresses; telephone numbers in North American form with separators, and international ones with
-a leading plus; US social security numbers in dashed form; IPv4 addresses; medical record numbers that are called so.
+a leading plus; US social security numbers in dashed form; IPv4 addresses, and IPv6 addresses of the ranges that are in
+use; medical record numbers that are called so; IBANs (country, length and check digits); payment card numbers (issuer,
+grouping and check digit).
 What is not: names, street addresses, dates of birth, numbers in other national forms. A first octet below 8 is not
 taken for an address, because enzyme numbers (EC 3.4.21.4) and versions look the same.
+
+Hits are counted, never stored. A scan over all bytes (`personal_marks`) says which texts can hold what; the regular
+expressions see only those.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv6Address
 
-_OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.corpus.kernels import marks
+from stages.corpus.kernels.marks import personal_marks
+from stages.corpus.policy import Removal
+from stages.corpus.texts import Texts
+
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _PATTERNS: dict[str, re.Pattern[str]] = {
-    "email": re.compile(r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}(?![\w@])"),
-    "mrn": re.compile(
-        r"\b(?:MRN|[Mm]edical [Rr]ecord (?:[Nn]umber|[Nn]o\.?))(?P<keep>[\s:#-]{0,3}(?:is )?)"
-        r"(?P<number>[A-Z]{0,3}-?\d{4,12})\b"
+    "email": re.compile(r"(?<!\w)\w[\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}(?![\w@])"),
+    "iban": re.compile(r"(?<![\w-])[A-Z]{2}[0-9]{2}(?= ?[A-Z0-9])"),
+    "card": re.compile(
+        r"(?<![\w.+/=-])(?<![0-9] )(?:"
+        r"[2-6][0-9]{12,18}"
+        r"|[2-6][0-9]{3}(?P<gap>[ -])[0-9]{4}(?P=gap)[0-9]{4}(?P=gap)[0-9]{4}(?P<last>(?P=gap)[0-9]{3})?"
+        r"|3[0-9]{3}(?P<space>[ -])[0-9]{6}(?P=space)[0-9]{4,5}"
+        r")(?![\w-]|\.[0-9]| [0-9]{4}(?![0-9]))"
     ),
-    "ssn": re.compile(r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])"),
+    "mrn": re.compile(
+        r"\b(?:MRN|(?i:medical record (?:number|no\.?|num\.?|\#)))(?:[\s:#-]{0,3}(?:is |was )?)"
+        r"(?P<hit>[A-Z]{0,3}-?[0-9]{4,12})\b"
+    ),
+    "ssn": re.compile(r"(?<![\w-])[0-9]{3}-[0-9]{2}-[0-9]{4}(?![\w-])"),
     "phone": re.compile(
         r"(?<![\w.+-])(?:"
-        r"(?:\+?1[-. ]?)?(?:\([2-9]\d{2}\) ?|[2-9]\d{2}[-.])[2-9]\d{2}[-. ]\d{4}"
-        r"|\+?1[-. ][2-9]\d{2}[-. ][2-9]\d{2}[-. ]\d{4}"
-        r"|\+[2-9]\d{0,2}(?:[-. ]\(?\d{1,4}\)?){2,5}"
-        r")(?![\w-]|\.\d)"
+        r"(?:\+?1[-. ]?)?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[-.])[2-9][0-9]{2}[-. ][0-9]{4}"
+        r"|\+?1[-. ][2-9][0-9]{2}[-. ][2-9][0-9]{2}[-. ][0-9]{4}"
+        r"|\+[1-9][0-9]{7,14}"
+        r"|\+[2-9][0-9]{0,2}(?:[-. ]?\(0\))?(?:[-. ]?\([0-9]{1,4}\)|[-. ][0-9]{1,4}|(?<=\))[0-9]{1,4}){1,5}"
+        r"(?:[-. ]|(?<=\)))[0-9]{2,8}"
+        r")(?![\w-]|\.[0-9])"
     ),
     "ip": re.compile(
         rf"(?<![\w.-])(?<!EC )(?<!EC:)(?<!version )(?<!Version )"
-        rf"(?:[89]|[1-9]\d|1\d\d|2[0-4]\d|25[0-5])(?:\.{_OCTET}){{3}}(?![\w-]|\.\d)"
+        rf"(?:[89]|[1-9][0-9]|1[0-9][0-9]|2[0-4][0-9]|25[0-5])(?:\.{_OCTET}){{3}}(?![\w-]|\.[0-9])"
+        r"|(?<![\w:.-])[23Ff][0-9A-Fa-f]{3}:[0-9A-Fa-f:]{0,33}(?:[0-9A-Fa-f]|::)(?!\w|:[0-9A-Fa-f:])"
     ),
 }
-"""In the order in which they are applied: an address of mail before what could be found inside it."""
+"""In the order in which they are applied: an address of mail before what could be found inside it.
 
-_POSSIBLE = re.compile(r"@|\d{4}|\.\d")
-"""What stands in every piece of personal data; most texts have none of it and are done."""
+Digits are those of ASCII, letters at the edges are any. None matches a bracket, so that placeholders neither are found
+nor become a part of what is."""
+
+_MARKS = {
+    "email": marks.EMAIL,
+    "iban": marks.IBAN,
+    "card": marks.CARD,
+    "mrn": marks.MRN,
+    "ssn": marks.SSN,
+    "phone": marks.PHONE,
+    "ip": marks.IP,
+}
 
 PLACEHOLDERS = {kind: f"[{kind.upper()}]" for kind in _PATTERNS}
+
+_IBAN_REGISTRY = """
+AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 EE20 EG29 ES24 FI18
+FK18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HN28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 LB28 LC32 LI21 LT20
+LU20 LV21 LY25 MC27 MD24 ME22 MK19 MN20 MR27 MT31 MU30 NI28 NL18 NO15 OM23 PK24 PL28 PS29 PT25 QA29 RO24 RS22 RU33 SA24
+SC31 SD18 SE24 SI19 SK24 SM27 SO23 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20 YE30
+"""
+_IBAN_LENGTHS = {code[:2]: int(code[2:]) for code in _IBAN_REGISTRY.split()}
+"""Countries of the IBAN registry (ISO 13616) and the length of their account numbers."""
+
+# Issuers by first digits, and the lengths of their numbers: Visa, Mastercard, American Express, Diners, Discover, JCB,
+# UnionPay, Maestro.
+_ISSUERS: list[tuple[re.Pattern[str], frozenset[int]]] = [
+    (re.compile(r"4"), frozenset({13, 16, 19})),
+    (re.compile(r"5[1-5]|222[1-9]|22[3-9]|2[3-6]|27[01]|2720"), frozenset({16})),
+    (re.compile(r"3[47]"), frozenset({15})),
+    (re.compile(r"30[0-5]|3[689]"), frozenset({14, 16})),
+    (re.compile(r"6011|64[4-9]|65"), frozenset({16, 19})),
+    (re.compile(r"35(?:2[89]|[3-8])"), frozenset({16, 19})),
+    (re.compile(r"62"), frozenset({16, 17, 18, 19})),
+    (re.compile(r"5018|5020|5038|5893|6304|6759|676[1-3]"), frozenset({13, 14, 15, 16, 17, 18, 19})),
+]
+
+
+def _iban_end(match: re.Match[str]) -> int:
+    """Where the IBAN that begins with a match ends; -1 if country, length or check digits (ISO 13616) are wrong."""
+    length = _IBAN_LENGTHS.get(match[0][:2])
+    if length is None:
+        return -1
+    text, place = match.string, match.start()
+    found: list[str] = []
+    while len(found) < length and place < len(text):
+        character = text[place]
+        if "0" <= character <= "9" or "A" <= character <= "Z":
+            found.append(character)
+        elif character != " " or text[place - 1] == " ":
+            return -1
+        place += 1
+    if len(found) < length or (place < len(text) and (text[place].isalnum() or text[place] in "_-")):
+        return -1
+    number = "".join(str(int(character, 36)) for character in found[4:] + found[:4])
+    return place if int(number) % 97 == 1 else -1
+
+
+def _card_end(match: re.Match[str]) -> int:
+    """Where the card number ends; -1 if no issuer has such numbers or the check digit (Luhn, ISO 7812) is wrong."""
+    ends = [match.end()]
+    if match["last"]:
+        # The last three digits may be no part of the number, but the code on the card's back.
+        ends.append(match.start("last"))
+    for end in ends:
+        digits = re.sub("[^0-9]", "", match.string[match.start() : end])
+        if any(len(digits) in lengths and prefix.match(digits) for prefix, lengths in _ISSUERS):
+            total = sum(map(int, digits[-1::-2])) + sum(sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])
+            if total % 10 == 0:
+                return end
+    return -1
+
+
+def _phone_end(match: re.Match[str]) -> int:
+    """Where the telephone number ends; -1 if an international one has too few or too many digits (E.164)."""
+    return match.end() if 8 <= sum(map(str.isdigit, match[0])) <= 15 else -1
+
+
+def _ip_end(match: re.Match[str]) -> int:
+    """Where the address ends; -1 if it is no IPv6 address, or of a range that is not in use (RFC 4291, 4193)."""
+    if "." in match[0]:
+        return match.end()
+    try:
+        number = int(IPv6Address(match[0]))
+    except AddressValueError:
+        return -1
+    used = number >> 125 == 1 or number >> 121 == 0x7E or number >> 118 == 0x3FA
+    return match.end() if used else -1
+
+
+def _any_end(match: re.Match[str]) -> int:
+    return match.end()
+
+
+_ENDS: dict[str, Callable[[re.Match[str]], int]] = {
+    "iban": _iban_end,
+    "card": _card_end,
+    "phone": _phone_end,
+    "ip": _ip_end,
+}
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A piece of a text; `kind` says what personal data it is, "" for the text between."""
+
+    text: str
+    kind: str = ""
+
+
+def _cut(text: str, kind: str) -> list[_Piece]:
+    """A text in pieces: what is of a kind, and what stands between."""
+    pattern, end_of = _PATTERNS[kind], _ENDS.get(kind, _any_end)
+    group = "hit" if kind == "mrn" else 0
+    pieces: list[_Piece] = []
+    done = place = 0
+    while (match := pattern.search(text, place)) is not None:
+        begin, end = match.start(group), end_of(match)
+        if end < 0:
+            place = begin + 1
+            continue
+        if begin > done:
+            pieces.append(_Piece(text[done:begin]))
+        pieces.append(_Piece(text[begin:end], kind))
+        done = place = end
+    if done < len(text) or not pieces:
+        pieces.append(_Piece(text[done:]))
+    return pieces
+
+
+def _pieces(text: str, kinds: Iterable[str]) -> list[_Piece]:
+    """A text in pieces by all kinds, each in what the earlier ones left, until none finds more.
+
+    What was found bounds what stands beside it just as its placeholder would: what is found at last is found by a
+    search of the masked text too, so that there is nothing more in that.
+    """
+    wanted = [kind for kind in _PATTERNS if kind in set(kinds)]
+    pieces, before = [_Piece(text)], 0
+    while len(pieces) > before:
+        before = len(pieces)
+        for kind in wanted:
+            pieces = [part for piece in pieces for part in ([piece] if piece.kind else _cut(piece.text, kind))]
+    return pieces
 
 
 def replace_personal_data(text: str, kinds: Iterable[str]) -> tuple[str, dict[str, int]]:
     """Replaces each piece of personal data by its placeholder; returns the text and how many of each kind."""
-    wanted = set(kinds)
-    counts: dict[str, int] = {}
-    if not _POSSIBLE.search(text):
-        return text, counts
-    for kind, pattern in _PATTERNS.items():
-        if kind not in wanted or (kind == "email" and "@" not in text):
-            continue
-        text, found = pattern.subn(lambda match, kind=kind: _placeholder(kind, match), text)  # type: ignore[misc]
-        if found:
-            counts[kind] = found
-    return text, counts
+    pieces = _pieces(text, kinds)
+    return "".join(PLACEHOLDERS.get(piece.kind, piece.text) for piece in pieces), _counts(pieces)
 
 
-def _placeholder(kind: str, match: re.Match[str]) -> str:
-    if kind != "mrn":
-        return PLACEHOLDERS[kind]
-    start = match.start("number") - match.start()
-    return match[0][:start] + PLACEHOLDERS[kind]
+def _counts(pieces: list[_Piece]) -> dict[str, int]:
+    found = [piece.kind for piece in pieces if piece.kind]
+    return {kind: found.count(kind) for kind in _PATTERNS if kind in found}
+
+
+@dataclass(frozen=True)
+class PersonalFound:
+    """What was found in a batch of texts, by row; nothing of the data itself."""
+
+    texts: Texts
+    """The batch with what is masked replaced by placeholders."""
+    changed: NDArray[np.bool_]
+    """Texts in which something was, bool[n]."""
+    removals: dict[int, Removal]
+    """Texts with something of a kind that calls for `drop`."""
+    tags: dict[int, list[str]]
+    """Kinds found that call for `tag`."""
+    counts: dict[int, dict[str, int]]
+    """Hits of each kind, whatever it calls for."""
+
+
+class PersonalData:
+    """Finds personal data of some kinds, and does about each kind what is asked for: `mask`, `drop` or `tag`."""
+
+    def __init__(self, actions: Mapping[str, str]):
+        unknown = set(actions) - set(_PATTERNS) or set(actions.values()) - {"mask", "drop", "tag"}
+        if unknown:
+            raise ValueError(f"unknown kinds or actions of personal data: {', '.join(sorted(unknown))}")
+        self.actions = dict(actions)
+
+    def find(self, texts: Texts, rows_mask: NDArray[np.bool_] | None = None) -> PersonalFound:
+        """Looks through a batch, or those rows of it where `rows_mask` (bool[n]) is true."""
+        looked_at = np.ones(len(texts), np.bool_) if rows_mask is None else rows_mask
+        possible = personal_marks(texts.data, texts.offsets, looked_at)
+        possible &= np.uint8(sum(_MARKS[kind] for kind in self.actions))
+        edited: dict[int, bytes] = {}
+        removals: dict[int, Removal] = {}
+        tags: dict[int, list[str]] = {}
+        counts: dict[int, dict[str, int]] = {}
+        for row in np.flatnonzero(possible).tolist():
+            mark = int(possible[row])
+            pieces = _pieces(texts[row], [kind for kind in self.actions if mark & _MARKS[kind]])
+            found = _counts(pieces)
+            if not found:
+                continue
+            counts[row] = found
+            by_action = {
+                action: {kind: number for kind, number in found.items() if self.actions[kind] == action}
+                for action in ("mask", "drop", "tag")
+            }
+            if by_action["mask"]:
+                masked = by_action["mask"]
+                edited[row] = "".join(
+                    PLACEHOLDERS[piece.kind] if piece.kind in masked else piece.text for piece in pieces
+                ).encode()
+            if by_action["drop"]:
+                detail = ", ".join(f"{number} {kind}" for kind, number in by_action["drop"].items())
+                removals[row] = Removal("personal_data", float(sum(by_action["drop"].values())), 0.0, detail)
+            if by_action["tag"]:
+                tags[row] = list(by_action["tag"])
+        changed = np.zeros(len(texts), np.bool_)
+        changed[list(edited)] = True
+        return PersonalFound(texts.replaced(edited), changed, removals, tags, counts)

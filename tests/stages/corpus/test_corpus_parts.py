@@ -1,4 +1,4 @@
-"""The single rules: policy, personal data, boilerplate, filters, decontamination, near copies, split."""
+"""The single rules: policy, boilerplate, filters, decontamination, near copies, split."""
 
 from __future__ import annotations
 
@@ -18,15 +18,11 @@ from stages.corpus.config import (
 )
 from stages.corpus.filters import Filters
 from stages.corpus.nearcopies import bands, near_copies, signature, with_partners
-from stages.corpus.personal import PLACEHOLDERS, replace_personal_data
 from stages.corpus.policy import normalize_license, policy_removal
 from stages.corpus.repetition import may_repeat
 from stages.corpus.split import group_of, is_held_out
 from stages.corpus.tokenizer import FastTokenizer
 from stages.corpus.words import jaccard, shingles
-
-KINDS = list(PLACEHOLDERS)
-
 
 @pytest.mark.parametrize(
     ("written", "name"),
@@ -63,54 +59,6 @@ def test_policy_denies_by_source_license_and_address() -> None:
         assert removal and removal.rule == rule
     assert policy_removal(config, "a", "unknown", "") is not None
     assert policy_removal(PolicyConfig(), "a", "unknown", "") is None
-
-
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        ("mail jane.doe_7@mail.example.org.", "email"),
-        ("call (301) 555-0134 now", "phone"),
-        ("call 301-555-0134.", "phone"),
-        ("call 301.555.0134", "phone"),
-        ("call +1 301 555 0134", "phone"),
-        ("call 1-800-222-1222", "phone"),
-        ("call +44 20 7946 0958", "phone"),
-        ("SSN 078-05-1120 on file", "ssn"),
-        ("from 192.0.2.44, again", "ip"),
-        ("MRN 1234567 seen", "mrn"),
-        ("medical record number is 00123456", "mrn"),
-    ],
-)
-def test_personal_data_is_replaced(text: str, kind: str) -> None:
-    edited, counts = replace_personal_data(text, KINDS)
-    assert counts == {kind: 1}
-    assert PLACEHOLDERS[kind] in edited and not any(c.isdigit() for c in edited)
-    assert replace_personal_data(text, [k for k in KINDS if k != kind]) == (text, {})
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "take 2.5 mg/kg, at most 1000-2000 mg per 24 hours",
-        "chr7:117559590-117559592, NM_000492.4:c.1521_1523del",
-        "trypsin (EC 3.4.21.4) and lactate dehydrogenase EC 1.1.1.27",
-        "aspirin, CAS 50-78-2, in 1999-2003 and on 2020-03-15 or 12/31/2021",
-        "blood pressure 120-80, ratio 1.5 (95% CI 1.2-1.9), n = 12345678",
-        "ClinicalTrials NCT01234567, PMID 12345678, doi:10.1016/j.cell.2020.01.001",
-        "ISBN 978-3-16-148410-0, phone-like 555-0134, ICD-10 E11.65",
-        "version 10.2.1.3 of the record number of patients",
-        "202 555 0134 cells per field",
-    ],
-)
-def test_medical_numbers_are_no_personal_data(text: str) -> None:
-    assert replace_personal_data(text, KINDS) == (text, {})
-
-
-@given(st.text(max_size=80))
-def test_replacing_twice_changes_nothing_more(text: str) -> None:
-    once, counts = replace_personal_data(text, KINDS)
-    assert replace_personal_data(once, KINDS) == (once, {})
-    assert (once == text) == (not counts)
 
 
 @pytest.fixture(scope="module")

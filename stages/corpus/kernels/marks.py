@@ -1,0 +1,194 @@
+"""Which texts can hold personal data at all? One scan that marks the few for the regular expressions to look at.
+
+Every mark is a condition that a match itself fulfils, whatever stands around it: a text that is not marked for a kind
+holds nothing of the kind. Where a match begins and ends with a whole run of digits, runs are compared whole.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.corpus.kernels import kernel
+
+EMAIL, PHONE, SSN, IP, MRN, IBAN, CARD = 1, 2, 4, 8, 16, 32, 64
+
+_AT, _COLON, _DIGIT = 1, 2, 3
+_CLASS = np.zeros(256, np.uint8)
+_CLASS[ord("@")] = _AT
+_CLASS[ord(":")] = _COLON
+_CLASS[ord("0") : ord("9") + 1] = _DIGIT
+
+_LONGEST_GAP = 3
+"""Bytes between two groups of digits of one telephone number: `) (`."""
+_RECORD_WINDOW = 48
+"""Bytes before a number that `record` or `MRN` stands in, if it is a medical record's."""
+_SHORTEST_IBAN, _LONGEST_IBAN = 15, 34
+
+
+@kernel
+def is_digit(byte: int) -> bool:
+    """0 to 9."""
+    return 48 <= byte <= 57
+
+
+@kernel
+def is_capital(byte: int) -> bool:
+    """A to Z."""
+    return 65 <= byte <= 90
+
+
+@kernel
+def is_hexadecimal(byte: int) -> bool:
+    """0 to 9, a to f, A to F."""
+    return 48 <= byte <= 57 or 97 <= (byte | 32) <= 102
+
+
+@kernel
+def may_be_mail(data: NDArray[np.uint8], at: int, begin: int, end: int) -> bool:
+    """Does the @ at `at` stand after what can end a name, and before what can begin a host's?"""
+    if at == begin or at + 1 >= end:
+        return False
+    before, after = data[at - 1], data[at + 1]
+    name = (
+        is_digit(before)
+        or is_capital(before & 0xDF)
+        or before >= 128
+        or before == 43
+        or before == 45
+        or before == 46
+        or before == 95
+    )
+    return name and (is_digit(after) or is_capital(after & 0xDF) or after == 45)
+
+
+@kernel
+def may_be_ip6(data: NDArray[np.uint8], colon: int, begin: int, end: int) -> bool:
+    """Is the colon the first of an IPv6 address: four hexadecimal digits before it, the first 2, 3 or f?"""
+    if colon - begin < 4 or colon + 1 >= end:
+        return False
+    for k in range(colon - 4, colon):
+        if not is_hexadecimal(data[k]):
+            return False
+    first = data[colon - 4] | 32
+    after = data[colon + 1]
+    return (first == 50 or first == 51 or first == 102) and (is_hexadecimal(after) or after == 58)
+
+
+@kernel
+def may_be_iban(data: NDArray[np.uint8], digits: int, begin: int, end: int) -> bool:
+    """Does an IBAN's country stand before the run of digits at `digits`, and enough behind it?"""
+    if digits - begin < 2 or not (is_capital(data[digits - 1]) and is_capital(data[digits - 2])):
+        return False
+    found = 2
+    k = digits
+    # Between two characters stands one space at most.
+    while k < end and found < _SHORTEST_IBAN and k < digits + 2 * _LONGEST_IBAN:
+        if is_digit(data[k]) or is_capital(data[k]):
+            found += 1
+        elif data[k] != 32 or data[k - 1] == 32:
+            break
+        k += 1
+    return found >= _SHORTEST_IBAN
+
+
+@kernel
+def may_be_record(data: NDArray[np.uint8], digits: int, begin: int) -> bool:
+    """Does `MRN` or `record` stand shortly before the run of digits at `digits`?"""
+    for k in range(max(begin, digits - _RECORD_WINDOW), digits - 2):
+        if data[k] == 77 and data[k + 1] == 82 and data[k + 2] == 78:
+            return True
+        if (
+            data[k] | 32 == 114
+            and k + 6 <= digits
+            and data[k + 1] | 32 == 101
+            and data[k + 2] | 32 == 99
+            and data[k + 3] | 32 == 111
+            and data[k + 4] | 32 == 114
+            and data[k + 5] | 32 == 100
+        ):
+            return True
+    return False
+
+
+@kernel
+def personal_marks(
+    data: NDArray[np.uint8], offsets: NDArray[np.int64], looked_at: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """For each text the kinds that it may hold, as a sum of `EMAIL` ... `CARD`, uint8[n]; 0 if not looked at."""
+    marks = np.zeros(len(offsets) - 1, np.uint8)
+    for i in range(len(marks)):
+        if not looked_at[i]:
+            continue
+        begin, end = offsets[i], offsets[i + 1]
+        found = 0
+        # Of the chain of runs of digits that the scan is in: where the last run ended, the sizes of the last two,
+        # digits in all, whether a plus stands before it, runs between full stops, digits between single spaces or
+        # hyphens, and whether the last run came after a hyphen.
+        last = -1
+        size_1 = size_2 = 0
+        digits = 0
+        plus = False
+        dotted = 0
+        spaced = 0
+        hyphen_1 = False
+        k = begin
+        while k < end:
+            kind = _CLASS[data[k]]
+            if kind == 0:
+                k += 1
+                continue
+            if kind == _AT:
+                if may_be_mail(data, k, begin, end):
+                    found |= EMAIL
+                k += 1
+                continue
+            if kind == _COLON:
+                if may_be_ip6(data, k, begin, end):
+                    found |= IP
+                k += 1
+                continue
+            start = k
+            while k < end and is_digit(data[k]):
+                k += 1
+            size = k - start
+            gap = start - last
+            chained = last >= 0 and gap <= _LONGEST_GAP
+            if chained:
+                for j in range(last, start):
+                    byte = data[j]
+                    if not (byte == 32 or byte == 45 or byte == 46 or byte == 40 or byte == 41):
+                        chained = False
+            hyphen = False
+            if chained:
+                between = data[start - 1]
+                hyphen = gap == 1 and between == 45
+                dotted = dotted + 1 if gap == 1 and between == 46 and size <= 3 and dotted else 0
+                spaced = spaced + size if gap == 1 and (between == 32 or between == 45) else size
+                digits += size
+                if size == 4 and size_1 == 3 and 3 <= size_2 <= 4:
+                    found |= PHONE
+                if size == 4 and size_1 == 2 and size_2 == 3 and hyphen and hyphen_1:
+                    found |= SSN
+            else:
+                plus = start > begin and data[start - 1] == 43
+                size_1 = 0
+                dotted = 0
+                spaced = digits = size
+            if dotted == 0 and size <= 3:
+                dotted = 1
+            if plus and digits >= 8:
+                found |= PHONE
+            if dotted >= 4:
+                found |= IP
+            if spaced >= 13:
+                found |= CARD
+            if size >= 4 and not found & MRN and may_be_record(data, start, begin):
+                found |= MRN
+            if size >= 2 and not found & IBAN and may_be_iban(data, start, begin, end):
+                found |= IBAN
+            last = k
+            size_2, size_1 = size_1, size
+            hyphen_1 = hyphen
+        marks[i] = found
+    return marks
