@@ -24,6 +24,7 @@ from stages.corpus.split import group_of, is_held_out
 from stages.corpus.tokenizer import FastTokenizer
 from stages.corpus.words import jaccard, shingles
 
+
 @pytest.mark.parametrize(
     ("written", "name"),
     [
