@@ -65,16 +65,3 @@ def ngram_hashes(hashes: Hashes, n: int) -> Hashes:
     out *= _MIX
     out ^= out >> np.uint64(29)
     return out
-
-
-def shingles(text: str, n: int) -> Hashes:
-    """The set of a text's word n-grams as sorted unique hashes; a text of fewer words is one n-gram."""
-    hashes = hashes_of(text)
-    return np.unique(ngram_hashes(hashes, max(1, min(n, len(hashes)))))
-
-
-def jaccard(first: Hashes, second: Hashes) -> float:
-    """Jaccard similarity of two sets given as sorted unique arrays."""
-    common = len(np.intersect1d(first, second, assume_unique=True))
-    union = len(first) + len(second) - common
-    return common / union if union else 1.0

@@ -1,28 +1,24 @@
-"""The single rules: policy, boilerplate, filters, decontamination, near copies, split."""
+"""The single rules: policy, boilerplate, filters, split."""
 
 from __future__ import annotations
 
 import socket
 
-import numpy as np
 import pytest
 from corpus_world import sentence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.corpus.config import (
-    DedupConfig,
     FilterConfig,
     GopherRepetitionConfig,
     PolicyConfig,
 )
 from stages.corpus.filters import Filters
-from stages.corpus.nearcopies import bands, near_copies, signature, with_partners
 from stages.corpus.policy import normalize_license, policy_removal
 from stages.corpus.repetition import may_repeat
 from stages.corpus.split import group_of, is_held_out
 from stages.corpus.tokenizer import FastTokenizer
-from stages.corpus.words import jaccard, shingles
 
 
 @pytest.mark.parametrize(
@@ -116,49 +112,6 @@ def test_the_shortcut_never_hides_a_repetition(found: list[str], tail: int) -> N
     verdict = _repetition_filter(config, tokens).filter(Document(text=text, id=""))
     if not may_repeat(text, tokens.word_tokenize(text), config):
         assert verdict is True
-
-
-texts = st.lists(
-    st.lists(st.sampled_from(["alpha", "beta", "gamma", "delta", "zeta", "eta", "theta"]), min_size=1, max_size=30).map(
-        " ".join
-    ),
-    min_size=1,
-    max_size=12,
-)
-
-
-@settings(max_examples=60)
-@given(texts, st.sampled_from([0.3, 0.7, 1.0]))
-def test_every_near_copy_has_a_survivor_that_stays_and_is_as_similar_as_said(
-    found: list[str], threshold: float
-) -> None:
-    config = DedupConfig(threshold=threshold, ngram=2)
-    sets = [shingles(text, config.ngram) for text in found]
-    marks = signature(sets, config)
-    keys = bands(marks, config)
-    order = list(range(len(found)))
-    copies = near_copies(order, marks, keys, sets.__getitem__, lambda a, b: True, config)
-    gone = {copy.document for copy in copies}
-    for copy in copies:
-        assert copy.survivor not in gone and copy.survivor < copy.document
-        assert copy.similarity == jaccard(sets[copy.document], sets[copy.survivor]) >= threshold
-    for i in order:  # equal sets have equal signatures, so that no copy of them stays
-        for j in range(i):
-            assert i in gone or j in gone or not np.array_equal(sets[i], sets[j])
-    alone = ~with_partners(keys)
-    assert not any(alone[copy.document] for copy in copies)
-
-
-def test_near_copies_never_go_by_a_chain() -> None:
-    words = [f"w{i}" for i in range(120)]
-    chain = [" ".join(words[start : start + 80]) for start in range(0, 40, 8)]
-    config = DedupConfig(threshold=0.75)
-    sets = [shingles(text, config.ngram) for text in chain]
-    marks = signature(sets, config)
-    copies = near_copies(range(5), marks, bands(marks, config), sets.__getitem__, lambda a, b: True, config)
-    assert [(copy.document, copy.survivor) for copy in copies] == [(1, 0), (3, 2)]
-    kept_apart = near_copies(range(5), marks, bands(marks, config), sets.__getitem__, lambda a, b: False, config)
-    assert kept_apart == []
 
 
 @given(st.text(max_size=20), st.integers(0, 5))
