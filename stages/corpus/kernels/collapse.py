@@ -9,6 +9,20 @@ from stages.corpus.kernels import Starts, kernel
 from stages.corpus.kernels.words import mix64
 
 
+PLAIN, SPACE, PERHAPS = 0, 1, 2
+
+
+def _classes() -> NDArray[np.uint8]:
+    """Whether a byte is white space of its own, or may begin a white-space character of two or three bytes."""
+    table = np.full(256, PLAIN, np.uint8)
+    table[[32, *range(9, 14), *range(28, 32)]] = SPACE
+    table[[0xC2, 0xE1, 0xE2, 0xE3]] = PERHAPS
+    return table
+
+
+_CLASSES = _classes()
+
+
 @kernel
 def collapsed(data: NDArray[np.uint8], offsets: Starts) -> tuple[NDArray[np.uint8], Starts]:
     """Texts as `" ".join(text.split())` gives them: runs of white space as one space, none at the ends."""
@@ -18,33 +32,30 @@ def collapsed(data: NDArray[np.uint8], offsets: Starts) -> tuple[NDArray[np.uint
     k = 0
     for text in range(n):
         i, end, begin = offsets[text], offsets[text + 1], k
-        gap = False
+        gap = 1  # 1 behind white space, and at the start
         while i < end:
-            size = _white_space(data, i, end)
-            if size:
-                gap = k > begin
-                i += size
-                continue
-            if gap:
-                out[k] = 32
-                k += 1
-                gap = False
-            out[k] = data[i]
-            k += 1
-            i += 1
+            byte = data[i]
+            space, size = np.int64(_CLASSES[byte]), 1
+            if space == PERHAPS:
+                wide = _wide_space(data, i, end)
+                space, size = np.int64(wide > 0), max(wide, 1)
+            # No branch on white space: it would be guessed wrong once a word. What a second space writes is overwritten.
+            out[k] = np.uint8(32) if space else byte
+            k += 1 - (space & gap)
+            gap = space
+            i += size
+        k -= np.int64(gap and k > begin)
         starts[text + 1] = k
     return out[:k].copy(), starts
 
 
 @kernel
-def _white_space(data: NDArray[np.uint8], i: int, end: int) -> int:
-    """Bytes of the white-space character (`str.isspace`) at data[i], 0 if there is none."""
+def _wide_space(data: NDArray[np.uint8], i: int, end: int) -> int:
+    """Bytes of the white-space character (`str.isspace`) of more than one byte at data[i], 0 if there is none."""
     first = data[i]
-    if first < 0x80:
-        return 1 if first == 32 or 9 <= first <= 13 or 28 <= first <= 31 else 0
     if first == 0xC2:
         return 2 if i + 1 < end and (data[i + 1] == 0x85 or data[i + 1] == 0xA0) else 0
-    if i + 2 >= end or not 0xE1 <= first <= 0xE3:
+    if i + 2 >= end:
         return 0
     code = (np.int64(first) << 16) | (np.int64(data[i + 1]) << 8) | np.int64(data[i + 2])
     if code == 0xE19A80 or 0xE28080 <= code <= 0xE2808A or code == 0xE280A8 or code == 0xE280A9:
