@@ -111,23 +111,28 @@ def shared(
 
 
 @kernel
-def sizes_and_sketches(words: Hashes, starts: Starts, n: int) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-    """How many different n-grams each text has, int64[texts], and their odd sketches, uint64[texts, SKETCH_WORDS]."""
-    count = len(starts) - 1
+def sizes_and_sketches(
+    words: Hashes, begins: Starts, ends: Starts, n: int
+) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """How many different n-grams each text has, int64[texts], and their odd sketches, uint64[texts, SKETCH_WORDS].
+
+    The words of text i are `words[begins[i]:ends[i]]`.
+    """
+    count = len(begins)
     sizes, sketches = np.zeros(count, np.int64), np.zeros((count, SKETCH_WORDS), np.uint64)
-    table = np.empty(table_slots(starts), np.uint64)
+    table = np.empty(table_slots(begins, ends), np.uint64)
     for i in range(count):
-        if starts[i] < starts[i + 1]:
-            sizes[i] = enter(words, starts[i], starts[i + 1], n, table, sketches[i])
+        if begins[i] < ends[i]:
+            sizes[i] = enter(words, begins[i], ends[i], n, table, sketches[i])
     return sizes, sketches
 
 
 @kernel
-def table_slots(starts: Starts) -> int:
+def table_slots(begins: Starts, ends: Starts) -> int:
     """Slots of a table that is large enough for each of the texts."""
     longest = 0
-    for i in range(len(starts) - 1):
-        longest = max(longest, starts[i + 1] - starts[i])
+    for i in range(len(begins)):
+        longest = max(longest, ends[i] - begins[i])
     return slots_for(longest)
 
 

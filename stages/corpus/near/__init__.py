@@ -4,6 +4,6 @@ Greedy, in the order of preference: a document goes only if it is similar enough
 of small differences removes anything (transitive clusters do).
 """
 
-from stages.corpus.near.verify import NearCopy, near_copies, near_duplicates_of
+from stages.corpus.near.verify import NearCopy, WordLists, near_copies, near_duplicates_of
 
-__all__ = ["NearCopy", "near_copies", "near_duplicates_of"]
+__all__ = ["NearCopy", "WordLists", "near_copies", "near_duplicates_of"]

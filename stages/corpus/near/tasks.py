@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from stages.corpus.chunks import Chunk, Rows, bases, by_chunk, identities
 from stages.corpus.config import CorpusConfig, DedupConfig
+from stages.corpus.kernels.words import word_hashes
 from stages.corpus.near.candidates import components
-from stages.corpus.near.verify import near_copies
+from stages.corpus.near.verify import WordLists, near_copies
 from stages.corpus.policy import UNKNOWN
 from stages.corpus.tables import read_chunk
 from stages.corpus.texts import Texts
@@ -24,6 +25,9 @@ TASK_CHARACTERS = 16 << 20
 MOST_TASKS = 256
 """Components are shared out by size: tasks of so many characters, and no more than so many tasks."""
 BUFFER_BYTES = 1 << 20
+MOST_HELD_BYTES = 256 << 20
+"""Room for words of which at most a third is used. A task that needs more, because one component is so large, has them
+in a file."""
 
 REMOVALS = pa.schema(
     [
@@ -45,6 +49,8 @@ class Candidates:
     """Where components begin, int64[c + 1]."""
     tasks: Rows
     """Where tasks begin, in components, int64[t + 1]."""
+    bands: int
+    """MinHash keys a document."""
 
 
 def find_candidates(config: CorpusConfig, chunks: Sequence[Chunk], folder: Path) -> Candidates:
@@ -57,7 +63,7 @@ def find_candidates(config: CorpusConfig, chunks: Sequence[Chunk], folder: Path)
         int(base[-1]), config.dedup.bands, lambda band: _keys_of(band, chunks, folder), config.memory_megabytes << 20
     )
     if not len(rows):
-        return Candidates(rows, starts, np.zeros(1, np.int64))
+        return Candidates(rows, starts, np.zeros(1, np.int64), config.dedup.bands)
     component = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
     ascending = np.argsort(rows, kind="stable")
     rows, component = rows[ascending], component[ascending]
@@ -72,7 +78,7 @@ def find_candidates(config: CorpusConfig, chunks: Sequence[Chunk], folder: Path)
         sources.append(np.full(len(table), names.index(chunks[number].source)))
     size = np.concatenate(sizes)
     order = np.lexsort((np.concatenate(ids), -size, np.concatenate(sources), np.concatenate(unknown), component))
-    return Candidates(rows[order], starts, _shared_out(size[order], starts))
+    return Candidates(rows[order], starts, _shared_out(size[order], starts), config.dedup.bands)
 
 
 def _keys_of(band: int, chunks: Sequence[Chunk], folder: Path) -> Iterator[NDArray[np.uint64]]:
@@ -91,12 +97,12 @@ def _shared_out(sizes: NDArray[np.int64], starts: Rows) -> Rows:
 class Gatherer:
     """Brings what is needed of candidates from the chunks into one file a task, in one pass over the chunks.
 
-    A file `{task:05}.arrow` is a stream of record batches: place in the task, text, subject, keys.
+    A file `{task:05}.arrow` is a stream of record batches: place in the task, text, subject, keys of all bands.
     """
 
-    schema = pa.schema([("place", pa.int64()), ("text", pa.string()), ("subject", pa.string()), ("keys", pa.binary())])
-
     def __init__(self, found: Candidates, chunks: Sequence[Chunk], judged: Path, folder: Path):
+        columns = {"place": pa.int64(), "text": pa.string(), "subject": pa.string(), "keys": pa.binary(8 * found.bands)}
+        self.schema = pa.schema(list(columns.items()))
         self._found, self._chunks, self._judged, self._folder = found, chunks, judged, folder
 
     def gather(self) -> None:
@@ -128,8 +134,9 @@ class Gatherer:
         chunk = self._chunks[number]
         table = read_chunk(self._judged / chunk.name, ["text", "subject"]).take(rows)
         keys = np.fromfile(self._judged / f"{chunk.name}.bands", np.uint64).reshape(-1, chunk.documents)[:, rows]
-        packed = [row.tobytes() for row in np.ascontiguousarray(keys.T)]
-        columns = [pa.array(places), table["text"], table["subject"], pa.array(packed, pa.binary())]
+        buffers = [None, pa.py_buffer(np.ascontiguousarray(keys.T))]
+        packed = pa.Array.from_buffers(self.schema.field("keys").type, len(rows), buffers)
+        columns = [pa.array(places), table["text"], table["subject"], packed]
         return pa.table(columns, schema=self.schema)
 
 
@@ -146,12 +153,7 @@ class CompareCandidates(PipelineStep):
         """Compares; yields nothing."""
         with np.load(self.folder / f"{rank:05}.candidates.npz") as saved:
             rows = saved["rows"]
-        with pa.OSFile(str(self.folder / f"{rank:05}.arrow")) as source:
-            table = pa.ipc.open_stream(source).read_all()
-        table = table.take(np.argsort(table["place"].to_numpy())).combine_chunks()
-        keys = np.frombuffer(b"".join(table["keys"].to_pylist()), np.uint64).reshape(len(table), -1).T
-        texts, subjects = Texts.from_arrow(table["text"]), Texts.from_arrow(table["subject"])
-        copies = near_copies(texts, subjects, keys, self.config)
+        copies = near_copies(*self._documents(rank, len(rows)), self.config)
         np.savez(
             self.folder / f"{rank:05}.copies.npz",
             rows=rows[[copy.document for copy in copies]],
@@ -159,6 +161,37 @@ class CompareCandidates(PipelineStep):
             similarities=np.array([copy.similarity for copy in copies], np.float64),
         )
         yield from ()
+
+    def _documents(self, rank: int, count: int) -> tuple[WordLists, WordLists, NDArray[np.uint64]]:
+        """Words, words of the subjects and keys of a task's candidates. No more than a batch of texts is held."""
+        path = self.folder / f"{rank:05}.arrow"
+        # Of the longest possible list only as much is ever in memory as is written to.
+        longest = path.stat().st_size // 2 + count
+        words = _long_array(longest, path.with_suffix(".words"))
+        begins, ends = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        keys = np.empty((self.config.bands, count), np.uint64)
+        subjects = np.empty(count, object)
+        held = 0
+        with pa.OSFile(str(path)) as source:
+            for batch in pa.ipc.open_stream(source):
+                place = batch["place"].to_numpy()
+                texts = Texts.from_arrow(batch["text"])
+                found, starts = word_hashes(texts.data, texts.offsets)
+                words[held : held + len(found)] = found
+                begins[place], ends[place] = starts[:-1] + held, starts[1:] + held
+                held += len(found)
+                subjects[place] = batch["subject"].to_pylist()
+                packed = batch["keys"]
+                flat = np.frombuffer(packed.buffers()[1], np.uint64).reshape(-1, self.config.bands)
+                keys[:, place] = flat[packed.offset : packed.offset + len(packed)].T
+        return WordLists(words[:held], begins, ends), WordLists.of(Texts.of(subjects.tolist())), keys
+
+
+def _long_array(length: int, path: Path) -> NDArray[np.uint64]:
+    """Room for hashes: in memory, or in a (sparse) file if it may become too much of that."""
+    if 8 * length <= MOST_HELD_BYTES:
+        return np.empty(length, np.uint64)
+    return np.asarray(np.memmap(path, np.uint64, "w+", shape=(length,)))
 
 
 def write_tasks(found: Candidates, chunks: Sequence[Chunk], judged: Path, folder: Path) -> int:

@@ -23,6 +23,27 @@ can only cost a removal, never make a wrong one."""
 
 
 @dataclass(frozen=True)
+class WordLists:
+    """Hashes of the words of n texts, which may lie in any order: those of text i are `words[begins[i]:ends[i]]`."""
+
+    words: Hashes
+    begins: Starts
+    ends: Starts
+
+    @classmethod
+    def of(cls, texts: Texts) -> WordLists:
+        """The words of texts."""
+        words, starts = word_hashes(texts.data, texts.offsets)
+        return cls(words, starts[:-1], starts[1:])
+
+    @classmethod
+    def empty(cls, count: int) -> WordLists:
+        """Texts without words."""
+        nowhere = np.zeros(count, np.int64)
+        return cls(np.empty(0, np.uint64), nowhere, nowhere)
+
+
+@dataclass(frozen=True)
 class NearCopy:
     """A document to remove, the one that stays, and their measured similarity."""
 
@@ -31,23 +52,45 @@ class NearCopy:
     similarity: float
 
 
-def near_copies(texts: Texts, subjects: Texts, keys: NDArray[np.uint64], config: DedupConfig) -> list[NearCopy]:
+def near_copies(
+    documents: WordLists, subjects: WordLists, keys: NDArray[np.uint64], config: DedupConfig
+) -> list[NearCopy]:
     """Which of some documents go.
 
     A document goes if it shares a key with one that stays, if their similarity is at least the threshold, and if that
     one names its subject too (`protect_subjects`); the most similar one is its survivor, of equals the most preferred.
-    So no chain of small differences removes anything. Holds 10 bytes a byte of text, about, and 600 a document.
+    So no chain of small differences removes anything. Holds about 600 bytes a document (at 25 bands).
 
     Args:
-        texts: documents, the most preferred first (of those that share keys, directly or over others).
-        subjects: what each is about, empty where nobody knows.
+        documents: the most preferred first (of those that share keys, directly or over others).
+        subjects: what each is about, without words where nobody knows.
         keys: MinHash keys, uint64[bands, n].
 
     Returns:
         By position, in the order of the documents.
     """
-    words, starts = word_hashes(texts.data, texts.offsets)
-    return copies_among(words, starts, subjects, keys, config)
+    if not config.protect_subjects:
+        subjects = WordLists.empty(len(documents.begins))
+    groups, count = key_groups(np.ascontiguousarray(keys))
+    sizes, sketches = sizes_and_sketches(documents.words, documents.begins, documents.ends, config.ngram)
+    survivor, similarity = _copies(
+        documents.words,
+        documents.begins,
+        documents.ends,
+        sizes,
+        sketches,
+        subjects.words,
+        subjects.begins,
+        subjects.ends,
+        groups,
+        count,
+        config.threshold,
+        config.ngram,
+        MOST_MET,
+    )
+    gone = np.flatnonzero(survivor >= 0)
+    found = zip(gone.tolist(), survivor[gone].tolist(), similarity[gone].tolist(), strict=True)
+    return [NearCopy(*one) for one in found]
 
 
 def near_duplicates_of(texts: Texts, config: DedupConfig) -> list[NearCopy]:
@@ -57,39 +100,10 @@ def near_duplicates_of(texts: Texts, config: DedupConfig) -> list[NearCopy]:
     keys = band_hashes(grams, gram_starts, config.bands, config.band_rows, config.seed)
     rows, _ = components(len(texts), config.bands, lambda band: iter([keys[band]]), 1 << 40)
     rows = np.sort(rows)
-    nothing = Texts(np.empty(0, np.uint8), np.zeros(len(rows) + 1, np.int64))
-    copies = copies_among(*_taken(words, starts, rows), nothing, keys[:, rows], config)
+    candidates = WordLists(words, starts[rows], starts[rows + 1])
+    copies = near_copies(candidates, WordLists.empty(len(rows)), keys[:, rows], config)
     places = rows.tolist()
     return [NearCopy(places[copy.document], places[copy.survivor], copy.similarity) for copy in copies]
-
-
-def copies_among(
-    words: Hashes, starts: Starts, subjects: Texts, keys: NDArray[np.uint64], config: DedupConfig
-) -> list[NearCopy]:
-    """`near_copies` of documents that are given by the hashes of their words."""
-    names, name_starts = word_hashes(subjects.data, subjects.offsets)
-    if not config.protect_subjects:
-        name_starts = np.zeros_like(name_starts)
-    groups, count = key_groups(np.ascontiguousarray(keys))
-    sizes, sketches = sizes_and_sketches(words, starts, config.ngram)
-    survivor, similarity = _copies(
-        words, starts, sizes, sketches, names, name_starts, groups, count, config.threshold, config.ngram, MOST_MET
-    )
-    gone = np.flatnonzero(survivor >= 0)
-    found = zip(gone.tolist(), survivor[gone].tolist(), similarity[gone].tolist(), strict=True)
-    return [NearCopy(*one) for one in found]
-
-
-@kernel
-def _taken(hashes: Hashes, starts: Starts, rows: NDArray[np.int64]) -> tuple[Hashes, Starts]:
-    """The lists of some rows."""
-    out_starts = np.zeros(len(rows) + 1, np.int64)
-    for i in range(len(rows)):
-        out_starts[i + 1] = out_starts[i] + starts[rows[i] + 1] - starts[rows[i]]
-    out = np.empty(out_starts[len(rows)], np.uint64)
-    for i in range(len(rows)):
-        out[out_starts[i] : out_starts[i + 1]] = hashes[starts[rows[i]] : starts[rows[i] + 1]]
-    return out, out_starts
 
 
 @kernel
@@ -140,18 +154,25 @@ def _names_it(words: Hashes, first: int, last: int, names: Hashes, begin: int, e
 
 @kernel
 def _may_replace(
-    document: int, survivor: int, words: Hashes, word_starts: Starts, names: Hashes, name_starts: Starts
+    document: int,
+    survivor: int,
+    words: Hashes,
+    begins: Starts,
+    ends: Starts,
+    names: Hashes,
+    name_begins: Starts,
+    name_ends: Starts,
 ) -> bool:
     """Whether the survivor says what the document does: not if only the document names its subject."""
-    begin, end = name_starts[document], name_starts[document + 1]
+    begin, end = name_begins[document], name_ends[document]
     if begin == end:
         return True
-    first, last = name_starts[survivor], name_starts[survivor + 1]
+    first, last = name_begins[survivor], name_ends[survivor]
     if last - first == end - begin and _names_it(names, first, last, names, begin, end):
         return True
-    if _names_it(words, word_starts[survivor], word_starts[survivor + 1], names, begin, end):
+    if _names_it(words, begins[survivor], ends[survivor], names, begin, end):
         return True
-    return not _names_it(words, word_starts[document], word_starts[document + 1], names, begin, end)
+    return not _names_it(words, begins[document], ends[document], names, begin, end)
 
 
 @kernel
@@ -173,11 +194,13 @@ def _rarest_first(groups: NDArray[np.int32], members: NDArray[np.int32], order: 
 @kernel
 def _copies(
     words: Hashes,
-    starts: Starts,
+    begins: Starts,
+    ends: Starts,
     sizes: NDArray[np.int64],
     sketches: NDArray[np.uint64],
     names: Hashes,
-    name_starts: Starts,
+    name_begins: Starts,
+    name_ends: Starts,
     groups: NDArray[np.int32],
     group_count: int,
     threshold: float,
@@ -199,7 +222,7 @@ def _copies(
     document_of = np.empty(count, np.int64)
     met = np.full(count, -1, np.int64)
     order = np.empty(bands, np.int64)
-    table = np.empty(table_slots(starts), np.uint64)
+    table = np.empty(table_slots(begins, ends), np.uint64)
     seen = np.zeros(len(table), np.int64)
     unused = np.zeros(sketches.shape[1], np.uint64)
     stamp = 0
@@ -222,14 +245,14 @@ def _copies(
                     close = min(size, sizes[other]) >= best_value * max(size, sizes[other]) - 1e-6
                     if close and least_difference(sketches[document], sketches[other]) <= both * share + 1e-6:
                         if slots == 0:
-                            slots = slots_for(starts[document + 1] - starts[document])
-                            enter(words, starts[document], starts[document + 1], n, table, unused)
+                            slots = slots_for(ends[document] - begins[document])
+                            enter(words, begins[document], ends[document], n, table, unused)
                         stamp += 1
                         least = int(np.ceil(best_value * both / (1.0 + best_value) - 1e-6))
-                        common = shared(words, starts[other], starts[other + 1], n, table, slots, seen, stamp, least)
+                        common = shared(words, begins[other], ends[other], n, table, slots, seen, stamp, least)
                         value = common / (both - common)
                         better = value > best_value or (value == best_value and (best < 0 or other < best))
-                        if better and _may_replace(document, other, words, starts, names, name_starts):
+                        if better and _may_replace(document, other, words, begins, ends, names, name_begins, name_ends):
                             best, best_value = other, value
                 place = np.int64(following[place, band])
         if best >= 0:
