@@ -86,10 +86,10 @@ class Filters:
         self._own: list[CustomFilter | DatatroveFilter] | None = None
 
     def judge(self, texts: Texts) -> Judged:
-        """Applies the filters in their order: language, length, quality, repetition, C4, FineWeb, custom, datatrove's."""
+        """In this order: language, length, quality, repetition, C4, FineWeb, custom, datatrove's."""
         batch = _Batch(texts)
-        for row in np.flatnonzero(batch.characters.blank):
-            batch.remove(int(row), rules.EMPTY)
+        for row in np.flatnonzero(batch.characters.blank).tolist():
+            batch.remove(row, rules.EMPTY)
         self._judge_language(batch)
         if self.config.length:
             for row, characters in enumerate(batch.characters.counts.tolist()):
@@ -197,19 +197,21 @@ def _judge_quality(batch: _Batch, config: GopherQualityConfig, splitter: Splitte
 def _judge_repetition(batch: _Batch, config: GopherRepetitionConfig, splitter: Splitter, pieces: Pieces) -> None:
     texts, characters = batch.texts, batch.characters.counts
     codes, values = _verdicts(len(texts))
-    long_enough = batch.alive & (token_counts(pieces.firsts, pieces.pieces, splitter.facts) >= config.minimum_words)
+    words = token_counts(pieces.firsts, pieces.pieces, splitter.facts)
+    long_enough = batch.alive & (words >= config.minimum_words)
     limits = np.array(rules.line_limits(config), np.float64)
     repeated_lines(texts.data, texts.offsets, characters, limits, long_enough, codes, values)
     batch.remove_coded(codes, lambda code, row: rules.line_removal(config, code, float(values[row])))
 
     long_enough &= batch.alive
     codes, values = _verdicts(len(texts))
-    words = np.zeros(len(texts), np.int32)
+    broken = np.zeros(len(texts), np.int32)
     repeated_ngrams(
-        pieces.firsts, pieces.pieces, splitter.facts, splitter.hashes, splitter.powers, splitter.lengths, characters,
-        *_limits_by_size(config.top_ngrams), *_limits_by_size(config.duplicate_ngrams), long_enough, codes, values, words,
+        pieces.firsts, pieces.pieces, splitter.facts, splitter.tokens, words, characters,
+        *_limits_by_size(config.top_ngrams), *_limits_by_size(config.duplicate_ngrams), long_enough,
+        codes, values, broken,
     )  # fmt: skip
-    batch.remove_coded(codes, lambda code, row: rules.ngram_removal(config, code, float(values[row]), int(words[row])))
+    batch.remove_coded(codes, lambda code, row: rules.ngram_removal(config, code, float(values[row]), int(broken[row])))
 
 
 def _limits_by_size(limits: dict[int, float]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -222,7 +224,7 @@ def _judge_c4(batch: _Batch, config: C4Config, splitter: Splitter, pieces: Piece
     settings = np.array(
         [
             config.terminal_punctuation, config.minimum_words_per_line, config.maximum_word_length,
-            not config.javascript_lines, not config.policy_lines, not config.citations, config.minimum_sentences,
+            not config.javascript_lines, not config.policy_lines, not config.citations,
             not config.lorem_ipsum, not config.curly_bracket,
         ],
         np.int64,
@@ -233,8 +235,8 @@ def _judge_c4(batch: _Batch, config: C4Config, splitter: Splitter, pieces: Piece
     room = int(np.count_nonzero(texts.data == ord("["))) + 1
     owners, begins, ends = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)
     fresh = c4_lines(
-        texts.data, pieces.firsts, pieces.pieces, pieces.starts, pieces.gaps, splitter.facts, splitter.classes, settings,
-        batch.alive, codes, sentences, counts, out, places, owners, begins, ends,
+        texts.data, pieces.firsts, pieces.pieces, pieces.starts, pieces.gaps, splitter.facts, splitter.classes,
+        settings, batch.alive, codes, sentences, counts, out, places, owners, begins, ends,
     )  # fmt: skip
     if fresh and config.minimum_sentences > 0:
         lines = splitter.split(out, begins[:fresh], ends[:fresh])

@@ -48,14 +48,15 @@ class CustomFilter:
         if not callable(found):
             raise InputError(f"filter {self.path} is no function and no class")
         self._options = {} if inspect.isclass(found) else config.options
-        self._function: Callable[..., Verdict] = found
+        function = found
         if inspect.isclass(found):
             try:
-                self._function = found(**config.options)
+                function = found(**config.options)
             except Exception as error:
                 raise InputError(f"filter {self.path} cannot be made: {type(error).__name__}: {error}") from error
-            if not callable(self._function):
+            if not callable(function):
                 raise InputError(f"filter {self.path}: its objects cannot be called")
+        self._function: Callable[..., Verdict] = function
 
     def judge(self, text: str) -> Judgement:
         """The filter's verdict on a text."""

@@ -34,7 +34,7 @@ class Pieces:
 
 
 class Splitter:
-    """Splits texts into pieces and remembers what spaCy makes of each piece, `facts` and the tokens' three arrays."""
+    """Splits texts into pieces and remembers what spaCy makes of each piece, `facts` and `tokens`."""
 
     def __init__(self, most_pieces: int = _MOST_PIECES) -> None:
         self.most_pieces = most_pieces
@@ -44,18 +44,15 @@ class Splitter:
         self._forget()
 
     def _forget(self) -> None:
-        self._keys = np.zeros(1 << 16, np.uint64)
-        self._numbers = np.full(1 << 16, -1, np.int32)
+        self._table = np.zeros((1 << 16, 2), np.uint64)
         self._known = 0
-        self._tokens = 0
+        self._token = 0
         self.facts = np.zeros((1 << 15, COLUMNS), np.int32)
-        self.hashes = np.zeros(1 << 16, np.uint64)
-        self.powers = np.zeros(1 << 16, np.uint64)
-        self.lengths = np.zeros(1 << 16, np.int32)
+        self.tokens = np.zeros((1 << 16, 4), np.uint64)
 
     def split(self, data: NDArray[np.uint8], begins: Places, ends: Places) -> Pieces:
         """Pieces of the texts `data[begins[i]:ends[i]]`."""
-        if self._known > self.most_pieces or self._tokens > _MOST_TOKENS:
+        if self._known > self.most_pieces or self._token > _MOST_TOKENS:
             self._forget()
         n = len(begins)
         room = int((ends - begins).sum()) // 2 + n + 1
@@ -67,7 +64,7 @@ class Splitter:
         new_starts, new_ends = np.empty(_NEW_AT_ONCE, np.int64), np.empty(_NEW_AT_ONCE, np.int64)
         while True:
             done = walk_pieces(
-                data, begins, ends, self._keys, self._numbers, len(self._keys) // 2, state, found.firsts, found.pieces,
+                data, begins, ends, self._table, len(self._table) // 2, state, found.firsts, found.pieces,
                 found.starts, found.gaps, new_starts, new_ends,
             )  # fmt: skip
             new = int(state[NEW])
@@ -76,16 +73,15 @@ class Splitter:
             state[NEW], state[KNOWN] = 0, self._known
             if done:
                 break
-            if self._known * 2 >= len(self._keys):
+            if self._known * 2 >= len(self._table):
                 self._grow()
         count = int(state[PIECES])
         return Pieces(found.firsts, found.pieces[:count], found.starts[:count], found.gaps[: count + n])
 
     def _grow(self) -> None:
-        keys = np.zeros(len(self._keys) * 2, np.uint64)
-        numbers = np.full(len(keys), -1, np.int32)
-        grown(self._keys, self._numbers, keys, numbers)
-        self._keys, self._numbers = keys, numbers
+        larger = np.zeros((len(self._table) * 2, 2), np.uint64)
+        grown(self._table, larger)
+        self._table = larger
 
     def _enter(self, data: NDArray[np.uint8], begins: Places, ends: Places) -> None:
         rows = np.arange(self._known, self._known + len(begins))
@@ -110,14 +106,18 @@ class Splitter:
         self, data: NDArray[np.uint8], begins: Places, ends: Places, rows: Places, counts: NDArray[np.int32],
         sizes: NDArray[np.int32],
     ) -> None:  # fmt: skip
-        room = self._tokens + len(sizes)
-        if room > len(self.hashes):
-            size = max(room, 2 * len(self.hashes))
-            self.hashes, self.powers, self.lengths = (
-                np.concatenate([array, np.zeros(size - len(array), array.dtype)])
-                for array in (self.hashes, self.powers, self.lengths)
-            )
-        self._tokens = state_facts(
-            data, begins, ends, rows, counts, sizes, self.classes, self._stop_words, self.facts, self.hashes, self.powers,
-            self.lengths, self._tokens,
-        )  # fmt: skip
+        while self._token + len(sizes) > len(self.tokens):
+            self.tokens = np.concatenate([self.tokens, np.zeros_like(self.tokens)])
+        self._token = state_facts(
+            data,
+            begins,
+            ends,
+            rows,
+            counts,
+            sizes,
+            self.classes,
+            self._stop_words,
+            self.facts,
+            self.tokens,
+            self._token,
+        )

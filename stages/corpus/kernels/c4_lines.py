@@ -27,10 +27,9 @@ from stages.corpus.kernels.pieces import BREAK, GAP_OPEN, GAP_TOKEN, Bytes, Numb
 LOREM_IPSUM, CURLY_BRACKET, FEW_SENTENCES = 1, 2, 3
 """Codes of the rules for texts."""
 
-TERMINAL_PUNCTUATION, MINIMUM_WORDS, MAXIMUM_LENGTH, NO_JAVASCRIPT, NO_POLICY, NO_CITATIONS, MINIMUM_SENTENCES, NO_LOREM_IPSUM, NO_CURLY = (
-    range(9)
-)  # fmt: skip
-"""Settings: 0 or 1, or a number; a longest word or a least number of sentences of -1 turns the rule off."""
+TERMINAL_PUNCTUATION, MINIMUM_WORDS, MAXIMUM_LENGTH, NO_JAVASCRIPT, NO_POLICY, NO_CITATIONS = range(6)
+NO_LOREM_IPSUM, NO_CURLY = range(6, 8)
+"""Settings: 0 or 1, or a number; a longest word of -1 turns that rule off."""
 
 LONG_WORD, NO_END, FEW_WORDS, JAVASCRIPT, POLICY, CITATION, BLANK = range(7)
 """What is counted: lines that went, by rule; citations that went; and lines without a word that went."""
@@ -46,21 +45,22 @@ _NEEDED = np.frombuffer(b"citation needed]", np.uint8)
 @kernel
 def c4_lines(
     data: Bytes, firsts: Places, pieces: Numbers, starts: Places, gaps: Numbers, facts: FactTable, classes: Classes,
-    settings: Places, alive: NDArray[np.bool_], codes: Numbers, sentences: Places, counts: Places, out: Bytes, places: Places,
-    fresh_texts: Places, fresh_begins: Places, fresh_ends: Places,
+    settings: Places, alive: NDArray[np.bool_], codes: Numbers, sentences: Places, counts: Places, out: Bytes,
+    places: Places, fresh_texts: Places, fresh_begins: Places, fresh_ends: Places,
 ) -> int:  # fmt: skip
     """Judges each line; writes the texts that are left.
 
     Args:
         data, firsts, pieces, starts, gaps, facts: see `walk_pieces` and `state_facts`.
-        settings: int64[9], by the names above.
+        settings: int64[8], by the names above.
         alive: texts to look at.
         codes: written for texts that break a rule.
         sentences: written: sentences in the lines that stay, but for those counted later.
         counts: int64[n, 7], written: see LONG_WORD and the others.
-        out, places: written: the lines that stay, joined; text i is `out[places[i, 0]:places[i, 1]]`. As long as `data`.
-        fresh_texts, fresh_begins, fresh_ends: written: lines without their citations, whose sentences are to be counted:
-            the text, and bytes in `out`. As long as there are `[` in data.
+        out, places: written: the lines that stay, joined; text i is `out[places[i, 0]:places[i, 1]]`. `out` is as long
+            as `data`.
+        fresh_texts, fresh_begins, fresh_ends: written: lines without their citations, whose sentences are to be
+            counted: the text, and bytes in `out`. As long as there are `[` in data.
 
     Returns:
         How many fresh lines there are.
@@ -163,7 +163,9 @@ def c4_lines(
             else:
                 sentences[text] += 1 + triggers
                 written = line_begin + stop - starts[first]
-                out[line_begin:written] = data[starts[first] : stop]
+                source, target = data[starts[first] : stop], out[line_begin:written]
+                for i in range(len(source)):
+                    target[i] = source[i]
         if code:
             codes[text] = code
             written, fresh = origin, fresh_origin
@@ -232,10 +234,10 @@ def _without_citations(data: Bytes, begin: int, end: int, classes: Classes, out:
 
 @kernel
 def _same(data: Bytes, i: int, words: Bytes) -> bool:
+    different = 0
     for j in range(len(words)):
-        if data[i + j] != words[j]:
-            return False
-    return True
+        different += data[i + j] != words[j]
+    return different == 0
 
 
 @kernel

@@ -56,15 +56,15 @@ SENTENCE_ENDS = (
 @kernel
 def code_point(data: NDArray[np.uint8], i: int, end: int) -> tuple[int, int]:
     """The code point at data[i] and its length in bytes; U+FFFD of one byte where it is cut off by `end`."""
-    first = np.int64(data[i])
+    first = int(data[i])
     if first < 0x80:
         return first, 1
     size = 2 if first < 0xE0 else 3 if first < 0xF0 else 4
     if i + size > end:
-        return np.int64(0xFFFD), 1
+        return 0xFFFD, 1
     code = first & (0x7F >> size)
     for j in range(i + 1, i + size):
-        code = (code << 6) | (np.int64(data[j]) & 0x3F)
+        code = (code << 6) | (int(data[j]) & 0x3F)
     return code, size
 
 
@@ -92,7 +92,7 @@ def space_size(data: NDArray[np.uint8], i: int, end: int) -> int:
 
 @kernel
 def stripped(data: NDArray[np.uint8], begin: int, end: int) -> tuple[int, int]:
-    """Begin and end of data[begin:end] without the white space around it, as `str.strip`; (end, end) if there is no more."""
+    """Begin and end of data[begin:end] without the white space around it, as `str.strip`; (end, end) if that is all."""
     while begin < end:
         size = space_size(data, begin, end)
         if not size:
@@ -112,8 +112,9 @@ def stripped(data: NDArray[np.uint8], begin: int, end: int) -> tuple[int, int]:
 def count_characters(data: NDArray[np.uint8], begin: int, end: int) -> int:
     """Code points of UTF-8."""
     count = 0
-    for i in range(begin, end):
-        count += (data[i] & 0xC0) != 0x80
+    part = data[begin:end]  # indices from 0 on are known not to be negative, so that the loop can be vectorised
+    for i in range(len(part)):
+        count += (part[i] & 0xC0) != 0x80
     return count
 
 

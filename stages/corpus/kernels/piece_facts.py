@@ -22,7 +22,7 @@ SIZE, CHARACTERS, FIRST, TOKENS, PLAIN, PLAIN_CHARACTERS, ALPHABETIC_TOKENS, HAS
     range(12)
 )
 """Columns of facts: bytes; characters; first token and number of tokens; tokens that are not only symbols, and their
-characters; tokens with a letter; `#`; ellipses; flags below; the sentencizer's step from either state, see `_sentences`."""
+characters; tokens with a letter; `#`; ellipses; flags below; the sentencizer's step from either of its states."""
 COLUMNS = 16
 """A row is a line of cache."""
 
@@ -43,8 +43,13 @@ PHRASE = 64
 STOP_WORD = 256
 """The bit of the first of Gopher's stop words; the others follow."""
 
-BASE = 0x9E3779B97F4A7C15 | 1
-"""Of the polynomial hash of a token's bytes: the hash of joined tokens follows from theirs."""
+BASE = 0x9E3779B97F4A7C15
+INVERSE = pow(BASE, -1, 1 << 64)
+"""A token's hash is the sum of its bytes, each plus 1, times BASE to the power of its place, modulo 2^64: the hash of
+any run of tokens, joined, follows from sums over tokens."""
+
+HASH, POWER, UNPOWER, LENGTH = range(4)
+"""Columns of tokens: hash; BASE and INVERSE to the power of the token's bytes; characters."""
 
 LONG = 1000
 """Characters of a piece from which on spaCy is not asked: words that long are no words, and spaCy's time grows with
@@ -128,12 +133,12 @@ def plain_tokens(
 
 
 @kernel
-def _is_mark(byte: np.uint8) -> bool:
+def _is_mark(byte: int) -> bool:
     return byte == 0x2E or byte == 0x2C or byte == 0x3B or byte == 0x3A or byte == 0x3F or byte == 0x21
 
 
 @kernel
-def _is_letter(byte: np.uint8) -> bool:
+def _is_letter(byte: int) -> bool:
     return 65 <= byte <= 90 or 97 <= byte <= 122
 
 
@@ -212,8 +217,8 @@ def bytes_of_characters(data: Bytes, lengths: Numbers, sizes: Numbers) -> int:
 
 @kernel
 def state_facts(
-    data: Bytes, begins: Places, ends: Places, rows: Places, counts: Numbers, sizes: Numbers, classes: Classes, stop_words: Keys,
-    facts: FactTable, hashes: Keys, powers: Keys, lengths: Numbers, token: int,
+    data: Bytes, begins: Places, ends: Places, rows: Places, counts: Numbers, sizes: Numbers, classes: Classes,
+    stop_words: Keys, facts: FactTable, tokens: Keys, token: int,
 ) -> int:  # fmt: skip
     """Writes the facts of pieces.
 
@@ -223,7 +228,7 @@ def state_facts(
         counts, sizes: tokens of each piece, and bytes of each token, one after another.
         stop_words: FNV-1a hashes of up to 8 stop words.
         facts: int32[..., COLUMNS].
-        hashes, powers, lengths: for each token its polynomial hash, BASE to the power of its bytes, and its characters.
+        tokens: uint64[..., 4], see HASH and the others.
         token: where the first token goes in these.
 
     Returns:
@@ -245,23 +250,25 @@ def state_facts(
         for _ in range(counts[k]):
             token_end = i + sizes[source]
             source += 1
-            h, power, name = np.uint64(0), np.uint64(1), np.uint64(OFFSET)
+            h, power, inverse, name = np.uint64(0), np.uint64(1), np.uint64(1), np.uint64(OFFSET)
             characters, bits, every = 0, 0, 0xFF
             first_bits = 0
             while i < token_end:
                 code, size = code_point(data, i, end)
                 for j in range(i, i + size):
                     byte = np.uint64(data[j])
-                    h = h * base + byte + np.uint64(1)
+                    h += (byte + np.uint64(1)) * power
                     power *= base
+                    inverse *= np.uint64(INVERSE)
                     name = (name ^ byte) * np.uint64(PRIME)
-                found = np.int64(classes[code]) if code < TABLE else 0
+                found = int(classes[code]) if code < TABLE else 0
                 bits |= found
                 every &= found
                 first_bits = found
                 characters += 1
                 i += size
-            hashes[token], powers[token], lengths[token] = h, power, characters
+            tokens[token, HASH], tokens[token, POWER], tokens[token, UNPOWER] = h, power, inverse
+            tokens[token, LENGTH] = characters
             token += 1
             row[CHARACTERS] += characters
             if not every & SYMBOL:
@@ -339,12 +346,12 @@ KEY_WORDS = np.frombuffer(b"javascript ipsum terms policy cookies ", np.uint8)
 @kernel
 def lower_at(data: Bytes, i: int, end: int) -> tuple[int, int]:
     """The byte at data[i] in lower case, and how many it stood in: the Kelvin sign is a `k` to `str.lower`."""
-    byte = data[i]
+    byte = int(data[i])
     if 65 <= byte <= 90:
-        return np.int64(byte) + 32, 1
+        return byte + 32, 1
     if byte == 0xE2 and i + 2 < end and data[i + 1] == 0x84 and data[i + 2] == 0xAA:
         return 0x6B, 3
-    return np.int64(byte), 1
+    return byte, 1
 
 
 @kernel

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.corpus.kernels import kernel
+from stages.corpus.kernels.bytes_at_once import end_of_piece, hash_of_bytes
 from stages.corpus.kernels.character_classes import space_size
 
 Bytes = NDArray[np.uint8]
@@ -19,7 +20,7 @@ Keys = NDArray[np.uint64]
 
 OFFSET = 0xCBF29CE484222325
 PRIME = 0x100000001B3
-"""FNV-1a's, over bytes."""
+"""FNV-1a's, over bytes: for the few strings that are looked for by name."""
 SPREAD = 0x9E3779B97F4A7C15
 """Fibonacci hashing: the high bits of the product choose a table's slot."""
 
@@ -45,15 +46,15 @@ def hash_bytes(data: Bytes, begin: int, end: int) -> np.uint64:
 
 @kernel
 def walk_pieces(
-    data: Bytes, begins: Places, ends: Places, keys: Keys, numbers: Numbers, most: int, state: Places,
+    data: Bytes, begins: Places, ends: Places, table: Keys, most: int, state: Places,
     firsts: Places, pieces: Numbers, starts: Places, gaps: Numbers, new_starts: Places, new_ends: Places,
 ) -> bool:  # fmt: skip
     """Goes on with splitting texts at white space; stops early where there is no room for another new piece.
 
     Args:
         data, begins, ends: text i is `data[begins[i]:ends[i]]`.
-        keys, numbers: open-addressing table from the hash of a piece to its number, a power of two long; a number of
-            -1 is an empty slot. New pieces are entered.
+        table: uint64[m, 2], m a power of two: open-addressing table from the hash of a piece to its number plus 1; 0
+            there is an empty slot. New pieces are entered.
         most: pieces that the table may hold.
         state: int64[5], see TEXT and the others; read and written.
         firsts: int64[n + 1], written: pieces of text i are `pieces[firsts[i]:firsts[i + 1]]`.
@@ -65,10 +66,8 @@ def walk_pieces(
     Returns:
         True if all is done.
     """
-    mask = len(keys) - 1
-    shift = np.uint64(64)
-    while (1 << (64 - np.int64(shift))) < len(keys):
-        shift -= np.uint64(1)
+    mask = len(table) - 1
+    shift = slot_shift(len(table))
     text, position = state[TEXT], state[BYTE]
     count, new, known = state[PIECES], state[NEW], state[KNOWN]
     while text < len(begins):
@@ -106,26 +105,19 @@ def walk_pieces(
             if i >= end:
                 break
             start = i
-            h = np.uint64(OFFSET)
-            while i < end:
-                byte = data[i]
-                if byte <= 0x20 or (byte >= 0xC2 and byte <= 0xE3):
-                    if space_size(data, i, end):
-                        break
-                h = (h ^ np.uint64(byte)) * np.uint64(PRIME)
-                i += 1
+            i = end_of_piece(data, start, end)
+            h = hash_of_bytes(data, start, i)
             slot = np.int64((h * np.uint64(SPREAD)) >> shift)
-            while numbers[slot] >= 0 and keys[slot] != h:
+            while table[slot, 1] and table[slot, 0] != h:
                 slot = (slot + 1) & mask
-            number = numbers[slot]
+            number = np.int32(table[slot, 1]) - 1
             if number < 0:
                 if known + new >= most or new >= len(new_starts):
                     state[TEXT], state[BYTE] = text, gap_begin
                     state[PIECES], state[NEW] = count, new
                     return False
-                number = np.int32(known + new)
-                keys[slot] = h
-                numbers[slot] = number
+                number = known + new
+                table[slot, 0], table[slot, 1] = h, number + 1
                 new_starts[new], new_ends[new] = start, i
                 new += 1
             pieces[count] = number
@@ -140,17 +132,24 @@ def walk_pieces(
 
 
 @kernel
-def grown(keys: Keys, numbers: Numbers, new_keys: Keys, new_numbers: Numbers) -> None:
+def grown(table: Keys, larger: Keys) -> None:
     """Enters a table's pieces into a larger, empty one."""
-    mask = len(new_keys) - 1
-    shift = np.uint64(64)
-    while (1 << (64 - np.int64(shift))) < len(new_keys):
-        shift -= np.uint64(1)
-    for i in range(len(keys)):
-        if numbers[i] < 0:
+    mask = len(larger) - 1
+    shift = slot_shift(len(larger))
+    for i in range(len(table)):
+        if not table[i, 1]:
             continue
-        slot = np.int64((keys[i] * np.uint64(SPREAD)) >> shift)
-        while new_numbers[slot] >= 0:
+        slot = np.int64((table[i, 0] * np.uint64(SPREAD)) >> shift)
+        while larger[slot, 1]:
             slot = (slot + 1) & mask
-        new_keys[slot] = keys[i]
-        new_numbers[slot] = numbers[i]
+        larger[slot, 0], larger[slot, 1] = table[i, 0], table[i, 1]
+
+
+@kernel
+def slot_shift(slots: int) -> np.uint64:
+    """By how many bits a hash is shifted to be a slot of so many, a power of two."""
+    shift = np.uint64(64)
+    while slots > 1:
+        slots >>= 1
+        shift -= np.uint64(1)
+    return shift

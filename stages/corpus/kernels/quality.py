@@ -27,8 +27,8 @@ SHORT, LONG, SHORT_WORDS, LONG_WORDS, HASH_SIGNS, DOTS, BULLETS, LINE_DOTS, LETT
 
 @kernel
 def quality(
-    firsts: Places, pieces: Numbers, gaps: Numbers, facts: FactTable, limits: NDArray[np.float64], alive: NDArray[np.bool_],
-    codes: Numbers, values: NDArray[np.float64],
+    firsts: Places, pieces: Numbers, gaps: Numbers, facts: FactTable, limits: NDArray[np.float64],
+    alive: NDArray[np.bool_], codes: Numbers, values: NDArray[np.float64],
 ) -> None:  # fmt: skip
     """The first rule that each text breaks.
 

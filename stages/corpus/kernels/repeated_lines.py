@@ -1,4 +1,4 @@
-"""Lines and paragraphs that repeat an earlier one of their text: Gopher's first repetition rules, as datatrove has them."""
+"""Lines and paragraphs that repeat: Gopher's first repetition rules (Rae et al. 2021), as datatrove has them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ PARAGRAPHS, PARAGRAPH_CHARACTERS, LINES, LINE_CHARACTERS = range(1, 5)
 
 @kernel
 def repeated_lines(
-    data: Bytes, offsets: Places, characters: Places, limits: NDArray[np.float64], alive: NDArray[np.bool_], codes: Numbers,
-    values: NDArray[np.float64],
+    data: Bytes, offsets: Places, characters: Places, limits: NDArray[np.float64], alive: NDArray[np.bool_],
+    codes: Numbers, values: NDArray[np.float64],
 ) -> None:  # fmt: skip
     """The first of four rules that each text breaks.
 

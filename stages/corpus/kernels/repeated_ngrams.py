@@ -6,13 +6,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.corpus.kernels import kernel
-from stages.corpus.kernels.piece_facts import BASE, FIRST, TOKENS, FactTable
+from stages.corpus.kernels.piece_facts import (
+    BASE,
+    FIRST,
+    HASH,
+    INVERSE,
+    LENGTH,
+    POWER,
+    TOKENS,
+    UNPOWER,
+    FactTable,
+)
 from stages.corpus.kernels.pieces import SPREAD, Keys, Numbers, Places
 
 TOP, REPEATED = 1, 2
 """Codes of the rules."""
 
-Lengths = NDArray[np.int32]
 Fractions = NDArray[np.float64]
 
 
@@ -28,204 +37,185 @@ def token_counts(firsts: Places, pieces: Numbers, facts: FactTable) -> Places:
 
 @kernel
 def repeated_ngrams(
-    firsts: Places, pieces: Numbers, facts: FactTable, hashes: Keys, powers: Keys, lengths: Lengths, characters: Places,
-    top_sizes: Places, top_limits: Fractions, sizes: Places, limits: Fractions,
-    alive: NDArray[np.bool_], codes: Numbers, values: Fractions, words: Numbers,
+    firsts: Places, pieces: Numbers, facts: FactTable, tokens: Keys, words: Places, characters: Places,
+    top_sizes: Places, top_limits: Fractions, sizes: Places, limits: Fractions, alive: NDArray[np.bool_],
+    codes: Numbers, values: Fractions, broken: Numbers,
 ) -> None:  # fmt: skip
     """The first n-gram rule that each text breaks.
 
     The commonest n-gram (the first of several) may take `top_limits` of the text's characters, joined with spaces;
-    n-grams that stand earlier too, joined without spaces and without overlap, `limits`. An n-gram is known by the
-    polynomial hash of its characters, so that a longer one's follows from a shorter one's.
+    n-grams that stand earlier too, joined without spaces and without overlap, `limits`. An n-gram is known by its
+    characters' hash: with the sums of tokens' hashes before each token, each times BASE to the power of its place in
+    the text, any n-gram's is a difference, divided by the power of its place.
 
-    Most texts need two counts of nine: a bound from the shortest n-grams shows that longer ones cannot break a limit.
+    Most texts need two counts of nine: bounds from shorter n-grams show that longer ones cannot break a limit.
 
     Args:
-        firsts, pieces, facts: see `walk_pieces` and `state_facts`.
-        hashes, powers, lengths: of tokens, see `state_facts`.
+        firsts, pieces, facts, tokens: see `walk_pieces` and `state_facts`.
+        words: tokens of each text, see `token_counts`.
         characters: of each text.
         top_sizes, sizes: n of each rule, ascending.
         alive: texts to look at.
-        codes, values, words: written for texts that break a rule: which, what was measured, and n.
+        codes, values, broken: written for texts that break a rule: which, what was measured, and n.
     """
     room = 1024
-    grams, joined, joined_powers = np.empty(room, np.uint64), np.empty(room, np.uint64), np.empty(room, np.uint64)
-    token_hashes, token_powers, places = (
-        np.empty(room, np.uint64),
-        np.empty(room, np.uint64),
-        np.empty(room + 1, np.int64),
-    )
-    table, first, count = np.empty(2 * room, np.uint64), np.empty(2 * room, np.int32), np.empty(2 * room, np.int32)
-    for text in range(len(firsts) - 1):
-        if not alive[text]:
+    for text in range(len(words)):
+        if alive[text]:
+            room = max(room, words[text])
+    spaced, joined = np.empty((room + 1, 2), np.uint64), np.empty((room + 1, 2), np.uint64)
+    places = np.empty(room + 1, np.int64)
+    most = 64
+    while most < 2 * room:
+        most *= 2
+    table, counts, slots = np.empty(most, np.uint64), np.empty(most, np.int32), np.empty(room, np.int32)
+    for text in range(len(words)):
+        n = words[text]
+        if not alive[text] or not n:
             continue
-        n = 0
-        for k in range(firsts[text], firsts[text + 1]):
-            n += facts[pieces[k], TOKENS]
-        if not n:
-            continue
-        if n > room:
-            while room < n:
-                room *= 2
-            grams, joined, joined_powers = (
-                np.empty(room, np.uint64),
-                np.empty(room, np.uint64),
-                np.empty(room, np.uint64),
-            )
-            token_hashes, token_powers = np.empty(room, np.uint64), np.empty(room, np.uint64)
-            places = np.empty(room + 1, np.int64)
-            table, first, count = (
-                np.empty(2 * room, np.uint64),
-                np.empty(2 * room, np.int32),
-                np.empty(2 * room, np.int32),
-            )
-        slots = 64
-        while slots < 2 * n:
-            slots *= 2
-        n, place = 0, 0
-        for k in range(firsts[text], firsts[text + 1]):
-            row = facts[pieces[k]]
-            for token in range(row[FIRST], row[FIRST] + row[TOKENS]):
-                token_hashes[n], token_powers[n] = hashes[token], powers[token]
-                places[n] = place
-                place += lengths[token]
-                n += 1
-        places[n] = place
-        code, value, size = _top(
-            token_hashes, token_powers, places, n, characters[text], top_sizes, top_limits, grams, table[:slots],
-            first[:slots], count[:slots],
-        )  # fmt: skip
+        _sums(firsts[text], firsts[text + 1], pieces, facts, tokens, spaced, joined, places)
+        size = 64
+        while size < 2 * n:
+            size *= 2
+        code, value, gram = _top(
+            spaced[: n + 1],
+            places[: n + 1],
+            characters[text],
+            top_sizes,
+            top_limits,
+            table[:size],
+            counts[:size],
+            slots[:n],
+        )
         if not code:
-            code, value, size = _repeated(
-                token_hashes,
-                token_powers,
-                places,
-                n,
-                characters[text],
-                sizes,
-                limits,
-                joined,
-                joined_powers,
-                table[:slots],
+            code, value, gram = _repeated(
+                joined[: n + 1], places[: n + 1], characters[text], sizes, limits, table[:size]
             )
         if code:
-            codes[text], values[text], words[text] = code, value, size
+            codes[text], values[text], broken[text] = code, value, gram
 
 
 @kernel
-def _slot(h: np.uint64, mask: int) -> int:
+def _sums(
+    begin: int, end: int, pieces: Numbers, facts: FactTable, tokens: Keys, spaced: Keys, joined: Keys, places: Places
+) -> None:
+    """Hashes before each token, summed, and INVERSE to the power of its place; with a space behind each and without."""
+    n, place = 0, 0
+    sum_spaced, power_spaced, unpower_spaced = np.uint64(0), np.uint64(1), np.uint64(1)
+    sum_joined, power_joined, unpower_joined = np.uint64(0), np.uint64(1), np.uint64(1)
+    for k in range(begin, end):
+        row = facts[pieces[k]]
+        for number in range(row[FIRST], row[FIRST] + row[TOKENS]):
+            token = tokens[number]
+            places[n] = place
+            spaced[n, 0], spaced[n, 1] = sum_spaced, unpower_spaced
+            joined[n, 0], joined[n, 1] = sum_joined, unpower_joined
+            n += 1
+            place += int(token[LENGTH])
+            sum_spaced += (token[HASH] + np.uint64(0x21) * token[POWER]) * power_spaced
+            power_spaced *= token[POWER] * np.uint64(BASE)
+            unpower_spaced *= token[UNPOWER] * np.uint64(INVERSE)
+            sum_joined += token[HASH] * power_joined
+            power_joined *= token[POWER]
+            unpower_joined *= token[UNPOWER]
+    places[n] = place
+    spaced[n, 0], joined[n, 0] = sum_spaced, sum_joined
+
+
+@kernel
+def _mixed(h: np.uint64) -> np.uint64:
+    """Not 0, which is an empty slot."""
     h = (h ^ (h >> np.uint64(32))) * np.uint64(SPREAD)
-    return np.int64(h >> np.uint64(32)) & mask
+    return (h ^ (h >> np.uint64(29))) | np.uint64(1 << 63)
 
 
 @kernel
 def _top(
-    hashes: Keys, powers: Keys, places: Places, n: int, characters: int, sizes: Places, limits: Fractions, grams: Keys,
-    table: Keys, first: Lengths, count: Lengths,
+    sums: Keys, places: Places, characters: int, sizes: Places, limits: Fractions, table: Keys, counts: Numbers,
+    slots: Numbers,
 ) -> tuple[int, float, int]:  # fmt: skip
     """The commonest n-gram: code, fraction of characters, n; code 0 if no limit is broken."""
     mask = len(table) - 1
-    base = np.uint64(BASE)
-    done, most = 0, n
+    n = len(places) - 1
+    done = 0
     for rule in range(len(sizes)):
         size = sizes[rule]
         total = n - size + 1
         if total <= 0:
             continue
-        # No longer n-gram stands more often than the commonest shorter one.
-        longest = 0
-        for i in range(total):
-            length = places[i + size] - places[i]
-            if length > longest:
-                longest = length
-        if most * (longest + size - 1) / characters <= limits[rule]:
-            continue
-        for i in range(total):
-            h = grams[i] if done else np.uint64(0)
-            for j in range(i + done, i + size):
-                h = (h * base + np.uint64(0x21)) * powers[j] + hashes[j]
-            grams[i] = h
+        if done:
+            # An n-gram stands no more often than the shorter ones at its beginning and end.
+            bound = 0
+            for i in range(total):
+                times = min(counts[slots[i]], counts[slots[i + size - done]])
+                bound = max(bound, times * (places[i + size] - places[i] + size - 1))
+            if bound / characters <= limits[rule]:
+                continue
         done = size
-        count[:] = 0
-        best, best_first = 0, 0
+        counts[:] = 0
         for i in range(total):
-            h = grams[i]
-            slot = _slot(h, mask)
-            while count[slot] and table[slot] != h:
+            h = _mixed((sums[i + size, 0] - sums[i, 0]) * sums[i, 1])
+            slot = np.int64(h) & mask
+            while counts[slot] and table[slot] != h:
                 slot = (slot + 1) & mask
-            if not count[slot]:
-                table[slot], first[slot] = h, i
-            count[slot] += 1
-            if count[slot] > best or (count[slot] == best and first[slot] < best_first):
-                best, best_first = count[slot], first[slot]
-        most = best
-        length = places[best_first + size] - places[best_first] + size - 1
-        if length * best / characters > limits[rule]:
-            return TOP, length * best / characters, size
+            table[slot] = h
+            counts[slot] += 1
+            slots[i] = slot
+        best, first = 0, 0
+        for i in range(total):
+            if counts[slots[i]] > best:
+                best, first = counts[slots[i]], i
+        value = best * (places[first + size] - places[first] + size - 1) / characters
+        if value > limits[rule]:
+            return TOP, value, size
     return 0, 0.0, 0
 
 
 @kernel
 def _repeated(
-    hashes: Keys, powers: Keys, places: Places, n: int, characters: int, sizes: Places, limits: Fractions, joined: Keys,
-    joined_powers: Keys, table: Keys,
-) -> tuple[int, float, int]:  # fmt: skip
+    sums: Keys, places: Places, characters: int, sizes: Places, limits: Fractions, table: Keys
+) -> tuple[int, float, int]:
     """N-grams that stand earlier too: code, fraction of characters, n; code 0 if no limit is broken."""
-    done = 0
+    n = len(places) - 1
     for rule in range(len(sizes)):
         size = sizes[rule]
         if n < size:
             # datatrove measures 0 here, which no limit forbids.
             return 0, 0.0, 0
-        for i in range(n - size + 1):
-            h, power = np.uint64(0), np.uint64(1)
-            if done:
-                h, power = joined[i], joined_powers[i]
-            for j in range(i + done, i + size):
-                h = h * powers[j] + hashes[j]
-                power *= powers[j]
-            joined[i], joined_powers[i] = h, power
-        if not done:
-            lowest = limits[0]
-            for other in range(1, len(limits)):
-                lowest = min(lowest, limits[other])
-            if _covered(joined, places, n, size, table) / characters <= lowest:
-                return 0, 0.0, 0
-        done = size
-        value = _jumping(joined, places, n, size, table) / characters
+        if rule == 0 and _covered(sums, places, size, table) / characters <= limits.min():
+            return 0, 0.0, 0
+        value = _jumping(sums, places, size, table) / characters
         if value > limits[rule]:
             return REPEATED, value, size
     return 0, 0.0, 0
 
 
 @kernel
-def _covered(joined: Keys, places: Places, n: int, size: int, table: Keys) -> int:
+def _covered(sums: Keys, places: Places, size: int, table: Keys) -> int:
     """Characters of the tokens inside n-grams that stand earlier too, overlaps and all: no longer n-grams have more."""
     mask = len(table) - 1
     table[:] = 0
     characters, until = 0, 0
-    for i in range(n - size + 1):
-        h = joined[i] | np.uint64(1 << 63)
-        slot = _slot(h, mask)
+    for i in range(len(places) - size):
+        h = _mixed((sums[i + size, 0] - sums[i, 0]) * sums[i, 1])
+        slot = np.int64(h) & mask
         while table[slot] and table[slot] != h:
             slot = (slot + 1) & mask
         if table[slot]:
             characters += places[i + size] - places[max(i, until)]
             until = i + size
-        else:
-            table[slot] = h
+        table[slot] = h
     return characters
 
 
 @kernel
-def _jumping(joined: Keys, places: Places, n: int, size: int, table: Keys) -> int:
+def _jumping(sums: Keys, places: Places, size: int, table: Keys) -> int:
     """datatrove's `find_all_duplicate`: characters of n-grams seen before; it goes on behind such a one."""
     mask = len(table) - 1
     table[:] = 0
     characters, i = 0, 0
-    while i < n - size + 1:
-        h = joined[i] | np.uint64(1 << 63)
-        slot = _slot(h, mask)
+    while i < len(places) - size:
+        h = _mixed((sums[i + size, 0] - sums[i, 0]) * sums[i, 1])
+        slot = np.int64(h) & mask
         while table[slot] and table[slot] != h:
             slot = (slot + 1) & mask
         if table[slot]:

@@ -32,17 +32,19 @@ def replaced(data: Bytes, offsets: Places, source: Bytes, places: Places, wanted
             new_size = places[text, 1] - places[text, 0]
             changed[text] = new_size != size
             if new_size == size:
-                for i in range(size):
-                    if data[offsets[text] + i] != source[places[text, 0] + i]:
-                        changed[text] = True
-                        break
+                before, after = data[offsets[text] : offsets[text + 1]], source[places[text, 0] : places[text, 1]]
+                different = np.uint8(0)
+                for i in range(len(before)):
+                    different |= before[i] ^ after[i]
+                changed[text] = different != 0
             size = new_size
         new_offsets[text + 1] = new_offsets[text] + size
     new = np.empty(new_offsets[n], np.uint8)
     for text in range(n):
         begin, end = new_offsets[text], new_offsets[text + 1]
+        before, after = data[offsets[text] : offsets[text + 1]], new[begin:end]
         if changed[text]:
-            new[begin:end] = source[places[text, 0] : places[text, 1]]
-        else:
-            new[begin:end] = data[offsets[text] : offsets[text + 1]]
+            before = source[places[text, 0] : places[text, 1]]
+        for i in range(len(after)):
+            after[i] = before[i]
     return new, new_offsets, changed
