@@ -6,7 +6,8 @@ import gzip
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-BLOCK = 4 << 20
+BLOCK, TAIL = 4 << 20, 64 << 10
+"""Bytes that are read at a time; and at first behind the end of a range."""
 
 
 class TooLong(int):
@@ -31,7 +32,8 @@ def lines(stream: BinaryIO, limit: int, start: int = 0, end: int | None = None) 
             return
         begin, block = found
     else:
-        block = read(BLOCK)
+        block = read(BLOCK if end is None else max(1, min(BLOCK, end)))
+    position = begin + len(block)  # of the stream
     held: list[bytes] = []
     size = 0
     while block and (end is None or begin < end):
@@ -52,7 +54,10 @@ def lines(stream: BinaryIO, limit: int, start: int = 0, end: int | None = None) 
             held = []
         elif rest:
             held.append(rest)
-        block = read(BLOCK)
+        # Behind the end only the rest of a line is wanted: little at first, more if that is not all of it.
+        wanted = BLOCK if end is None else end - position if position < end else max(TAIL, position - end)
+        block = read(min(BLOCK, wanted))
+        position += len(block)
     if size:
         yield TooLong(size) if size > limit else b"".join(held)
 

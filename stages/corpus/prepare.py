@@ -46,7 +46,7 @@ class Prepare(PipelineStep):
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Consumes the documents; yields none."""
-        personal = PersonalData(self.config.edits.personal_data)
+        personal = PersonalData(dict(self.config.edits.personal_data.items()))
         waiting: list[Document] = []
         characters = 0
         chunks: list[dict[str, Any]] = []
@@ -59,7 +59,7 @@ class Prepare(PipelineStep):
 
         for document in data or ():
             waiting.append(document)
-            characters += len(document.text)
+            characters += _size(document)
             if len(waiting) >= CHUNK_DOCUMENTS or characters >= CHUNK_CHARACTERS:
                 close()
                 characters = 0
@@ -67,6 +67,13 @@ class Prepare(PipelineStep):
             close()
         (self.folder / f"{rank:05}.json").write_text(json.dumps(chunks))
         yield from ()
+
+
+def _size(document: Document) -> int:
+    """Characters of all that a document brings with it: in a hostile source titles are what is large."""
+    note = document.metadata
+    size = len(document.text) + len(note["group"]) + len(note["subject"]) + len(note["url"])
+    return size + len(note["record_id"]) + len(note["retrieved_at"]) + len(note["license"])
 
 
 def prepared(documents: list[Document], source: str, config: CorpusConfig, personal: PersonalData) -> pa.Table:
@@ -114,12 +121,9 @@ def _buffers(values: Any) -> tuple[np.ndarray, np.ndarray]:
 def _exact_hashes(texts: Texts) -> list[bytes]:
     """What exact copies have in common: BLAKE2b of the text with runs of white space as one space."""
     data, starts = collapsed(texts.data, texts.offsets)
-    plain = memoryview(data)
+    plain = data.data
     places = starts.tolist()
-    return [
-        hashlib.blake2b(plain[first:last], digest_size=16).digest()
-        for first, last in pairwise(places)
-    ]
+    return [hashlib.blake2b(plain[first:last], digest_size=16).digest() for first, last in pairwise(places)]
 
 
 def _policy(notes: list[dict[str, Any]], source: str, config: CorpusConfig) -> dict[int, Removal]:

@@ -66,39 +66,53 @@ class _Documents:
     """Makes documents of a source's records."""
 
     def __init__(self, config: SourceConfig):
-        self._config, self._fields = config, config.fields
+        fields = config.fields
+        self._text = fields.text or "text"
+        self._title, self._url, self._group = fields.title, fields.url, fields.group
+        self._retrieved_at, self._id, self._license_field = fields.retrieved_at, fields.id, fields.license
+        self._source_license = config.license
+        self._group_is_address = fields.group == fields.url
         self._licenses: dict[str, str] = {}
+        self._last_group = ("", "")
 
     def of(self, row: dict[str, Any] | Bad, file: str, piece: int, number: int) -> Document | Bad:
         """A record as a document; text as Unicode NFC."""
         if isinstance(row, Bad):
             return row
-        fields = self._fields
-        text = text_of(row, fields.text or "text")
-        if isinstance(text, Bad):
-            return text
+        text = row.get(self._text)
+        if type(text) is not str or not text or text.isspace():
+            text = text_of(row, self._text)
+            if isinstance(text, Bad):
+                return text
         steps = []
         if not text.isascii() and not unicodedata.is_normalized("NFC", text):
             text = unicodedata.normalize("NFC", text)
             steps.append("nfc")
         doc_id = text_hash(text)
-        title, url, group = _value(row, fields.title), _value(row, fields.url), _value(row, fields.group)
+        title, url, group = _value(row, self._title), _value(row, self._url), _value(row, self._group)
         metadata = {
             "file": file,
             "piece": piece,
             "record": number,
             "license": self._license(row),
-            "retrieved_at": _value(row, fields.retrieved_at),
-            "group": group_of(group, title, url, doc_id),
-            "subject": title or ("" if fields.group == fields.url else group),
+            "retrieved_at": _value(row, self._retrieved_at),
+            "group": self._folded(group, title, url, doc_id),
+            "subject": title or ("" if self._group_is_address else group),
             "url": url,
-            "record_id": _value(row, fields.id),
+            "record_id": _value(row, self._id),
             "steps": steps,
         }
-        return Document(text=text, id=doc_id, metadata=metadata)
+        return Document(text, doc_id, [], metadata)
+
+    def _folded(self, group: str, title: str, url: str, doc_id: str) -> str:
+        """`group_of`; documents of one group often stand together, so the last answer is kept."""
+        written = group or title or url
+        if not written.strip() or written != self._last_group[0]:
+            self._last_group = (written, group_of(group, title, url, doc_id))
+        return self._last_group[1]
 
     def _license(self, row: dict[str, Any]) -> str:
-        written = self._config.license or _value(row, self._fields.license)
+        written = self._source_license or _value(row, self._license_field)
         known = self._licenses.get(written)
         if known is None:
             if len(self._licenses) >= REMEMBERED:
@@ -109,5 +123,7 @@ class _Documents:
 
 def _value(row: dict[str, Any], field: str | None) -> str:
     """A field of a record as a string."""
-    found = row.get(field) if field else None
+    if not field:
+        return ""
+    found = row.get(field)
     return found if isinstance(found, str) else "" if found is None else str(found)

@@ -20,11 +20,20 @@ PATTERNS = ("*.jsonl", "*.jsonl.gz", "*.ndjson", "*.ndjson.gz", "*.parquet", "*.
 """Files that can be read as documents."""
 
 
-PARQUET_ROWS = 256
-"""Rows that are held at a time."""
+PARQUET_ROWS, PARQUET_BYTES = 256, 8 << 20
+"""So many rows are held at a time, fewer where they are large: about so many bytes."""
+
+NAMES_TOLD, NAME_TOLD = 20, 60
+"""A reason names so many fields, and so many characters of each name."""
 
 ABOUT_FILES = ("readme.txt", "license.txt", "licence.txt", "notice.txt", "citation.txt")
 """Text files that tell about a folder's documents and are none."""
+
+
+UNREADABLE = (ValueError, OverflowError, LookupError)
+"""What pyarrow raises for values that Python has no object for: broken UTF-8, years beyond 9999, unknown time zones."""
+
+UTF16 = "the file is UTF-16; only UTF-8 is read"
 
 
 @dataclass(frozen=True)
@@ -128,12 +137,21 @@ def _jsonl(stream: BinaryIO, piece: Piece, limit: int, seen: Seen) -> Iterator[R
             yield Record(number, _too_long(line, limit))
             continue
         if number == 1 and piece.start == 0:
-            if line.startswith((b"\xff\xfe", b"\xfe\xff")):
-                yield Record(number, Bad("the file is UTF-16; only UTF-8 is read", rest_lost=True))
+            if _is_utf16(line):
+                yield Record(number, Bad(UTF16, rest_lost=True))
                 return
             line = line.removeprefix(b"\xef\xbb\xbf")
         if line and not line.isspace():
             yield Record(number, _json_object(line))
+
+
+def _is_utf16(data: bytes) -> bool:
+    """By the mark at its start, or by zero bytes in every second place, as Western text has them."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return True
+    first = data[: 1 << 10]
+    zeros = first[::2].count(0), first[1::2].count(0)
+    return len(first) >= 4 and max(zeros) * 3 > len(first) and min(zeros) * 10 < max(zeros)
 
 
 def _json_object(line: bytes) -> dict[str, Any] | Bad:
@@ -143,8 +161,11 @@ def _json_object(line: bytes) -> dict[str, Any] | Bad:
         try:
             line.decode("utf-8")
         except UnicodeDecodeError as wrong:
-            return Bad(f"invalid UTF-8: {wrong.reason} at byte {wrong.start} of the line")
-        return Bad(f"broken JSON: {error}")
+            return Bad(UTF16 if _is_utf16(line) else f"invalid UTF-8: {wrong.reason} at byte {wrong.start} of the line")
+        if _is_utf16(line):
+            return Bad(UTF16)
+        # Half of a character that UTF-16 writes as two: it has no UTF-8.
+        return Bad(f"{'lone surrogate' if 'surrogate' in error.msg else 'broken JSON'}: {error}")
     return value if isinstance(value, dict) else Bad(f"a JSON {type(value).__name__}, not an object")
 
 
@@ -156,6 +177,9 @@ def _txt(stream: BinaryIO, limit: int) -> Iterator[Record]:
             size += len(more)
         if size > limit:
             yield Record(1, _too_long(size, limit))
+            return
+        if _is_utf16(data):
+            yield Record(1, Bad(UTF16))
             return
         text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
     except UnicodeDecodeError as error:
@@ -173,8 +197,9 @@ def _parquet(stream: BinaryIO, piece: Piece, columns: Sequence[str] | None, limi
     try:
         with pq.ParquetFile(stream, pre_buffer=False) as file:
             there = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
-            groups = range(file.num_row_groups)[piece.start : piece.end]
-            for batch in file.iter_batches(batch_size=PARQUET_ROWS, row_groups=list(groups), columns=there):
+            groups = list(range(file.num_row_groups)[piece.start : piece.end])
+            rows = _rows_at_a_time(file.metadata, groups)
+            for batch in file.iter_batches(batch_size=rows, row_groups=groups, columns=there):
                 for value in _rows(batch):
                     seen.number += 1
                     yield Record(seen.number, _within(value, limit))
@@ -183,25 +208,63 @@ def _parquet(stream: BinaryIO, piece: Piece, columns: Sequence[str] | None, limi
         yield Record(seen.number + 1, Bad(f"the Parquet file cannot be read any further: {reason}", rest_lost=True))
 
 
+def _rows_at_a_time(metadata: Any, groups: Sequence[int]) -> int:
+    found = [metadata.row_group(i) for i in groups]
+    largest = max((group.total_byte_size / max(1, group.num_rows) for group in found), default=0)
+    return max(1, min(PARQUET_ROWS, int(PARQUET_BYTES / max(1, largest))))
+
+
 def _rows(batch: Any) -> Iterator[dict[str, Any] | Bad]:
-    """A batch's rows; one by one where a string of it is no UTF-8, which Parquet does not forbid."""
+    """A batch's rows; one by one where a value of it has no counterpart in Python."""
     try:
-        yield from batch.to_pylist()
-        return
-    except UnicodeDecodeError:
-        pass
-    for i in range(len(batch)):
+        rows = batch.to_pylist()
+    except UNREADABLE:
+        rows = (_row(batch.slice(i, 1)) for i in range(len(batch)))
+    yield from rows
+
+
+def _row(batch: Any) -> dict[str, Any] | Bad:
+    """The only row of a batch."""
+    row = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
         try:
-            yield batch.slice(i, 1).to_pylist()[0]
-        except UnicodeDecodeError as error:
-            yield Bad(f"invalid UTF-8: {error.reason} at byte {error.start} of a field")
+            row[name] = column[0].as_py()
+        except UnicodeDecodeError as error:  # Parquet does not forbid strings that are no UTF-8
+            return Bad(f"invalid UTF-8: {error.reason} at byte {error.start} of field {_named([name])}")
+        except UNREADABLE as error:
+            written = _written(column[0])
+            if written is None:
+                return Bad(f"field {_named([name])} cannot be read: {type(error).__name__}: {error}")
+            row[name] = written
+    return row
+
+
+def _written(scalar: Any) -> str | None:
+    """A value as Arrow writes it, such as a date beyond the year 9999; None if it cannot either."""
+    import pyarrow as pa
+
+    try:
+        written = scalar.cast(pa.string()).as_py()
+    except pa.ArrowException:
+        return None
+    return None if written is None or written.startswith("<value out of range") else str(written)
 
 
 def _within(value: dict[str, Any] | Bad, limit: int) -> dict[str, Any] | Bad:
     if isinstance(value, Bad):
         return value
-    size = sum(len(field) for field in value.values() if isinstance(field, str))
+    texts = [field for field in value.values() if isinstance(field, str)]
+    if 4 * sum(map(len, texts)) <= limit:
+        return value
+    size = sum(len(text.encode()) for text in texts)
     return _too_long(size, limit) if size > limit else value
+
+
+def _named(names: Sequence[str]) -> str:
+    """Names of fields for a reason: a record may have any number of them, of any length."""
+    told = [name if len(name) <= NAME_TOLD else f"{name[:NAME_TOLD]}..." for name in names[:NAMES_TOLD]]
+    more = len(names) - len(told)
+    return ", ".join(told) + (f" and {more:,} more" if more else "")
 
 
 def text_of(row: dict[str, Any], field: str) -> str | Bad:
@@ -219,31 +282,57 @@ def text_of(row: dict[str, Any], field: str) -> str | Bad:
     if parts:
         return "\n\n".join(parts)
     there = any(row.get(name) is not None for name in names)
-    return Bad(f"field {field!r} is empty" if there else f"no field {field!r}; there are: {', '.join(sorted(row))}")
+    return Bad(f"field {field!r} is empty" if there else f"no field {field!r}; there are: {_named(sorted(row))}")
 
 
-def read_original(listing: Listing, uri: str) -> dict[str, Any]:
+def read_original(
+    listing: Listing, uri: str, source: SourceConfig | None = None, limit: int = MAXIMUM_RECORD_BYTES
+) -> dict[str, Any]:
     """The record that a document's uri (`file#number`) points at, as it stands in the source.
+
+    Args:
+        source: tells how files are read whose names do not.
+        limit: bytes that a record may have.
 
     Raises:
         InputError: there is no such record any more.
     """
     name, _, number = uri.rpartition("#")
-    format = format_of(name)
-    if name in {file.name for file in listing.files} and format and number.isdigit():
-        value = _nth(listing, name, format, int(number))
+    format = format_in(name, source) if source else format_of(name)
+    if name in {file.name for file in listing.files} and format and number.isdecimal() and int(number) > 0:
+        value = _nth(listing, name, format, int(number), limit)
         if isinstance(value, dict):
             return value
     raise InputError(f"{listing.location} has no record {uri}; did the source change?")
 
 
-def _nth(listing: Listing, name: str, format: str, number: int) -> dict[str, Any] | Bad | None:
-    """One record; of JSON Lines only its own line is parsed."""
-    if format != "jsonl":
-        return next((r.value for r in read_records(listing, name, format) if r.number == number), None)
-    with listing.open(name) as stream:
-        plain: Any = gzip.GzipFile(fileobj=stream) if name.lower().endswith(".gz") else stream
-        line = next(islice(lines(plain, MAXIMUM_RECORD_BYTES), number - 1, None), None) if number > 0 else None
-    if line is None or isinstance(line, TooLong):
-        return None
-    return _json_object(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
+def _nth(listing: Listing, name: str, format: str, number: int, limit: int) -> dict[str, Any] | Bad | None:
+    """One record: of JSON Lines only its own line is parsed, of Parquet only its row group is read."""
+    if format == "jsonl":
+        with listing.open(name) as stream:
+            plain: Any = gzip.GzipFile(fileobj=stream) if name.lower().endswith(".gz") else stream
+            line = next(islice(lines(plain, limit), number - 1, None), None)
+        if line is None or isinstance(line, TooLong):
+            return None
+        return _json_object(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
+    piece = Piece(name)
+    if format == "parquet":
+        piece, number = _row_group_of(listing, name, number)
+    return next((r.value for r in read_records(listing, piece, format, limit=limit) if r.number == number), None)
+
+
+def _row_group_of(listing: Listing, name: str, number: int) -> tuple[Piece, int]:
+    """The row group with a file's row `number`, and the row's number in it; the last one if there are fewer."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with listing.open(name) as stream, pq.ParquetFile(stream) as file:
+            sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{listing.path(name)} cannot be read: {error}; did the source change?") from error
+    group = 0
+    while group < len(sizes) - 1 and number > sizes[group]:
+        number -= sizes[group]
+        group += 1
+    return Piece(name, group, group + 1), number

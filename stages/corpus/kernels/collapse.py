@@ -8,13 +8,12 @@ from numpy.typing import NDArray
 from stages.corpus.kernels import Starts, kernel
 from stages.corpus.kernels.words import mix64
 
-
 PLAIN, SPACE, PERHAPS = 0, 1, 2
 
 
-def _classes() -> NDArray[np.uint8]:
+def _classes() -> NDArray[np.int64]:
     """Whether a byte is white space of its own, or may begin a white-space character of two or three bytes."""
-    table = np.full(256, PLAIN, np.uint8)
+    table = np.full(256, PLAIN, np.int64)
     table[[32, *range(9, 14), *range(28, 32)]] = SPACE
     table[[0xC2, 0xE1, 0xE2, 0xE3]] = PERHAPS
     return table
@@ -29,22 +28,23 @@ def collapsed(data: NDArray[np.uint8], offsets: Starts) -> tuple[NDArray[np.uint
     n = len(offsets) - 1
     out = np.empty(len(data) + 1, np.uint8)
     starts = np.zeros(n + 1, np.int64)
-    k = 0
+    k = np.int64(0)
     for text in range(n):
         i, end, begin = offsets[text], offsets[text + 1], k
-        gap = 1  # 1 behind white space, and at the start
+        gap = np.int64(1)  # 1 behind white space, and at the start
         while i < end:
             byte = data[i]
-            space, size = np.int64(_CLASSES[byte]), 1
+            space, size = _CLASSES[byte], 1
             if space == PERHAPS:
                 wide = _wide_space(data, i, end)
                 space, size = np.int64(wide > 0), max(wide, 1)
-            # No branch on white space: it would be guessed wrong once a word. What a second space writes is overwritten.
+            # No branch on white space: it would be guessed wrong once a word. A second space is overwritten.
             out[k] = np.uint8(32) if space else byte
             k += 1 - (space & gap)
             gap = space
             i += size
-        k -= np.int64(gap and k > begin)
+        if gap and k > begin:
+            k -= 1
         starts[text + 1] = k
     return out[:k].copy(), starts
 

@@ -40,7 +40,10 @@ def quarantine(artifact: Artifact) -> list[dict[str, Any]]:
         (b'{"text": null}', "no field 'text'"),
         (b'{"text": "  "}', "field 'text' is empty"),
         (b'{"text": "caf\xe9"}', "invalid UTF-8: invalid continuation byte at byte 13 of the line"),
-        (b'{"text": "half a pair \\ud800"}', "broken JSON: no low surrogate"),
+        (b'{"text": "half a pair \\ud800"}', "lone surrogate: no low surrogate"),
+        (b'{"text": "the other half \\udc00"}', "lone surrogate: "),
+        (b'{"text": ' + b"[" * 1100 + b"]" * 1100 + b"}", "the record has 2,210 bytes, more than the 1,400"),
+        (b'{"text": 1e999}', "broken JSON: number is infinity"),
         (b'{"text": "' + b"long " * 300 + b'"}', "the record has 1,512 bytes, more than the 1,400"),
     ],
 )
@@ -142,7 +145,7 @@ def test_a_uri_leads_back_to_its_record(tmp_path: Path, run: Run) -> None:
 def test_strange_texts_are_documents(tmp_path: Path, run: Run) -> None:
     """NUL bytes, texts without a space, line ends of other systems, ids that are empty or repeat: all are read."""
     strange = [f"{sentence(1)} \x00 and more.", f"{sentence(2)} {'x' * 200}", f"\ufeff{sentence(3)}\r\nMore.\rLess."]
-    rows = [{"id": "" if i else None, "text": text} for i, text in enumerate(strange)]
+    rows: list[dict[str, Any]] = [{"id": "" if i else None, "text": text} for i, text in enumerate(strange)]
     rows += [{"id": 7, "text": sentence(number)} for number in (4, 5)]
     lines = [json.dumps(row).encode() + b"\r" for row in rows]
     write_lines(tmp_path / "in" / "x.jsonl", lines)
