@@ -28,7 +28,7 @@ NEAR = {
     "n-grams": ("stages.corpus.near.verify", "ngram_hashes"),
     "MinHash": ("stages.corpus.near.verify", "band_hashes"),
     "candidates": ("stages.corpus.near.verify", "components"),
-    "verification": ("stages.corpus.near.verify", "copies_among"),
+    "verification": ("stages.corpus.near.verify", "near_copies"),
 }
 
 
