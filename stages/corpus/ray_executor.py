@@ -3,7 +3,7 @@
 `RayPipelineExecutor.run` is used as it is: how many ranks are under way, which are given out again. What it does with
 them is the work of its `RayTaskManager`, of which there is another one here, because datatrove's
 
-- starts a process and a placement group for each rank, which takes seconds where the rank takes a tenth of one,
+- starts a process and a placement group for each rank: 1.5 s (measured) where the rank may take a tenth of one,
 - runs the rank in a child of that process, and waits for ever if the child is killed, or if no process can be had,
 - logs what a rank raises at debug level, and returns as if nothing had happened,
 - and when interrupted leaves behind what was just being started.
@@ -50,6 +50,7 @@ _LEAVE_SECONDS = 10.0
 """How long actors and driver may take to end before they are left to Ray, or killed."""
 
 _CONNECT_SECONDS = 10.0
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _POLL_SECONDS = 0.2
 """How often the driver looks whether its parent is still there."""
 
@@ -58,8 +59,6 @@ _ENVIRONMENT = {
     "RAY_DISABLE_IMPORT_WARNING": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
-    # Ray takes loopback for a mistake on a machine that has another address, unless it is told that this is no cluster.
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
 
 
@@ -236,10 +235,14 @@ def _run(executor: RayExecutor) -> None:
 
 
 def _connect(address: str) -> None:
+    where = re.fullmatch(r"\[?([^/\]]+)\]?:(\d+)", address)
+    if where:  # Ray itself would try for a minute and more
+        socket.create_connection((where[1], int(where[2])), timeout=_CONNECT_SECONDS).close()
+        if where[1] in _LOOPBACK:
+            # Ray takes it for a mistake and asks at the machine's address, unless it is told that this is no cluster.
+            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
 
-    if where := re.fullmatch(r"\[?([^/\]]+)\]?:(\d+)", address):  # Ray itself would try for a minute and more
-        socket.create_connection((where[1], int(where[2])), timeout=_CONNECT_SECONDS).close()
     ray.init(address=address, logging_level="ERROR", log_to_driver=False)
 
 

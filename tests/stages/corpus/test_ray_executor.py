@@ -22,14 +22,14 @@ pytestmark = pytest.mark.timeout(90)
 
 
 def _actors() -> list[psutil.Process]:
-    """Processes that run ranks, and drivers."""
+    """Processes that run ranks."""
     found = []
     for process in psutil.process_iter():
         try:
             command = " ".join(process.cmdline())
         except psutil.Error:
             continue
-        if command.startswith("ray::_Worker") or "ray-driver" in command:
+        if command.startswith("ray::_Worker"):
             found.append(process)
     return found
 
@@ -147,6 +147,13 @@ def test_folders_that_machines_do_not_share_are_told(ray_cluster: str, tmp_path:
 
     with RayWorkers(1, ray_cluster) as workers, pytest.raises(HeadwaterError, match="machines share that folder"):
         workers.run([Numbers()], 2, tmp_path / "logs", lose)
+
+
+def test_a_killed_driver_is_told_and_ends_the_ranks(ray_cluster: str, tmp_path: Path, out: Path):
+    with RayWorkers(2, ray_cluster) as workers, pytest.raises(HeadwaterError, match="connection to Ray was killed"):
+        driver = workers._driver
+        assert driver is not None
+        workers.run([Fail(0, "end", 600, out)], 50, tmp_path / "logs", lambda rank: driver.kill())
 
 
 class _Here(Numbers):
