@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from corpus_world import sentence, write_lines
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages.artifact import InputError
 from stages.corpus import lines as lines_module
 from stages.corpus import list_files, splitting
 from stages.corpus.config import SourceConfig
 from stages.corpus.kernels.collapse import collapsed, fingerprints
 from stages.corpus.lines import TooLong, lines
-from stages.corpus.records import Bad, Seen, read_records
+from stages.corpus.records import Bad, Seen, format_of, read_records
 from stages.corpus.splitting import first_records, read_tasks
 from stages.corpus.texts import Texts
 
@@ -105,6 +109,58 @@ def test_numbers_do_not_depend_on_pieces(tmp_path: Path, monkeypatch: pytest.Mon
         assert len(tasks) > 4 and len({piece for task in tasks for piece in task.pieces}) > 6
         assert {file.name for task in tasks for file in task.listing.files} == {p.name for p in tmp_path.iterdir()}
         assert records_of(tmp_path, config) == whole
+
+
+def test_pieces_of_a_remote_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"id": i, "text": sentence(i)} for i in range(300)]
+    files = MemoryFileSystem()
+    files.pipe("/splitting/a.jsonl", b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), sink, row_group_size=40)
+    files.pipe("/splitting/b.parquet", sink.getvalue())
+    try:
+        listing = list_files("memory://splitting")
+        monkeypatch.setattr(splitting, "TASK_BYTES", 9000)
+        tasks = read_tasks("s", SourceConfig(location="memory://splitting"), listing)
+        pieces = [(task.listing, piece) for task in tasks for piece in task.pieces]
+        assert [piece.file for _, piece in pieces].count("a.jsonl") > 3 and len(pieces) > 10
+        found = [
+            record.value
+            for listing, piece in pieces
+            for record in read_records(listing, piece, "jsonl" if piece.file == "a.jsonl" else "parquet")
+        ]
+        assert found == rows + rows
+    finally:
+        files.rm("/splitting", recursive=True)
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz", "x.txt", "x.parquet"])
+def test_a_connection_that_breaks_ends_the_run_and_condemns_no_record(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"id": i, "text": sentence(i)} for i in range(20_000)]
+    data = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), sink, row_group_size=5000)
+    content = {"x.jsonl.gz": gzip.compress(data, 1), "x.parquet": sink.getvalue()}.get(name, data)
+    files = MemoryFileSystem()
+    files.pipe(f"/breaking/{name}", content)
+    broken = len(content) // 2
+
+    def read(self: MemoryFile, size: int = -1) -> bytes:
+        if self.tell() <= broken < self.tell() + (size if size >= 0 else len(content)):
+            raise ConnectionResetError("the other side hung up")
+        return io.BytesIO.read(self, size)
+
+    try:
+        listing = list_files("memory://breaking")
+        monkeypatch.setattr(MemoryFile, "read", read)
+        found = []
+        with pytest.raises(InputError, match="hung up"):
+            found += list(read_records(listing, name, str(format_of(name))))
+        assert not any(isinstance(record.value, Bad) for record in found)
+    finally:
+        files.rm("/breaking", recursive=True)
 
 
 def test_small_files_share_a_task(tmp_path: Path) -> None:
