@@ -74,7 +74,7 @@ class BlockCounts:
         self._limit = max(64, memory_bytes // 2 // _ENTRY_BYTES)
 
     def boilerplate(self, batches: Batches) -> dict[str, Hashes]:
-        """The boilerplate of each source, sorted hashes.
+        """The boilerplate of each source: uint64[k, 2], sorted blocks, beside each the smallest group that has it.
 
         Raises:
             MemoryError: a single block has more entries than fit into `memory_bytes`.
@@ -93,7 +93,7 @@ class BlockCounts:
             for source, common in self._common(entries, enough).items():
                 found[source].append(common)
             begin = end
-        return {source: np.concatenate([np.empty(0, np.uint64), *parts]) for source, parts in found.items()}
+        return {source: np.concatenate([np.empty((0, 2), np.uint64), *parts]) for source, parts in found.items()}
 
     def _round(self, batches: Batches, counters: NDArray[np.uint8], least: int, begin: int) -> tuple[_Entries, int]:
         """Exact entries of the blocks from `begin` on, and up to where they go: as far as memory does."""
@@ -152,10 +152,11 @@ class BlockCounts:
 
     def _common(self, entries: _Entries, enough: dict[str, float]) -> dict[str, Hashes]:
         """The boilerplate among the blocks of one round."""
-        blocks, groups = np.unique(entries.blocks, return_counts=True)
-        common = blocks[groups >= self._config.boilerplate_minimum_groups]
+        blocks, first, groups = np.unique(entries.blocks, return_index=True, return_counts=True)
+        enough_groups = groups >= self._config.boilerplate_minimum_groups
+        common = np.stack([blocks, entries.groups[first]], axis=1)[enough_groups]
         return {
-            source: np.intersect1d(common, known[counts >= enough[source]], assume_unique=True)
+            source: common[np.isin(common[:, 0], known[counts >= enough[source]], assume_unique=True)]
             for source, (known, counts) in entries.counted.items()
         }
 

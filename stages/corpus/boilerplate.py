@@ -47,28 +47,41 @@ class Stripped:
     """Where any went, bool[n]."""
 
 
-def strip(texts: Texts, boilerplate: Hashes, config: EditConfig, blocks: Blocks | None = None) -> Stripped:
+def strip(
+    texts: Texts,
+    boilerplate: Hashes,
+    config: EditConfig,
+    groups: Hashes | None = None,
+    blocks: Blocks | None = None,
+) -> Stripped:
     """Takes boilerplate out of texts: paragraphs wherever they stand, lines from the outside inwards.
 
     A line goes if it is among the first or last `boilerplate_edge_lines` and all before or behind it goes. Blank lines
-    behind what goes go with it, and those at the ends of the text. Where what goes makes up more of a text's
+    behind what goes go with it, and those at the ends of the text. A paragraph stays in the texts of one group: what
+    many pages say in the same words may well be worth saying once. Where what goes makes up more of a text's
     characters than `boilerplate_maximum_share`, or all of its lines, it is what the text says: all stays.
 
     Args:
         texts: n texts.
-        boilerplate: sorted hashes, see `BlockCounts.boilerplate`.
+        boilerplate: uint64[k, 2], see `BlockCounts.boilerplate`.
+        groups: hash of each text's group, uint64[n]; without them paragraphs go everywhere.
         blocks: `edge_blocks` of the same texts, if they are at hand.
     """
     where = np.zeros(len(texts), np.bool_)
-    if len(boilerplate):
-        where = texts_with(boilerplate, *(edge_blocks(texts, config) if blocks is None else blocks))
+    known, keepers = np.ascontiguousarray(boilerplate[:, 0]), np.ascontiguousarray(boilerplate[:, 1])
+    if len(known):
+        where = texts_with(known, *(edge_blocks(texts, config) if blocks is None else blocks))
     if not where.any():
         return Stripped(texts, np.zeros(len(texts), np.int64), where)
+    if groups is None:
+        groups, keepers = np.ones(len(texts), np.uint64), np.zeros_like(keepers)
     data, offsets, gone = without_blocks(
         texts.data,
         texts.offsets,
         where,
-        boilerplate,
+        groups,
+        known,
+        keepers,
         config.boilerplate_edge_lines,
         config.boilerplate_minimum_characters,
         config.boilerplate_paragraph_characters,

@@ -81,9 +81,10 @@ class EditConfig(Config):
     """Shorter lines are never boilerplate."""
     boilerplate_edge_lines: int = Field(3, ge=0)
     """How many lines at the beginning and at the end of a document are looked at; 0 turns it off."""
-    boilerplate_paragraph_characters: int = Field(80, ge=0)
+    boilerplate_paragraph_characters: int = Field(200, ge=0)
     """Paragraphs (between blank lines) of at least so many characters are boilerplate by the same two limits wherever
-    they stand in a document; 0 turns it off."""
+    they stand in a document; they stay in the documents of one group. Shorter ones are often an item of a list. 0 turns
+    it off."""
 
 
 LEAST_PROPOSED = 0.98

@@ -193,8 +193,8 @@ def _each_once(hashes: Hashes, first: int, stop: int) -> int:
 
 
 @kernel
-def _is_among(known: Hashes, value: np.uint64) -> bool:
-    """Is a value, not 0, in a sorted array?"""
+def _place(known: Hashes, value: np.uint64) -> int:
+    """Where a value, not 0, stands in a sorted array; -1 if it does not."""
     low, high = 0, len(known)
     while low < high:
         middle = (low + high) // 2
@@ -202,7 +202,7 @@ def _is_among(known: Hashes, value: np.uint64) -> bool:
             low = middle + 1
         else:
             high = middle
-    return value != 0 and low < len(known) and known[low] == value
+    return low if value != 0 and low < len(known) and known[low] == value else -1
 
 
 @kernel
@@ -211,7 +211,7 @@ def texts_with(known: Hashes, hashes: Hashes, starts: Places) -> NDArray[np.bool
     found = np.zeros(len(starts) - 1, np.bool_)
     for text in range(len(found)):
         for i in range(starts[text], starts[text + 1]):
-            if _is_among(known, hashes[i]):
+            if _place(known, hashes[i]) >= 0:
                 found[text] = True
                 break
     return found
@@ -222,7 +222,9 @@ def without_blocks(
     data: NDArray[np.uint8],
     offsets: Places,
     where: NDArray[np.bool_],
+    groups: Hashes,
     known: Hashes,
+    keepers: Hashes,
     depth: int,
     least_line: int,
     least_paragraph: int,
@@ -230,6 +232,10 @@ def without_blocks(
     lower: NDArray[np.uint32],
 ) -> tuple[NDArray[np.uint8], Places, Places]:
     """Takes the blocks in `known` (sorted) out of the texts that `where` names; see `boilerplate.strip`.
+
+    Args:
+        groups: of each text, uint64[n].
+        keepers: of each block in `known` the group in whose texts it stays, if it is a paragraph.
 
     Returns:
         The texts, and int64[n]: how many paragraphs and lines outside of these went, text by text.
@@ -242,7 +248,9 @@ def without_blocks(
     for text in range(n):
         at, end = offsets[text], offsets[text + 1]
         if where[text]:
-            begins, stops, goes, count = _marked(data, at, end, known, depth, least_line, least_paragraph, lower)
+            begins, stops, goes, count = _marked(
+                data, at, end, groups[text], known, keepers, depth, least_line, least_paragraph, lower
+            )
             if count and _has_rest(data, at, end, begins, stops, goes, share):
                 gone[text] = count
                 to = _copy_rest(data, begins, stops, goes, out, to)
@@ -262,7 +270,9 @@ def _marked(
     data: NDArray[np.uint8],
     at: int,
     end: int,
+    group: np.uint64,
     known: Hashes,
+    keepers: Hashes,
     depth: int,
     least_line: int,
     least_paragraph: int,
@@ -284,12 +294,13 @@ def _marked(
         at = stop + 1
         if more_words:
             marks[number] = _STAYS
-            alone[number] = _is_among(known, _block(line, more, more_words, least_line))
+            alone[number] = _place(known, _block(line, more, more_words, least_line)) >= 0
             characters += more
             words += more_words
         number += 1
         if words and (not more_words or number == total):
-            if least_paragraph and _is_among(known, _block(paragraph, characters, words, least_paragraph)):
+            place = _place(known, _block(paragraph, characters, words, least_paragraph)) if least_paragraph else -1
+            if place >= 0 and keepers[place] != group:
                 count += 1
                 for i in range(first, number):
                     if marks[i] == _STAYS:

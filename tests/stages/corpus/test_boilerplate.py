@@ -64,14 +64,14 @@ def hash_of(key: Key) -> int:
     return int(hashes[0])
 
 
-def plain_strip(text: str, known: set[Key], config: EditConfig) -> tuple[str, int]:
+def plain_strip(text: str, known: set[Key], kept: set[Key], config: EditConfig) -> tuple[str, int]:
     lines, depth = text.split("\n"), config.boilerplate_edge_lines
     filled = [i for i, line in enumerate(lines) if line.strip()]
     gone: set[int] = set()
     count = 0
     for run in paragraphs_of(lines):
         least = config.boilerplate_paragraph_characters
-        if least and key_of("paragraph", [lines[i] for i in run], least) in known:
+        if least and key_of("paragraph", [lines[i] for i in run], least) in known - kept:
             gone |= set(run)
             count += 1
     for edge in (filled[:depth], filled[::-1][:depth]):
@@ -81,11 +81,11 @@ def plain_strip(text: str, known: set[Key], config: EditConfig) -> tuple[str, in
                     break
                 gone.add(i)
                 count += 1
-    kept = [i for i in filled if i not in gone]
-    if not gone or not kept or sum(len(lines[i]) for i in gone) > config.boilerplate_maximum_share * len(text):
+    rest = [i for i in filled if i not in gone]
+    if not gone or not rest or sum(len(lines[i]) for i in gone) > config.boilerplate_maximum_share * len(text):
         return text, 0
     out: list[str] = []
-    for i in range(kept[0], kept[-1] + 1):
+    for i in range(rest[0], rest[-1] + 1):
         before = [j for j in filled if j < i]
         if i not in gone and not (i not in filled and before[-1] in gone):
             out.append(lines[i])
@@ -153,13 +153,19 @@ def test_blocks_of_different_words_have_different_hashes() -> None:
 def test_texts_are_stripped_as_by_the_plain_twin(found: list[str], config: EditConfig, data: st.DataObject) -> None:
     keys = sorted({key for text in found for key in plain_blocks(text, config)})
     known = set(data.draw(st.lists(st.sampled_from(keys), unique=True))) if keys else set()
-    hashes = np.array(sorted(hash_of(key) for key in known), np.uint64)
+    keepers = {key: data.draw(st.integers(0, 2)) for key in sorted(known)}
+    table = sorted((hash_of(key), keeper) for key, keeper in keepers.items())
+    hashes = np.array(table, np.uint64).reshape(-1, 2)
     batch = Texts.of(found)
-    stripped = strip(batch, hashes, config)
-    wanted = [plain_strip(text, known, config) for text in found]
+    groups = np.arange(len(found), dtype=np.uint64) % np.uint64(4)
+    stripped = strip(batch, hashes, config, groups)
+    wanted = [
+        plain_strip(text, known, {key for key in known if keepers[key] == i % 4}, config)
+        for i, text in enumerate(found)
+    ]
     assert [(stripped.texts[i], int(n)) for i, n in enumerate(stripped.lines)] == wanted
     assert stripped.changed.tolist() == [n > 0 for _, n in wanted]
-    again = strip(batch, hashes, config, edge_blocks(batch, config))
+    again = strip(batch, hashes, config, groups, edge_blocks(batch, config))
     assert again.texts.data.tobytes() == stripped.texts.data.tobytes()
 
 
@@ -170,7 +176,7 @@ def test_broken_utf8_stays_inside_its_text() -> None:
     hashes, starts = edge_blocks(Texts.of(raw), config)
     for i, text in enumerate(raw):
         assert np.array_equal(hashes[starts[i] : starts[i + 1]], edge_blocks(Texts.of([text]), config)[0])
-    known = np.unique(hashes)[::2]
+    known = np.stack([np.unique(hashes)[::2]] * 2, axis=1)
     whole = strip(Texts.of(raw), known, config)
     assert [whole.texts.bytes_of(i) for i in range(500)] == [
         strip(Texts.of([text]), known, config).texts.bytes_of(0) for text in raw
@@ -196,14 +202,14 @@ def batches_of(rows: list[Row], config: EditConfig, size: int, calls: list[int])
     return batches
 
 
-def plain_boilerplate(rows: list[Row], sources: list[str], config: EditConfig) -> dict[str, list[int]]:
+def plain_boilerplate(rows: list[Row], sources: list[str], config: EditConfig) -> dict[str, list[list[int]]]:
     found = [(source, plain_blocks("\n".join(lines), config), group) for source, lines, group in rows]
     out = {}
     for source in sources:
         mine = [blocks for name, blocks, _ in found if name == source]
         least = config.boilerplate_minimum_fraction * len(mine)
         out[source] = sorted(
-            hash_of(key)
+            [hash_of(key), min(hash64(group) for _, blocks, group in found if key in blocks)]
             for key in set().union(*mine)
             if len({group for _, blocks, group in found if key in blocks}) >= config.boilerplate_minimum_groups
             and sum(key in blocks for blocks in mine) >= least
@@ -300,7 +306,22 @@ def test_paragraphs_go_from_the_middle_with_their_blank_line() -> None:
     before, behind = "\n".join(sentence(j) for j in range(4)), "\n".join(sentence(j) for j in range(10, 14))
     wrapped = disclaimer.replace(" ", "\n", 3)
     cases = [f"{before}\n\n{wrapped}\n\n\n{behind}", f"{before}\n{disclaimer}\n{behind}"]
-    stripped = strip(Texts.of(cases), found, config)
-    assert stripped.texts[0] == f"{before}\n\n{behind}"
-    assert stripped.texts[1] == cases[1]
-    assert stripped.lines.tolist() == [1, 0]
+    groups = np.array([1, 1], np.uint64)
+    for one in (strip(Texts.of(cases), found, config), strip(Texts.of(cases), found, config, groups)):
+        assert one.texts[0] == f"{before}\n\n{behind}"
+        assert one.texts[1] == cases[1]
+        assert one.lines.tolist() == [1, 0]
+
+
+def test_a_paragraph_stays_in_one_group_and_a_line_in_none() -> None:
+    config = EditConfig(boilerplate_paragraph_characters=80)
+    shared = " ".join(sentence(7).split()[:20])
+    documents: list[Row] = [
+        ("a", [sentence(50 * i), "", shared, "", sentence(50 * i + 9), FOOTER], f"subject {i}") for i in range(12)
+    ]
+    found = BlockCounts(["a"], config, 1 << 20).boilerplate(batches_of(documents, config, 5, []))["a"]
+    groups = np.array([hash64(group) for _, _, group in documents], np.uint64)
+    stripped = strip(Texts.of(["\n".join(lines) for _, lines, _ in documents]), found, config, groups)
+    texts = [stripped.texts[i] for i in range(12)]
+    assert [i for i, text in enumerate(texts) if shared in text] == [int(groups.argmin())]
+    assert not any(FOOTER in text for text in texts)
