@@ -106,7 +106,7 @@ def read_records(
         seen: told how far the numbers have come.
 
     Raises:
-        InputError: the file is gone.
+        InputError: the file is gone, or a range of it cannot be read.
     """
     piece = Piece(piece) if isinstance(piece, str) else piece
     seen = seen or Seen()
@@ -124,22 +124,28 @@ def _too_long(size: int, limit: int) -> Bad:
 
 def _jsonl(stream: BinaryIO, piece: Piece, limit: int, seen: Seen) -> Iterator[Record]:
     found = lines(stream, limit, piece.start, piece.end)
+    lost = False
     while True:
         try:
             line = next(found)
         except StopIteration:
             return
         except (EOFError, zlib.error, OSError) as error:
+            if piece.end is not None:  # the numbers of all lines behind are unknown
+                raise InputError(f"{piece.file} cannot be read behind its first pieces: {error}") from error
             yield Record(seen.number + 1, Bad(f"the file cannot be read any further: {error}", rest_lost=True))
             return
         number = seen.number = seen.number + 1
+        if lost:
+            continue  # counted all the same: pieces behind this one go on from here
         if isinstance(line, TooLong):
             yield Record(number, _too_long(line, limit))
             continue
         if number == 1 and piece.start == 0:
             if _is_utf16(line):
                 yield Record(number, Bad(UTF16, rest_lost=True))
-                return
+                lost = True
+                continue
             line = line.removeprefix(b"\xef\xbb\xbf")
         if line and not line.isspace():
             yield Record(number, _json_object(line))
@@ -194,11 +200,13 @@ def _parquet(stream: BinaryIO, piece: Piece, columns: Sequence[str] | None, limi
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    total = 0
     try:
         with pq.ParquetFile(stream, pre_buffer=False) as file:
             there = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
             groups = list(range(file.num_row_groups)[piece.start : piece.end])
             rows = _rows_at_a_time(file.metadata, groups)
+            total = sum(file.metadata.row_group(i).num_rows for i in groups)
             for batch in file.iter_batches(batch_size=rows, row_groups=groups, columns=there):
                 for value in _rows(batch):
                     seen.number += 1
@@ -206,6 +214,7 @@ def _parquet(stream: BinaryIO, piece: Piece, columns: Sequence[str] | None, limi
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         yield Record(seen.number + 1, Bad(f"the Parquet file cannot be read any further: {reason}", rest_lost=True))
+        seen.number = max(seen.number, total)  # pieces behind this one go on from here
 
 
 def _rows_at_a_time(metadata: Any, groups: Sequence[int]) -> int:

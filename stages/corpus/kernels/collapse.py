@@ -46,7 +46,7 @@ def collapsed(data: NDArray[np.uint8], offsets: Starts) -> tuple[NDArray[np.uint
         if gap and k > begin:
             k -= 1
         starts[text + 1] = k
-    return out[:k].copy(), starts
+    return out[:k], starts
 
 
 @kernel

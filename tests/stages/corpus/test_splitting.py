@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 from stages.artifact import InputError
 from stages.corpus import lines as lines_module
-from stages.corpus import list_files, splitting
+from stages.corpus import list_files, records, splitting
 from stages.corpus.config import SourceConfig
 from stages.corpus.kernels.collapse import collapsed, fingerprints
 from stages.corpus.lines import TooLong, lines
-from stages.corpus.records import Bad, Seen, format_of, read_records
+from stages.corpus.records import Bad, Piece, Seen, format_of, read_original, read_records
 from stages.corpus.splitting import first_records, read_tasks
 from stages.corpus.texts import Texts
 
@@ -161,6 +161,40 @@ def test_a_connection_that_breaks_ends_the_run_and_condemns_no_record(
         assert not any(isinstance(record.value, Bad) for record in found)
     finally:
         files.rm("/breaking", recursive=True)
+
+
+def test_what_is_lost_in_a_piece_is_counted_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"id": i, "text": sentence(i)} for i in range(100)]
+    write_lines(tmp_path / "a.jsonl", [b"\xff\xfe", *rows])
+    path = tmp_path / "b.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=25, compression="none", use_dictionary=False)
+    group = pq.read_metadata(path).row_group(1).column(1)
+    data = bytearray(path.read_bytes())
+    data[group.data_page_offset : group.data_page_offset + 8] = b"\xff" * 8
+    path.write_bytes(data)
+    monkeypatch.setattr(splitting, "TASK_BYTES", 5000)
+    found = records_of(tmp_path, SourceConfig(location=str(tmp_path)))
+    bad = [(file, number) for file, number, value in found if isinstance(value, Bad)]
+    assert bad == [("a.jsonl", 1), ("b.parquet", 26)]
+    good = {(file, number): value for file, number, value in found if not isinstance(value, Bad)}
+    assert {number - 2 for file, number in good if file == "a.jsonl"} > {*range(50, 100)}
+    assert [number for file, number in good if file == "b.parquet"] == [*range(1, 26), *range(51, 101)]
+    for (file, number), value in good.items():
+        assert value == rows[number - (2 if file == "a.jsonl" else 1)]
+        assert read_original(list_files(tmp_path), f"{file}#{number}") == value
+
+
+def test_a_range_that_cannot_be_read_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        yield b"{}"
+        raise OSError("Input/output error")
+
+    write_lines(tmp_path / "a.jsonl", [{"text": "a"}])
+    monkeypatch.setattr(records, "lines", broken)
+    listing = list_files(tmp_path)
+    assert [record.number for record in read_records(listing, "a.jsonl", "jsonl")] == [1, 2]
+    with pytest.raises(InputError, match=r"a\.jsonl cannot be read .*Input/output error"):
+        list(read_records(listing, Piece("a.jsonl", 0, 5), "jsonl"))
 
 
 def test_small_files_share_a_task(tmp_path: Path) -> None:
