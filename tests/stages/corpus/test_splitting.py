@@ -6,6 +6,7 @@ import gzip
 import io
 import itertools
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,31 @@ def test_a_range_that_cannot_be_read_ends_the_run(tmp_path: Path, monkeypatch: p
     assert [record.number for record in read_records(listing, "a.jsonl", "jsonl")] == [1, 2]
     with pytest.raises(InputError, match=r"a\.jsonl cannot be read .*Input/output error"):
         list(read_records(listing, Piece("a.jsonl", 0, 5), "jsonl"))
+
+
+def test_a_record_of_fifty_megabytes_lies_in_one_piece(tmp_path: Path) -> None:
+    rows = [{"text": "first"}, {"text": "word " * (10 << 20)}, {"text": "last"}]
+    write_lines(tmp_path / "a.jsonl", rows)
+    assert len(read_tasks("s", SourceConfig(location=str(tmp_path)), list_files(tmp_path))) == 4
+    found = records_of(tmp_path, SourceConfig(location=str(tmp_path)))
+    assert [number for _, number, _ in found] == [1, 2, 3]
+    assert all(value == row for (_, _, value), row in zip(found, rows, strict=True))
+
+
+@pytest.mark.parametrize("name", ["x.jsonl.gz", "x.txt.gz"])
+def test_what_bursts_when_it_is_unpacked_is_not_held(name: str, tmp_path: Path) -> None:
+    with gzip.open(tmp_path / name, "wb", compresslevel=1) as out:
+        for _ in range(200):
+            out.write(b"a" * (1 << 20))
+        out.write(b'\n{"text": "behind"}\n' if "jsonl" in name else b"")
+    tracemalloc.start()
+    try:
+        found = list(read_records(list_files(tmp_path), name, str(format_of(name)), limit=1 << 20))
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
+    assert isinstance(found[0].value, Bad) and found[0].value.reason.startswith("the record has 209,715,200 bytes")
+    assert [record.value for record in found[1:]] == ([{"text": "behind"}] if "jsonl" in name else [])
 
 
 def test_small_files_share_a_task(tmp_path: Path) -> None:
