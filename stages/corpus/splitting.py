@@ -14,8 +14,8 @@ from stages.corpus.config import SourceConfig
 from stages.corpus.listing import ListedFile, Listing
 from stages.corpus.records import Piece, format_in
 
-TASK_BYTES = 16 << 20
-"""A task reads so many bytes, about: enough to pay, few enough to share out."""
+TASK_BYTES, TASK_PIECES = 16 << 20, 1000
+"""A task reads so many bytes, about, of so many pieces: enough to pay, few enough to share out."""
 
 
 @dataclass(frozen=True)
@@ -37,21 +37,24 @@ def read_tasks(source: str, config: SourceConfig, listing: Listing) -> list[Read
         InputError: a file's name has no UTF-8, so that its documents could not be named.
     """
     tasks: list[ReadTask] = []
-    batch: list[tuple[ListedFile, Piece, int]] = []
+    batch: list[tuple[ListedFile, Piece]] = []
+    waiting = 0  # bytes
 
     def close() -> None:
-        files = tuple(dict.fromkeys(file for file, _, _ in batch))
-        pieces, size = tuple(piece for _, piece, _ in batch), sum(size for _, _, size in batch)
-        tasks.append(ReadTask(source, config, Listing(listing.location, files), pieces, size))
+        files = tuple(dict.fromkeys(file for file, _ in batch))
+        pieces = tuple(piece for _, piece in batch)
+        tasks.append(ReadTask(source, config, Listing(listing.location, files), pieces, waiting))
         batch.clear()
 
     for file in sorted(listing.files, key=lambda item: item.name):
         if any(0xD800 <= ord(character) < 0xE000 for character in file.name):  # how Python marks such bytes
             raise InputError(f"{listing.path(file.name)!a} is a file name that is not UTF-8; rename the file")
         for piece, size in _pieces(listing, file, format_in(file.name, config)):
-            if batch and sum(size for _, _, size in batch) + size > TASK_BYTES:
+            if batch and (waiting + size > TASK_BYTES or len(batch) >= TASK_PIECES):
                 close()
-            batch.append((file, piece, size))
+                waiting = 0
+            batch.append((file, piece))
+            waiting += size
     if batch:
         close()
     return tasks

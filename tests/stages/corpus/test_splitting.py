@@ -25,6 +25,7 @@ from stages.corpus import list_files, records, splitting
 from stages.corpus.config import SourceConfig
 from stages.corpus.kernels.collapse import collapsed, fingerprints
 from stages.corpus.lines import TooLong, lines
+from stages.corpus.listing import ListedFile, Listing
 from stages.corpus.records import Bad, Piece, Seen, format_of, read_original, read_records
 from stages.corpus.splitting import first_records, read_tasks
 from stages.corpus.texts import Texts
@@ -228,6 +229,14 @@ def test_small_files_share_a_task(tmp_path: Path) -> None:
         write_lines(tmp_path / f"{i}.jsonl", [{"text": sentence(i)}])
     (task,) = read_tasks("s", SourceConfig(location=str(tmp_path)), list_files(tmp_path))
     assert [piece.file for piece in task.pieces] == sorted(f"{i}.jsonl" for i in range(50))
+
+
+def test_a_hundred_thousand_small_files_are_shared_out() -> None:
+    files = tuple(ListedFile(f"{i:06}.txt", 100, "") for i in range(100_000))
+    tasks = read_tasks("s", SourceConfig(location="/nowhere"), Listing("/nowhere", files))
+    assert [len(task.pieces) for task in tasks] == [1000] * 100
+    assert [task.bytes for task in tasks] == [100_000] * 100
+    assert [file for task in tasks for file in task.listing.files] == list(files)
 
 
 @given(
