@@ -44,10 +44,13 @@ __all__ = [
 
 
 def _build(config: CorpusConfig, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
-    """See `stages.corpus.build.build`; imported when called, because datatrove takes a while."""
-    from stages.corpus.build import build
+    """See `stages.corpus.build.build`. Its imports take a while; workers start on theirs at the same time."""
+    from stages.corpus.executor import make_workers
 
-    build(config, inputs, writer)
+    with make_workers(config) as workers:
+        from stages.corpus.build import build
+
+        build(config, inputs, writer, workers)
 
 
 corpus: Stage[CorpusConfig] = Stage("corpus", 2, _build)

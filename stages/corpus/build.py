@@ -15,7 +15,7 @@ from stages.artifact import ArtifactWriter, InputError
 from stages.corpus.chunks import Chunk
 from stages.corpus.config import CorpusConfig
 from stages.corpus.decontaminate import Index, clean_subsets
-from stages.corpus.executor import Workers, make_workers, work_folder
+from stages.corpus.executor import Workers, work_folder
 from stages.corpus.finish import WriteDocuments, file_groups, take_over
 from stages.corpus.guess import readable, resolve_fields
 from stages.corpus.inputs import note_inputs
@@ -34,11 +34,12 @@ BAD_PUT_UP_WITH = 2
 """So many unreadable records of a source never stop the stage."""
 
 
-def build(config: CorpusConfig, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
+def build(config: CorpusConfig, inputs: Mapping[str, Any], writer: ArtifactWriter, workers: Workers) -> None:
     """Fills the writer with the corpus of `config`.
 
     Args:
         inputs: `source/<name>` for each source of the config and `evaluation/<set>` for sets to keep out: Listings.
+        workers: what the passes run on.
 
     Raises:
         InputError: unusable files or fields; too many unreadable records; nothing left.
@@ -46,7 +47,7 @@ def build(config: CorpusConfig, inputs: Mapping[str, Any], writer: ArtifactWrite
     note_inputs(inputs, writer)
     tasks = _tasks(config, inputs, writer)
     sets = {role.split("/", 1)[1]: item for role, item in inputs.items() if role.startswith("evaluation/")}
-    with work_folder(config, writer) as folder, make_workers(config) as workers:
+    with work_folder(config, writer) as folder:
         _Build(config, writer, workers, folder).run(tasks, sets)
 
 

@@ -9,6 +9,7 @@ holds on a Ray cluster too, see `ray_executor`.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import itertools
 import multiprocessing
 import multiprocessing.connection
@@ -197,6 +198,9 @@ class LocalWorkers(Workers):
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> LocalWorkers:
+        """Starts the processes, so that they import what they need while this one reads its inputs."""
+        if self._count > 1:
+            self._started()
         return self
 
     def __exit__(
@@ -225,16 +229,14 @@ class LocalWorkers(Workers):
         executor.check()
 
     def _run(self, path: str, tasks: int, done: Callable[[int], None]) -> None:
-        if self._pool is None:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._count, mp_context=context, initializer=start_worker)
+        pool = self._pool or self._started()
         left = iter(range(tasks))
         running: dict[Future[None], int] = {}
         try:
             while True:
                 with no_main_module():
                     for rank in itertools.islice(left, _WINDOW * self._count - len(running)):
-                        running[self._pool.submit(_run_rank, path, rank)] = rank
+                        running[pool.submit(_run_rank, path, rank)] = rank
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -244,6 +246,14 @@ class LocalWorkers(Workers):
             raise HeadwaterError(
                 "corpus: a worker process was killed, probably for want of memory; run again with fewer workers"
             ) from error
+
+    def _started(self) -> ProcessPoolExecutor:
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(self._count, mp_context=context, initializer=start_worker)
+        with no_main_module():
+            for _ in range(self._count):
+                self._pool.submit(_import_steps)
+        return self._pool
 
     def _end(self) -> None:
         """Kills the processes, which have nothing to do, or nothing that is still wanted."""
@@ -307,6 +317,12 @@ def start_worker() -> None:
 def _end_with(sentinel: int) -> None:
     multiprocessing.connection.wait([sentinel])
     os._exit(1)
+
+
+def _import_steps() -> None:
+    """What a worker does first. An error would come again with the first rank, and is told there."""
+    with suppress(Exception):
+        importlib.import_module("stages.corpus.build")
 
 
 @lru_cache(maxsize=1)
