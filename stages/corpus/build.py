@@ -15,7 +15,7 @@ from stages.artifact import ArtifactWriter, InputError
 from stages.corpus.chunks import Chunk
 from stages.corpus.config import CorpusConfig
 from stages.corpus.decontaminate import Index, clean_subsets
-from stages.corpus.executor import Workers, work_folder
+from stages.corpus.executor import Shared, Workers, work_folder
 from stages.corpus.finish import WriteDocuments, file_groups, take_over
 from stages.corpus.guess import readable, resolve_fields
 from stages.corpus.inputs import note_inputs
@@ -89,8 +89,9 @@ class _Build:
 
     def _read(self, tasks: list[ReadTask]) -> list[Chunk]:
         sizes = [task.bytes for task in tasks]
-        reader = QuarantiningReader(tasks, self.read, self.config.maximum_record_bytes)
-        steps = [reader, Prepare(tasks, self.read, self.config)]
+        shared = Shared(tasks)
+        reader = QuarantiningReader(shared, self.read, self.config.maximum_record_bytes)
+        steps = [reader, Prepare(shared, self.read, self.config)]
         done = _Progress(self.writer, sizes, sum(sizes), "bytes", "read")
         self.workers.run(steps, len(tasks), self._made("logs/read"), done)
         first = first_records(tasks, [_json(self.read / f"{rank:05}.seen.json") for rank in range(len(tasks))])
@@ -108,7 +109,7 @@ class _Build:
         """The second pass; returns the chunks with what is left in them."""
         sizes = [chunk.documents for chunk in chunks]
         done = _Progress(self.writer, sizes, sum(sizes), "documents", "judge")
-        step = JudgeChunks(chunks, self.read, self.judged, self.config)
+        step = JudgeChunks(Shared(chunks), self.read, self.judged, self.config)
         self.workers.run([step], len(chunks), self._made("logs/judge"), done)
         kept = [int(np.load(self.read / f"{chunk.name}.npy").sum()) for chunk in chunks]
         return [replace(chunk, documents=n) for chunk, n in zip(chunks, kept, strict=True)]
@@ -130,7 +131,7 @@ class _Build:
         groups = file_groups(chunks, self.judged)
         sizes = [sum(chunks[number].documents for number in group) for group in groups]
         done = _Progress(self.writer, sizes, sum(sizes), "documents", "write")
-        step = WriteDocuments(groups, chunks, self.judged, self.written, self.config)
+        step = WriteDocuments(Shared(groups), Shared(chunks), self.judged, self.written, self.config)
         self.workers.run([step], len(groups), self._made("logs/write"), done)
         take_over(groups, chunks, self.written, self.accounts, self.ledger, self.writer)
 

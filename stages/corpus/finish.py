@@ -40,7 +40,9 @@ class WriteDocuments(PipelineStep):
 
     type, name = "writer", "documents"
 
-    def __init__(self, groups: list[list[int]], chunks: list[Chunk], judged: Path, folder: Path, config: CorpusConfig):
+    def __init__(
+        self, groups: Sequence[list[int]], chunks: Sequence[Chunk], judged: Path, folder: Path, config: CorpusConfig
+    ):
         super().__init__()
         self.groups, self.chunks, self.judged, self.folder, self.config = groups, chunks, judged, folder, config
         self.base = bases(chunks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class JudgeChunks(PipelineStep):
 
     type, name = "filter", "judge"
 
-    def __init__(self, chunks: list[Chunk], read: Path, judged: Path, config: CorpusConfig):
+    def __init__(self, chunks: Sequence[Chunk], read: Path, judged: Path, config: CorpusConfig):
         super().__init__()
         self.chunks, self.read, self.judged, self.config = chunks, read, judged, config
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class Prepare(PipelineStep):
 
     type, name = "edit", "prepare"
 
-    def __init__(self, tasks: list[ReadTask], folder: Path, config: CorpusConfig):
+    def __init__(self, tasks: Sequence[ReadTask], folder: Path, config: CorpusConfig):
         super().__init__()
         self.tasks, self.folder, self.config = tasks, folder, config
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class QuarantiningReader(BaseReader):
 
     name = "records"
 
-    def __init__(self, tasks: list[ReadTask], folder: Path, maximum_record_bytes: int):
+    def __init__(self, tasks: Sequence[ReadTask], folder: Path, maximum_record_bytes: int):
         super().__init__()
         self.tasks, self.folder, self.limit = tasks, folder, maximum_record_bytes
 
