@@ -88,4 +88,5 @@ def strip(
         config.boilerplate_maximum_share,
         lower_words(),
     )
+    data.flags.writeable = False  # as all other texts are: kernels are compiled once for these, once for others
     return Stripped(Texts(data, offsets), gone, gone > 0)
