@@ -195,17 +195,18 @@ def _quarantine(
     with writer.file("quarantine.jsonl").open("w", encoding="utf-8") as out:
         for rank, task in enumerate(tasks):
             account = accounts[task.source]
-            # Not `splitlines`: a reason may hold one of the other nine characters that end a line.
-            for line in (read / f"{rank:05}.quarantine.jsonl").read_text(encoding="utf-8").split("\n")[:-1]:
-                bad = json.loads(line)
-                bad["record"] += first_records[rank][bad.pop("piece")]
-                account.quarantined += 1
-                account.rest_lost += bool(bad.get("rest_lost"))
-                first.setdefault(task.source, bad)
-                if bad.get("rest_lost"):
-                    message = f"{task.listing.path(bad['file'])} cannot be read to its end: {bad['reason']}"
-                    writer.events.emit("warning", message=message)
-                out.write(json.dumps(bad, ensure_ascii=False) + "\n")
+            # Line by line, and only at `\n`: there may be millions, and a reason may hold other ends of a line.
+            with (read / f"{rank:05}.quarantine.jsonl").open(encoding="utf-8", newline="\n") as lines:
+                for line in lines:
+                    bad = json.loads(line)
+                    bad["record"] += first_records[rank][bad.pop("piece")]
+                    account.quarantined += 1
+                    account.rest_lost += bool(bad.get("rest_lost"))
+                    first.setdefault(task.source, bad)
+                    if bad.get("rest_lost"):
+                        message = f"{task.listing.path(bad['file'])} cannot be read to its end: {bad['reason']}"
+                        writer.events.emit("warning", message=message)
+                    out.write(json.dumps(bad, ensure_ascii=False) + "\n")
     listings = {task.source: task.listing for task in tasks}
     for source, account in accounts.items():
         bad = account.quarantined

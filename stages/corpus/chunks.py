@@ -57,3 +57,12 @@ def identities(rows: Rows, chunks: Sequence[Chunk], folder: Path) -> pa.Table:
         parts.append(pa.table({"doc_id": table["doc_id"], "where": where}))
     empty = pa.table({"doc_id": pa.array([], pa.string()), "where": pa.array([], pa.string())})
     return pa.concat_tables(parts) if parts else empty
+
+
+def lists_of(column: pa.ChunkedArray) -> tuple[NDArray[np.uint64], Rows]:
+    """A column of lists of uint64 as values, uint64[k], and where lists begin, int64[n + 1]."""
+    lists = column.combine_chunks()
+    if not len(lists):
+        return np.empty(0, np.uint64), np.zeros(1, np.int64)
+    starts = lists.offsets.to_numpy().astype(np.int64)
+    return lists.values.to_numpy()[starts[0] : starts[-1]], starts - starts[0]

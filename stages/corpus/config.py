@@ -158,7 +158,7 @@ class CorpusConfig(Config):
     """Chooses which groups are held out."""
     maximum_bad_fraction: float = Field(0.01, ge=0, le=1)
     """Above this fraction of unreadable records in a source the stage stops; up to two are always put up with."""
-    maximum_record_bytes: int = Field(MAXIMUM_RECORD_BYTES, ge=1 << 10)
+    maximum_record_bytes: int = Field(MAXIMUM_RECORD_BYTES, ge=1 << 10, le=512 << 20)
     """Longer records are put into quarantine unread."""
     workers: int = how(2, ge=1, description="Processes that read and filter; with `ray`, tasks at a time.")
     executor: Literal["local", "ray"] = how("local", description="Processes of this machine, or a Ray cluster.")

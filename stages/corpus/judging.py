@@ -15,7 +15,7 @@ from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
 
 from stages.corpus.boilerplate import strip
-from stages.corpus.chunks import Chunk
+from stages.corpus.chunks import Chunk, lists_of
 from stages.corpus.config import CorpusConfig
 from stages.corpus.decontaminate import Index
 from stages.corpus.filtering import Filters, Judged
@@ -48,9 +48,14 @@ class JudgeChunks(PipelineStep):
         """Judges chunk `rank`; yields nothing."""
         chunk, config = self.chunks[rank], self.config
         keep = pa.array(np.load(self.read / f"{chunk.name}.npy"))
-        table = read_chunk(self.read / chunk.name, [*KEPT_COLUMNS, "text", "personal"]).filter(keep).combine_chunks()
+        table = read_chunk(self.read / chunk.name, [*KEPT_COLUMNS, "text", "personal", "edges", "group_hash"])
+        table = table.filter(keep).combine_chunks()
         stripped = strip(
-            Texts.from_arrow(table["text"]), np.load(self.read / f"boilerplate-{chunk.source}.npy"), config.edits
+            Texts.from_arrow(table["text"]),
+            np.load(self.read / f"boilerplate-{chunk.source}.npy"),
+            config.edits,
+            table["group_hash"].to_numpy(),
+            lists_of(table["edges"]),
         )
         judged = _filters(config).judge(stripped.texts)
         words, starts = word_hashes(judged.texts.data, judged.texts.offsets)

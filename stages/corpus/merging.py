@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from stages.corpus.block_counts import BlockCounts
-from stages.corpus.chunks import Chunk, Rows, bases, identities
+from stages.corpus.chunks import Chunk, Rows, bases, identities, lists_of
 from stages.corpus.config import CorpusConfig
 from stages.corpus.exact import first_copies, repeats
 from stages.corpus.ledger import Ledger, is_ruled, removed_rows
@@ -109,8 +109,5 @@ def _edges(
     for chunk in chunks:
         table = read_chunk(folder / chunk.name, ["edges", "group_hash"])
         keep = np.load(folder / f"{chunk.name}.npy")
-        table = table.filter(pa.array(keep)).combine_chunks()
-        edges = pa.chunked_array(table["edges"]).combine_chunks() if len(table) else pa.array([], pa.list_(pa.uint64()))
-        starts = edges.offsets.to_numpy().astype(np.int64) if len(edges) else np.zeros(1, np.int64)
-        values = edges.values.to_numpy()[starts[0] : starts[-1]] if len(edges) else np.empty(0, np.uint64)
-        yield chunk.source, values, starts - starts[0], table["group_hash"].to_numpy()
+        table = table.filter(pa.array(keep))
+        yield chunk.source, *lists_of(table["edges"]), table["group_hash"].to_numpy()
