@@ -75,7 +75,7 @@ HOSTILE = st.lists(st.one_of(st.text(max_size=12), PIECES), max_size=12).map("".
 @given(st.lists(HOSTILE, max_size=6), st.integers(1, 60))
 @example(["", " \0\n", "</s>", "</s> bonjour à tous", "a </s> b", "__label__en", "PATIENT </s> der Patient"], 1000)
 @example(["ПАЦИЕНТ ПРИНИМАЕТ ЛЕКАРСТВО", "THE PATIENT TAKES A DOSE", "DOSE", "ΑΣ", "Die DOSIS IST HOCH"], 1000)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_text_scores_as_in_the_package(texts: list[str], characters: int) -> None:
     agree(texts, characters)
 
