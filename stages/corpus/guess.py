@@ -39,7 +39,7 @@ def readable(listing: Listing, source: SourceConfig) -> tuple[Listing, list[str]
     """A listing without the files that are no documents, and the names of those.
 
     Raises:
-        InputError: no document is left.
+        InputError: no document is left, or one's file has a name that is not UTF-8, so that it could not be named.
     """
     files = tuple(file for file in listing.files if format_in(file.name, source))
     ignored = sorted(file.name for file in listing.files if not format_in(file.name, source))
@@ -48,6 +48,9 @@ def readable(listing: Listing, source: SourceConfig) -> tuple[Listing, list[str]
             f"{listing.location} holds no file that can be read as documents ({', '.join(PATTERNS)}); "
             f"there are: {', '.join(ignored[:5])}; a source's `format` names another one"
         )
+    for file in files:
+        if any(0xD800 <= ord(character) < 0xE000 for character in file.name):  # how Python marks such bytes
+            raise InputError(f"{listing.path(file.name)!a} is a file name that is not UTF-8; rename the file")
     return Listing(listing.location, files), ignored
 
 

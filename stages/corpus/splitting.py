@@ -9,7 +9,6 @@ from itertools import pairwise
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.artifact import InputError
 from stages.corpus.config import SourceConfig
 from stages.corpus.listing import ListedFile, Listing
 from stages.corpus.records import Piece, format_in
@@ -31,11 +30,7 @@ class ReadTask:
 
 
 def read_tasks(source: str, config: SourceConfig, listing: Listing) -> list[ReadTask]:
-    """Cuts a source into tasks: files in order of name, cut by size alone. Compressed and text files stay whole.
-
-    Raises:
-        InputError: a file's name has no UTF-8, so that its documents could not be named.
-    """
+    """Cuts a source into tasks: files in order of name, cut by size alone. Compressed and text files stay whole."""
     tasks: list[ReadTask] = []
     batch: list[tuple[ListedFile, Piece]] = []
     waiting = 0  # bytes
@@ -47,8 +42,6 @@ def read_tasks(source: str, config: SourceConfig, listing: Listing) -> list[Read
         batch.clear()
 
     for file in sorted(listing.files, key=lambda item: item.name):
-        if any(0xD800 <= ord(character) < 0xE000 for character in file.name):  # how Python marks such bytes
-            raise InputError(f"{listing.path(file.name)!a} is a file name that is not UTF-8; rename the file")
         for piece, size in _pieces(listing, file, format_in(file.name, config)):
             if batch and (waiting + size > TASK_BYTES or len(batch) >= TASK_PIECES):
                 close()

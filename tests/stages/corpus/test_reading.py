@@ -16,7 +16,7 @@ from corpus_world import sentence, write_lines
 from datatrove.data import Document
 
 from stages.artifact import InputError
-from stages.corpus import list_files, prepare, records
+from stages.corpus import list_files, prepare, records, source_listing
 from stages.corpus.config import CorpusConfig, FieldMapping, SourceConfig
 from stages.corpus.prepare import Prepare
 from stages.corpus.reading import QuarantiningReader
@@ -207,7 +207,7 @@ def test_a_file_name_that_is_no_text_is_an_error_that_names_it(tmp_path: Path) -
     name = os.fsdecode(b"caf\xe9.jsonl")
     write_lines(tmp_path / "x.jsonl", [{"text": "a"}]).rename(tmp_path / name)
     with pytest.raises(InputError, match="file name that is not UTF-8"):
-        read_tasks("s", SourceConfig(location=str(tmp_path)), list_files(tmp_path))
+        source_listing(SourceConfig(location=str(tmp_path)))
 
 
 def test_the_reader_is_a_step_of_datatrove(tmp_path: Path) -> None:
