@@ -118,6 +118,10 @@ def stage(path: str, warm_up: str, evaluation: str, workers: int = 1) -> Work:
     import datatrove.executor.local
     import datatrove.pipeline.readers  # noqa: F401  (imports are not in the time)
 
+    from stages.corpus import warm
+
+    # Compiles what a small corpus does not need, such as the removal of boilerplate: workers would do it in the time.
+    warm.main()
     _stage(Path(warm_up), Path(evaluation), 1)
     return lambda: _stage(Path(path), Path(evaluation), workers)
 
