@@ -48,10 +48,10 @@ def split_pieces(pieces: list[bytes]) -> tuple[NDArray[np.int32], NDArray[np.int
     Returns:
         int32[n], tokens of each piece, and int32[k], bytes of each token, piece by piece.
     """
+    language = _language()
     from spacy.attrs import LENGTH
 
     joined = b"\n".join(pieces)
-    language = _language()
     text = joined.decode()
     with language.memory_zone():
         lengths = language.tokenizer(text).to_array([LENGTH]).astype(np.int32)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.writers.disk_base import DiskWriter
 from datatrove.utils.typeshelper import StatHints
+from numpy.typing import NDArray
 
 from stages.corpus.filter_config import C4Config, FilterConfig, GopherQualityConfig, GopherRepetitionConfig
 from stages.corpus.filtering import Filters, Identifier
@@ -33,6 +36,29 @@ def datatrove_defaults() -> FilterConfig:
     )
 
 
+class NoLanguage:
+    """Says of no text what language it is in: for filters that do not ask."""
+
+    def scores(self, texts: Texts) -> NoScores:
+        """For a batch."""
+        return NoScores(len(texts))
+
+
+@dataclass(frozen=True)
+class NoScores:
+    """The answer for n texts."""
+
+    n: int
+
+    def probability(self, name: str) -> NDArray[np.float64]:
+        """0 for each."""
+        return np.zeros(self.n, np.float64)
+
+    def best(self) -> tuple[list[str], NDArray[np.float64]]:
+        """No language, with probability 0."""
+        return [""] * self.n, self.probability("")
+
+
 class FastFilters(PipelineStep):
     """Removes documents and rewrites texts as the filters of a config do; keeps the statistics of datatrove's filters.
 
@@ -40,7 +66,7 @@ class FastFilters(PipelineStep):
         config: filters and thresholds.
         exclusion_writer: gets the documents that are removed, with the rule in `metadata["filter_reason"]`.
         batch_bytes: text to judge at a time; documents are held back until there is so much.
-        language: in place of the language model.
+        language: in place of the language model, which is asked only if the config has languages.
     """
 
     type = "🔻 - FILTER"
@@ -57,7 +83,7 @@ class FastFilters(PipelineStep):
         self.config = config
         self.exclusion_writer = exclusion_writer
         self.batch_bytes = batch_bytes
-        self._language = language
+        self._language = language or (None if config.languages else NoLanguage())
         self._filters: Filters | None = None
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:

@@ -62,7 +62,7 @@ def end_of_piece(data: Bytes, i: int, end: int) -> int:
             if i >= end:
                 return end
             continue
-        i += np.int64(trailing_zeros(odd) >> np.uint64(3))
+        i += np.int64(trailing_zeros(odd) >> np.uint64(3))  # type: ignore[assignment]
         if i >= end:
             return end
         if space_size(data, i, end):

@@ -68,7 +68,7 @@ def plain_tokens(
 
     Plain are, in ASCII, `(`? then letters, letters with hyphens between, digits, or letters and then digits; then `)`?
     and one of `.,;:?!`?. spaCy splits the marks off and splits at hyphens, except before a full stop after a single
-    capital letter, and unless it knows the piece, or a part that remains on the way, as a special case.
+    capital letter, and unless some of the tokens that stand together are one of its special cases.
 
     Args:
         special: sorted hashes (`hash_bytes`) of spaCy's special cases.
@@ -108,12 +108,6 @@ def plain_tokens(
             letter = data[last - 1]
             if 65 <= letter <= 90 and not (last - 2 >= core and 65 <= data[last - 2] <= 90):
                 continue
-        known = False
-        for left in range(begin, core + 1):
-            for right in range(last, end + 1):
-                known = known or _is_special(special, hash_bytes(data, left, right))
-        if known:
-            continue
         if core > begin:
             sizes[written] = 1
             written += 1
@@ -128,8 +122,23 @@ def plain_tokens(
         for _ in range(bracket + mark):
             sizes[written] = 1
             written += 1
+        if _has_special(data, begin, sizes[first:written], special):
+            written = first
         counts[k] = written - first
     return written
+
+
+@kernel
+def _has_special(data: Bytes, begin: int, sizes: Numbers, special: Keys) -> bool:
+    """Is any run of a piece's tokens a special case? spaCy looks for them before, while and after it splits."""
+    for a in range(len(sizes)):
+        end = begin
+        for b in range(a, len(sizes)):
+            end += sizes[b]
+            if _is_special(special, hash_bytes(data, begin, end)):
+                return True
+        begin += sizes[a]
+    return False
 
 
 @kernel

@@ -99,7 +99,7 @@ def _sums(
     begin: int, end: int, pieces: Numbers, facts: FactTable, tokens: Keys, spaced: Keys, joined: Keys, places: Places
 ) -> None:
     """Hashes before each token, summed, and INVERSE to the power of its place; with a space behind each and without."""
-    n, place = 0, 0
+    n, place = 0, np.int64(0)
     sum_spaced, power_spaced, unpower_spaced = np.uint64(0), np.uint64(1), np.uint64(1)
     sum_joined, power_joined, unpower_joined = np.uint64(0), np.uint64(1), np.uint64(1)
     for k in range(begin, end):
@@ -110,7 +110,7 @@ def _sums(
             spaced[n, 0], spaced[n, 1] = sum_spaced, unpower_spaced
             joined[n, 0], joined[n, 1] = sum_joined, unpower_joined
             n += 1
-            place += int(token[LENGTH])
+            place += np.int64(token[LENGTH])
             sum_spaced += (token[HASH] + np.uint64(0x21) * token[POWER]) * power_spaced
             power_spaced *= token[POWER] * np.uint64(BASE)
             unpower_spaced *= token[UNPOWER] * np.uint64(INVERSE)

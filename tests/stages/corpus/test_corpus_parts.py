@@ -1,24 +1,14 @@
-"""The single rules: policy, boilerplate, filters, split."""
+"""The single rules: policy, split."""
 
 from __future__ import annotations
 
-import socket
-
 import pytest
-from corpus_world import sentence
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.corpus.config import (
-    FilterConfig,
-    GopherRepetitionConfig,
-    PolicyConfig,
-)
-from stages.corpus.filters import Filters
+from stages.corpus.config import PolicyConfig
 from stages.corpus.policy import normalize_license, policy_removal
-from stages.corpus.repetition import may_repeat
 from stages.corpus.split import group_of, is_held_out
-from stages.corpus.tokenizer import FastTokenizer
 
 
 @pytest.mark.parametrize(
@@ -56,62 +46,6 @@ def test_policy_denies_by_source_license_and_address() -> None:
         assert removal and removal.rule == rule
     assert policy_removal(config, "a", "unknown", "") is not None
     assert policy_removal(PolicyConfig(), "a", "unknown", "") is None
-
-
-@pytest.fixture(scope="module")
-def filters() -> Filters:
-    return Filters(FilterConfig())
-
-
-@pytest.mark.parametrize(
-    ("text", "rule"),
-    [
-        (sentence(5), None),
-        ("", "empty"),
-        ("Too short a text to be of any use.", "quality_short"),
-        (
-            "El paciente presenta fiebre y dolor de cabeza desde hace tres días, y se le ha recetado un antibiótico "
-            "que debe tomar con las comidas durante una semana entera.",
-            "language",
-        ),
-        ("The same line is repeated over and over again for nothing.\n" * 20, "repetition_lines"),
-        (" ".join(["The 1234 patients of 3456 have 56 % 7890 ( 9012 ) [ 1122 ] 2233 % 44556"] * 6), "quality_letters"),
-        (f"{sentence(5)} " + "buy the cheap pills here today and save " * 25, "repetition_top_ngram"),
-        (f"Lorem ipsum is the text of this page. {sentence(5)}", "c4_lorem_ipsum"),
-    ],
-)
-def test_filters_say_why_with_a_value_beyond_its_threshold(filters: Filters, text: str, rule: str | None) -> None:
-    language, score, removal = filters.judge(text)
-    assert (removal.rule if removal else None) == rule
-    if rule is None:
-        assert language == "en" and score > 0.3
-    if removal and not removal.rule.startswith("c4"):
-        below = removal.rule in ("empty", "quality_short", "language", "quality_letters")
-        assert (removal.value < removal.threshold) == below and removal.value != removal.threshold
-
-
-def test_language_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise AssertionError("the network was asked")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    assert Filters(FilterConfig()).judge(sentence(1))[0] == "en"
-
-
-@settings(max_examples=150)
-@given(
-    st.lists(st.sampled_from(["a", "to", "fever", "x.y", ",", "dose"]), min_size=50, max_size=160), st.integers(0, 40)
-)
-def test_the_shortcut_never_hides_a_repetition(found: list[str], tail: int) -> None:
-    from datatrove.data import Document
-
-    from stages.corpus.filters import _repetition_filter
-
-    text = " ".join([*found, *(f"w{i}" for i in range(tail * 10))])
-    config, tokens = GopherRepetitionConfig(), FastTokenizer()
-    verdict = _repetition_filter(config, tokens).filter(Document(text=text, id=""))
-    if not may_repeat(text, tokens.word_tokenize(text), config):
-        assert verdict is True
 
 
 @given(st.text(max_size=20), st.integers(0, 5))
