@@ -69,9 +69,7 @@ class _Build:
 
     def run(self, tasks: list[ReadTask], sets: Mapping[str, Listing]) -> None:
         """All passes, then the report."""
-        index = Index.of(sets, self.config.decontamination)
-        index.save(self.read / "questions.npz")
-        chunks = self._read(tasks)
+        chunks, index = self._read(tasks, sets)
         merge(self.config, chunks, self.read, self.accounts, self.ledger)
         self.writer.events.emit("step", step="exact_duplicates", removed=self.ledger.removed)
         chunks = self._judge(chunks)
@@ -87,13 +85,20 @@ class _Build:
         self.ledger.close()
         _report(self.config, self.accounts, dict(sorted(edits.items())), self.writer)
 
-    def _read(self, tasks: list[ReadTask]) -> list[Chunk]:
+    def _read(self, tasks: list[ReadTask], sets: Mapping[str, Listing]) -> tuple[list[Chunk], Index]:
+        """The first pass, and the index of evaluation questions, which is made meanwhile."""
+        made: list[Index] = []
+
+        def index() -> None:
+            made.append(Index.of(sets, self.config.decontamination))
+            made[0].save(self.read / "questions.npz")
+
         sizes = [task.bytes for task in tasks]
         shared = Shared(tasks)
         reader = QuarantiningReader(shared, self.read, self.config.maximum_record_bytes)
         steps = [reader, Prepare(shared, self.read, self.config)]
         done = _Progress(self.writer, sizes, sum(sizes), "bytes", "read")
-        self.workers.run(steps, len(tasks), self._made("logs/read"), done)
+        self.workers.run(steps, len(tasks), self._made("logs/read"), done, index)
         first = first_records(tasks, [_json(self.read / f"{rank:05}.seen.json") for rank in range(len(tasks))])
         chunks = [
             Chunk(item["name"], task.source, item["documents"], first[rank])
@@ -103,7 +108,7 @@ class _Build:
         for chunk in chunks:
             self.accounts[chunk.source].read += chunk.documents
         _quarantine(self.config, tasks, first, self.read, self.accounts, self.writer)
-        return chunks
+        return chunks, made[0]
 
     def _judge(self, chunks: list[Chunk]) -> list[Chunk]:
         """The second pass; returns the chunks with what is left in them."""

@@ -131,8 +131,16 @@ class Workers(ABC):
     ) -> None: ...
 
     @abstractmethod
-    def run(self, pipeline: Sequence[PipelineStep], tasks: int, logging_dir: Path, done: Callable[[int], None]) -> None:
+    def run(
+        self,
+        pipeline: Sequence[PipelineStep],
+        tasks: int,
+        logging_dir: Path,
+        done: Callable[[int], None],
+        meanwhile: Callable[[], None] | None = None,
+    ) -> None:
         """Runs the pipeline for ranks 0 ... tasks-1; `done(rank)` is called in this thread after each one.
+        `meanwhile`, work of this process's own, is done when the workers have begun.
 
         Each rank gets its own copy of the steps. Its mark of completion is `completions/{rank:05}` in `logging_dir`;
         ranks that have one are not run again.
@@ -208,9 +216,18 @@ class LocalWorkers(Workers):
     ) -> None:
         self._end()
 
-    def run(self, pipeline: Sequence[PipelineStep], tasks: int, logging_dir: Path, done: Callable[[int], None]) -> None:
+    def run(
+        self,
+        pipeline: Sequence[PipelineStep],
+        tasks: int,
+        logging_dir: Path,
+        done: Callable[[int], None],
+        meanwhile: Callable[[], None] | None = None,
+    ) -> None:
         executor = Executor(pipeline, tasks, logging_dir)
         if self._count == 1:
+            if meanwhile:
+                meanwhile()
             for rank in range(tasks):
                 executor._run_for_rank(rank)
                 done(rank)
@@ -220,7 +237,7 @@ class LocalWorkers(Workers):
             path = logging_dir / f"pipeline-{secrets.token_hex(8)}.pickle"
             path.write_bytes(pickle.dumps(executor))
             try:
-                self._run(str(path), tasks, done)
+                self._run(str(path), tasks, done, meanwhile)
             except BaseException:
                 self._end()
                 raise
@@ -228,7 +245,7 @@ class LocalWorkers(Workers):
                 path.unlink()
         executor.check()
 
-    def _run(self, path: str, tasks: int, done: Callable[[int], None]) -> None:
+    def _run(self, path: str, tasks: int, done: Callable[[int], None], meanwhile: Callable[[], None] | None) -> None:
         pool = self._pool or self._started()
         left = iter(range(tasks))
         running: dict[Future[None], int] = {}
@@ -237,6 +254,9 @@ class LocalWorkers(Workers):
                 with no_main_module():
                     for rank in itertools.islice(left, _WINDOW * self._count - len(running)):
                         running[pool.submit(_run_rank, path, rank)] = rank
+                if meanwhile:
+                    meanwhile()
+                    meanwhile = None
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:

@@ -107,13 +107,22 @@ class RayWorkers(Workers):
     ) -> None:
         self._end()
 
-    def run(self, pipeline: Sequence[PipelineStep], tasks: int, logging_dir: Path, done: Callable[[int], None]) -> None:
+    def run(
+        self,
+        pipeline: Sequence[PipelineStep],
+        tasks: int,
+        logging_dir: Path,
+        done: Callable[[int], None],
+        meanwhile: Callable[[], None] | None = None,
+    ) -> None:
         executor = RayExecutor(pipeline, tasks, logging_dir, self._count)
         left = set(range(tasks))
         try:
             if self._driver is None:
                 self._start()
             self._pipe.send(executor)
+            if meanwhile:
+                meanwhile()
             while (rank := self._receive()) is not None:
                 left.discard(rank)
                 done(rank)
