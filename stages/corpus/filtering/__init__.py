@@ -23,7 +23,7 @@ from stages.corpus.filter_config import (
 )
 from stages.corpus.filtering import rules
 from stages.corpus.filtering.own import CustomFilter, DatatroveFilter
-from stages.corpus.filtering.splitting import Pieces, Splitter
+from stages.corpus.filtering.splitting import Pieces, Splitter, read_only
 from stages.corpus.kernels.c4_lines import FEW_SENTENCES, LONG_WORD, POLICY, c4_lines, sentences_of
 from stages.corpus.kernels.character_classes import text_lengths
 from stages.corpus.kernels.quality import quality
@@ -164,7 +164,7 @@ class _Batch:
 
     def __init__(self, texts: Texts) -> None:
         n = len(texts)
-        self.texts = texts
+        self.texts = texts = Texts(read_only(texts.data), texts.offsets)
         self.removals: dict[int, Removal] = {}
         self.alive = np.ones(n, np.bool_)
         self.languages: list[str] = [""] * n
@@ -249,7 +249,7 @@ def _judge_c4(batch: _Batch, config: C4Config, splitter: Splitter, pieces: Piece
 
     data, offsets, changed = replaced(texts.data, texts.offsets, out, places, batch.alive)
     if changed.any():
-        batch.texts = Texts(data, offsets)
+        batch.texts = Texts(read_only(data), offsets)
         batch.rewritten |= changed
         batch.characters = _Lengths(*text_lengths(data, offsets))
     totals = counts[batch.alive].sum(axis=0)

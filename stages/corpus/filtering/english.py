@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.corpus.kernels.piece_facts import bytes_of_characters
 from stages.corpus.kernels.pieces import hash_bytes
+from stages.corpus.kernels.plain_pieces import bytes_of_characters
 
 
 @lru_cache(maxsize=1)

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from stages.corpus.filtering.english import special_cases, split_pieces
 from stages.corpus.kernels.character_classes import character_classes
-from stages.corpus.kernels.piece_facts import COLUMNS, plain_tokens, state_facts
+from stages.corpus.kernels.piece_facts import COLUMNS, state_facts
 from stages.corpus.kernels.pieces import KNOWN, NEW, PIECES, grown, hash_bytes, walk_pieces
+from stages.corpus.kernels.plain_pieces import plain_tokens
 
 Places = NDArray[np.int64]
 
@@ -19,8 +20,17 @@ _MOST_PIECES = 1 << 20
 """Known pieces from which on all is forgotten: text that never repeats must not fill the memory."""
 _MOST_TOKENS = 1 << 23
 _NEW_AT_ONCE = 1 << 14
+_SCRATCH = 1 << 22
+"""Pieces for which memory is kept from one batch to the next."""
 _ASKED_AT_ONCE = 1000
 """Pieces that spaCy gets in one go."""
+
+
+def read_only(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The same bytes, not to be written to, as texts are: kernels are compiled once for these and once for others."""
+    data = data.view()
+    data.flags.writeable = False
+    return data
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,7 @@ class Splitter:
         self.classes = character_classes()
         encoded = [np.frombuffer(word.encode(), np.uint8) for word in STOP_WORDS]
         self._stop_words = np.array([hash_bytes(word, 0, len(word)) for word in encoded], np.uint64)
+        self._scratch: Pieces | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -51,15 +62,12 @@ class Splitter:
         self.tokens = np.zeros((1 << 16, 4), np.uint64)
 
     def split(self, data: NDArray[np.uint8], begins: Places, ends: Places) -> Pieces:
-        """Pieces of the texts `data[begins[i]:ends[i]]`."""
+        """Pieces of the texts `data[begins[i]:ends[i]]`. They lie in memory that the next call uses again."""
+        data = read_only(data)
         if self._known > self.most_pieces or self._token > _MOST_TOKENS:
             self._forget()
         n = len(begins)
-        room = int((ends - begins).sum()) // 2 + n + 1
-        # Most of this is never touched: pieces have six bytes, not two.
-        found = Pieces(
-            np.zeros(n + 1, np.int64), np.empty(room, np.int32), np.empty(room, np.int64), np.empty(room + n, np.int32)
-        )
+        found = self._room(n, int((ends - begins).sum()) // 2 + n + 1)
         state = np.array([0, -1, 0, 0, self._known], np.int64)
         new_starts, new_ends = np.empty(_NEW_AT_ONCE, np.int64), np.empty(_NEW_AT_ONCE, np.int64)
         while True:
@@ -77,6 +85,22 @@ class Splitter:
                 self._grow()
         count = int(state[PIECES])
         return Pieces(found.firsts, found.pieces[:count], found.starts[:count], found.gaps[: count + n])
+
+    def _room(self, n: int, most: int) -> Pieces:
+        """Room for n texts with that many pieces; most of it is never touched, for pieces have six bytes, not two.
+
+        It is used again and again: fresh memory costs a page fault for every 4 kB, half of the walk's time.
+        """
+        if not self._scratch or len(self._scratch.pieces) < most or len(self._scratch.firsts) < n + 1:
+            n_most = max(n, 1 << 10)
+            self._scratch = Pieces(
+                np.zeros(n_most + 1, np.int64), np.empty(most, np.int32), np.empty(most, np.int64),
+                np.empty(most + n_most, np.int32),
+            )  # fmt: skip
+        scratch = self._scratch
+        if most > _SCRATCH:
+            self._scratch = None
+        return Pieces(scratch.firsts[: n + 1], scratch.pieces, scratch.starts, scratch.gaps)
 
     def _grow(self) -> None:
         larger = np.zeros((len(self._table) * 2, 2), np.uint64)

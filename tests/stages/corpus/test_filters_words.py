@@ -27,14 +27,13 @@ from stages.corpus.kernels.piece_facts import (
     FIRST,
     HASHES,
     LENGTH,
-    LONG,
     PLAIN,
     PLAIN_CHARACTERS,
     SIZE,
     TOKENS,
-    plain_tokens,
 )
 from stages.corpus.kernels.pieces import BREAK, GAP_OPEN, GAP_TOKEN
+from stages.corpus.kernels.plain_pieces import LONG, plain_tokens
 from stages.corpus.texts import Texts
 
 SPACES = [chr(code) for code in range(sys.maxunicode + 1) if chr(code).isspace()]
