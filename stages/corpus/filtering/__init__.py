@@ -236,7 +236,7 @@ def _judge_c4(batch: _Batch, config: C4Config, splitter: Splitter, pieces: Piece
     owners, begins, ends = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)
     fresh = c4_lines(
         texts.data, pieces.firsts, pieces.pieces, pieces.starts, pieces.gaps, splitter.facts, splitter.classes,
-        settings, batch.alive, codes, sentences, counts, out, places, owners, begins, ends,
+        settings, batch.alive, codes, sentences, counts, out, read_only(out), places, owners, begins, ends,
     )  # fmt: skip
     if fresh and config.minimum_sentences > 0:
         lines = splitter.split(out, begins[:fresh], ends[:fresh])
@@ -247,11 +247,11 @@ def _judge_c4(batch: _Batch, config: C4Config, splitter: Splitter, pieces: Piece
         codes[batch.alive & (codes == 0) & (sentences < config.minimum_sentences)] = FEW_SENTENCES
     batch.remove_coded(codes, lambda code, row: rules.c4_removal(config, code, int(sentences[row])))
 
-    data, offsets, changed = replaced(texts.data, texts.offsets, out, places, batch.alive)
+    data, offsets, changed = replaced(texts.data, texts.offsets, read_only(out), places, batch.alive)
     if changed.any():
         batch.texts = Texts(read_only(data), offsets)
         batch.rewritten |= changed
-        batch.characters = _Lengths(*text_lengths(data, offsets))
+        batch.characters = _Lengths(*text_lengths(batch.texts.data, offsets))
     totals = counts[batch.alive].sum(axis=0)
     batch.edits["c4_lines"] += int(totals[LONG_WORD : POLICY + 1].sum())
     for kind, name in rules.C4_EDITS.items():

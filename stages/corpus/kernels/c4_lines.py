@@ -34,10 +34,9 @@ NO_LOREM_IPSUM, NO_CURLY = range(6, 8)
 LONG_WORD, NO_END, FEW_WORDS, JAVASCRIPT, POLICY, CITATION, BLANK = range(7)
 """What is counted: lines that went, by rule; citations that went; and lines without a word that went."""
 
-_PHRASES = np.frombuffer(
-    b"lorem ipsum|javascript|terms of use|privacy policy|cookie policy|uses cookies|use of cookies|use cookies",
-    np.uint8,
-)
+_TEXT = b"lorem ipsum|javascript|terms of use|privacy policy|cookie policy|uses cookies|use of cookies|use cookies|"
+_PHRASES = np.frombuffer(_TEXT, np.uint8)
+_BEGINS = np.flatnonzero(np.frombuffer(b"|" + _TEXT, np.uint8) == ord("|"))
 _EDIT = np.frombuffer(b"edit]", np.uint8)
 _NEEDED = np.frombuffer(b"citation needed]", np.uint8)
 
@@ -46,7 +45,7 @@ _NEEDED = np.frombuffer(b"citation needed]", np.uint8)
 def c4_lines(
     data: Bytes, firsts: Places, pieces: Numbers, starts: Places, gaps: Numbers, facts: FactTable, classes: Classes,
     settings: Places, alive: NDArray[np.bool_], codes: Numbers, sentences: Places, counts: Places, out: Bytes,
-    places: Places, fresh_texts: Places, fresh_begins: Places, fresh_ends: Places,
+    seen: Bytes, places: Places, fresh_texts: Places, fresh_begins: Places, fresh_ends: Places,
 ) -> int:  # fmt: skip
     """Judges each line; writes the texts that are left.
 
@@ -59,6 +58,7 @@ def c4_lines(
         counts: int64[n, 7], written: see LONG_WORD and the others.
         out, places: written: the lines that stay, joined; text i is `out[places[i, 0]:places[i, 1]]`. `out` is as long
             as `data`.
+        seen: the bytes of `out`, as an array that is only read: kernels are compiled for these alone.
         fresh_texts, fresh_begins, fresh_ends: written: lines without their citations, whose sentences are to be
             counted: the text, and bytes in `out`. As long as there are `[` in data.
 
@@ -126,7 +126,7 @@ def c4_lines(
                 line_end, cited = _without_citations(data, starts[first], stop, classes, out, line_begin)
             if settings[TERMINAL_PUNCTUATION]:
                 if cited:
-                    bad = not _ends_well(out, line_begin, line_end)
+                    bad = not _ends_well(seen, line_begin, line_end)
                 else:
                     bad = not last_flags & ENDS_MARK or last_flags & ENDS_DOTS != 0
                 if bad:
@@ -137,7 +137,7 @@ def c4_lines(
                 continue
             phrases = 0
             if cited:
-                phrases = _phrases(out, line_begin, line_end)
+                phrases = _phrases(seen, line_begin, line_end)
             elif flags & PHRASE:
                 phrases = _phrases(data, starts[first], stop)
             if phrases & 1 and not settings[NO_LOREM_IPSUM]:
@@ -170,7 +170,7 @@ def c4_lines(
             codes[text] = code
             written, fresh = origin, fresh_origin
             continue
-        places[text, 0], places[text, 1] = stripped(out, origin, written)
+        places[text, 0], places[text, 1] = stripped(seen, origin, written)
     return fresh
 
 
@@ -246,18 +246,8 @@ def _phrases(data: Bytes, begin: int, end: int) -> int:
     found = 0
     for i in range(begin, end):
         byte, _ = lower_at(data, i, end)
-        if byte == 0x6C:
-            found |= words_begin_at(data, i, end, _PHRASES, 0, 11)
-        elif byte == 0x6A:
-            found |= 2 * words_begin_at(data, i, end, _PHRASES, 12, 22)
-        elif byte == 0x74:
-            found |= 4 * words_begin_at(data, i, end, _PHRASES, 23, 35)
-        elif byte == 0x70:
-            found |= 4 * words_begin_at(data, i, end, _PHRASES, 36, 50)
-        elif byte == 0x63:
-            found |= 4 * words_begin_at(data, i, end, _PHRASES, 51, 64)
-        elif byte == 0x75:
-            found |= 4 * words_begin_at(data, i, end, _PHRASES, 65, 77)
-            found |= 4 * words_begin_at(data, i, end, _PHRASES, 78, 92)
-            found |= 4 * words_begin_at(data, i, end, _PHRASES, 93, 104)
+        for number in range(len(_BEGINS) - 1):
+            first = _BEGINS[number]
+            if byte == _PHRASES[first] and words_begin_at(data, i, end, _PHRASES, first, _BEGINS[number + 1] - 1):
+                found |= min(4, 1 << number)
     return found

@@ -46,11 +46,11 @@ def repeated_lines(
             size *= 2
         if len(table) < size:
             table = np.empty(size, np.uint64)
-        lines, copies, repeated = _duplicates(data, begin, end, 1, table[:size])
+        lines, copies, repeated = _duplicates(data, begin, end, False, table[:size])
         inner, outer = stripped(data, begin, end)
         # A paragraph that stands twice has lines that do, unless white space at the text's ends was in the way.
         if copies or inner > begin or outer < end:
-            paragraphs, paragraph_copies, paragraph_repeated = _duplicates(data, inner, outer, 2, table[:size])
+            paragraphs, paragraph_copies, paragraph_repeated = _duplicates(data, inner, outer, True, table[:size])
             if limits[0] and paragraph_copies / paragraphs > limits[0]:
                 codes[text], values[text] = PARAGRAPHS, paragraph_copies / paragraphs
                 continue
@@ -65,8 +65,8 @@ def repeated_lines(
 
 
 @kernel
-def _duplicates(data: Bytes, begin: int, end: int, feeds: int, table: Keys) -> tuple[int, int, int]:
-    """Parts between runs of at least `feeds` line feeds, those that repeat an earlier one, and their characters.
+def _duplicates(data: Bytes, begin: int, end: int, double: bool, table: Keys) -> tuple[int, int, int]:
+    """Parts between runs of line feeds (of at least two, if `double`), those that repeat, and their characters.
 
     Args:
         table: room for hashes, a power of two that is more than the parts.
@@ -88,7 +88,7 @@ def _duplicates(data: Bytes, begin: int, end: int, feeds: int, table: Keys) -> t
                 run = i + 1
                 while run < end and data[run] == 10:
                     run += 1
-                if run - i >= feeds:
+                if run - i > double:
                     stop, after = i, run
                     break
             h = h * base + np.uint64(byte)

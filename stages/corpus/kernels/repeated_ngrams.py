@@ -181,8 +181,12 @@ def _repeated(
         if n < size:
             # datatrove measures 0 here, which no limit forbids.
             return 0, 0.0, 0
-        if rule == 0 and _covered(sums, places, size, table) / characters <= limits.min():
-            return 0, 0.0, 0
+        if rule == 0:
+            lowest = limits[0]
+            for limit in limits:
+                lowest = min(lowest, limit)
+            if _covered(sums, places, size, table) / characters <= lowest:
+                return 0, 0.0, 0
         value = _jumping(sums, places, size, table) / characters
         if value > limits[rule]:
             return REPEATED, value, size
