@@ -202,42 +202,47 @@ class Benchmark:
         }
 
     def _two_workers(self) -> dict[str, Any]:
-        """Two workers on one corpus against two copies of the program, each with its own copy of the corpus."""
+        """One program with two workers on twice the corpus, against two programs with one worker side by side, each on
+        a corpus of its own: from the start of a process to its end, so that starting counts on both sides."""
         copies = [Corpus(self.folder / f"copy-{n}.jsonl", self.corpus.documents, self.corpus.bytes) for n in (1, 2)]
         for copy in copies:
             shutil.copyfile(self.corpus.path, copy.path)
-        two = self._stage_job(self.corpus, workers=2)
+        twice, _ = self._make("twice.jsonl", 2 * self.options.megabytes)
+        two: list[float] = []
         together: list[float] = []
         try:
             for _ in range(self.options.repeats):
-                self._once(two)
+                with console.status("the stage with two workers ..."):
+                    two.append(self._programs([twice], workers=2))
                 with console.status("two copies of the stage side by side ..."):
-                    together.append(self._side_by_side([self._stage_job(copy) for copy in copies]))
-                self._say(f"two copies of the stage side by side: {together[-1]:.1f} s")
+                    together.append(self._programs(copies, workers=1))
+                self._say(f"two workers: {two[-1]:.1f} s, two programs side by side: {together[-1]:.1f} s")
         except NotMeasured as reason:
             self.not_measured["two workers"] = str(reason)
             return {}
         finally:
-            for copy in copies:
-                copy.path.unlink()
-        # (100 MB / seconds of the two workers) / (200 MB / seconds of the two copies)
-        ratios = [pair / (2 * one) for one, pair in zip(two.seconds, together, strict=True)]
+            for corpus in (*copies, twice):
+                corpus.path.unlink()
+        ratios = [pair / one for one, pair in zip(two, together, strict=True)]
         return {
             "two_workers": median(ratios),
-            "two_workers_runs": {"two_workers": two.seconds, "two_copies": together, "ratios": ratios},
+            "two_workers_runs": {"two_workers": two, "two_copies": together, "ratios": ratios},
         }
 
-    def _side_by_side(self, jobs: Sequence[Job]) -> float:
-        """Seconds until the last of several jobs that are started together has ended."""
+    def _programs(self, corpora: Sequence[Corpus], workers: int) -> float:
+        """Seconds from the start of a program a corpus, all at once, to the end of the last."""
+        options = {"evaluation": self.options.evaluation.absolute(), "workers": workers}
+        began = time.monotonic()
         children = [
-            Child(job.python, HERE / job.script, job.job, {"path": job.corpus.path, **job.options}) for job in jobs
+            Child(Path(sys.executable), HERE / "corpus_ours.py", "program", {"path": corpus.path, **options})
+            for corpus in corpora
         ]
         try:
             for child in children:
-                child.wait_until_ready()
+                child.wait_until_ready().go()
             for child in children:
-                child.go()
-            return max(float(child.result()["seconds"]) for child in children)
+                child.result()
+            return time.monotonic() - began
         finally:
             for child in children:
                 child.close()

@@ -126,6 +126,11 @@ def stage(path: str, warm_up: str, evaluation: str, workers: int = 1) -> Work:
     return lambda: _stage(Path(path), Path(evaluation), workers)
 
 
+def program(path: str, evaluation: str, workers: int) -> Work:
+    """The corpus stage as a program of its own: nothing is imported or warmed up before."""
+    return lambda: _stage(Path(path), Path(evaluation), workers)
+
+
 def _stage(path: Path, evaluation: Path, workers: int) -> dict[str, Any]:
     from stages.artifact import Store
     from stages.corpus import CorpusConfig, corpus, inputs_of
@@ -165,4 +170,4 @@ def _seconds_by_step(events: list[Any]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    serve({job.__name__: job for job in (filters, near, profile, stage)})
+    serve({job.__name__: job for job in (filters, near, profile, program, stage)})

@@ -24,7 +24,7 @@ from stages.corpus.summary import SourceAccount
 from stages.corpus.tables import DOCUMENTS, REMOVED, ROWS_PER_GROUP, SCORES, read_chunk, write_chunk
 from stages.corpus.words import text_hash
 
-FILE_BYTES = 16 << 20
+FILE_BYTES = 8 << 20
 MOST_FILES = 64
 """Files are written side by side: of so many bytes of text, or as large as it takes for so many a corpus."""
 

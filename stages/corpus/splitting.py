@@ -13,7 +13,7 @@ from stages.corpus.config import SourceConfig
 from stages.corpus.listing import ListedFile, Listing
 from stages.corpus.records import Piece, format_in
 
-TASK_BYTES, TASK_PIECES = 16 << 20, 1000
+TASK_BYTES, TASK_PIECES = 8 << 20, 1000
 """A task reads so many bytes, about, of so many pieces: enough to pay, few enough to share out."""
 
 

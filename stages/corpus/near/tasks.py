@@ -21,7 +21,7 @@ from stages.corpus.policy import UNKNOWN
 from stages.corpus.tables import read_chunk
 from stages.corpus.texts import Texts
 
-TASK_CHARACTERS = 16 << 20
+TASK_CHARACTERS = 4 << 20
 MOST_TASKS = 256
 """Components are shared out by size: tasks of so many characters, and no more than so many tasks."""
 BUFFER_BYTES = 1 << 20
