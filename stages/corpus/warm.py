@@ -52,7 +52,7 @@ def main() -> None:
 
 def _pages(subject: str) -> list[tuple[str, str]]:
     body = (
-        f"{subject} is a disease that doctors have known for a long time — and «written» about, too. It is described by "
+        f"{subject} is a disease that doctors have known for long — and «written» about, too. It is described by "
         f"its symptoms and by what helps against them; of {subject.lower()} we say no more than that on this page.\n\n"
         "- The patient is asked how it began, what made it worse and what made it better.\n"
         "- The doctor writes to someone@example.org, or calls 301-555-0134 from 192.0.2.44.\n\n"

@@ -35,7 +35,7 @@ def _cache() -> str:
 
 
 if "NUMBA_CACHE_DIR" not in os.environ:
-    numba.config.CACHE_DIR = _cache()
+    numba.config.CACHE_DIR = _cache()  # type: ignore[attr-defined]
 
 
 def kernel(function: F) -> F:
