@@ -39,6 +39,11 @@ def special_cases() -> NDArray[np.uint64]:
     return np.sort(np.array([hash_bytes(text, 0, len(text)) for text in known], np.uint64))
 
 
+FORGOTTEN_AFTER = 500_000
+"""So many pieces spaCy is asked for before it is made anew, since it remembers all words that it sees."""
+_asked = 0
+
+
 def split_pieces(pieces: list[bytes]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Tokens of pieces of text without white space, at least one byte each.
 
@@ -48,13 +53,18 @@ def split_pieces(pieces: list[bytes]) -> tuple[NDArray[np.int32], NDArray[np.int
     Returns:
         int32[n], tokens of each piece, and int32[k], bytes of each token, piece by piece.
     """
+    global _asked
+    _asked += len(pieces)
+    if _asked > FORGOTTEN_AFTER:
+        _language.cache_clear()
+        _asked = 0
     language = _language()
     from spacy.attrs import LENGTH
 
     joined = b"\n".join(pieces)
     text = joined.decode()
-    with language.memory_zone():
-        lengths = language.tokenizer(text).to_array([LENGTH]).astype(np.int32)
+    # Not in a `memory_zone`: what the splitter remembers of pieces outlives it, and once a smiley came out wrong.
+    lengths = language.tokenizer(text).to_array([LENGTH]).astype(np.int32)
     data = np.frombuffer(joined, np.uint8)
     sizes = np.empty(len(lengths), np.int32)
     covered = bytes_of_characters(data, lengths, sizes)

@@ -202,7 +202,7 @@ def test_a_range_that_cannot_be_read_ends_the_run(tmp_path: Path, monkeypatch: p
 def test_a_record_of_fifty_megabytes_lies_in_one_piece(tmp_path: Path) -> None:
     rows = [{"text": "first"}, {"text": "word " * (10 << 20)}, {"text": "last"}]
     write_lines(tmp_path / "a.jsonl", rows)
-    assert len(read_tasks("s", SourceConfig(location=str(tmp_path)), list_files(tmp_path))) == 4
+    assert len(read_tasks("s", SourceConfig(location=str(tmp_path)), list_files(tmp_path))) == 7
     found = records_of(tmp_path, SourceConfig(location=str(tmp_path)))
     assert [number for _, number, _ in found] == [1, 2, 3]
     assert all(value == row for (_, _, value), row in zip(found, rows, strict=True))
