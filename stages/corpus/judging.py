@@ -19,10 +19,11 @@ from stages.corpus.chunks import Chunk, lists_of
 from stages.corpus.config import CorpusConfig
 from stages.corpus.decontaminate import Index
 from stages.corpus.filtering import Filters, Judged
-from stages.corpus.kernels.lengths import characters
+from stages.corpus.kernels.character_classes import text_lengths
 from stages.corpus.kernels.minhash import NO_KEY, band_hashes
 from stages.corpus.kernels.ngrams import ngram_hashes
 from stages.corpus.kernels.words import word_hashes
+from stages.corpus.ledger import verdict_columns
 from stages.corpus.policy import Removal
 from stages.corpus.tables import JUDGED, READ, read_chunk, write_chunk
 from stages.corpus.texts import Texts
@@ -120,18 +121,14 @@ def _table(
     table: pa.Table, judged: Judged, removals: dict[int, Removal], steps: dict[str, NDArray[np.bool_]]
 ) -> pa.Table:
     """The chunk that is left: the first pass's columns, the text as edited, the verdict."""
-    verdicts = [removals.get(i) for i in range(len(table))] if removals else [None] * len(table)
     columns = {name: table[name] for name in KEPT_COLUMNS}
     columns |= {
         "text": judged.texts.to_arrow(),
         "language": pa.array(judged.languages, pa.string()),
         "score": pa.array(judged.scores, pa.float64()),
         "steps": _with_steps(table["steps"], steps),
-        "characters": pa.array(characters(judged.texts.data, judged.texts.offsets)),
-        "rule": pa.array([one.rule if one else "" for one in verdicts], pa.string()),
-        "value": pa.array([float(one.value) if one else 0.0 for one in verdicts], pa.float64()),
-        "threshold": pa.array([float(one.threshold) if one else 0.0 for one in verdicts], pa.float64()),
-        "detail": pa.array([one.detail if one else "" for one in verdicts], pa.string()),
+        "characters": pa.array(text_lengths(judged.texts.data, judged.texts.offsets)[0]),
+        **verdict_columns(removals, len(table)),
     }
     return pa.table([columns[name] for name in JUDGED.names], schema=JUDGED)
 

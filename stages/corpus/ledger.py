@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from stages.artifact import ArtifactWriter
 from stages.corpus.chunks import Chunk
+from stages.corpus.policy import Removal
 from stages.corpus.summary import SourceAccount
 from stages.corpus.tables import REMOVED, RowFiles
 
@@ -53,3 +54,15 @@ def removed_rows(chunk: Chunk, places: pa.Table, verdict: pa.Table, survivor: pa
         "survivor": survivor,
     }
     return pa.table(columns).cast(REMOVED)
+
+
+def verdict_columns(removals: dict[int, Removal], count: int) -> dict[str, pa.Array]:
+    """The columns rule, value, threshold, detail of `count` documents, empty for those that stay."""
+    nothing = Removal("")
+    found = [removals.get(i, nothing) for i in range(count)]
+    return {
+        "rule": pa.array([one.rule for one in found], pa.string()),
+        "value": pa.array([float(one.value) for one in found], pa.float64()),
+        "threshold": pa.array([float(one.threshold) for one in found], pa.float64()),
+        "detail": pa.array([one.detail for one in found], pa.string()),
+    }

@@ -17,6 +17,7 @@ from datatrove.pipeline.base import PipelineStep
 from stages.corpus.boilerplate import edge_blocks
 from stages.corpus.config import CorpusConfig
 from stages.corpus.kernels.collapse import collapsed, fingerprints
+from stages.corpus.ledger import verdict_columns
 from stages.corpus.personal import PersonalData
 from stages.corpus.policy import Removal, policy_removal
 from stages.corpus.splitting import ReadTask
@@ -108,7 +109,7 @@ def prepared(documents: list[Document], source: str, config: CorpusConfig, perso
         "record_id": pa.array(record_ids, mask=np.array([not one for one in ids], bool)),
         "bytes": pa.array(sizes),
         "personal": pa.array([json.dumps(found.counts[i]) if i in found.counts else "" for i in range(len(notes))]),
-        **_verdicts(removals, len(documents)),
+        **verdict_columns(removals, len(documents)),
     }
     return pa.table([columns[name] for name in READ.names], schema=READ)
 
@@ -149,14 +150,3 @@ def _plain_line_ends(texts: Texts, notes: list[dict[str, Any]], allowed: np.ndar
         changed[i] = texts.bytes_of(i).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         notes[i]["steps"].append("line_ends")
     return texts.replaced(changed)
-
-
-def _verdicts(removals: dict[int, Removal], count: int) -> dict[str, pa.Array]:
-    nothing = Removal("")
-    found = [removals.get(i, nothing) for i in range(count)]
-    return {
-        "rule": pa.array([one.rule for one in found], pa.string()),
-        "value": pa.array([float(one.value) for one in found], pa.float64()),
-        "threshold": pa.array([float(one.threshold) for one in found], pa.float64()),
-        "detail": pa.array([one.detail for one in found], pa.string()),
-    }

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.corpus.kernels import Starts, kernel
+from stages.corpus.kernels.character_classes import space_size
 from stages.corpus.kernels.words import mix64
 
 PLAIN, SPACE, PERHAPS = 0, 1, 2
@@ -36,7 +37,7 @@ def collapsed(data: NDArray[np.uint8], offsets: Starts) -> tuple[NDArray[np.uint
             byte = data[i]
             space, size = _CLASSES[byte], 1
             if space == PERHAPS:
-                wide = _wide_space(data, i, end)
+                wide = space_size(data, i, end)
                 space, size = np.int64(wide > 0), max(wide, 1)
             # No branch on white space: it would be guessed wrong once a word. A second space is overwritten.
             out[k] = np.uint8(32) if space else byte
@@ -47,20 +48,6 @@ def collapsed(data: NDArray[np.uint8], offsets: Starts) -> tuple[NDArray[np.uint
             k -= 1
         starts[text + 1] = k
     return out[:k], starts
-
-
-@kernel
-def _wide_space(data: NDArray[np.uint8], i: int, end: int) -> int:
-    """Bytes of the white-space character (`str.isspace`) of more than one byte at data[i], 0 if there is none."""
-    first = data[i]
-    if first == 0xC2:
-        return 2 if i + 1 < end and (data[i + 1] == 0x85 or data[i + 1] == 0xA0) else 0
-    if i + 2 >= end:
-        return 0
-    code = (np.int64(first) << 16) | (np.int64(data[i + 1]) << 8) | np.int64(data[i + 2])
-    if code == 0xE19A80 or 0xE28080 <= code <= 0xE2808A or code == 0xE280A8 or code == 0xE280A9:
-        return 3
-    return 3 if code == 0xE280AF or code == 0xE2819F or code == 0xE38080 else 0
 
 
 @kernel

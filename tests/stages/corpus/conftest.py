@@ -6,7 +6,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import socket
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ import pytest
 
 from stages.artifact import Artifact, Store
 from stages.corpus import CorpusConfig, corpus, inputs_of
+from tests.support import free_port
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def ray_cluster() -> Iterator[str]:
     token = folder / "token"
     token.write_text(secrets.token_hex(32))
     settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
-    ports = [_free_port() for _ in range(3)]
+    ports = [free_port() for _ in range(3)]
     address = f"127.0.0.1:{ports[0]}"
     command = [
         *(sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--head", "--block"),
@@ -70,9 +70,3 @@ def ray_cluster() -> Iterator[str]:
                     one.kill()
             psutil.wait_procs(processes, timeout=10)
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,3 +40,13 @@ def rows_of(artifact: Artifact, prefix: str) -> list[dict[str, Any]]:
     """All rows of the artifact's Parquet files below a prefix."""
     files = [entry.path for entry in artifact.files(prefix) if entry.path.endswith(".parquet")]
     return [row for path in files for row in pq.ParquetFile(artifact.local(path)).read().to_pylist()]
+
+
+def plain_words(text: str) -> list[str]:
+    """Lower-case words without punctuation."""
+    return re.findall(r"\w+", text.lower())
+
+
+def hash64(text: str) -> int:
+    """64-bit BLAKE2b of a string."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "little")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from corpus_world import sentence
+from corpus_world import hash64, sentence
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +15,6 @@ from stages.corpus.boilerplate import edge_blocks, strip
 from stages.corpus.config import EditConfig
 from stages.corpus.kernels.characters import CODE_POINTS, lower_words
 from stages.corpus.texts import Texts
-from stages.corpus.words import hash64
 
 Key = tuple[str, tuple[str, ...]]
 """A block as the plain twin names it: `line` or `paragraph`, and its words."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from corpus_world import sentence, write_lines
+from corpus_world import plain_words, sentence, write_lines
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +20,6 @@ from stages.corpus.evaluation_items import Item, read_items
 from stages.corpus.kernels.words import word_hashes
 from stages.corpus.policy import Removal
 from stages.corpus.texts import Texts
-from stages.corpus.words import words
 from stages.evaluation.sets import question_sets, read_set
 from stages.sample import generate
 from tests.support import SHARED
@@ -34,7 +33,7 @@ def words_in(texts: Sequence[str | bytes]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def plain_grams(text: str, n: int) -> set[Gram]:
-    found = words(text)
+    found = plain_words(text)
     n = min(n, len(found))
     return {tuple(found[i : i + n]) for i in range(len(found) - n + 1)} if n else set()
 
@@ -43,14 +42,14 @@ def plain_index(items: Sequence[Item], config: DecontaminationConfig) -> list[se
     least = min(config.minimum_words, config.ngram)
     return [
         plain_grams(item.asked, config.ngram).union(
-            *(plain_grams(text, config.ngram) for text in item.contexts if len(words(text)) >= least)
+            *(plain_grams(text, config.ngram) for text in item.contexts if len(plain_words(text)) >= least)
         )
         for item in items
     ]
 
 
 def plain_hits(text: str, grams: set[Gram]) -> int:
-    found = words(text)
+    found = plain_words(text)
     return sum(
         any(tuple(found[i : i + len(gram)]) == gram for i in range(len(found) - len(gram) + 1)) for gram in grams
     )
@@ -197,7 +196,7 @@ def test_clean_subsets_hold_the_rows_of_items_that_no_document_held(tmp_path: Pa
         ("b", "3", True),
         ("none", "2", False),
     ]
-    assert all(note["ngrams"] == max(1, len(words(sentence(int(note["id"]), 9))) - 12) for note in noted)
+    assert all(note["ngrams"] == max(1, len(plain_words(sentence(int(note["id"]), 9))) - 12) for note in noted)
 
 
 def test_evaluation_reads_clean_subsets_as_sets(tmp_path: Path) -> None:
@@ -276,7 +275,7 @@ def test_every_real_item_is_found_where_it_stands_and_nothing_in_other_text() ->
     assert found.seen.all() and len(items) == 4333
     mine = dict(zip(zip(found.rows.tolist(), found.items.tolist(), strict=True), found.hits.tolist(), strict=True))
     assert all(mine[i, i] >= len(plain_grams(item.asked, config.ngram)) for i, item in enumerate(items))
-    contexts = [(i, text) for i, item in enumerate(items) for text in item.contexts if len(words(text)) >= 8]
+    contexts = [(i, text) for i, item in enumerate(items) for text in item.contexts if len(plain_words(text)) >= 8]
     found = index.matches(*words_in([text for _, text in contexts]))
     pairs = set(zip(found.rows.tolist(), found.items.tolist(), strict=True))
     assert len(contexts) > 1000 and all((k, i) in pairs for k, (i, _) in enumerate(contexts))

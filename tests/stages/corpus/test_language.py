@@ -30,7 +30,7 @@ MEDQUAD = SHARED / "medquad"
 PACKAGE = LangDetector(LangDetectConfig(model="lite", max_input_length=None))
 
 
-def agree(texts: list[str], characters: int = LANGUAGE_CHARACTERS) -> None:
+def assert_agrees(texts: list[str], characters: int = LANGUAGE_CHARACTERS) -> None:
     """Same five best as the package, to 1e-4, and the same best unless two are as good."""
     scores = Language(characters).scores(Texts.of(texts))
     names, best = scores.best()
@@ -53,7 +53,7 @@ def test_medquad_scores_as_in_the_package() -> None:
             rows = [json.loads(line) for line in itertools.islice(lines, 60)]
         texts += [f"{row['question']}\n\n{row['answer']}" for row in rows]
     assert len(texts) > 500
-    agree(texts)
+    assert_agrees(texts)
 
 
 def test_planted_languages_are_told() -> None:
@@ -62,7 +62,7 @@ def test_planted_languages_are_told() -> None:
     texts = [foreign_text(rng, language)[0] for language in languages]
     names, probability = Language().scores(Texts.of(texts)).best()
     assert names == languages and probability.min() > 0.8
-    agree(texts)
+    assert_agrees(texts)
 
 
 PIECES = st.sampled_from(
@@ -77,7 +77,7 @@ HOSTILE = st.lists(st.one_of(st.text(max_size=12), PIECES), max_size=12).map("".
 @example(["ПАЦИЕНТ ПРИНИМАЕТ ЛЕКАРСТВО", "THE PATIENT TAKES A DOSE", "DOSE", "ΑΣ", "Die DOSIS IST HOCH"], 1000)
 @settings(max_examples=60, deadline=None)
 def test_any_text_scores_as_in_the_package(texts: list[str], characters: int) -> None:
-    agree(texts, characters)
+    assert_agrees(texts, characters)
 
 
 def test_more_words_than_are_remembered() -> None:
@@ -88,7 +88,7 @@ def test_more_words_than_are_remembered() -> None:
     together = Language().scores(Texts.of([*lines, *lines])).means
     np.testing.assert_array_equal(together[:600], together[600:])
     np.testing.assert_array_equal(together[:5], [Language().scores(Texts.of([line])).means[0] for line in lines[:5]])
-    agree(lines[:50])
+    assert_agrees(lines[:50])
 
 
 def test_an_unknown_language_is_refused() -> None:
