@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +22,9 @@ from stages.artifact.manifest import MANIFEST, FileEntry, Manifest, digest, soft
 from stages.artifact.store import Store, disk_trouble_told, reason
 
 SCRATCH = ".scratch"
+
+HASHED_AT_ONCE = 4
+"""Files whose hashes are made at a time, each in a thread, which needs no interpreter for it."""
 """Where a writer on local files collects them, in the artifact's folder; the next writer begins with an empty one."""
 SOFTWARE = ("headwater", "torch", "ray", "datatrove", "pyarrow", "tokenizers", "transformers", "lm-eval", "numba")
 
@@ -258,11 +262,14 @@ class ArtifactWriter:
     def commit(self) -> Artifact:
         """Hashes and moves every file to its final name, then creates the manifest. Files come before the manifest."""
         entries = list(self._there)
-        for path in sorted(self._paths):
-            local = self.scratch / "files" / path
+        paths = sorted(self._paths)
+        files = [self.scratch / "files" / path for path in paths]
+        for path, local in zip(paths, files, strict=True):
             if not local.is_file():
                 raise StoreError(f"stage {self.kind}: {path} was announced and never written")
-            entries.append(FileEntry(path=path, bytes=local.stat().st_size, sha256=sha256_file(local)))
+        with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:
+            for path, local, sha256 in zip(paths, files, pool.map(sha256_file, files), strict=True):
+                entries.append(FileEntry(path=path, bytes=local.stat().st_size, sha256=sha256))
         for entry in entries[len(self._there) :]:
             self.store.put_file(self.scratch / "files" / entry.path, f"{self.folder}/{entry.path}")
         manifest = Manifest(

@@ -6,24 +6,26 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stages.artifact import ArtifactWriter, InputError
-from stages.corpus.chunks import Chunk
+from stages.corpus.chunks import Chunk, bases
 from stages.corpus.config import CorpusConfig
 from stages.corpus.decontaminate import Index, clean_subsets
 from stages.corpus.executor import Shared, Workers, work_folder
 from stages.corpus.finish import WriteDocuments, file_groups, take_over
 from stages.corpus.guess import readable, resolve_fields
 from stages.corpus.inputs import note_inputs
-from stages.corpus.judging import JudgeChunks
+from stages.corpus.judging import JudgeChunks, forget
 from stages.corpus.ledger import Ledger
 from stages.corpus.listing import Listing
-from stages.corpus.merging import merge
-from stages.corpus.near.tasks import REMOVALS, CompareCandidates, find_candidates, removals, write_tasks
+from stages.corpus.merging import Merged, account_for, merge
+from stages.corpus.near.gather import GatherCandidates, gathered_together
+from stages.corpus.near.tasks import REMOVALS, CompareCandidates, find_candidates, removals
 from stages.corpus.prepare import Prepare
 from stages.corpus.reading import QuarantiningReader
 from stages.corpus.splitting import ReadTask, first_records, read_tasks
@@ -70,9 +72,9 @@ class _Build:
     def run(self, tasks: list[ReadTask], sets: Mapping[str, Listing]) -> None:
         """All passes, then the report."""
         chunks, index = self._read(tasks, sets)
-        merge(self.config, chunks, self.read, self.accounts, self.ledger)
-        self.writer.events.emit("step", step="exact_duplicates", removed=self.ledger.removed)
-        chunks = self._judge(chunks)
+        merged = merge(self.config, chunks, self.read)
+        self.writer.events.emit("step", step="exact_duplicates", removed=int((~merged.keep).sum()))
+        chunks = self._judge(chunks, merged)
         seen = np.zeros(len(index), bool)
         edits: Counter[str] = Counter()
         for chunk in chunks:
@@ -110,25 +112,34 @@ class _Build:
         _quarantine(self.config, tasks, first, self.read, self.accounts, self.writer)
         return chunks, made[0]
 
-    def _judge(self, chunks: list[Chunk]) -> list[Chunk]:
-        """The second pass; returns the chunks with what is left in them."""
+    def _judge(self, chunks: list[Chunk], merged: Merged) -> list[Chunk]:
+        """The second pass, and meanwhile the account of the first; returns the chunks with what is left in them."""
         sizes = [chunk.documents for chunk in chunks]
         done = _Progress(self.writer, sizes, sum(sizes), "documents", "judge")
         step = JudgeChunks(Shared(chunks), self.read, self.judged, self.config)
-        self.workers.run([step], len(chunks), self._made("logs/judge"), done)
-        kept = [int(np.load(self.read / f"{chunk.name}.npy").sum()) for chunk in chunks]
-        return [replace(chunk, documents=n) for chunk, n in zip(chunks, kept, strict=True)]
+
+        def account() -> None:
+            account_for(self.config, chunks, self.read, merged, self.accounts, self.ledger)
+
+        self.workers.run([step], len(chunks), self._made("logs/judge"), done, account)
+        forget()  # this process may have been a worker, and goes on for long
+        kept = [merged.keep[first:last].sum() for first, last in pairwise(bases(chunks))]
+        return [replace(chunk, documents=int(n)) for chunk, n in zip(chunks, kept, strict=True)]
 
     def _compare(self, chunks: list[Chunk]) -> None:
         """Near duplicates: leaves `copies.arrow` for the last pass."""
         copies = REMOVALS.empty_table()
         if self.config.dedup.near:
             found = find_candidates(self.config, chunks, self.judged)
-            tasks = write_tasks(found, chunks, self.judged, self.near)
-            step = CompareCandidates(self.near, self.config.dedup)
+            found.save(self.near)
+            groups = gathered_together(chunks, self.judged) if found.count else []
+            gather = GatherCandidates(Shared(groups), Shared(chunks), self.judged, self.near, self.config.dedup)
+            compare = CompareCandidates(self.near, len(groups), self.config.dedup)
+            tasks = len(groups) + found.count
             done = _Progress(self.writer, [1] * tasks, tasks, "tasks", "near_duplicates")
-            self.workers.run([step], tasks, self._made("logs/near"), done)
-            copies = removals(tasks, chunks, self.judged, self.near)
+            self.workers.run([gather], len(groups), self._made("logs/gather"), done)
+            self.workers.run([compare], found.count, self._made("logs/near"), lambda rank: done(len(groups) + rank))
+            copies = removals(found.count, chunks, self.judged, self.near)
         write_chunk(copies, self.written / "copies.arrow")
         self.writer.events.emit("step", step="near_duplicates", removed=len(copies))
 

@@ -45,6 +45,19 @@ def by_chunk(rows: Rows, base: Rows) -> Iterator[tuple[int, slice]]:
         yield number, slice(int(places[number]), int(places[number + 1]))
 
 
+def neighbours(sizes: Sequence[int], limit: int, kinds: Sequence[object]) -> list[list[int]]:
+    """Numbers of neighbours of one kind, together, unless it is a single one, no larger than `limit`."""
+    groups: list[list[int]] = []
+    held = 0
+    for number, size in enumerate(sizes):
+        if not groups or held + size > limit or kinds[groups[-1][0]] != kinds[number]:
+            groups.append([])
+            held = 0
+        groups[-1].append(number)
+        held += size
+    return groups
+
+
 def identities(rows: Rows, chunks: Sequence[Chunk], folder: Path) -> pa.Table:
     """Who the documents at ascending rows are: columns doc_id and `where` (`source/file#record`)."""
     parts = []

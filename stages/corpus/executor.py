@@ -1,49 +1,33 @@
-"""datatrove's executors on workers that end: with the stage, with an error, and with their parent.
+"""What the passes run on: datatrove's executors, whose ranks, statistics and marks of completion are kept as they are.
 
-`LocalPipelineExecutor.run` hangs for ever when a worker is killed (multiprocessing's pool waits for it), leaves a
-manager process behind when it is killed itself, and spends 10 ms a rank on setting up its log. Its ranks, pipelines,
-statistics and completion files are kept here; only the pool around them is another one. What is said here of a rank
-holds on a Ray cluster too, see `ray_executor`.
+Here is what they have in common; see `local_workers` and `ray_executor`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
-import itertools
-import multiprocessing
-import multiprocessing.connection
 import os
 import pickle
 import secrets
 import shutil
-import signal
 import sys
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from copy import deepcopy
-from functools import lru_cache
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, TypeVar
 
 from datatrove.executor.base import PipelineExecutor
-from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from datatrove.utils.stats import PipelineStats
 from loguru import logger
 
 from stages.artifact import ArtifactWriter, ConfigError, HeadwaterError, StoreError
 from stages.corpus.config import CorpusConfig
-
-_WINDOW = 4
-"""So many ranks a process are handed to the pool at a time; it keeps each one's future until it is done."""
 
 SEEN_SECONDS = 10.0
 """How long a network file system may take to show what another machine has written."""
@@ -112,13 +96,6 @@ class Ranks(PipelineExecutor):
         """datatrove sets variables for multi-node jobs; nothing here reads them, and they would outlive the run."""
 
 
-class Executor(Ranks, LocalPipelineExecutor):
-    """A pipeline and its ranks 0 ... tasks-1 on this machine."""
-
-    def __init__(self, pipeline: Sequence[PipelineStep], tasks: int, logging_dir: Path):
-        super().__init__(list(pipeline), tasks=tasks, workers=1, logging_dir=str(logging_dir))
-
-
 class Workers(ABC):
     """What pipelines run on, one after the other. A context manager: after it nothing is running any more."""
 
@@ -157,6 +134,8 @@ def make_workers(config: CorpusConfig) -> Workers:
         from stages.corpus.ray_executor import RayWorkers
 
         return RayWorkers(config.workers, config.ray_address)
+    from stages.corpus.local_workers import LocalWorkers
+
     return LocalWorkers(config.workers)
 
 
@@ -198,93 +177,6 @@ def work_folder(config: CorpusConfig, writer: ArtifactWriter) -> Iterator[Path]:
             below.rmdir()
 
 
-class LocalWorkers(Workers):
-    """A pool of processes of this machine; one worker means: in this process."""
-
-    def __init__(self, count: int):
-        self._count = count
-        self._pool: ProcessPoolExecutor | None = None
-
-    def __enter__(self) -> LocalWorkers:
-        """Starts the processes, so that they import what they need while this one reads its inputs."""
-        if self._count > 1:
-            self._started()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end()
-
-    def run(
-        self,
-        pipeline: Sequence[PipelineStep],
-        tasks: int,
-        logging_dir: Path,
-        done: Callable[[int], None],
-        meanwhile: Callable[[], None] | None = None,
-    ) -> None:
-        executor = Executor(pipeline, tasks, logging_dir)
-        if self._count == 1:
-            if meanwhile:
-                meanwhile()
-            for rank in range(tasks):
-                executor._run_for_rank(rank)
-                done(rank)
-        else:
-            logging_dir.mkdir(parents=True, exist_ok=True)
-            # Pickled once, not once a rank. Its name is its own, since workers keep what they read under it.
-            path = logging_dir / f"pipeline-{secrets.token_hex(8)}.pickle"
-            path.write_bytes(pickle.dumps(executor))
-            try:
-                self._run(str(path), tasks, done, meanwhile)
-            except BaseException:
-                self._end()
-                raise
-            finally:
-                path.unlink()
-        executor.check()
-
-    def _run(self, path: str, tasks: int, done: Callable[[int], None], meanwhile: Callable[[], None] | None) -> None:
-        pool = self._pool or self._started()
-        left = iter(range(tasks))
-        running: dict[Future[None], int] = {}
-        try:
-            while True:
-                with no_main_module():
-                    for rank in itertools.islice(left, _WINDOW * self._count - len(running)):
-                        running[pool.submit(_run_rank, path, rank)] = rank
-                if meanwhile:
-                    meanwhile()
-                    meanwhile = None
-                if not running:
-                    return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    future.result()
-                    done(running.pop(future))
-        except BrokenProcessPool as error:
-            raise HeadwaterError(
-                "corpus: a worker process was killed, probably for want of memory; run again with fewer workers"
-            ) from error
-
-    def _started(self) -> ProcessPoolExecutor:
-        context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(self._count, mp_context=context, initializer=start_worker)
-        with no_main_module():
-            for _ in range(self._count):
-                self._pool.submit(_import_steps)
-        return self._pool
-
-    def _end(self) -> None:
-        """Kills the processes, which have nothing to do, or nothing that is still wanted."""
-        pool, self._pool = self._pool, None
-        if pool is None:
-            return
-        for process in list((pool._processes or {}).values()):
-            process.kill()
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
 def portable(error: Exception) -> Exception:
     """The error itself, or, if another process could not read it, one that tells of it.
 
@@ -318,46 +210,3 @@ def one_thread() -> None:
     import pyarrow
 
     pyarrow.set_cpu_count(1)
-
-
-def start_worker() -> None:
-    """Prepares a worker process: one thread, and an end when its parent ends, not when a signal is sent to all.
-
-    Ctrl-C in a terminal and a supervisor's SIGTERM reach the whole process group. They are for the parent; a worker
-    that heard them would be reported as killed before the parent has told what became of its run.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    one_thread()
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _end_with(sentinel: int) -> None:
-    multiprocessing.connection.wait([sentinel])
-    os._exit(1)
-
-
-def _import_steps() -> None:
-    """What a worker does first. An error would come again with the first rank, and is told there."""
-    with suppress(Exception):
-        importlib.import_module("stages.corpus.build")
-
-
-@lru_cache(maxsize=1)
-def _read_executor(path: str) -> Executor:
-    executor = pickle.loads(Path(path).read_bytes())
-    assert isinstance(executor, Executor)
-    return executor
-
-
-def _run_rank(path: str, rank: int) -> None:
-    """What a worker does: one rank of the pipeline that is pickled in the file."""
-    try:
-        _read_executor(path)._run_for_rank(rank)
-    except Exception as error:
-        told = portable(error)
-        if told is error:
-            raise
-        raise told from error

@@ -15,7 +15,7 @@ from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
 
 from stages.artifact import ArtifactWriter
-from stages.corpus.chunks import Chunk, bases
+from stages.corpus.chunks import Chunk, bases, neighbours
 from stages.corpus.config import CorpusConfig
 from stages.corpus.ledger import Ledger, is_ruled, removed_rows
 from stages.corpus.near.tasks import REMOVALS
@@ -144,16 +144,7 @@ def _text_hashes(table: pa.Table) -> pa.Array:
 def file_groups(chunks: Sequence[Chunk], folder: Path) -> list[list[int]]:
     """Chunks that are written into one file: neighbours of one source, by size alone."""
     sizes = [(folder / chunk.name).stat().st_size for chunk in chunks]
-    limit = max(FILE_BYTES, sum(sizes) // MOST_FILES)
-    groups: list[list[int]] = []
-    held = 0
-    for number, size in enumerate(sizes):
-        if not groups or held + size > limit or chunks[groups[-1][0]].source != chunks[number].source:
-            groups.append([])
-            held = 0
-        groups[-1].append(number)
-        held += size
-    return groups
+    return neighbours(sizes, max(FILE_BYTES, sum(sizes) // MOST_FILES), [chunk.source for chunk in chunks])
 
 
 def take_over(

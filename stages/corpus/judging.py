@@ -15,7 +15,7 @@ from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
 
 from stages.corpus.boilerplate import strip
-from stages.corpus.chunks import Chunk, lists_of
+from stages.corpus.chunks import Chunk, bases, lists_of
 from stages.corpus.config import CorpusConfig
 from stages.corpus.decontaminate import Index
 from stages.corpus.filtering import Filters, Judged
@@ -24,6 +24,7 @@ from stages.corpus.kernels.minhash import NO_KEY, band_hashes
 from stages.corpus.kernels.ngrams import ngram_hashes
 from stages.corpus.kernels.words import word_hashes
 from stages.corpus.ledger import verdict_columns
+from stages.corpus.merging import KEEP
 from stages.corpus.policy import Removal
 from stages.corpus.tables import JUDGED, READ, read_chunk, write_chunk
 from stages.corpus.texts import Texts
@@ -32,8 +33,7 @@ KEPT_COLUMNS = [name for name in JUDGED.names if name in READ.names and name != 
 
 
 class JudgeChunks(PipelineStep):
-    """Edits and judges the documents of a chunk that are still in, by the mask `{chunk}.npy` beside it; the first
-    removal counts.
+    """Edits and judges the documents of a chunk that are still in, see `merging.merge`; the first removal counts.
 
     Leaves in `judged`: the chunk with a verdict for each document; `{chunk}.bands`, MinHash keys uint64[bands, n];
     `{chunk}.json`, what was edited; `{chunk}.items.npy`, which evaluation questions stand in its documents.
@@ -44,13 +44,14 @@ class JudgeChunks(PipelineStep):
     def __init__(self, chunks: Sequence[Chunk], read: Path, judged: Path, config: CorpusConfig):
         super().__init__()
         self.chunks, self.read, self.judged, self.config = chunks, read, judged, config
+        self.base = bases(chunks)
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Judges chunk `rank`; yields nothing."""
         chunk, config = self.chunks[rank], self.config
-        keep = pa.array(np.load(self.read / f"{chunk.name}.npy"))
+        keep = np.load(self.read / KEEP, mmap_mode="r")[self.base[rank] : self.base[rank + 1]]
         table = read_chunk(self.read / chunk.name, [*KEPT_COLUMNS, "text", "personal", "edges", "group_hash"])
-        table = table.filter(keep).combine_chunks()
+        table = table.filter(pa.array(keep)).combine_chunks()
         stripped = strip(
             Texts.from_arrow(table["text"]),
             np.load(self.read / f"boilerplate-{chunk.source}.npy"),
@@ -76,6 +77,11 @@ class JudgeChunks(PipelineStep):
 
 _made: dict[str, Any] = {}
 """The filters and the index of this process: a worker judges many chunks with the same ones."""
+
+
+def forget() -> None:
+    """Lets go of what this process keeps for judging."""
+    _made.clear()
 
 
 def _filters(config: CorpusConfig) -> Filters:

@@ -36,7 +36,7 @@ class Ledger:
 
 def is_ruled(table: pa.Table) -> NDArray[np.bool_]:
     """Which rows have a rule in their column `rule`, bool[n]."""
-    return pc.not_equal(table["rule"], "").to_numpy(zero_copy_only=False)
+    return pc.binary_length(table["rule"]).to_numpy() > 0
 
 
 def removed_rows(chunk: Chunk, places: pa.Table, verdict: pa.Table, survivor: pa.Array | pa.ChunkedArray) -> pa.Table:

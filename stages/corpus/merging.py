@@ -1,8 +1,12 @@
-"""Between the passes, over all sources: exact duplicates, repeated ids, and which lines are boilerplate."""
+"""Between the passes, over all sources: exact duplicates, repeated ids, and which lines are boilerplate.
+
+Workers wait for `merge`, so it does what the second pass needs and nothing else; the rest is `account_for`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,42 +22,61 @@ from stages.corpus.ledger import Ledger, is_ruled, removed_rows
 from stages.corpus.summary import SourceAccount
 from stages.corpus.tables import read_chunk
 
+KEEP = "keep.npy"
+"""Which documents of the first pass go into the second, bool[documents]."""
 
-def merge(
-    config: CorpusConfig,
-    chunks: Sequence[Chunk],
-    folder: Path,
-    accounts: dict[str, SourceAccount],
-    ledger: Ledger,
-) -> None:
-    """Decides which documents go into the second pass: a mask `{chunk}.npy` each, and `boilerplate-{source}.npy`.
+
+@dataclass(frozen=True)
+class Merged:
+    """Which documents go into the second pass, and which went instead of a copy."""
+
+    keep: NDArray[np.bool_]
+    """bool[documents], also in `keep.npy`."""
+    survivor: Rows
+    """Row of each exact copy's first one, -1 for all others, int64[documents]."""
+
+
+def merge(config: CorpusConfig, chunks: Sequence[Chunk], folder: Path) -> Merged:
+    """Decides which documents go into the second pass; leaves `keep.npy` and `boilerplate-{source}.npy`.
 
     Of exact duplicates the first in corpus order (source, file, record) stays. Only documents that stay count when
     boilerplate is looked for, so that copies do not make it.
     """
-    memory, base = config.memory_megabytes << 20, bases(chunks)
-    count = int(base[-1])
+    memory, count = config.memory_megabytes << 20, int(bases(chunks)[-1])
     survivor = np.full(count, -1, np.int64)
     if config.dedup.exact:
         survivor = first_copies(count, lambda: _exact_hashes(chunks, folder), memory)
-    _account(chunks, folder, accounts, memory)
+    ruled = [is_ruled(read_chunk(folder / chunk.name, ["rule"])) for chunk in chunks]
+    keep = ~np.concatenate(ruled) & (survivor < 0)
+    np.save(folder / KEEP, keep)
+    counts = BlockCounts(config.sources, config.edits, memory)
+    for source, lines in counts.boilerplate(lambda: _edges(chunks, folder, keep)).items():
+        np.save(folder / f"boilerplate-{source}.npy", lines)
+    return Merged(keep, survivor)
 
+
+def account_for(
+    config: CorpusConfig,
+    chunks: Sequence[Chunk],
+    folder: Path,
+    merged: Merged,
+    accounts: dict[str, SourceAccount],
+    ledger: Ledger,
+) -> None:
+    """Notes what came in, and why documents do not go into the second pass."""
+    _account(chunks, folder, accounts, config.memory_megabytes << 20)
+    base, survivor = bases(chunks), merged.survivor
     copied = np.unique(survivor[survivor >= 0])
     copied_from = identities(copied, chunks, folder)
     for number, chunk in enumerate(chunks):
         mine = survivor[base[number] : base[number + 1]]
-        ruled = is_ruled(read_chunk(folder / chunk.name, ["rule"]))
         copies = mine >= 0
+        ruled = ~merged.keep[base[number] : base[number + 1]] & ~copies
         if ruled.any():
             ledger.add(chunk.source, _by_policy(chunk, folder, np.flatnonzero(ruled)))
         if copies.any():
             survivors = copied_from.take(np.searchsorted(copied, mine[copies]))
             ledger.add(chunk.source, _as_copies(chunk, folder, np.flatnonzero(copies), survivors))
-        np.save(folder / f"{chunk.name}.npy", ~ruled & ~copies)
-
-    counts = BlockCounts(accounts, config.edits, memory)
-    for source, lines in counts.boilerplate(lambda: _edges(chunks, folder)).items():
-        np.save(folder / f"boilerplate-{source}.npy", lines)
 
 
 def _exact_hashes(chunks: Sequence[Chunk], folder: Path) -> Iterator[NDArray[np.uint64]]:
@@ -103,11 +126,11 @@ def _as_copies(chunk: Chunk, folder: Path, rows: Rows, survivors: pa.Table) -> p
 
 
 def _edges(
-    chunks: Sequence[Chunk], folder: Path
+    chunks: Sequence[Chunk], folder: Path, keep: NDArray[np.bool_]
 ) -> Iterator[tuple[str, NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint64]]]:
     """Source, hashes of the blocks, where each document's begin, and hashes of groups, of documents that stay."""
-    for chunk in chunks:
+    base = bases(chunks)
+    for number, chunk in enumerate(chunks):
         table = read_chunk(folder / chunk.name, ["edges", "group_hash"])
-        keep = np.load(folder / f"{chunk.name}.npy")
-        table = table.filter(pa.array(keep))
+        table = table.filter(pa.array(keep[base[number] : base[number + 1]]))
         yield chunk.source, *lists_of(table["edges"]), table["group_hash"].to_numpy()

@@ -24,8 +24,8 @@ from stages.corpus.splitting import ReadTask
 from stages.corpus.tables import READ, write_chunk
 from stages.corpus.texts import Texts
 
-CHUNK_DOCUMENTS = 1000
-CHUNK_CHARACTERS = 8 << 20
+CHUNK_DOCUMENTS = 2500
+CHUNK_CHARACTERS = 4 << 20
 """A chunk of the first pass is a task of the second: large enough to pay, small enough to share out."""
 
 SAME = ("file", "piece", "record", "license", "retrieved_at", "group", "subject", "steps")

@@ -88,13 +88,9 @@ def write_chunk(table: pa.Table, path: Path) -> None:
 
 def read_chunk(path: Path, columns: Iterable[str] | None = None) -> pa.Table:
     """A chunk's columns, mapped from the file."""
-    options = None
     with pa.memory_map(str(path)) as source:
-        if columns is not None:
-            names = pa.ipc.open_file(source).schema.names
-            options = pa.ipc.IpcReadOptions(included_fields=sorted(names.index(name) for name in columns))
-            source.seek(0)
-        return pa.ipc.open_file(source, options=options).read_all()
+        table = pa.ipc.open_file(source).read_all()
+    return table if columns is None else table.select(list(columns))
 
 
 class RowFiles:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
 from functools import lru_cache
+from importlib.abc import MetaPathFinder
 from typing import Any
 
 import numpy as np
@@ -18,18 +20,28 @@ def _language() -> Any:
     """spaCy's blank English. Imported when first needed, and without torch.
 
     spaCy's machine-learning library imports torch if it is there: 2 seconds, and 200 MB a process, for a splitter that
-    is all regular expressions. `None` in sys.modules makes that one import fail, which the library allows for.
+    is all regular expressions. It allows for that import to fail.
     """
-    without_torch = "torch" not in sys.modules and "spacy" not in sys.modules
-    if without_torch:
-        sys.modules["torch"] = None  # type: ignore[assignment]
+    hidden = _Hidden("torch")
+    sys.meta_path.insert(0, hidden)
     try:
         import spacy
 
         return spacy.blank("en")
     finally:
-        if without_torch:
-            del sys.modules["torch"]
+        sys.meta_path.remove(hidden)
+
+
+class _Hidden(MetaPathFinder):
+    """Makes a module look absent to this thread. To others, which may be importing it just now, it is what it is."""
+
+    def __init__(self, name: str):
+        self._name, self._thread = name, threading.get_ident()
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        """Refuses, or leaves the search to others."""
+        if fullname == self._name and threading.get_ident() == self._thread:
+            raise ModuleNotFoundError(f"{fullname} is hidden while spaCy is imported", name=fullname)
 
 
 @lru_cache(maxsize=1)
@@ -58,19 +70,32 @@ def split_pieces(pieces: list[bytes]) -> tuple[NDArray[np.int32], NDArray[np.int
     if _asked > FORGOTTEN_AFTER:
         _language.cache_clear()
         _asked = 0
+    found = _split_at_once(pieces)
+    if found is None:
+        # Seen once, of a splitter that remembered a smiley wrong. A new one, and nothing beside a piece.
+        _language.cache_clear()
+        alone = [_split_at_once([piece]) or _unsplit(piece) for piece in pieces]
+        found = tuple(np.concatenate(column) for column in zip(*alone, strict=True))
+    return found
+
+
+def _split_at_once(pieces: list[bytes]) -> tuple[NDArray[np.int32], NDArray[np.int32]] | None:
+    """Tokens of pieces, see `split_pieces`; None if what spaCy says of them cannot be."""
     language = _language()
     from spacy.attrs import LENGTH
 
     joined = b"\n".join(pieces)
-    text = joined.decode()
-    # Not in a `memory_zone`: what the splitter remembers of pieces outlives it, and once a smiley came out wrong.
-    lengths = language.tokenizer(text).to_array([LENGTH]).astype(np.int32)
+    lengths = language.tokenizer(joined.decode()).to_array([LENGTH]).astype(np.int32)
     data = np.frombuffer(joined, np.uint8)
     sizes = np.empty(len(lengths), np.int32)
     covered = bytes_of_characters(data, lengths, sizes)
     begins = np.cumsum(sizes) - sizes
     feeds = np.flatnonzero((data[begins] == 10) & (sizes == 1))
     if covered != len(data) or len(feeds) != len(pieces) - 1:
-        raise RuntimeError("spaCy's tokens do not add up to its text")
+        return None
     counts = np.diff(np.concatenate([[-1], feeds, [len(sizes)]])) - 1
     return counts.astype(np.int32), np.delete(sizes, feeds)
+
+
+def _unsplit(piece: bytes) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    return np.array([1], np.int32), np.array([len(piece)], np.int32)

@@ -1,4 +1,4 @@
-"""Near copies over the chunks of a corpus: candidates are found here, and compared by workers."""
+"""Near copies over the chunks of a corpus: candidates are found here, gathered and compared by workers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
@@ -16,15 +17,15 @@ from stages.corpus.chunks import Chunk, Rows, bases, by_chunk, identities
 from stages.corpus.config import CorpusConfig, DedupConfig
 from stages.corpus.kernels.words import word_hashes
 from stages.corpus.near.candidates import components
+from stages.corpus.near.gather import read_gathered
 from stages.corpus.near.verify import WordLists, near_copies
 from stages.corpus.policy import UNKNOWN
 from stages.corpus.tables import read_chunk
 from stages.corpus.texts import Texts
 
-TASK_CHARACTERS = 4 << 20
+TASK_BYTES = 4 << 20
 MOST_TASKS = 256
-"""Components are shared out by size: tasks of so many characters, and no more than so many tasks."""
-BUFFER_BYTES = 1 << 20
+"""Components are shared out by size: tasks of so many bytes of text, and no more than so many tasks."""
 MOST_HELD_BYTES = 256 << 20
 """Room for words of which at most a third is used. A task that needs more, because one component is so large, has them
 in a file."""
@@ -45,12 +46,22 @@ class Candidates:
     """Documents that could be copies of each other, component after component, the most preferred first."""
 
     rows: Rows
-    components: Rows
-    """Where components begin, int64[c + 1]."""
     tasks: Rows
-    """Where tasks begin, in components, int64[t + 1]."""
-    bands: int
-    """MinHash keys a document."""
+    """Where tasks begin, int64[t + 1]; they hold whole components."""
+    bytes: Rows
+    """Of the texts of each task, int64[t]."""
+
+    @property
+    def count(self) -> int:
+        """Tasks."""
+        return len(self.bytes)
+
+    def save(self, folder: Path) -> None:
+        """Leaves them for workers, who map what they need: also in order of rows, each with its place here."""
+        places = np.argsort(self.rows, kind="stable")
+        arrays = {"candidates": self.rows, "places": places, "rows": self.rows[places]}
+        for name, array in (arrays | {"tasks": self.tasks, "bytes": self.bytes}).items():
+            np.save(folder / f"{name}.npy", array)
 
 
 def find_candidates(config: CorpusConfig, chunks: Sequence[Chunk], folder: Path) -> Candidates:
@@ -63,22 +74,25 @@ def find_candidates(config: CorpusConfig, chunks: Sequence[Chunk], folder: Path)
         int(base[-1]), config.dedup.bands, lambda band: _keys_of(band, chunks, folder), config.memory_megabytes << 20
     )
     if not len(rows):
-        return Candidates(rows, starts, np.zeros(1, np.int64), config.dedup.bands)
+        return Candidates(rows, np.zeros(1, np.int64), np.empty(0, np.int64))
     component = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
     ascending = np.argsort(rows, kind="stable")
     rows, component = rows[ascending], component[ascending]
     names = list(dict.fromkeys(chunk.source for chunk in chunks))
-    unknown, sizes, ids, sources = [], [], [], []
+    unknown, sizes, lengths, ids, sources = [], [], [], [], []
     for number, mine in by_chunk(rows, base):
-        table = read_chunk(folder / chunks[number].name, ["license", "characters", "doc_id"])
-        table = table.take(rows[mine] - base[number])
+        table = read_chunk(folder / chunks[number].name, ["license", "characters", "doc_id", "text"])
+        lengths.append(pc.binary_length(table["text"]).to_numpy()[rows[mine] - base[number]])
+        table = table.select(["license", "characters", "doc_id"]).take(rows[mine] - base[number])
         unknown.append(np.array([name == UNKNOWN for name in table["license"].to_pylist()]))
         sizes.append(table["characters"].to_numpy())
         ids.append(np.array(table["doc_id"].to_pylist(), "S32"))
         sources.append(np.full(len(table), names.index(chunks[number].source)))
     size = np.concatenate(sizes)
     order = np.lexsort((np.concatenate(ids), -size, np.concatenate(sources), np.concatenate(unknown), component))
-    return Candidates(rows[order], starts, _shared_out(size[order], starts), config.dedup.bands)
+    length = np.concatenate(lengths)[order].astype(np.int64)
+    begins = starts[_shared_out(length, starts)]
+    return Candidates(rows[order], begins, np.add.reduceat(length, begins[:-1]))
 
 
 def _keys_of(band: int, chunks: Sequence[Chunk], folder: Path) -> Iterator[NDArray[np.uint64]]:
@@ -87,73 +101,28 @@ def _keys_of(band: int, chunks: Sequence[Chunk], folder: Path) -> Iterator[NDArr
 
 
 def _shared_out(sizes: NDArray[np.int64], starts: Rows) -> Rows:
-    """Where tasks begin, so that each has about the same number of characters."""
+    """Where tasks begin, in components, so that each has about the same number of bytes."""
     ends = np.cumsum(sizes)[starts[1:] - 1]
-    share = max(TASK_CHARACTERS, -(-int(ends[-1]) // MOST_TASKS))
+    share = max(TASK_BYTES, -(-int(ends[-1]) // MOST_TASKS))
     task = (ends - 1) // share
     return np.concatenate([[0], np.flatnonzero(np.diff(task)) + 1, [len(ends)]]).astype(np.int64)
 
 
-class Gatherer:
-    """Brings what is needed of candidates from the chunks into one file a task, in one pass over the chunks.
-
-    A file `{task:05}.arrow` is a stream of record batches: place in the task, text, subject, keys of all bands.
-    """
-
-    def __init__(self, found: Candidates, chunks: Sequence[Chunk], judged: Path, folder: Path):
-        columns = {"place": pa.int64(), "text": pa.string(), "subject": pa.string(), "keys": pa.binary(8 * found.bands)}
-        self.schema = pa.schema(list(columns.items()))
-        self._found, self._chunks, self._judged, self._folder = found, chunks, judged, folder
-
-    def gather(self) -> None:
-        """Writes the files."""
-        found, base = self._found, bases(self._chunks)
-        ascending = np.argsort(found.rows, kind="stable")
-        rows = found.rows[ascending]
-        begins = found.components[found.tasks]
-        task_of = np.searchsorted(begins, ascending, "right") - 1
-        count = len(found.tasks) - 1
-        sinks = [pa.ipc.new_stream(str(self._folder / f"{task:05}.arrow"), self.schema) for task in range(count)]
-        waiting: list[list[pa.Table]] = [[] for _ in sinks]
-        held = np.zeros(count, np.int64)
-        for number, mine in by_chunk(rows, base):
-            table = self._rows_of(number, rows[mine] - base[number], ascending[mine] - begins[task_of[mine]])
-            for task in np.unique(task_of[mine]).tolist():
-                part = table.filter(pa.array(task_of[mine] == task))
-                waiting[task].append(part)
-                held[task] += part.nbytes
-                if held[task] >= BUFFER_BYTES:
-                    sinks[task].write_table(pa.concat_tables(waiting[task]))
-                    waiting[task], held[task] = [], 0
-        for sink, tables in zip(sinks, waiting, strict=True):
-            if tables:
-                sink.write_table(pa.concat_tables(tables))
-            sink.close()
-
-    def _rows_of(self, number: int, rows: Rows, places: Rows) -> pa.Table:
-        chunk = self._chunks[number]
-        table = read_chunk(self._judged / chunk.name, ["text", "subject"]).take(rows)
-        keys = np.fromfile(self._judged / f"{chunk.name}.bands", np.uint64).reshape(-1, chunk.documents)[:, rows]
-        buffers = [None, pa.py_buffer(np.ascontiguousarray(keys.T))]
-        packed = pa.Array.from_buffers(self.schema.field("keys").type, len(rows), buffers)
-        columns = [pa.array(places), table["text"], table["subject"], packed]
-        return pa.table(columns, schema=self.schema)
-
-
 class CompareCandidates(PipelineStep):
-    """Compares the candidates of one task; leaves `{task:05}.npz`: rows to remove, their survivors, similarities."""
+    """Compares the candidates of one task, which lie in so many gathered files; leaves `{task:05}.copies.npz`: rows to
+    remove, their survivors, similarities."""
 
     type, name = "dedup", "near copies"
 
-    def __init__(self, folder: Path, config: DedupConfig):
+    def __init__(self, folder: Path, files: int, config: DedupConfig):
         super().__init__()
-        self.folder, self.config = folder, config
+        self.folder, self.files, self.config = folder, files, config
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Compares; yields nothing."""
-        with np.load(self.folder / f"{rank:05}.candidates.npz") as saved:
-            rows = saved["rows"]
-        copies = near_copies(*self._documents(rank, len(rows)), self.config)
+        begins = np.load(self.folder / "tasks.npy")
+        rows = np.load(self.folder / "candidates.npy", mmap_mode="r")[begins[rank] : begins[rank + 1]]
+        copies = near_copies(*self._documents(rank, int(begins[rank]), len(rows)), self.config)
         np.savez(
             self.folder / f"{rank:05}.copies.npz",
             rows=rows[[copy.document for copy in copies]],
@@ -162,28 +131,29 @@ class CompareCandidates(PipelineStep):
         )
         yield from ()
 
-    def _documents(self, rank: int, count: int) -> tuple[WordLists, WordLists, NDArray[np.uint64]]:
+    def _documents(self, rank: int, first: int, count: int) -> tuple[WordLists, WordLists, NDArray[np.uint64]]:
         """Words, words of the subjects and keys of a task's candidates. No more than a batch of texts is held."""
-        path = self.folder / f"{rank:05}.arrow"
         # Of the longest possible list only as much is ever in memory as is written to.
-        longest = path.stat().st_size // 2 + count
-        words = _long_array(longest, path.with_suffix(".words"))
+        longest = int(np.load(self.folder / "bytes.npy")[rank]) // 2 + count
+        words = _long_array(longest, self.folder / f"{rank:05}.words")
         begins, ends = np.zeros(count, np.int64), np.zeros(count, np.int64)
         keys = np.empty((self.config.bands, count), np.uint64)
         subjects = np.empty(count, object)
         held = 0
-        with pa.OSFile(str(path)) as source:
-            for batch in pa.ipc.open_stream(source):
-                place = batch["place"].to_numpy()
-                texts = Texts.from_arrow(batch["text"])
-                found, starts = word_hashes(texts.data, texts.offsets)
-                words[held : held + len(found)] = found
-                begins[place], ends[place] = starts[:-1] + held, starts[1:] + held
-                held += len(found)
-                subjects[place] = batch["subject"].to_pylist()
-                packed = batch["keys"]
-                flat = np.frombuffer(packed.buffers()[1], np.uint64).reshape(-1, self.config.bands)
-                keys[:, place] = flat[packed.offset : packed.offset + len(packed)].T
+        for file in range(self.files):
+            batch = read_gathered(self.folder, file, rank)
+            if not len(batch):
+                continue
+            place = batch["place"].to_numpy() - first
+            texts = Texts.from_arrow(batch["text"])
+            found, starts = word_hashes(texts.data, texts.offsets)
+            words[held : held + len(found)] = found
+            begins[place], ends[place] = starts[:-1] + held, starts[1:] + held
+            held += len(found)
+            subjects[place] = batch["subject"].to_pylist()
+            packed = batch["keys"]
+            flat = np.frombuffer(packed.buffers()[1], np.uint64).reshape(-1, self.config.bands)
+            keys[:, place] = flat[packed.offset : packed.offset + len(packed)].T
         return WordLists(words[:held], begins, ends), WordLists.of(Texts.of(subjects.tolist())), keys
 
 
@@ -192,18 +162,6 @@ def _long_array(length: int, path: Path) -> NDArray[np.uint64]:
     if 8 * length <= MOST_HELD_BYTES:
         return np.empty(length, np.uint64)
     return np.asarray(np.memmap(path, np.uint64, "w+", shape=(length,)))
-
-
-def write_tasks(found: Candidates, chunks: Sequence[Chunk], judged: Path, folder: Path) -> int:
-    """Leaves in `folder` what `CompareCandidates` needs; returns the number of tasks."""
-    Gatherer(found, chunks, judged, folder).gather()
-    for task in range(len(found.tasks) - 1):
-        first, last = found.tasks[task], found.tasks[task + 1]
-        starts = found.components[first : last + 1]
-        np.savez(
-            folder / f"{task:05}.candidates.npz", rows=found.rows[starts[0] : starts[-1]], components=starts - starts[0]
-        )
-    return len(found.tasks) - 1
 
 
 def removals(tasks: int, chunks: Sequence[Chunk], judged: Path, folder: Path) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -49,8 +50,30 @@ class WriteIds(PipelineStep):
         (self.folder / str(rank)).write_text("".join(lines))
 
 
+class Together(PipelineStep):
+    """Waits, before the steps in front of it are asked for anything, until so many processes have a rank."""
+
+    name, type = "Together", "test"
+
+    def __init__(self, folder: Path, count: int = 2):
+        super().__init__()
+        self.folder, self.count = folder, count
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        (self.folder / f"at-work.{os.getpid()}").touch()
+        deadline = time.monotonic() + 60
+        while len(list(self.folder.glob("at-work.*"))) < self.count:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        yield from data or ()
+
+
+IN_WORKER = -2
+
+
 class Fail(PipelineStep):
-    """Ends in one of several ways at one rank; others take `seconds`."""
+    """Ends in one of several ways at one rank, or (`IN_WORKER`) at the first that a worker process has; others take
+    `seconds`."""
 
     name, type = "Fail", "test"
 
@@ -61,7 +84,7 @@ class Fail(PipelineStep):
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         if self.folder:
             (self.folder / f"{rank}.{os.getpid()}").touch()
-        if rank == self.rank:
+        if rank == self.rank or (self.rank == IN_WORKER and multiprocessing.parent_process()):
             if self.way == "input":
                 raise InputError("corpus: what.jsonl:7 is no document")
             if self.way == "odd":

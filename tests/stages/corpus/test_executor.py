@@ -19,8 +19,9 @@ import pytest
 
 from stages.artifact import ArtifactWriter, ConfigError, HeadwaterError, InputError, Store, StoreError
 from stages.corpus import CorpusConfig
-from stages.corpus.executor import LocalWorkers, Shared, make_workers, portable, work_folder
-from tests.stages.corpus.executor_steps import Fail, Numbers, OddError, WriteIds, WriteModules
+from stages.corpus.executor import Shared, make_workers, portable, work_folder
+from stages.corpus.local_workers import LocalWorkers
+from tests.stages.corpus.executor_steps import IN_WORKER, Fail, Numbers, OddError, Together, WriteIds, WriteModules
 
 _before: set[psutil.Process] = set()
 
@@ -54,11 +55,12 @@ def out(tmp_path: Path) -> Path:
 def test_results_do_not_depend_on_the_number_of_workers(tmp_path: Path):
     results, told = [], []
     for count in (1, 2):
-        out = tmp_path / f"out{count}"
+        out, meet = tmp_path / f"out{count}", tmp_path / f"meet{count}"
         out.mkdir()
+        meet.mkdir()
         done: list[int] = []
         with LocalWorkers(count) as workers:
-            workers.run([Numbers(), WriteIds(out)], 20, tmp_path / f"logs{count}", done.append)
+            workers.run([Numbers(), WriteIds(out), Together(meet, count)], 20, tmp_path / f"logs{count}", done.append)
             workers.run([Numbers(1)], 3, tmp_path / f"more{count}", done.append)
         results.append(_contents(out))
         told.append(sorted(done))
@@ -96,16 +98,40 @@ def test_what_a_rank_raises_arrives_and_stops_the_others(
     tmp_path: Path, out: Path, way: str, kind: type[Exception], text: str
 ):
     done: list[int] = []
-    with LocalWorkers(2) as workers:
+    with LocalWorkers(3) as workers:
         with pytest.raises(kind, match=text) as caught:
-            # The other worker's rank would take ten minutes.
-            workers.run([Fail(1, way, 600, out)], 500, tmp_path / "logs", done.append)
+            workers.run([Fail(IN_WORKER, way, 0.1, out), Together(out)], 500, tmp_path / "logs", done.append)
         assert type(caught.value) is kind
         assert not _children()
+        assert len(done) < 100
+        done.clear()
         workers.run([Numbers()], 4, tmp_path / "next", done.append)
     assert sorted(done) == [0, 1, 2, 3]
-    assert len(list(out.iterdir())) <= 4  # of 500: a worker may begin its next rank before it is killed
     assert not _children()
+
+
+def test_a_worker_that_is_killed_while_it_has_nothing_to_do_is_told_of(tmp_path: Path, out: Path):
+    with LocalWorkers(2) as workers:
+        workers.run([Together(out)], 2, tmp_path / "logs", lambda rank: None)
+        for child in _children():
+            child.kill()
+        with pytest.raises(HeadwaterError, match="worker process was killed"):
+            workers.run([Fail(-1, "", 0.01)], 1000, tmp_path / "next", lambda rank: None)
+        workers.run([Numbers()], 4, tmp_path / "again", lambda rank: None)
+
+
+def test_a_worker_is_the_first_to_go_when_memory_ends(tmp_path: Path, out: Path):
+    own = int(Path("/proc/self/oom_score_adj").read_text())
+    with LocalWorkers(2) as workers:
+        workers.run([Together(out)], 2, tmp_path / "logs", lambda rank: None)
+        assert [int(Path(f"/proc/{child.pid}/oom_score_adj").read_text()) > own for child in _children()] == [True]
+    assert int(Path("/proc/self/oom_score_adj").read_text()) == own
+
+
+def test_what_is_soon_done_does_not_wait_for_workers(tmp_path: Path, out: Path):
+    with LocalWorkers(2) as workers:
+        workers.run([Numbers(), WriteModules(out)], 3, tmp_path / "logs", lambda rank: None)
+    assert [text.split()[0] for text in _contents(out).values()] == [str(os.getpid())] * 3
 
 
 def test_one_worker_raises_as_well(tmp_path: Path):
@@ -136,29 +162,36 @@ def test_an_error_while_it_tells_ends_the_workers(tmp_path: Path):
 def test_a_signal_to_the_whole_group_is_for_the_parent(tmp_path: Path, out: Path):
     sent = []
 
-    def send(rank: int) -> None:
+    meet = tmp_path / "meet"
+    meet.mkdir()
+
+    def send(rank: int = -1) -> None:
         for child in _children():
             child.send_signal(signal.SIGTERM)
             child.send_signal(signal.SIGINT)
             sent.append(child.pid)
 
     with LocalWorkers(2) as workers:
-        workers.run([Numbers(), WriteIds(out)], 10, tmp_path / "logs", send)
-    assert len(sent) >= 10 and len(_contents(out)) == 10
+        send()  # also to one that has not begun to run Python
+        workers.run([Numbers(), WriteIds(out), Together(meet)], 10, tmp_path / "logs", send)
+    assert len(sent) >= 11 and len(_contents(out)) == 10
 
 
 def test_a_worker_imports_no_more_than_it_needs(tmp_path: Path, out: Path):
+    meet = tmp_path / "meet"
+    meet.mkdir()
     with LocalWorkers(2) as workers:
-        workers.run([WriteModules(out)], 2, tmp_path / "logs", lambda rank: None)
-    for text in _contents(out).values():
-        pid, parent, *found = text.split()
-        assert int(pid) != os.getpid() == int(parent) and not found
+        workers.run([WriteModules(out), Together(meet)], 2, tmp_path / "logs", lambda rank: None)
+    pids = {int(text.split()[0]): text.split()[1:] for text in _contents(out).values()}
+    assert len(pids) == 2
+    del pids[os.getpid()]
+    assert pids.popitem()[1] == [str(os.getpid())]
 
 
 def test_workers_end_with_their_parent(tmp_path: Path, out: Path):
     program = (
         "import sys; from pathlib import Path\n"
-        "from stages.corpus.executor import LocalWorkers\n"
+        "from stages.corpus.local_workers import LocalWorkers\n"
         "from tests.stages.corpus.executor_steps import Fail\n"
         "with LocalWorkers(2) as workers:\n"
         "    workers.run([Fail(-1, '', 600, Path(sys.argv[1]))], 2, Path(sys.argv[2]), print)\n"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+import threading
 import unicodedata
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from filters_oracle import spacy_words
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.corpus.filtering.english import special_cases, split_pieces
+from stages.corpus.filtering.english import _Hidden, _language, special_cases, split_pieces
 from stages.corpus.filtering.splitting import Pieces, Splitter
 from stages.corpus.kernels import character_classes as classes
 from stages.corpus.kernels.bytes_at_once import end_of_piece, hash_of_bytes
@@ -306,3 +308,37 @@ def test_spacy_comes_without_torch() -> None:
         "assert 'torch' not in sys.modules, 'torch came in'"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+def test_torch_is_hidden_from_no_other_thread() -> None:
+    hidden, told = _Hidden("torch"), []
+    other = threading.Thread(target=lambda: told.append(hidden.find_spec("torch")))
+    other.start()
+    other.join()
+    assert told == [None] and hidden.find_spec("torch.nn") is None
+    with pytest.raises(ModuleNotFoundError, match="torch is hidden"):
+        hidden.find_spec("torch")
+
+
+def test_a_splitter_that_errs_is_asked_again_and_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = [b"can't", b"0):", b"e.g.,"]
+    right = split_pieces(pieces)
+    english = _language()
+
+    class Erring:
+        """Loses a token of texts with a smiley that do not stand alone, and of one whatever stands beside it."""
+
+        @staticmethod
+        def tokenizer(text: str) -> Any:
+            return english.tokenizer(text[:-1] if "0):\n" in text or text == lost else text)
+
+    def erring() -> Any:
+        return Erring
+
+    vars(erring)["cache_clear"] = lambda: None
+    lost = ""
+    monkeypatch.setattr("stages.corpus.filtering.english._language", erring)
+    again = split_pieces(pieces)
+    assert [column.tolist() for column in again] == [column.tolist() for column in right]
+    lost = "can't"
+    assert split_pieces(pieces)[0][0] == 1

@@ -13,7 +13,7 @@ from stages.corpus.config import CorpusConfig, DedupConfig, SourceConfig
 from stages.corpus.kernels.minhash import NO_KEY, band_hashes
 from stages.corpus.kernels.ngrams import ngram_hashes
 from stages.corpus.kernels.words import word_hashes
-from stages.corpus.near import near_duplicates_of, tasks
+from stages.corpus.near import gather, near_duplicates_of, tasks
 from stages.corpus.near.candidates import components
 from stages.corpus.tables import write_chunk
 from stages.corpus.texts import Texts
@@ -61,11 +61,16 @@ def found_in(rows: list[Row], size: int, config: CorpusConfig, folder: Path) -> 
     folder.mkdir()
     chunks = written(rows, size, config.dedup, folder)
     assert bases(chunks)[-1] == len(rows)
-    count = tasks.write_tasks(tasks.find_candidates(config, chunks, folder), chunks, folder, folder)
-    step = tasks.CompareCandidates(folder, config.dedup)
-    for rank in range(count):
+    candidates = tasks.find_candidates(config, chunks, folder)
+    candidates.save(folder)
+    groups = gather.gathered_together(chunks, folder)
+    assert sorted(number for group in groups for number in group) == list(range(len(chunks)))
+    for rank in range(len(groups)):
+        assert list(gather.GatherCandidates(groups, chunks, folder, folder, config.dedup).run(rank=rank)) == []
+    step = tasks.CompareCandidates(folder, len(groups), config.dedup)
+    for rank in range(candidates.count):
         assert list(step.run(rank=rank)) == []
-    table = tasks.removals(count, chunks, folder, folder)
+    table = tasks.removals(candidates.count, chunks, folder, folder)
     return list(zip(*(table[n].to_pylist() for n in ("row", "survivor", "similarity", "where")), strict=True))
 
 
@@ -90,13 +95,15 @@ def test_chunks_give_what_memory_gives(tmp_path: Path, monkeypatch: pytest.Monke
     where = {str(row["doc_id"]): f"{'ab'[i >= 300]}/{'ab'[i >= 300]}#{i % 300 + 1}" for i, row in enumerate(rows)}
     assert all(found[3] == where[found[1]] for found in first)
     # Other chunks, many tasks, words in files, keys in rounds: the same.
-    monkeypatch.setattr(tasks, "TASK_CHARACTERS", 3000)
+    monkeypatch.setattr(tasks, "TASK_BYTES", 3000)
     monkeypatch.setattr(tasks, "MOST_HELD_BYTES", 0)
-    monkeypatch.setattr(tasks, "BUFFER_BYTES", 0)
+    monkeypatch.setattr(gather, "GATHERED_BYTES", 9000)
+    monkeypatch.setattr(gather, "MOST_GATHERED_BYTES", 9000)
     monkeypatch.setattr(tasks, "components", lambda count, bands, keys_of, _: components(count, bands, keys_of, 5000))
     again = found_in(rows, 7, config, tmp_path / "two")
     assert again == first
     assert len(list((tmp_path / "two").glob("*.words"))) > 10
+    assert len(list((tmp_path / "two").glob("*.gathered.arrow"))) > 10
 
 
 def test_rows_without_keys_take_no_part(tmp_path: Path) -> None:

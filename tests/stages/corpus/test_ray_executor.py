@@ -14,7 +14,8 @@ import pytest
 
 from stages.artifact import HeadwaterError, InputError
 from stages.corpus import CorpusConfig
-from stages.corpus.executor import LocalWorkers, make_workers
+from stages.corpus.executor import make_workers
+from stages.corpus.local_workers import LocalWorkers
 from stages.corpus.ray_executor import RayWorkers
 from tests.stages.corpus.executor_steps import Fail, Numbers, WriteIds, WriteModules
 
