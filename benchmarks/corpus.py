@@ -202,12 +202,13 @@ class Benchmark:
         }
 
     def _two_workers(self) -> dict[str, Any]:
-        """One program with two workers on twice the corpus, against two programs with one worker side by side, each on
-        a corpus of its own: from the start of a process to its end, so that starting counts on both sides."""
-        copies = [Corpus(self.folder / f"copy-{n}.jsonl", self.corpus.documents, self.corpus.bytes) for n in (1, 2)]
-        for copy in copies:
-            shutil.copyfile(self.corpus.path, copy.path)
-        twice, _ = self._make("twice.jsonl", 2 * self.options.megabytes)
+        """One program with two workers on twice as much, against two programs with one worker side by side, each on a
+        corpus of its own: from the start of a process to its end, so that starting counts on both sides."""
+        one, _ = self._make("one.jsonl", 2 * self.options.megabytes)
+        other = Corpus(self.folder / "other.jsonl", one.documents, one.bytes)
+        shutil.copyfile(one.path, other.path)
+        copies = [one, other]
+        twice, _ = self._make("twice.jsonl", 4 * self.options.megabytes)
         two: list[float] = []
         together: list[float] = []
         try:
@@ -223,7 +224,7 @@ class Benchmark:
         finally:
             for corpus in (*copies, twice):
                 corpus.path.unlink()
-        ratios = [pair / one for one, pair in zip(two, together, strict=True)]
+        ratios = [pair / alone for alone, pair in zip(two, together, strict=True)]
         return {
             "two_workers": median(ratios),
             "two_workers_runs": {"two_workers": two, "two_copies": together, "ratios": ratios},

@@ -70,13 +70,12 @@ def split_pieces(pieces: list[bytes]) -> tuple[NDArray[np.int32], NDArray[np.int
     if _asked > FORGOTTEN_AFTER:
         _language.cache_clear()
         _asked = 0
-    found = _split_at_once(pieces)
-    if found is None:
-        # Seen once, of a splitter that remembered a smiley wrong. A new one, and nothing beside a piece.
-        _language.cache_clear()
-        alone = [_split_at_once([piece]) or _unsplit(piece) for piece in pieces]
-        found = tuple(np.concatenate(column) for column in zip(*alone, strict=True))
-    return found
+    if found := _split_at_once(pieces):
+        return found
+    # Seen once, of a splitter that remembered a smiley wrong. A new one, and nothing beside a piece.
+    _language.cache_clear()
+    alone = [_split_at_once([piece]) or _unsplit(piece) for piece in pieces]
+    return np.concatenate([counts for counts, _ in alone]), np.concatenate([sizes for _, sizes in alone])
 
 
 def _split_at_once(pieces: list[bytes]) -> tuple[NDArray[np.int32], NDArray[np.int32]] | None:
