@@ -60,7 +60,7 @@ def test_rows_lead_to_documents(tmp_path: Path) -> None:
     assert who["doc_id"].to_pylist() == ["a00", "a02", "b21", "b23"]
     assert who["where"].to_pylist() == ["a/x.jsonl#1", "a/x.jsonl#103", "b/x.jsonl#102", "b/x.jsonl#104"]
     assert len(identities(np.empty(0, np.int64), chunks, tmp_path)) == 0
-    assert read_chunk(tmp_path / "0.arrow", ["record", "doc_id"]).column_names == ["doc_id", "record"]
+    assert read_chunk(tmp_path / "0.arrow", ["record", "doc_id"]).column_names == ["record", "doc_id"]
 
 
 @given(st.lists(st.integers(0, 9000), max_size=6))
