@@ -278,7 +278,8 @@ class Benchmark:
         }
 
     def _seconds_for_large(self, measured: Mapping[str, Any]) -> float:
-        return 10 * (self.seconds_making + float(measured["seconds"])) + 20
+        making = self.seconds_a_megabyte * self.options.megabytes
+        return 10 * (making + float(measured["seconds"])) + 20
 
     def _sampled(self, corpus: Corpus) -> dict[str, Any] | None:
         job = self._stage_job(corpus)
@@ -341,7 +342,7 @@ class Benchmark:
         with console.status(f"a corpus of {megabytes:g} MB ..."):
             began = time.monotonic()
             made = make_corpus(self.options.medquad, self.folder / name, megabytes, self.options.seed)
-            self.seconds_making = time.monotonic() - began
+            self.seconds_a_megabyte = (time.monotonic() - began) / megabytes
         self._say(f"a corpus of {megabytes:g} MB: {made[0].documents:,} documents")
         return made
 
