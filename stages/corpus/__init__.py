@@ -45,7 +45,7 @@ __all__ = [
 
 def _build(config: CorpusConfig, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
     """See `stages.corpus.build.build`. Its imports take a while; workers start on theirs at the same time."""
-    from stages.corpus.executor import make_workers
+    from stages.corpus.workers import make_workers
 
     with make_workers(config) as workers:
         from stages.corpus.build import build

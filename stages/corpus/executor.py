@@ -128,17 +128,6 @@ class Workers(ABC):
         """
 
 
-def make_workers(config: CorpusConfig) -> Workers:
-    """The workers that the config asks for. Ray is imported by none but its own, and not in this process."""
-    if config.executor == "ray":
-        from stages.corpus.ray_executor import RayWorkers
-
-        return RayWorkers(config.workers, config.ray_address)
-    from stages.corpus.local_workers import LocalWorkers
-
-    return LocalWorkers(config.workers)
-
-
 @contextmanager
 def work_folder(config: CorpusConfig, writer: ArtifactWriter) -> Iterator[Path]:
     """A folder for intermediate files that all workers see; it is gone afterwards.

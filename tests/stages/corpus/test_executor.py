@@ -19,8 +19,9 @@ import pytest
 
 from stages.artifact import ArtifactWriter, ConfigError, HeadwaterError, InputError, Store, StoreError
 from stages.corpus import CorpusConfig
-from stages.corpus.executor import Shared, make_workers, portable, work_folder
+from stages.corpus.executor import Shared, portable, work_folder
 from stages.corpus.local_workers import LocalWorkers
+from stages.corpus.workers import make_workers
 from tests.stages.corpus.executor_steps import IN_WORKER, Fail, Numbers, OddError, Together, WriteIds, WriteModules
 
 _before: set[psutil.Process] = set()

@@ -14,9 +14,9 @@ import pytest
 
 from stages.artifact import HeadwaterError, InputError
 from stages.corpus import CorpusConfig
-from stages.corpus.executor import make_workers
 from stages.corpus.local_workers import LocalWorkers
 from stages.corpus.ray_executor import RayWorkers
+from stages.corpus.workers import make_workers
 from tests.stages.corpus.executor_steps import Fail, Numbers, WriteIds, WriteModules
 
 pytestmark = pytest.mark.timeout(90)
