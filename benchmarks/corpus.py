@@ -69,6 +69,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--peer-megabytes", type=float, default=10, help="what the slow rivals are measured on")
     parser.add_argument("--repeats", type=int, default=3, help="runs of ours and of the fast rival")
     parser.add_argument("--peer-repeats", type=int, default=1, help="runs of the slow rivals")
+    parser.add_argument("--pairs", type=int, default=2, help="runs with two workers, and of two programs side by side")
     parser.add_argument("--seed", type=int, default=1, help="of the corpus")
     parser.add_argument("--minutes", type=float, default=10, help="1,000 MB only if they end within")
     parser.add_argument("--large", action="store_true", help="1,000 MB however long they take")
@@ -204,15 +205,15 @@ class Benchmark:
     def _two_workers(self) -> dict[str, Any]:
         """One program with two workers on twice as much, against two programs with one worker side by side, each on a
         corpus of its own: from the start of a process to its end, so that starting counts on both sides."""
-        one, _ = self._make("one.jsonl", 2 * self.options.megabytes)
+        one, _ = self._make("one.jsonl", 3 * self.options.megabytes)
         other = Corpus(self.folder / "other.jsonl", one.documents, one.bytes)
         shutil.copyfile(one.path, other.path)
         copies = [one, other]
-        twice, _ = self._make("twice.jsonl", 4 * self.options.megabytes)
+        twice, _ = self._make("twice.jsonl", 6 * self.options.megabytes)
         two: list[float] = []
         together: list[float] = []
         try:
-            for _ in range(self.options.repeats):
+            for _ in range(self.options.pairs):
                 with console.status("the stage with two workers ..."):
                     two.append(self._programs([twice], workers=2))
                 with console.status("two copies of the stage side by side ..."):

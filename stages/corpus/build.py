@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from stages.corpus.executor import Shared, Workers, work_folder
 from stages.corpus.finish import WriteDocuments, file_groups, take_over
 from stages.corpus.guess import readable, resolve_fields
 from stages.corpus.inputs import note_inputs
-from stages.corpus.judging import JudgeChunks, forget
+from stages.corpus.judging import JudgeChunks, forget, load
 from stages.corpus.ledger import Ledger
 from stages.corpus.listing import Listing
 from stages.corpus.merging import Merged, account_for, merge
@@ -101,6 +102,7 @@ class _Build:
         steps = [reader, Prepare(shared, self.read, self.config)]
         done = _Progress(self.writer, sizes, sum(sizes), "bytes", "read")
         self.workers.run(steps, len(tasks), self._made("logs/read"), done, index)
+        self.workers.prepare(partial(load, self.config))
         first = first_records(tasks, [_json(self.read / f"{rank:05}.seen.json") for rank in range(len(tasks))])
         chunks = [
             Chunk(item["name"], task.source, item["documents"], first[rank])

@@ -127,6 +127,10 @@ class Workers(ABC):
                 is; the others are stopped at once.
         """
 
+    @abstractmethod
+    def prepare(self, load: Callable[[], None]) -> None:
+        """Lets processes that have nothing to do now load what they will need soon; does not wait for them."""
+
 
 @contextmanager
 def work_folder(config: CorpusConfig, writer: ArtifactWriter) -> Iterator[Path]:

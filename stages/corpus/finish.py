@@ -32,7 +32,7 @@ PARTS = ("documents", "heldout")
 
 
 class WriteDocuments(PipelineStep):
-    """Writes the documents of one group of chunks, training and held out, as Parquet.
+    """Writes the documents of one group of chunks, training and held out, as Parquet; the chunks are gone then.
 
     Leaves in `folder`: `{rank:05}.{documents,heldout}.parquet` where there are any, `{rank:05}.removed.arrow` with the
     ledger's rows, and `{rank:05}.json` with counts.
@@ -75,6 +75,10 @@ class WriteDocuments(PipelineStep):
             file.close()
         write_chunk(pa.concat_tables(removed), self.folder / f"{rank:05}.removed.arrow")
         (self.folder / f"{rank:05}.json").write_text(json.dumps(counts))
+        for number in self.groups[rank]:
+            name = self.chunks[number].name
+            for path in (self.judged / name, self.judged / f"{name}.bands"):
+                path.unlink()
         yield from ()
 
     def _removed(self, number: int, table: pa.Table) -> tuple[NDArray[np.bool_], pa.Table]:

@@ -79,6 +79,11 @@ _made: dict[str, Any] = {}
 """The filters and the index of this process: a worker judges many chunks with the same ones."""
 
 
+def load(config: CorpusConfig) -> None:
+    """Loads what judging takes: kernels, the model of languages, spaCy."""
+    _filters(config).judge(Texts.of(["The cause isn't known (yet)."]))
+
+
 def forget() -> None:
     """Lets go of what this process keeps for judging."""
     _made.clear()

@@ -90,6 +90,11 @@ class LocalWorkers(Workers):
             raise
         executor.check()
 
+    def prepare(self, load: Callable[[], None]) -> None:
+        if self._pool:
+            for _ in range(self._count - 1):
+                self._pool.submit(_load, load)
+
     def _take_part(
         self, executor: Executor, shares: _Shares, done: Callable[[int], None], meanwhile: Callable[[], None] | None
     ) -> None:
@@ -247,6 +252,12 @@ def _import_steps() -> None:
     """What a worker does first. An error would come again with the first rank, and is told there."""
     with suppress(Exception):
         importlib.import_module("stages.corpus.build")
+
+
+def _load(load: Callable[[], None]) -> None:
+    """Loads ahead. An error would come again with the rank that needs it, and is told there."""
+    with suppress(Exception):
+        load()
 
 
 @lru_cache(maxsize=1)

@@ -133,6 +133,9 @@ class RayWorkers(Workers):
         for rank in sorted(left):  # they had been completed before
             done(rank)
 
+    def prepare(self, load: Callable[[], None]) -> None:
+        """Nothing: actors load with the first rank that needs it."""
+
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
