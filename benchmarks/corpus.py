@@ -69,7 +69,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--peer-megabytes", type=float, default=10, help="what the slow rivals are measured on")
     parser.add_argument("--repeats", type=int, default=3, help="runs of ours and of the fast rival")
     parser.add_argument("--peer-repeats", type=int, default=1, help="runs of the slow rivals")
-    parser.add_argument("--pairs", type=int, default=2, help="runs with two workers, and of two programs side by side")
+    parser.add_argument("--pairs", type=int, default=1, help="runs with two workers, and of two programs side by side")
     parser.add_argument("--seed", type=int, default=1, help="of the corpus")
     parser.add_argument("--minutes", type=float, default=10, help="1,000 MB only if they end within")
     parser.add_argument("--large", action="store_true", help="1,000 MB however long they take")
@@ -98,6 +98,7 @@ class Benchmark:
         self.prefix = prefix_of(self.corpus, folder / "prefix.jsonl", options.peer_megabytes)
         self.warm_up = prefix_of(self.corpus, folder / "warm-up.jsonl", WARM_UP_MEGABYTES)
         self.texts: list[str] = []
+        self.large: Corpus | None = None
 
     def run(self) -> dict[str, Any]:
         """All sections; keys as the issue names them, raw figures besides."""
@@ -205,11 +206,11 @@ class Benchmark:
     def _two_workers(self) -> dict[str, Any]:
         """One program with two workers on twice as much, against two programs with one worker side by side, each on a
         corpus of its own: from the start of a process to its end, so that starting counts on both sides."""
-        one, _ = self._make("one.jsonl", 3 * self.options.megabytes)
+        one, _ = self._make("one.jsonl", 5 * self.options.megabytes)
         other = Corpus(self.folder / "other.jsonl", one.documents, one.bytes)
         shutil.copyfile(one.path, other.path)
         copies = [one, other]
-        twice, _ = self._make("twice.jsonl", 6 * self.options.megabytes)
+        twice = self._large()
         two: list[float] = []
         together: list[float] = []
         try:
@@ -223,7 +224,7 @@ class Benchmark:
             self.not_measured["two workers"] = str(reason)
             return {}
         finally:
-            for corpus in (*copies, twice):
+            for corpus in copies:
                 corpus.path.unlink()
         ratios = [pair / alone for alone, pair in zip(two, together, strict=True)]
         return {
@@ -262,9 +263,7 @@ class Benchmark:
         expected = self._seconds_for_large(rows[-1])
         left = 60 * self.options.minutes - (time.monotonic() - self.began)
         if self.options.large or expected < left:
-            large, _ = self._make("large.jsonl", 10 * self.options.megabytes)
-            row = self._sampled(large)
-            large.path.unlink()
+            row = self._sampled(self._large())
             if row is not None:
                 rows.append(row)
                 growth = rows[2]["peak_pss"] / rows[1]["peak_pss"]
@@ -279,7 +278,7 @@ class Benchmark:
         }
 
     def _seconds_for_large(self, measured: Mapping[str, Any]) -> float:
-        making = self.seconds_a_megabyte * self.options.megabytes
+        making = 0.0 if self.large else self.seconds_a_megabyte * self.options.megabytes
         return 10 * (making + float(measured["seconds"])) + 20
 
     def _sampled(self, corpus: Corpus) -> dict[str, Any] | None:
@@ -338,6 +337,11 @@ class Benchmark:
             job.result = run_job(job.python, HERE / job.script, job.job, options, memory)
         job.seconds.append(job.result["seconds"])
         self._say(f"{title}: {job.seconds[-1]:.2f} s, {job.corpus.megabytes / job.seconds[-1]:.2f} MB/s")
+
+    def _large(self) -> Corpus:
+        """Ten times the corpus, made once."""
+        self.large = self.large or self._make("large.jsonl", 10 * self.options.megabytes)[0]
+        return self.large
 
     def _make(self, name: str, megabytes: float) -> tuple[Corpus, Planted]:
         with console.status(f"a corpus of {megabytes:g} MB ..."):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,32 +18,40 @@ BYTES_A_KEY = 64
 
 
 def components(
-    count: int, bands: int, keys_of: Callable[[int], Iterator[NDArray[np.uint64]]], memory_bytes: int
+    count: int, bands: int, keys_of: Callable[[int], Iterator[NDArray[np.uint64]]], memory_bytes: int, threads: int = 1
 ) -> tuple[Rows, Rows]:
     """Documents that are connected by shared keys, directly or over others.
 
-    Holds 16 bytes a document, and a table of one band's different keys; of these, where they are too many, so large a
-    part of the key's range at a time as `memory_bytes` allow.
+    Holds 8 bytes a document and 8 a thread, and a table of one band's different keys in each; of these, where they are
+    too many, so large a part of the key's range at a time as `memory_bytes` allow.
 
     Args:
         count: documents of the corpus.
-        keys_of: the keys of a band, uint64[count] all together, in pieces.
+        keys_of: the keys of a band, uint64[count] all together, in pieces. Threads ask for different bands.
 
     Returns:
         Rows of documents that have a partner, component after component, each component's rows ascending; and where
         components begin, int64[c + 1]. Components come in the order of their first rows.
     """
-    parent = np.arange(count, dtype=np.int64)
-    shift = max(0, int(np.ceil(np.log2(max(1, count * BYTES_A_KEY / memory_bytes)))))
-    shift = min(shift, 32)
-    table = _Table(max(count >> shift, 1))
-    for band in range(bands):
-        for part in range(1 << shift):
-            table.clear()
-            first = 0
-            for keys in keys_of(band):
-                table.connect(keys, first, part, shift, parent)
-                first += len(keys)
+
+    def connected(first_band: int) -> Rows:
+        parent = np.arange(count, dtype=np.int64)
+        shift = max(0, int(np.ceil(np.log2(max(1, count * BYTES_A_KEY * threads / memory_bytes)))))
+        shift = min(shift, 32)
+        table = _Table(max(count >> shift, 1))
+        for band in range(first_band, bands, threads):
+            for part in range(1 << shift):
+                table.clear()
+                first = 0
+                for keys in keys_of(band):
+                    table.connect(keys, first, part, shift, parent)
+                    first += len(keys)
+        return parent
+
+    with ThreadPoolExecutor(threads) as pool:
+        parent, *others = pool.map(connected, range(threads))
+    for other in others:
+        _unite(parent, other)
     return _grouped(parent)
 
 
@@ -78,6 +87,17 @@ def _root(parent: Rows, row: int) -> int:
         parent[row] = parent[parent[row]]
         row = parent[row]
     return row
+
+
+@kernel
+def _unite(parent: Rows, other: Rows) -> None:
+    """Connects in `parent` what is connected in `other`."""
+    for row in range(len(parent)):
+        one, two = _root(parent, row), _root(parent, other[row])
+        if one < two:
+            parent[two] = one
+        elif two < one:
+            parent[one] = two
 
 
 @kernel

@@ -26,6 +26,10 @@ from stages.corpus.texts import Texts
 TASK_BYTES = 4 << 20
 MOST_TASKS = 256
 """Components are shared out by size: tasks of so many bytes of text, and no more than so many tasks."""
+MOST_THREADS = 4
+"""Components are found in at most so many threads, while workers have nothing to do."""
+TABLE_SHARE = 8
+"""Their table takes this part of `memory_megabytes`: it stands beside all that is held for each document by then."""
 MOST_HELD_BYTES = 256 << 20
 """Room for words of which at most a third is used. A task that needs more, because one component is so large, has them
 in a file."""
@@ -71,7 +75,11 @@ def find_candidates(config: CorpusConfig, chunks: Sequence[Chunk], folder: Path)
     """
     base = bases(chunks)
     rows, starts = components(
-        int(base[-1]), config.dedup.bands, lambda band: _keys_of(band, chunks, folder), config.memory_megabytes << 20
+        int(base[-1]),
+        config.dedup.bands,
+        lambda band: _keys_of(band, chunks, folder),
+        (config.memory_megabytes << 20) // TABLE_SHARE,
+        min(config.workers, MOST_THREADS),
     )
     if not len(rows):
         return Candidates(rows, np.zeros(1, np.int64), np.empty(0, np.int64))

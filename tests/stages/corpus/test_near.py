@@ -72,8 +72,10 @@ any_keys = st.lists(
 
 
 @settings(deadline=None, max_examples=100)
-@given(any_keys, st.integers(1, 4), st.sampled_from([1, 200, 1 << 30]))
-def test_components_and_groups_are_those_of_plain_python(rows: list[list[int]], piece: int, memory: int) -> None:
+@given(any_keys, st.integers(1, 4), st.sampled_from([1, 200, 1 << 30]), st.sampled_from([1, 2, 4]))
+def test_components_and_groups_are_those_of_plain_python(
+    rows: list[list[int]], piece: int, memory: int, threads: int
+) -> None:
     keys = np.array(rows, np.uint64).reshape(len(rows), 3).T.copy()
     label = list(range(len(rows)))
     for band in range(3):
@@ -83,7 +85,7 @@ def test_components_and_groups_are_those_of_plain_python(rows: list[list[int]], 
                 label = [new if x == old else x for x in label]
     expected = [[i for i in range(len(rows)) if label[i] == x] for x in sorted(set(label))]
     found, starts = components(
-        len(rows), 3, lambda band: (keys[band, k : k + piece] for k in range(0, len(rows), piece)), memory
+        len(rows), 3, lambda band: (keys[band, k : k + piece] for k in range(0, len(rows), piece)), memory, threads
     )
     assert [found[a:b].tolist() for a, b in itertools.pairwise(starts.tolist())] == [x for x in expected if len(x) > 1]
     groups, count = key_groups(keys)
