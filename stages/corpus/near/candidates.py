@@ -22,7 +22,7 @@ def components(
 ) -> tuple[Rows, Rows]:
     """Documents that are connected by shared keys, directly or over others.
 
-    Holds 8 bytes a document and 8 a thread, and a table of one band's different keys in each; of these, where they are
+    Holds 16 bytes a document in each thread, and there a table of one band's different keys; of these, where they are
     too many, so large a part of the key's range at a time as `memory_bytes` allow.
 
     Args:
@@ -40,10 +40,11 @@ def components(
         shift = min(shift, 32)
         table = _Table(max(count >> shift, 1))
         for band in range(first_band, bands, threads):
+            pieces = list(keys_of(band))  # read once, however many parts they are looked at in
             for part in range(1 << shift):
                 table.clear()
                 first = 0
-                for keys in keys_of(band):
+                for keys in pieces:
                     table.connect(keys, first, part, shift, parent)
                     first += len(keys)
         return parent
