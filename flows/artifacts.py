@@ -7,12 +7,13 @@ say is kept in the store and in MLflow as well.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import copy_context
 from typing import Any
 from uuid import UUID
 
 import httpx
-from prefect import get_run_logger
+from prefect import get_run_logger, runtime
 from prefect.artifacts import (
     create_link_artifact,
     create_markdown_artifact,
@@ -20,7 +21,10 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
-from prefect.exceptions import PrefectHTTPStatusError
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.objects import Artifact
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 from flows.present import text
 
@@ -46,6 +50,15 @@ def show_done(stage: str) -> None:
     _unless_away(stage, lambda: create_progress_artifact(100.0, key=_bar(stage), description=f"{stage}: made before"))
 
 
+def drop_repeats() -> None:
+    """Leaves one of each on the page of this run.
+
+    A server that was slow to answer has some twice: Prefect's client repeats a request whose answer did not come, and
+    an artifact has no name that would tell the server that it has it already.
+    """
+    _unless_away("the run without repetitions", _drop_repeats)
+
+
 class Progress:
     """The bar of one stage that is being made; raises what the client raises when the server is away."""
 
@@ -63,6 +76,24 @@ class Progress:
             )
         else:
             update_progress_artifact(self._id, percent)
+
+
+def _drop_repeats() -> None:
+    of_this_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(runtime.flow_run.id)]))
+    with get_client(sync_client=True) as client:
+        kept: dict[str | None, Artifact] = {}
+        for found in client.read_artifacts(artifact_filter=of_this_run):
+            other = kept.setdefault(found.key, found)
+            if other is found:
+                continue
+            kept[found.key], repeated = (found, other) if _percent(found) > _percent(other) else (other, found)
+            with suppress(ObjectNotFound):  # removed already by a request whose answer did not come
+                client.delete_artifact(repeated.id)
+
+
+def _percent(artifact: Artifact) -> float:
+    """How far a bar has come: of two, only one is moved. Other artifacts never change, any of them will do."""
+    return float(str(artifact.data)) if artifact.type == "progress" else 0.0
 
 
 def _bar(stage: str) -> str:

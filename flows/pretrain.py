@@ -17,7 +17,7 @@ from pydantic import Field
 from rich.console import Console
 
 from flows import present, registry
-from flows.artifacts import show_link, show_report, show_table
+from flows.artifacts import drop_repeats, show_link, show_report, show_table
 from flows.cancel import cancel_heard
 from flows.inputs import resolve_recipe
 from flows.job import Job
@@ -206,6 +206,7 @@ def finish(job: Job, passed: bool, model: registry.RegisteredModel) -> State[Any
     """The run's report in Prefect, and its state: a rejection is a named Completed state."""
     summary = summarise(job, passed, model)
     show_report(markdown(summary), f"{job.recipe.name}: what was made, from what, and how good it is")
+    drop_repeats()
     if not passed:
         return Completed(name="GateRejected", message="; ".join(summary.reasons), data=summary.model_dump(mode="json"))
     return Completed(message=f"{job.recipe.name} is served", data=summary.model_dump(mode="json"))
