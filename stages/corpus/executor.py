@@ -1,6 +1,6 @@
 """What the passes run on: datatrove's executors, whose ranks, statistics and marks of completion are kept as they are.
 
-Here is what they have in common; see `local_workers` and `ray_executor`.
+Here is what they have in common; see `local_workers` and `ray_workers`.
 """
 
 from __future__ import annotations

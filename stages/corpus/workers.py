@@ -9,7 +9,7 @@ from stages.corpus.executor import Workers
 def make_workers(config: CorpusConfig) -> Workers:
     """The workers that the config asks for. Ray is imported by none but its own, and not in this process."""
     if config.executor == "ray":
-        from stages.corpus.ray_executor import RayWorkers
+        from stages.corpus.ray_workers import RayWorkers
 
         return RayWorkers(config.workers, config.ray_address)
     from stages.corpus.local_workers import LocalWorkers

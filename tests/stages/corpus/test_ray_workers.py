@@ -15,7 +15,7 @@ import pytest
 from stages.artifact import HeadwaterError, InputError
 from stages.corpus import CorpusConfig
 from stages.corpus.local_workers import LocalWorkers
-from stages.corpus.ray_executor import RayWorkers
+from stages.corpus.ray_workers import RayWorkers
 from stages.corpus.workers import make_workers
 from tests.stages.corpus.executor_steps import Fail, Numbers, WriteIds, WriteModules
 
@@ -124,7 +124,7 @@ def test_an_interrupt_ends_the_ranks(ray_cluster: str, tmp_path: Path, out: Path
 def test_ranks_end_with_their_parent(ray_cluster: str, tmp_path: Path, out: Path):
     program = (
         "import sys; from pathlib import Path\n"
-        "from stages.corpus.ray_executor import RayWorkers\n"
+        "from stages.corpus.ray_workers import RayWorkers\n"
         "from tests.stages.corpus.executor_steps import Fail\n"
         "with RayWorkers(2, sys.argv[1]) as workers:\n"
         "    workers.run([Fail(-1, '', 600, Path(sys.argv[2]))], 2, Path(sys.argv[3]), print)\n"
@@ -141,7 +141,7 @@ def test_ranks_end_with_their_parent(ray_cluster: str, tmp_path: Path, out: Path
 
 
 def test_folders_that_machines_do_not_share_are_told(ray_cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("stages.corpus.ray_executor.SEEN_SECONDS", 0.0)
+    monkeypatch.setattr("stages.corpus.ray_workers.SEEN_SECONDS", 0.0)
 
     def lose(rank: int) -> None:
         (tmp_path / f"logs/completions/{rank:05}").unlink()
