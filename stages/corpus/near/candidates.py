@@ -13,35 +13,40 @@ from stages.corpus.kernels.jaccard import slots_for
 from stages.corpus.kernels.minhash import NO_KEY
 
 Rows = NDArray[np.int64]
-BYTES_A_KEY = 64
-"""What a key costs in the table: key and row, and the free slots that it needs around it."""
+PARTS = 8
+"""Parts of the keys' range, a power of two: a table of one of them needs no more room than the keys of a band."""
 
 
 def components(
-    count: int, bands: int, keys_of: Callable[[int], Iterator[NDArray[np.uint64]]], memory_bytes: int, threads: int = 1
+    count: int,
+    bands: int,
+    keys_of: Callable[[int], Iterator[NDArray[np.uint64]]],
+    threads: int = 1,
+    parts: int = PARTS,
 ) -> tuple[Rows, Rows]:
     """Documents that are connected by shared keys, directly or over others.
 
-    Holds 16 bytes a document in each thread, and there a table of one band's different keys; of these, where they are
-    too many, so large a part of the key's range at a time as `memory_bytes` allow.
+    Each thread holds 16 bytes a document, and a table of the different keys of one band in one part of the keys' range:
+    4 to 8 bytes a document where keys are spread evenly, as hashes are.
 
     Args:
         count: documents of the corpus.
         keys_of: the keys of a band, uint64[count] all together, in pieces. Threads ask for different bands.
+        parts: a power of two.
 
     Returns:
         Rows of documents that have a partner, component after component, each component's rows ascending; and where
         components begin, int64[c + 1]. Components come in the order of their first rows.
     """
 
+    shift = parts.bit_length() - 1
+
     def connected(first_band: int) -> Rows:
         parent = np.arange(count, dtype=np.int64)
-        shift = max(0, int(np.ceil(np.log2(max(1, count * BYTES_A_KEY * threads / memory_bytes)))))
-        shift = min(shift, 32)
         table = _Table(max(count >> shift, 1))
         for band in range(first_band, bands, threads):
             pieces = list(keys_of(band))  # read once, however many parts they are looked at in
-            for part in range(1 << shift):
+            for part in range(parts):
                 table.clear()
                 first = 0
                 for keys in pieces:

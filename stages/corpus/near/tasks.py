@@ -28,8 +28,6 @@ MOST_TASKS = 256
 """Components are shared out by size: tasks of so many bytes of text, and no more than so many tasks."""
 MOST_THREADS = 4
 """Components are found in at most so many threads, while workers have nothing to do."""
-TABLE_SHARE = 8
-"""Their table takes this part of `memory_megabytes`: it stands beside all that is held for each document by then."""
 MOST_HELD_BYTES = 256 << 20
 """Room for words of which at most a third is used. A task that needs more, because one component is so large, has them
 in a file."""
@@ -78,7 +76,6 @@ def find_candidates(config: CorpusConfig, chunks: Sequence[Chunk], folder: Path)
         int(base[-1]),
         config.dedup.bands,
         lambda band: _keys_of(band, chunks, folder),
-        (config.memory_megabytes << 20) // TABLE_SHARE,
         min(config.workers, MOST_THREADS),
     )
     if not len(rows):

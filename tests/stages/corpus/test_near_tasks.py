@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -94,12 +95,12 @@ def test_chunks_give_what_memory_gives(tmp_path: Path, monkeypatch: pytest.Monke
     assert [found[:3] for found in first] == expected
     where = {str(row["doc_id"]): f"{'ab'[i >= 300]}/{'ab'[i >= 300]}#{i % 300 + 1}" for i, row in enumerate(rows)}
     assert all(found[3] == where[found[1]] for found in first)
-    # Other chunks, many tasks, words in files, keys in rounds: the same.
+    # Other chunks, many tasks, words in files, keys in more parts: the same.
     monkeypatch.setattr(tasks, "TASK_BYTES", 3000)
     monkeypatch.setattr(tasks, "MOST_HELD_BYTES", 0)
     monkeypatch.setattr(gather, "GATHERED_BYTES", 9000)
     monkeypatch.setattr(gather, "MOST_GATHERED_BYTES", 9000)
-    monkeypatch.setattr(tasks, "components", lambda count, bands, keys_of, *_: components(count, bands, keys_of, 5000))
+    monkeypatch.setattr(tasks, "components", partial(components, parts=64))
     again = found_in(rows, 7, config, tmp_path / "two")
     assert again == first
     assert len(list((tmp_path / "two").glob("*.words"))) > 10
