@@ -15,7 +15,7 @@ from stages.corpus.chunks import Chunk, Rows, bases, neighbours
 from stages.corpus.config import DedupConfig
 from stages.corpus.tables import read_chunk
 
-GATHERED_BYTES = 16 << 20
+GATHERED_BYTES = 8 << 20
 MOST_GATHERED_BYTES = 64 << 20
 MOST_FILES = 256
 """Chunks are gathered from in groups of so many bytes, of more (up to the second number) if there are so many."""
