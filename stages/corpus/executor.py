@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from copy import deepcopy
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from datatrove.executor.base import PipelineExecutor
 from datatrove.pipeline.base import PipelineStep
@@ -99,13 +99,25 @@ class Ranks(PipelineExecutor):
 class Workers(ABC):
     """What pipelines run on, one after the other. A context manager: after it nothing is running any more."""
 
-    @abstractmethod
-    def __enter__(self) -> Workers: ...
+    def __enter__(self) -> Self:
+        """Starts what there is to start before the first pipeline.
 
-    @abstractmethod
+        Raises:
+            HeadwaterError: there is nothing to run on.
+        """
+        self._start()
+        return self
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        self._end()
+
+    @abstractmethod
+    def _start(self) -> object: ...
+
+    @abstractmethod
+    def _end(self) -> None: ...
 
     @abstractmethod
     def run(

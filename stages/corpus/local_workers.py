@@ -23,7 +23,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from pathlib import Path
-from types import TracebackType
 
 from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
@@ -52,16 +51,6 @@ class LocalWorkers(Workers):
         self._count = count
         self._pool: ProcessPoolExecutor | None = None
         self._starting: list[Future[None]] = []
-
-    def __enter__(self) -> LocalWorkers:
-        """Starts the processes, so that they import what they need while this one reads its inputs."""
-        self._start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end()
 
     def run(
         self,
@@ -112,7 +101,7 @@ class LocalWorkers(Workers):
                 left -= 1
 
     def _start(self) -> ProcessPoolExecutor | None:
-        """The pool, if there is to be one."""
+        """The pool, if there is to be one: its processes import what they need while this one reads its inputs."""
         if self._pool is None and self._count > 1:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self._count - 1, mp_context=context, initializer=_start_worker)

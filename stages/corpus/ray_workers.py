@@ -6,7 +6,6 @@ import multiprocessing
 import multiprocessing.process
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 
 from datatrove.pipeline.base import PipelineStep
 
@@ -25,20 +24,6 @@ class RayWorkers(Workers):
     def __init__(self, count: int, address: str):
         self._count, self._address = count, address
         self._driver: multiprocessing.process.BaseProcess | None = None
-
-    def __enter__(self) -> RayWorkers:
-        """Connects.
-
-        Raises:
-            HeadwaterError: there is no such cluster, or it has not answered in time.
-        """
-        self._start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end()
 
     def run(
         self,
@@ -70,6 +55,11 @@ class RayWorkers(Workers):
         """Nothing: actors load with the first rank that needs it."""
 
     def _start(self) -> None:
+        """Connects.
+
+        Raises:
+            HeadwaterError: there is no such cluster, or it has not answered in time.
+        """
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._driver = context.Process(target=drive, args=(theirs, self._address), name="ray-driver", daemon=True)

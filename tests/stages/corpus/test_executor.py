@@ -6,10 +6,8 @@ import json
 import os
 import pickle
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from stages.corpus.executor import Shared, portable, work_folder
 from stages.corpus.local_workers import LocalWorkers
 from stages.corpus.workers import make_workers
 from tests.stages.corpus.executor_steps import IN_WORKER, Fail, Numbers, OddError, Together, WriteIds, WriteModules
+from tests.stages.corpus.parents import killed_at_work
 
 _before: set[psutil.Process] = set()
 
@@ -197,23 +196,9 @@ def test_workers_end_with_their_parent(tmp_path: Path, out: Path):
         "with LocalWorkers(2) as workers:\n"
         "    workers.run([Fail(-1, '', 600, Path(sys.argv[1]))], 2, Path(sys.argv[2]), print)\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", program, str(out), str(tmp_path / "logs")])
-    try:
-        _until(lambda: len(list(out.iterdir())) == 2)
-        family = psutil.Process(parent.pid).children(recursive=True)
-    finally:
-        parent.kill()
-        parent.wait()
+    family, alive = killed_at_work([sys.executable, "-c", program, str(out), str(tmp_path / "logs")], out)
     assert len(family) >= 2
-    _, alive = psutil.wait_procs(family, timeout=20)
     assert not alive
-
-
-def _until(met: Callable[[], Any], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not met():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_ranks_share_what_is_marked_as_shared():

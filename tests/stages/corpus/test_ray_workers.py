@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -18,6 +16,7 @@ from stages.corpus.local_workers import LocalWorkers
 from stages.corpus.ray_workers import RayWorkers
 from stages.corpus.workers import make_workers
 from tests.stages.corpus.executor_steps import Fail, Numbers, WriteIds, WriteModules
+from tests.stages.corpus.parents import killed_at_work, until
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -35,19 +34,12 @@ def _actors() -> list[psutil.Process]:
     return found
 
 
-def _until(met: Callable[[], Any], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not met():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
     """No actor, and no child of this process that was not there before."""
     before = set(psutil.Process().children())
     yield
-    _until(lambda: not _actors(), 10)
+    until(lambda: not _actors(), 10)
     new = set(psutil.Process().children()) - before
     assert not [process for process in new if "resource_tracker" not in " ".join(process.cmdline())]
     assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
@@ -92,7 +84,7 @@ def test_what_a_rank_raises_arrives_and_stops_the_others(ray_cluster: str, tmp_p
         with pytest.raises(InputError, match=r"what\.jsonl:7 is no document"):
             workers.run([Fail(1, "input", 600, out)], 500, tmp_path / "logs", done.append)
         assert time.monotonic() - began < 60
-        _until(lambda: not _actors(), 10)
+        until(lambda: not _actors(), 10)
         with pytest.raises(ValueError, match="no number") as caught:
             workers.run([Fail(1, "value")], 3, tmp_path / "value", lambda rank: None)
         assert "executor_steps.py" in caught.value.__notes__[0]
@@ -130,14 +122,7 @@ def test_ranks_end_with_their_parent(ray_cluster: str, tmp_path: Path, out: Path
         "    workers.run([Fail(-1, '', 600, Path(sys.argv[2]))], 2, Path(sys.argv[3]), print)\n"
     )
     command = [sys.executable, "-c", program, ray_cluster, str(out), str(tmp_path / "logs")]
-    parent = subprocess.Popen(command)
-    try:
-        _until(lambda: len(list(out.iterdir())) == 2)
-        family = psutil.Process(parent.pid).children(recursive=True)
-    finally:
-        parent.kill()
-        parent.wait()
-    assert not psutil.wait_procs(family, timeout=20)[1]
+    assert not killed_at_work(command, out)[1]
 
 
 def test_folders_that_machines_do_not_share_are_told(ray_cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
