@@ -19,8 +19,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import corpus_check as check
@@ -35,7 +36,6 @@ HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared" / "data"
 THRESHOLD = 0.7
 WARM_UP_MEGABYTES = 0.5
-LARGE_MEGABYTES = 1000
 
 console = Console(stderr=True)
 
@@ -69,7 +69,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--peer-megabytes", type=float, default=10, help="what the slow rivals are measured on")
     parser.add_argument("--repeats", type=int, default=3, help="runs of ours and of the fast rival")
     parser.add_argument("--peer-repeats", type=int, default=1, help="runs of the slow rivals")
-    parser.add_argument("--pairs", type=int, default=1, help="runs with two workers, and of two programs side by side")
+    parser.add_argument("--pairs", type=int, default=1, help="runs with two workers, between runs of two programs")
     parser.add_argument("--seed", type=int, default=1, help="of the corpus")
     parser.add_argument("--minutes", type=float, default=10, help="1,000 MB only if they end within")
     parser.add_argument("--large", action="store_true", help="1,000 MB however long they take")
@@ -94,11 +94,11 @@ class Benchmark:
         self._say("environment for the rivals")
         # What the environment takes is not in the ten minutes: it is made once.
         self.began = time.monotonic()
-        self.corpus, self.planted = self._make("corpus.jsonl", options.megabytes)
+        self.large, self.planted = self._make(options)
+        self.corpus = prefix_of(self.large, folder / "corpus.jsonl", options.megabytes)
         self.prefix = prefix_of(self.corpus, folder / "prefix.jsonl", options.peer_megabytes)
         self.warm_up = prefix_of(self.corpus, folder / "warm-up.jsonl", WARM_UP_MEGABYTES)
         self.texts: list[str] = []
-        self.large: Corpus | None = None
 
     def run(self) -> dict[str, Any]:
         """All sections; keys as the issue names them, raw figures besides."""
@@ -123,8 +123,8 @@ class Benchmark:
             "corpus": {
                 "documents": self.corpus.documents,
                 "megabytes": round(self.corpus.megabytes, 2),
-                "exact_copies": int((self.planted.kinds == EXACT).sum()),
-                "near_copies": int((self.planted.kinds == NEAR).sum()),
+                "exact_copies": len(self.planted.pairs(EXACT, self.corpus.documents)),
+                "near_copies": len(self.planted.pairs(NEAR, self.corpus.documents)),
                 "seed": self.options.seed,
             },
         }
@@ -204,33 +204,44 @@ class Benchmark:
         }
 
     def _two_workers(self) -> dict[str, Any]:
-        """One program with two workers on twice as much, against two programs with one worker side by side, each on a
-        corpus of its own: from the start of a process to its end, so that starting counts on both sides."""
-        one, _ = self._make("one.jsonl", 5 * self.options.megabytes)
-        other = Corpus(self.folder / "other.jsonl", one.documents, one.bytes)
-        shutil.copyfile(one.path, other.path)
-        copies = [one, other]
-        twice = self._large()
-        two: list[float] = []
-        together: list[float] = []
+        """One program with two workers, against two programs with one worker side by side, each on a copy of the first
+        half: from the start of a process to its end, so that starting counts on both sides.
+
+        The machine's speed drifts by more than what is asked here, so each run of the one program stands between two of
+        the others, whose mean it is compared with.
+        """
+        half = prefix_of(self.large, self.folder / "one.jsonl", self.large.megabytes / 2)
+        other = Corpus(self.folder / "other.jsonl", half.documents, half.bytes)
+        shutil.copyfile(half.path, other.path)
         try:
+            together = [self._side_by_side([half, other])]
+            two = []
             for _ in range(self.options.pairs):
-                with console.status("the stage with two workers ..."):
-                    two.append(self._programs([twice], workers=2))
-                with console.status("two copies of the stage side by side ..."):
-                    together.append(self._programs(copies, workers=1))
-                self._say(f"two workers: {two[-1]:.1f} s, two programs side by side: {together[-1]:.1f} s")
+                two.append(self._with_two_workers())
+                together.append(self._side_by_side([half, other]))
         except NotMeasured as reason:
             self.not_measured["two workers"] = str(reason)
             return {}
         finally:
-            for corpus in copies:
+            for corpus in (half, other):
                 corpus.path.unlink()
-        ratios = [pair / alone for alone, pair in zip(two, together, strict=True)]
+        ratios = [mean(around) / alone for alone, around in zip(two, pairwise(together), strict=True)]
         return {
             "two_workers": median(ratios),
             "two_workers_runs": {"two_workers": two, "two_copies": together, "ratios": ratios},
         }
+
+    def _with_two_workers(self) -> float:
+        with console.status("the stage with two workers ..."):
+            seconds = self._programs([self.large], workers=2)
+        self._say(f"two workers: {seconds:.1f} s")
+        return seconds
+
+    def _side_by_side(self, copies: Sequence[Corpus]) -> float:
+        with console.status("two copies of the stage side by side ..."):
+            seconds = self._programs(copies, workers=1)
+        self._say(f"two programs side by side: {seconds:.1f} s")
+        return seconds
 
     def _programs(self, corpora: Sequence[Corpus], workers: int) -> float:
         """Seconds from the start of a program a corpus, all at once, to the end of the last."""
@@ -263,7 +274,7 @@ class Benchmark:
         expected = self._seconds_for_large(rows[-1])
         left = 60 * self.options.minutes - (time.monotonic() - self.began)
         if self.options.large or expected < left:
-            row = self._sampled(self._large())
+            row = self._sampled(self.large)
             if row is not None:
                 rows.append(row)
                 growth = rows[2]["peak_pss"] / rows[1]["peak_pss"]
@@ -278,8 +289,7 @@ class Benchmark:
         }
 
     def _seconds_for_large(self, measured: Mapping[str, Any]) -> float:
-        making = 0.0 if self.large else self.seconds_a_megabyte * self.options.megabytes
-        return 10 * (making + float(measured["seconds"])) + 20
+        return 10 * float(measured["seconds"]) + 20
 
     def _sampled(self, corpus: Corpus) -> dict[str, Any] | None:
         job = self._stage_job(corpus)
@@ -338,16 +348,11 @@ class Benchmark:
         job.seconds.append(job.result["seconds"])
         self._say(f"{title}: {job.seconds[-1]:.2f} s, {job.corpus.megabytes / job.seconds[-1]:.2f} MB/s")
 
-    def _large(self) -> Corpus:
-        """Ten times the corpus, made once."""
-        self.large = self.large or self._make("large.jsonl", 10 * self.options.megabytes)[0]
-        return self.large
-
-    def _make(self, name: str, megabytes: float) -> tuple[Corpus, Planted]:
+    def _make(self, options: argparse.Namespace) -> tuple[Corpus, Planted]:
+        """The largest corpus that is needed: the others are its first parts."""
+        megabytes = options.megabytes * (10 if self.sections & {"two-workers", "memory"} else 1)
         with console.status(f"a corpus of {megabytes:g} MB ..."):
-            began = time.monotonic()
-            made = make_corpus(self.options.medquad, self.folder / name, megabytes, self.options.seed)
-            self.seconds_a_megabyte = (time.monotonic() - began) / megabytes
+            made = make_corpus(options.medquad, self.folder / "large.jsonl", megabytes, options.seed)
         self._say(f"a corpus of {megabytes:g} MB: {made[0].documents:,} documents")
         return made
 

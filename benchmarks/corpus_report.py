@@ -98,9 +98,10 @@ def _print_speed(console: Console, result: Mapping[str, Any]) -> None:
         console.print(table)
     both = result.get("two_workers_runs")
     if both:
-        pairs = zip(both["two_workers"], both["two_copies"], strict=True)
+        seconds = {name: ", ".join(f"{one:.1f}" for one in both[name]) for name in ("two_workers", "two_copies")}
         console.print(
-            "two workers against two copies, seconds: " + ", ".join(f"{one:.2f} / {two:.2f}" for one, two in pairs),
+            f"two workers: {seconds['two_workers']} s; two copies side by side, before and after each: "
+            f"{seconds['two_copies']} s",
             highlight=False,
         )
 

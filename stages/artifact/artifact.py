@@ -22,10 +22,9 @@ from stages.artifact.manifest import MANIFEST, FileEntry, Manifest, digest, soft
 from stages.artifact.store import Store, disk_trouble_told, reason
 
 SCRATCH = ".scratch"
-
-HASHED_AT_ONCE = 4
-"""Files whose hashes are made at a time, each in a thread, which needs no interpreter for it."""
 """Where a writer on local files collects them, in the artifact's folder; the next writer begins with an empty one."""
+COMMITTED_AT_ONCE = 4
+"""Files that are hashed and moved at a time: one waits for the disk, or for an object store, while another is read."""
 SOFTWARE = ("headwater", "torch", "ray", "datatrove", "pyarrow", "tokenizers", "transformers", "lm-eval", "numba")
 
 
@@ -261,17 +260,11 @@ class ArtifactWriter:
 
     def commit(self) -> Artifact:
         """Hashes and moves every file to its final name, then creates the manifest. Files come before the manifest."""
-        entries = list(self._there)
-        paths = sorted(self._paths)
-        files = [self.scratch / "files" / path for path in paths]
-        for path, local in zip(paths, files, strict=True):
-            if not local.is_file():
+        for path in self._paths:
+            if not (self.scratch / "files" / path).is_file():
                 raise StoreError(f"stage {self.kind}: {path} was announced and never written")
-        with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:
-            for path, local, sha256 in zip(paths, files, pool.map(sha256_file, files), strict=True):
-                entries.append(FileEntry(path=path, bytes=local.stat().st_size, sha256=sha256))
-        for entry in entries[len(self._there) :]:
-            self.store.put_file(self.scratch / "files" / entry.path, f"{self.folder}/{entry.path}")
+        with ThreadPoolExecutor(COMMITTED_AT_ONCE) as pool:
+            entries = [*self._there, *pool.map(self._put_in_place, sorted(self._paths))]
         manifest = Manifest(
             kind=self.kind,
             fingerprint=self.fingerprint,
@@ -293,6 +286,12 @@ class ArtifactWriter:
             raise StoreError(f"{self.store.where(self.folder)}: somebody else finished this artifact first")
         self.discard()
         return Artifact(self.store, self.folder, manifest)
+
+    def _put_in_place(self, path: str) -> FileEntry:
+        local = self.scratch / "files" / path
+        entry = FileEntry(path=path, bytes=local.stat().st_size, sha256=sha256_file(local))
+        self.store.put_file(local, f"{self.folder}/{path}")
+        return entry
 
     def discard(self) -> None:
         """Removes the scratch folder."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -150,7 +151,12 @@ class _Build:
         sizes = [sum(chunks[number].documents for number in group) for group in groups]
         done = _Progress(self.writer, sizes, sum(sizes), "documents", "write")
         step = WriteDocuments(Shared(groups), Shared(chunks), self.judged, self.written, self.config)
-        self.workers.run([step], len(groups), self._made("logs/write"), done)
+
+        def forget_earlier_passes() -> None:  # a gigabyte takes a second, in which workers have something to do
+            for folder in (self.read, self.near):
+                shutil.rmtree(folder)
+
+        self.workers.run([step], len(groups), self._made("logs/write"), done, forget_earlier_passes)
         take_over(groups, chunks, self.written, self.accounts, self.ledger, self.writer)
 
 

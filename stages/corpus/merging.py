@@ -44,9 +44,9 @@ def merge(config: CorpusConfig, chunks: Sequence[Chunk], folder: Path) -> Merged
     """
     memory, count = config.memory_megabytes << 20, int(bases(chunks)[-1])
     survivor = np.full(count, -1, np.int64)
-    if config.dedup.exact:
-        survivor = first_copies(count, lambda: _exact_hashes(chunks, folder), memory)
     ruled = [is_ruled(read_chunk(folder / chunk.name, ["rule"])) for chunk in chunks]
+    if config.dedup.exact:
+        survivor = first_copies(count, lambda: _exact_hashes(chunks, folder, ruled), memory)
     keep = ~np.concatenate(ruled) & (survivor < 0)
     np.save(folder / KEEP, keep)
     counts = BlockCounts(config.sources, config.edits, memory)
@@ -79,15 +79,14 @@ def account_for(
             ledger.add(chunk.source, _as_copies(chunk, folder, np.flatnonzero(copies), survivors))
 
 
-def _exact_hashes(chunks: Sequence[Chunk], folder: Path) -> Iterator[NDArray[np.uint64]]:
+def _exact_hashes(
+    chunks: Sequence[Chunk], folder: Path, ruled: Sequence[NDArray[np.bool_]]
+) -> Iterator[NDArray[np.uint64]]:
     """128-bit hashes of a chunk's documents, uint64[n, 2]; zero where the policy has removed one already."""
-    for chunk in chunks:
-        table = read_chunk(folder / chunk.name, ["exact", "rule"])
-        column = table["exact"].combine_chunks()
-        hashes = np.frombuffer(column.buffers()[1], np.uint64).reshape(-1, 2)[
-            column.offset : column.offset + len(column)
-        ]
-        yield np.where(is_ruled(table)[:, None], np.uint64(0), hashes)
+    for chunk, gone in zip(chunks, ruled, strict=True):
+        column = read_chunk(folder / chunk.name, ["exact"])["exact"].combine_chunks()
+        hashes = np.frombuffer(column.buffers()[1], np.uint64).reshape(-1, 2)
+        yield np.where(gone[:, None], np.uint64(0), hashes[column.offset : column.offset + len(column)])
 
 
 def _account(chunks: Sequence[Chunk], folder: Path, accounts: dict[str, SourceAccount], memory: int) -> None:

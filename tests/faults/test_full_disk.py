@@ -22,7 +22,7 @@ PAGE = 4096
 
 SIZES = {
     "sample": (3, 40, 64),  # the event log; files of the sample
-    "corpus": (4, 60, 90, 110),  # the first pass to the last, told by Python and by Arrow
+    "corpus": (4, 60, 90, 104),  # the passes until candidates are gathered, told by Python and by Arrow
     "tokens": (5, 57, 110),  # the scratch folder; an index, where numpy tells no cause; a shard
     "model": (2, 200),  # the weights, which SafeTensors writes
     "training": (150, 2000),  # the first checkpoint, which PyTorch writes; the second

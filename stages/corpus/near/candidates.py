@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,45 +13,39 @@ from stages.corpus.kernels.jaccard import slots_for
 from stages.corpus.kernels.minhash import NO_KEY
 
 Rows = NDArray[np.int64]
-PARTS = 8
-"""Parts of the keys' range, a power of two: a table of one of them needs no more room than the keys of a band."""
+PART_KEYS = 4096
+"""Keys of a band that are looked at together: a table of them stays in a core's own cache."""
+MOST_PARTS = 4096
 
 
 def components(
     count: int,
     bands: int,
-    keys_of: Callable[[int], Iterator[NDArray[np.uint64]]],
+    keys_of: Callable[[int], NDArray[np.uint64]],
     threads: int = 1,
-    parts: int = PARTS,
+    part_keys: int = PART_KEYS,
 ) -> tuple[Rows, Rows]:
     """Documents that are connected by shared keys, directly or over others.
 
-    Each thread holds 16 bytes a document, and a table of the different keys of one band in one part of the keys' range:
-    4 to 8 bytes a document where keys are spread evenly, as hashes are.
+    The keys of a band are spread over parts of their range first, as in a radix join (Manegold, Boncz, Kersten 2002):
+    looked up in one table of all of them, nearly every key would wait for memory. Each thread holds 32 bytes a
+    document, and a table of one part: 32 to 64 bytes a key.
 
     Args:
         count: documents of the corpus.
-        keys_of: the keys of a band, uint64[count] all together, in pieces. Threads ask for different bands.
-        parts: a power of two.
+        keys_of: the keys of a band, uint64[count]. Threads ask for different bands.
+        part_keys: about so many keys are in a part, where keys are spread evenly, as hashes are.
 
     Returns:
         Rows of documents that have a partner, component after component, each component's rows ascending; and where
         components begin, int64[c + 1]. Components come in the order of their first rows.
     """
-
-    shift = parts.bit_length() - 1
+    bits = min(max(count // part_keys, 1), MOST_PARTS).bit_length() - 1
 
     def connected(first_band: int) -> Rows:
         parent = np.arange(count, dtype=np.int64)
-        table = _Table(max(count >> shift, 1))
         for band in range(first_band, bands, threads):
-            pieces = list(keys_of(band))  # read once, however many parts they are looked at in
-            for part in range(parts):
-                table.clear()
-                first = 0
-                for keys in pieces:
-                    table.connect(keys, first, part, shift, parent)
-                    first += len(keys)
+            _connect(*_spread(keys_of(band), bits), parent)
         return parent
 
     with ThreadPoolExecutor(threads) as pool:
@@ -61,30 +55,35 @@ def components(
     return _grouped(parent)
 
 
-class _Table:
-    """Keys and the first rows that have them: open addressing, at most half full."""
+def _spread(keys: NDArray[np.uint64], bits: int) -> tuple[NDArray[np.uint64], Rows, Rows]:
+    """Keys and their rows by the upper `bits` of the key, rows ascending in each part; and where parts begin."""
+    begins = np.zeros((1 << bits) + 1, np.int64)
+    _count(keys, bits, begins[1:])
+    begins = np.cumsum(begins)
+    spread, rows = np.empty(begins[-1], np.uint64), np.empty(begins[-1], np.int64)
+    _scatter(keys, bits, begins[:-1].copy(), spread, rows)
+    return spread, rows, begins
 
-    def __init__(self, expected: int):
-        slots = slots_for(expected)
-        self._keys, self._rows = np.empty(slots, np.uint64), np.full(slots, -1, np.int64)
-        self._used = 0
 
-    def clear(self) -> None:
-        """Forgets all keys."""
-        self._rows.fill(-1)
-        self._used = 0
+@kernel
+def _part_of(key: np.uint64, bits: int) -> np.uint64:
+    return (key >> np.uint64(1)) >> np.uint64(63 - bits)  # in two steps, since none is by 64
 
-    def connect(self, keys: NDArray[np.uint64], first: int, part: int, shift: int, parent: Rows) -> None:
-        """Unites rows `first`, `first + 1`, ... with the first rows that have their keys, if these are in `part`."""
-        place = 0
-        while True:
-            place, self._used = _connect(keys, place, first, part, shift, self._keys, self._rows, self._used, parent)
-            if place == len(keys):
-                return
-            keys_before, rows_before = self._keys, self._rows
-            slots = 2 * len(keys_before)
-            self._keys, self._rows = np.empty(slots, np.uint64), np.full(slots, -1, np.int64)
-            _move(keys_before, rows_before, self._keys, self._rows)
+
+@kernel
+def _count(keys: NDArray[np.uint64], bits: int, counts: Rows) -> None:
+    for key in keys:
+        if key != np.uint64(NO_KEY):
+            counts[_part_of(key, bits)] += 1
+
+
+@kernel
+def _scatter(keys: NDArray[np.uint64], bits: int, ends: Rows, spread: NDArray[np.uint64], rows: Rows) -> None:
+    for i in range(len(keys)):
+        if keys[i] != np.uint64(NO_KEY):
+            part = _part_of(keys[i], bits)
+            spread[ends[part]], rows[ends[part]] = keys[i], i
+            ends[part] += 1
 
 
 @kernel
@@ -107,56 +106,29 @@ def _unite(parent: Rows, other: Rows) -> None:
 
 
 @kernel
-def _slot_of(keys: NDArray[np.uint64], rows: Rows, key: np.uint64) -> np.uint64:
-    mask = np.uint64(len(keys) - 1)
-    slot = key & mask
-    while rows[slot] >= 0 and keys[slot] != key:
-        slot = (slot + np.uint64(1)) & mask
-    return slot
-
-
-@kernel
-def _connect(
-    keys: NDArray[np.uint64],
-    place: int,
-    first: int,
-    part: int,
-    shift: int,
-    table_keys: NDArray[np.uint64],
-    table_rows: Rows,
-    used: int,
-    parent: Rows,
-) -> tuple[int, int]:
-    """Takes keys from `place` on until the table is half full; returns where it stopped, and the slots in use.
+def _connect(keys: NDArray[np.uint64], rows: Rows, begins: Rows, parent: Rows) -> None:
+    """Unites each row with the first one that has its key, part after part.
 
     Of two roots the smaller row becomes the root of both.
     """
-    for i in range(place, len(keys)):
-        key = keys[i]
-        if key == np.uint64(NO_KEY) or (shift > 0 and key >> np.uint64(64 - shift) != np.uint64(part)):
-            continue
-        slot = _slot_of(table_keys, table_rows, key)
-        if table_rows[slot] < 0:
-            if 2 * used >= len(table_keys):
-                return i, used
-            table_keys[slot], table_rows[slot] = key, first + i
-            used += 1
-            continue
-        one, other = _root(parent, table_rows[slot]), _root(parent, first + i)
-        if one < other:
-            parent[other] = one
-        elif other < one:
-            parent[one] = other
-    return len(keys), used
-
-
-@kernel
-def _move(keys: NDArray[np.uint64], rows: Rows, larger_keys: NDArray[np.uint64], larger_rows: Rows) -> None:
-    """Enters what one table holds into another, empty one."""
-    for i in range(len(keys)):
-        if rows[i] >= 0:
-            slot = _slot_of(larger_keys, larger_rows, keys[i])
-            larger_keys[slot], larger_rows[slot] = keys[i], rows[i]
+    largest = slots_for(np.diff(begins).max())
+    table_keys, table_rows = np.empty(largest, np.uint64), np.empty(largest, np.int64)
+    for part in range(len(begins) - 1):
+        slots = slots_for(begins[part + 1] - begins[part])
+        table_rows[:slots] = -1
+        mask = np.uint64(slots - 1)
+        for i in range(begins[part], begins[part + 1]):
+            slot = keys[i] & mask
+            while table_rows[slot] >= 0 and table_keys[slot] != keys[i]:
+                slot = (slot + np.uint64(1)) & mask
+            if table_rows[slot] < 0:
+                table_keys[slot], table_rows[slot] = keys[i], rows[i]
+                continue
+            one, other = _root(parent, table_rows[slot]), _root(parent, rows[i])
+            if one < other:
+                parent[other] = one
+            elif other < one:
+                parent[one] = other
 
 
 @kernel

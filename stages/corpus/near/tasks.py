@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -72,12 +74,9 @@ def find_candidates(config: CorpusConfig, chunks: Sequence[Chunk], folder: Path)
     Preferred are documents with a known licence, then by order of sources, then the longer, then by doc_id.
     """
     base = bases(chunks)
-    rows, starts = components(
-        int(base[-1]),
-        config.dedup.bands,
-        lambda band: _keys_of(band, chunks, folder),
-        min(config.workers, MOST_THREADS),
-    )
+    files = [str(folder / f"{chunk.name}.bands") for chunk in chunks]
+    threads = min(config.workers, MOST_THREADS)
+    rows, starts = components(int(base[-1]), config.dedup.bands, lambda band: _keys_of(band, files, base), threads)
     if not len(rows):
         return Candidates(rows, np.zeros(1, np.int64), np.empty(0, np.int64))
     component = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
@@ -100,9 +99,18 @@ def find_candidates(config: CorpusConfig, chunks: Sequence[Chunk], folder: Path)
     return Candidates(rows[order], begins, np.add.reduceat(length, begins[:-1]))
 
 
-def _keys_of(band: int, chunks: Sequence[Chunk], folder: Path) -> Iterator[NDArray[np.uint64]]:
-    for chunk in chunks:
-        yield np.fromfile(folder / f"{chunk.name}.bands", np.uint64, chunk.documents, offset=8 * band * chunk.documents)
+def _keys_of(band: int, files: Sequence[str], base: Rows) -> NDArray[np.uint64]:
+    """The keys of all documents in a band. A file has only a few of them, so that opening it is what counts."""
+    keys = np.empty(base[-1], np.uint64)
+    for path, (first, last) in zip(files, pairwise(base.tolist()), strict=True):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            read = os.preadv(handle, [keys[first:last].data], 8 * band * (last - first))
+        finally:
+            os.close(handle)
+        if read != 8 * (last - first):
+            raise OSError(f"{path} ends before the keys of band {band}")
+    return keys
 
 
 def _shared_out(sizes: NDArray[np.int64], starts: Rows) -> Rows:

@@ -98,7 +98,7 @@ def near_duplicates_of(texts: Texts, config: DedupConfig) -> list[NearCopy]:
     words, starts = word_hashes(texts.data, texts.offsets)
     grams, gram_starts = ngram_hashes(words, starts, config.ngram)
     keys = band_hashes(grams, gram_starts, config.bands, config.band_rows, config.seed)
-    rows, _ = components(len(texts), config.bands, lambda band: iter([keys[band]]), parts=1)
+    rows, _ = components(len(texts), config.bands, lambda band: keys[band])
     rows = np.sort(rows)
     candidates = WordLists(words, starts[rows], starts[rows + 1])
     copies = near_copies(candidates, WordLists.empty(len(rows)), keys[:, rows], config)

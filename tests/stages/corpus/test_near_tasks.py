@@ -100,7 +100,7 @@ def test_chunks_give_what_memory_gives(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(tasks, "MOST_HELD_BYTES", 0)
     monkeypatch.setattr(gather, "GATHERED_BYTES", 9000)
     monkeypatch.setattr(gather, "MOST_GATHERED_BYTES", 9000)
-    monkeypatch.setattr(tasks, "components", partial(components, parts=64))
+    monkeypatch.setattr(tasks, "components", partial(components, part_keys=8))
     again = found_in(rows, 7, config, tmp_path / "two")
     assert again == first
     assert len(list((tmp_path / "two").glob("*.words"))) > 10
