@@ -18,7 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median
@@ -94,7 +94,7 @@ class Benchmark:
         self._say("environment for the rivals")
         # What the environment takes is not in the ten minutes: it is made once.
         self.began = time.monotonic()
-        self.large, self.planted = self._make(options)
+        self.large, self.planted = self._make()
         self.corpus = prefix_of(self.large, folder / "corpus.jsonl", options.megabytes)
         self.prefix = prefix_of(self.corpus, folder / "prefix.jsonl", options.peer_megabytes)
         self.warm_up = prefix_of(self.corpus, folder / "warm-up.jsonl", WARM_UP_MEGABYTES)
@@ -214,11 +214,11 @@ class Benchmark:
         other = Corpus(self.folder / "other.jsonl", half.documents, half.bytes)
         shutil.copyfile(half.path, other.path)
         try:
-            together = [self._side_by_side([half, other])]
+            together = [self._programs([half, other], workers=1)]
             two = []
             for _ in range(self.options.pairs):
-                two.append(self._with_two_workers())
-                together.append(self._side_by_side([half, other]))
+                two.append(self._programs([self.large], workers=2))
+                together.append(self._programs([half, other], workers=1))
         except NotMeasured as reason:
             self.not_measured["two workers"] = str(reason)
             return {}
@@ -231,20 +231,9 @@ class Benchmark:
             "two_workers_runs": {"two_workers": two, "two_copies": together, "ratios": ratios},
         }
 
-    def _with_two_workers(self) -> float:
-        with console.status("the stage with two workers ..."):
-            seconds = self._programs([self.large], workers=2)
-        self._say(f"two workers: {seconds:.1f} s")
-        return seconds
-
-    def _side_by_side(self, copies: Sequence[Corpus]) -> float:
-        with console.status("two copies of the stage side by side ..."):
-            seconds = self._programs(copies, workers=1)
-        self._say(f"two programs side by side: {seconds:.1f} s")
-        return seconds
-
     def _programs(self, corpora: Sequence[Corpus], workers: int) -> float:
         """Seconds from the start of a program a corpus, all at once, to the end of the last."""
+        title = f"programs side by side: {len(corpora)}, workers each: {workers}"
         options = {"evaluation": self.options.evaluation.absolute(), "workers": workers}
         began = time.monotonic()
         children = [
@@ -252,11 +241,14 @@ class Benchmark:
             for corpus in corpora
         ]
         try:
-            for child in children:
-                child.wait_until_ready().go()
-            for child in children:
-                child.result()
-            return time.monotonic() - began
+            with console.status(f"{title} ..."):
+                for child in children:
+                    child.wait_until_ready().go()
+                for child in children:
+                    child.result()
+            seconds = time.monotonic() - began
+            self._say(f"{title}: {seconds:.1f} s")
+            return seconds
         finally:
             for child in children:
                 child.close()
@@ -271,7 +263,7 @@ class Benchmark:
                 return {}
             rows.append(row)
         growth = None
-        expected = self._seconds_for_large(rows[-1])
+        expected = 10 * rows[-1]["seconds"] + 20
         left = 60 * self.options.minutes - (time.monotonic() - self.began)
         if self.options.large or expected < left:
             row = self._sampled(self.large)
@@ -287,9 +279,6 @@ class Benchmark:
             "memory_growth_to_100_megabytes": rows[1]["peak_pss"] / rows[0]["peak_pss"],
             "memory": rows,
         }
-
-    def _seconds_for_large(self, measured: Mapping[str, Any]) -> float:
-        return 10 * float(measured["seconds"]) + 20
 
     def _sampled(self, corpus: Corpus) -> dict[str, Any] | None:
         job = self._stage_job(corpus)
@@ -348,8 +337,9 @@ class Benchmark:
         job.seconds.append(job.result["seconds"])
         self._say(f"{title}: {job.seconds[-1]:.2f} s, {job.corpus.megabytes / job.seconds[-1]:.2f} MB/s")
 
-    def _make(self, options: argparse.Namespace) -> tuple[Corpus, Planted]:
+    def _make(self) -> tuple[Corpus, Planted]:
         """The largest corpus that is needed: the others are its first parts."""
+        options = self.options
         megabytes = options.megabytes * (10 if self.sections & {"two-workers", "memory"} else 1)
         with console.status(f"a corpus of {megabytes:g} MB ..."):
             made = make_corpus(options.medquad, self.folder / "large.jsonl", megabytes, options.seed)

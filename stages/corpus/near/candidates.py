@@ -16,6 +16,7 @@ Rows = NDArray[np.int64]
 PART_KEYS = 4096
 """Keys of a band that are looked at together: a table of them stays in a core's own cache."""
 MOST_PARTS = 4096
+"""So many can be written to side by side."""
 
 
 def components(
@@ -29,7 +30,7 @@ def components(
 
     The keys of a band are spread over parts of their range first, as in a radix join (Manegold, Boncz, Kersten 2002):
     looked up in one table of all of them, nearly every key would wait for memory. Each thread holds 32 bytes a
-    document, and a table of one part: 32 to 64 bytes a key.
+    document, and a table of the largest part: 32 to 64 bytes a key, so a document if nearly all share one key.
 
     Args:
         count: documents of the corpus.
