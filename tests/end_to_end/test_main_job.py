@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import stat
+import statistics
 from pathlib import Path
 
 import httpx
@@ -65,7 +67,8 @@ def test_served_log_probabilities_are_those_of_stock_transformers(house: House) 
     prompt = "Question: Which gene is altered in cystic fibrosis?\nAnswer: the CFTR gene."
     ids = tokenizer(prompt, return_tensors="pt").input_ids
     with torch.no_grad():
-        reference = torch.log_softmax(model(ids).logits[0].float(), -1)
+        logits = model(ids).logits[0].float()
+    reference = torch.log_softmax(logits, -1)
     answer = httpx.post(
         f"{house.gateway}/v1/completions",
         headers={"Authorization": f"Bearer {house.key}"},
@@ -74,7 +77,11 @@ def test_served_log_probabilities_are_those_of_stock_transformers(house: House) 
     ).json()
     served = answer["choices"][0]["logprobs"]["token_logprobs"][1 : ids.shape[1]]
     expected = [reference[i, token].item() for i, token in enumerate(ids[0, 1:].tolist())]
-    assert served == pytest.approx(expected, abs=0.02)
+    # Both compute in bf16, in different orders, so that a logit may come out a step of bf16 (8 bits of significand)
+    # beside the other's, and a log-probability is the difference of two of them. Most agree far better.
+    step = 2.0 ** (math.floor(math.log2(float(logits.abs().max()))) - 7)
+    assert served == pytest.approx(expected, abs=2 * step)
+    assert statistics.mean(abs(a - b) for a, b in zip(served, expected, strict=True)) < step / 2
 
 
 def test_a_second_run_skips_everything(house: House) -> None:
