@@ -27,7 +27,7 @@ class Fate(NamedTuple):
     discarded: int
     """Times that it was trained on and the update lost."""
     ranks: int
-    """Processes that shared it; 0 if it was not reached."""
+    """Processes that shared it, or that would if the run went on as it last did; 0 if none has begun."""
 
 
 @dataclass
@@ -61,7 +61,7 @@ class BatchLog:
             state = "applied"
         elif _within(self.skipped, number):
             state = "skipped"
-        return Fate(state, discarded, ranks if number < self.next or discarded else 0)
+        return Fate(state, discarded, ranks)
 
     def _take(self, kind: str, event: dict[str, Any]) -> None:
         match kind:
