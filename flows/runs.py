@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from stages.artifact import Artifact, EventLog, Store, StoreError, all_artifacts, by_digest, list_refs, load, read_ref
 from stages.artifact.events import Event
-from stages.training.batch_log import BatchLog
+from stages.training.batch_log import TOLD, BatchLog
 from stages.training.config import TrainingConfig
 from stages.training.plan import PLAN
 
@@ -37,7 +37,7 @@ def find_run(store: Store, name: str) -> TracedRun:
         StoreError: no such run, several, or one whose tokens are gone.
     """
     folder = _folder(store, name)
-    events = EventLog(store, folder).read()[0]
+    events = EventLog(store, folder).read(only=(*TOLD, PLAN), newest=("step",))[0]
     artifact = load(store, folder)
     if artifact:
         config, digest = artifact.manifest.how, artifact.manifest.inputs["tokens"]
@@ -98,7 +98,7 @@ def _folder(store: Store, name: str) -> str:
 
 
 def _tokens_of(store: Store, folder: str) -> str:
-    plan = _plan(EventLog(store, folder).read()[0])
+    plan = _plan(EventLog(store, folder).read(only=(PLAN,))[0])
     return plan["tokens"] if plan else ""
 
 

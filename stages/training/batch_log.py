@@ -14,6 +14,9 @@ from typing import Any, Literal, NamedTuple
 
 from stages.artifact.events import Event
 
+TOLD = ("workers", "checkpoint", "stopped", "skipped", "restart")
+"""Types of the events that a log is read from, beside `step`, of which the last one between two of these will do."""
+
 State = Literal["applied", "skipped", "discarded", "not reached"]
 Range = tuple[int, int]
 """Batches [first, end)."""

@@ -225,6 +225,21 @@ def test_a_recipe_s_plan_needs_its_tokens() -> None:
     assert isinstance(failure("plan", "made/training", "--set", "training.steps=2"), ConfigError)
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("training.weights={a: -1}", "training.weights: source 'a' has -1"),
+        ("training.weights={a: .nan}", "training.weights: source 'a' has nan"),
+        ("training.weights={a: 0}", "training.weights: all weights are 0"),
+        ("training.phases=[{steps: 900, repeat: 0}]", "training.phases.0.repeat: it is 0"),
+        ("training.lanes=3", "training.batch (8) is no multiple of training.lanes (3)"),
+    ],
+)
+def test_a_mixture_that_cannot_be_is_refused_by_field(setting: str, message: str) -> None:
+    error = failure("plan", "biomed", "--set", setting)
+    assert isinstance(error, ConfigError) and message in str(error)
+
+
 def test_what_is_not_there_is_said() -> None:
     assert "steps 0 to 11, not 12" in str(failure("at", "made", "12"))
     assert "ranks 0 to 0, there is no rank 1" in str(failure("at", "made", "1", "--rank", "1"))

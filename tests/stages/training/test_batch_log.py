@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.training.batch_log import BatchLog, Fate
+from stages.artifact import EventLog, Store
+from stages.training.batch_log import TOLD, BatchLog, Fate
 
 
 def event(kind: str, **fields: Any) -> dict[str, Any]:
@@ -93,3 +95,24 @@ def test_any_life_is_read_from_its_events(life: tuple[list[dict[str, Any]], list
     events, fates = life
     log = BatchLog.read(events)
     assert [log.fate(number) for number in range(len(fates))] == fates
+
+
+def test_a_log_is_read_without_most_of_its_lines(tmp_path: Path) -> None:
+    """The same fates from the events that tell of them and the last step before each of those."""
+    log = EventLog(Store(tmp_path), "training/x")
+    log.emit("workers", world=2)
+    for number in range(40):
+        if number == 7:
+            log.emit("skipped", first=7, end=9)
+        if number == 25:
+            log.emit("restart", step=20, world=3)
+            log.emit("workers", world=3)
+        if number not in (7, 8):
+            log.emit("step", step=number if number < 25 else number - 5, note='a "type": "restart" in the text')
+        log.emit("progress", done=number)
+    log.emit("failed", error="out of memory")
+    few, end = log.read(only=TOLD, newest=("step",))
+    everything, _ = log.read()
+    assert [event["type"] for event in few] == ["workers", "step", "skipped", "step", "restart", "workers", "step"]
+    assert BatchLog.read(few) == BatchLog.read(everything)
+    assert log.read(end, only=TOLD) == ([], end)
