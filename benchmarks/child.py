@@ -58,6 +58,21 @@ class Child:
         self._process.stdin.write("go\n")
         self._process.stdin.close()
 
+    def round(self) -> dict[str, Any]:
+        """Does the work once more and waits for its result; the process stays for another round."""
+        assert self._process.stdin and self._process.stdout
+        self._result.unlink(missing_ok=True)
+        try:
+            self._process.stdin.write("go\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return self.result()
+        for line in self._process.stdout:
+            if line == "DONE\n":
+                return dict(json.loads(self._result.read_text()))
+        self._fail()
+        return {}
+
     def result(self, memory: bool = False) -> dict[str, Any]:
         """Waits for the end; with `memory`, peak bytes of all its processes as `peak_pss`, `peak_anonymous`."""
         assert self._process.stdout
@@ -130,7 +145,7 @@ def serve(jobs: Mapping[str, Callable[..., Work]]) -> None:
     """The child's side: prepares the job that the command line names, says READY, waits, works, leaves the result.
 
     A job is a function of its options that imports, loads and warms up, and returns the work. Its result has
-    `seconds`, of the work alone, unless the work measures itself.
+    `seconds`, of the work alone, unless the work measures itself. The work is done at every further word to go.
     """
     job, options, path = sys.argv[1:]
     try:
@@ -140,12 +155,16 @@ def serve(jobs: Mapping[str, Callable[..., Work]]) -> None:
         print("READY", flush=True)
         return
     print("READY", flush=True)
-    if sys.stdin.readline() != "go\n":
+    rounds = 0
+    while sys.stdin.readline() == "go\n":
+        began = time.perf_counter()
+        result = work()
+        seconds = time.perf_counter() - began
+        Path(path).write_text(json.dumps({"seconds": seconds} | result))
+        print("DONE", flush=True)
+        rounds += 1
+    if not rounds:
         raise SystemExit("the benchmark that started this job is gone")
-    began = time.perf_counter()
-    result = work()
-    seconds = time.perf_counter() - began
-    Path(path).write_text(json.dumps({"seconds": seconds} | result))
 
 
 def run_job(python: Path, script: Path, job: str, options: Mapping[str, Any], memory: bool = False) -> dict[str, Any]:
