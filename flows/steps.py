@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from flows.changes import config_changes, input_changes, version_change
+from flows.inputs import resolve_recipe
 from flows.recipe import Recipe
 from stages.artifact import Artifact, Config, HasDigest, Plan, Stage, Store, StoreError, read_ref
 from stages.corpus import CorpusConfig, Listing, corpus, list_files, source_listing
@@ -14,7 +15,7 @@ from stages.evaluation import evaluation, scored, verdict
 from stages.model import model
 from stages.sample.stage import sample
 from stages.tokens import tokens
-from stages.training import training
+from stages.training import TrainingConfig, training
 
 
 @dataclass
@@ -164,6 +165,24 @@ def plan_steps(recipe: Recipe, store: Store, again: bool = False) -> list[Planne
         if step.kind == "sample":
             list_inputs(recipe, made)
     return out
+
+
+def recipe_tokens(recipe: str, overrides: Sequence[str], store: Store) -> tuple[TrainingConfig, Artifact]:
+    """How a recipe would train, and on which tokens. Makes nothing.
+
+    Raises:
+        StoreError: the tokens are not made yet.
+    """
+    chosen, _ = resolve_recipe(recipe, overrides=overrides)
+    for planned in plan_steps(chosen, store):
+        if planned.state != "there":
+            break
+        if planned.kind == "tokens" and planned.plan and planned.plan.done:
+            return chosen.training, planned.plan.done
+    raise StoreError(
+        f"the tokens of {chosen.name} are not there: {planned.kind} {planned.state} "
+        f"({'; '.join(planned.why)}); `headwater run {recipe}` makes them, and tells the plan before it trains"
+    )
 
 
 def _before(step: Step, recipe: Recipe, store: Store) -> tuple[Artifact | None, tuple[str, ...]]:

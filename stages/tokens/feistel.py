@@ -4,7 +4,8 @@ A Feistel network permutes the numbers of b bits for any round function (Luby an
 it down to [0, n): what falls outside is put through again until it falls inside, less than twice on average (Black and
 Rogaway 2002). So an order over n things needs no memory, gives the i-th thing at once, and answers "when does this
 thing come?" by running backwards. The two parts are as equal as b allows (they differ by a bit when b is odd), which
-keeps the domain below 2n.
+keeps the domain below 2n. Of 5 to 7 things not every permutation is equally likely (a thing lands at each place within
+an eighth of its share); from 8 on our tests do not tell it from chance.
 
 All arithmetic is numpy uint64 modulo 2^64, so that results are the same on every machine. Safe for n up to 2^62.
 """

@@ -9,6 +9,7 @@ any counter is found from the table of pieces alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,17 @@ class _Epochs:
     window_begin: I64
     window_size: I64
     window_key: NDArray[np.uint64]
+
+
+class Located(NamedTuple):
+    """Rows of a source as samples of its pieces: arrays of one length."""
+
+    which: I64
+    """Index of the row among those that were asked for."""
+    lane: I64
+    piece: I64
+    sample: I64
+    """Sample within the piece."""
 
 
 class Pieces:
@@ -91,34 +103,39 @@ class Pieces:
         piece = table.piece[at]
         return self.shard[piece], (self.first[piece] + target - table.begin[at]) * self.k
 
-    def locate(self, source: int, shard: int, row: int) -> tuple[int, int, int] | None:
-        """(lane, piece, sample within the piece) of a row; None where the row is left out at this k."""
-        sample = row // self.k
-        low, high = self.group_first[source * self.lanes], len(self.shard)
-        if source * self.lanes + self.lanes < len(self.group_first):
-            high = self.group_first[(source + 1) * self.lanes]
-        here = low + np.flatnonzero(self.shard[low:high] == shard)
-        here = here[(self.first[here] <= sample) & (sample < self.first[here] + self.length[here])]
-        if not here.size:
-            return None
-        piece = int(here[0])
-        lane = int(np.searchsorted(self.bounds[source], self.start[piece], side="right")) - 1
-        return lane, piece, sample - int(self.first[piece])
+    def locate(self, source: int, shard: I64, row: I64) -> Located:
+        """Where rows of a source lie. Rows that are left out at this k are not among them."""
+        low, end = source * self.lanes, (source + 1) * self.lanes
+        first = int(self.group_first[low])
+        pieces = slice(first, first + int(self.group_count[low:end].sum()))
+        sample, piece = row // self.k, np.full_like(row, -1)
+        for number in np.unique(shard).tolist():
+            here = first + np.flatnonzero(self.shard[pieces] == number)  # ascending by first sample
+            mine = np.flatnonzero(shard == number)
+            at = np.searchsorted(self.first[here], sample[mine], side="right") - 1
+            mine, at = mine[at >= 0], at[at >= 0]
+            inside = sample[mine] < self.first[here[at]] + self.length[here[at]]
+            piece[mine[inside]] = here[at[inside]]
+        which = np.flatnonzero(piece >= 0)
+        piece = piece[which]
+        lane = np.searchsorted(self.bounds[source], self.start[piece], side="right") - 1
+        return Located(which, lane.astype(np.int64), piece, sample[which] - self.first[piece])
 
-    def counters(self, source: int, lane: int, piece: int, sample: int, epochs: int) -> I64:
-        """The counter at which a sample comes in each of the first `epochs` epochs: int64 [epochs]."""
+    def counters(self, source: int, lane: int, piece: int, samples: I64, epochs: int) -> I64:
+        """The counters at which samples of one piece come in each of the first epochs: int64 [epochs, samples]."""
         group = source * self.lanes + lane
         step = max(1, _MOST_PIECES // max(1, int(self.group_count[group])))
-        found = []
+        found = [np.zeros((0, len(samples)), np.int64)]
         for low in range(0, epochs, step):
             epoch = np.arange(low, min(low + step, epochs), dtype=np.int64)
             table = self._epochs(np.full(len(epoch), group, dtype=np.int64), epoch)
             at = np.flatnonzero(table.piece == piece)
-            window = table.window_begin[at]
-            local = invert(table.begin[at] + sample - window, table.window_size[at], table.window_key[at])
-            within = window + local - table.begin[table.first]
-            found.append(epoch * self.samples[source, lane] + within)
-        return np.concatenate(found) if found else np.zeros(0, np.int64)
+            window = table.window_begin[at, None]
+            place = table.begin[at, None] + samples - window
+            local = invert(place, table.window_size[at, None], table.window_key[at, None])
+            within = window + local - table.begin[table.first][:, None]
+            found.append(epoch[:, None] * self.samples[source, lane] + within)
+        return np.concatenate(found)
 
     def _epochs(self, group: I64, epoch: I64) -> _Epochs:
         count = self.group_count[group]
