@@ -12,11 +12,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+PATIENCE = 10
+"""Seconds that a process has to end by itself."""
 SAMPLED_EVERY = 0.02
 """Seconds between two looks at the memory of a job's processes."""
 Work = Callable[[], dict[str, Any]]
@@ -88,6 +91,16 @@ class Child:
         if "not_measured" in result:
             raise NotMeasured(result["not_measured"])
         return result | found
+
+    def end(self) -> None:
+        """Lets a process that did rounds end by itself, so that it removes what it left outside of its memory."""
+        assert self._process.stdin and self._process.stdout
+        if not self._process.stdin.closed:
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(PATIENCE)
+        self.close()
 
     def close(self) -> None:
         """Ends the process if it still runs."""

@@ -44,10 +44,9 @@ console = Console(stderr=True)
 def main() -> None:
     """Measures, prints the tables, writes the JSON."""
     options = arguments()
-    if options.scratch:
-        # For this process and for the jobs that it starts.
-        tempfile.tempdir = os.environ["TMPDIR"] = str(options.scratch.absolute())
-    with tempfile.TemporaryDirectory(prefix="headwater-tokens-") as folder:
+    with tempfile.TemporaryDirectory(prefix="headwater-tokens-", dir=options.scratch) as folder:
+        # For the jobs too: some rivals leave locks in it.
+        tempfile.tempdir = os.environ["TMPDIR"] = folder
         result = Benchmark(options, Path(folder)).run()
     print_report(result)
     if options.json:
@@ -68,7 +67,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="turns of each side")
     parser.add_argument("--seed", type=int, default=1, help="of the text")
     parser.add_argument("--only", action="append", default=[], choices=SECTIONS, help="some of the sections")
-    parser.add_argument("--scratch", type=Path, help="where temporary files lie")
+    parser.add_argument("--scratch", type=lambda name: Path(name).absolute(), help="folder that temporary files lie in")
     return parser.parse_args()
 
 
@@ -219,8 +218,7 @@ class Benchmark:
             assert process.stdout and process.stderr
             line = next((line for line in process.stdout if line.startswith("FIRST ")), "")
             seconds = time.perf_counter() - began
-            errors = "" if line else process.stderr.read()
-            process.kill()
+            _, errors = process.communicate()
         if not line:
             name = f"{OURS}, first batch" if who == "headwater" else f"{who}, first batch"
             self.not_measured[name] = " | ".join(errors.strip().splitlines()[-3:])[-400:]
@@ -228,7 +226,16 @@ class Benchmark:
         return {"seconds": seconds, "after_imports": float(line.split()[1])}
 
     def _trace(self) -> dict[str, Any]:
-        return {}
+        """Milliseconds from a step to its documents and back, in a run that is too large to exist."""
+        rows = self.options.table_rows
+        self._make("table", {"rows": rows, "step": int(AT * rows) // BATCH})
+        given = {"folder": self.folder / "table", "samples": rows // BATCH * BATCH}
+        job = {f"{OURS}, trace": Child(Path(sys.executable), HERE / "tokens_ours.py", "trace", given)}
+        (rounds,) = self._turns(job, self.options.rounds, "traces").values()
+        if not rounds:
+            return {}
+        queries = {name: spread([spent for one in rounds for spent in one[name]]) for name in ("at", "where")}
+        return {"trace": {"table_rows": rows, "open": spread([one["open"] for one in rounds]), **queries}}
 
     def _over(self, rounds: Sequence[Mapping[str, float]], mine: str, theirs: str) -> dict[str, Any]:
         return spread([one[mine] / one[theirs] for one in rounds]) | {"over": theirs}
@@ -249,7 +256,7 @@ class Benchmark:
                         found[name].append(result)
         finally:
             for child in children.values():
-                child.close()
+                child.end()
         self._say(f"{what}: {rounds} rounds of {', '.join(left)}")
         return {name: results if name in left else [] for name, results in found.items()}
 

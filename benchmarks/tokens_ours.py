@@ -21,6 +21,7 @@ ONE_ARRAY, PLAIN = "numpy, one array in memory", "numpy, the same output"
 ENDLESS = 1 << 30
 """Samples of a run that does not end while it is measured."""
 COMPARED = 8
+TRACED = 50
 CHUNK_SECONDS = 0.25
 """How long each side of a pair runs before it is the other's turn."""
 
@@ -152,5 +153,57 @@ def _compare(root: Path, one: Any) -> None:
             np.testing.assert_array_equal(mine, plain)
 
 
+def trace(folder: str, samples: int) -> Work:
+    """From batches to documents and back, over the table of a run that is too large to exist.
+
+    Before the time begins, a few documents are traced to their positions and those back to the documents.
+    Result: milliseconds: `open` (tables and order, from nothing), `at` and `where`, one each of `TRACED` at random.
+    """
+    import numpy as np
+    from tokens_data import table_order
+
+    from stages.tokens.order import Order
+    from stages.tokens.reader import TokenReader
+    from stages.tokens.table import ShardTable
+    from stages.tokens.trace import documents_at, named, sightings
+
+    stream = Path(folder) / "stream"
+    draw = np.random.default_rng(SEED)
+
+    def opened() -> tuple[Order, TokenReader]:
+        return table_order(ShardTable.load(stream), samples), TokenReader(stream)
+
+    order, reader = opened()
+    names = [_small_document(reader, draw) for _ in range(TRACED)]
+    for name in names[:COMPARED]:
+        seen = sightings(order, reader, named(reader, name))
+        assert seen, f"no step reads document {name}"
+        for line in seen:
+            assert name in {found.doc_id for found in documents_at(order, reader, [line.position])}, (name, line)
+
+    def work() -> dict[str, Any]:
+        began = time.perf_counter()
+        order, reader = opened()
+        spent: dict[str, Any] = {"open": 1000 * (time.perf_counter() - began), "at": [], "where": []}
+        for name in names:
+            first = int(draw.integers(samples // BATCH)) * BATCH
+            began = time.perf_counter()
+            documents_at(order, reader, np.arange(first, first + BATCH))
+            spent["at"].append(1000 * (time.perf_counter() - began))
+            began = time.perf_counter()
+            sightings(order, reader, named(reader, name))
+            spent["where"].append(1000 * (time.perf_counter() - began))
+        return spent
+
+    return work
+
+
+def _small_document(reader: Any, draw: Any) -> str:
+    """The id of a document of 1,000 tokens: every second one."""
+    source = int(draw.integers(len(reader.shards.sources)))
+    document = int(draw.integers(reader.document_count(source) // 2)) * 2
+    return str(reader.document(source, document).doc_id)
+
+
 if __name__ == "__main__":
-    serve({job.__name__: job for job in (make_text, make_rows, make_table, stage, loader, beside_numpy)})
+    serve({job.__name__: job for job in (make_text, make_rows, make_table, stage, loader, beside_numpy, trace)})

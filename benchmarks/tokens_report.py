@@ -41,6 +41,7 @@ def print_report(result: Mapping[str, Any]) -> None:
     _print_numpy(console, result.get("loader", {}))
     _print_readers(console, result)
     _print_first(console, result.get("first", {}))
+    _print_trace(console, result.get("trace", {}))
     _print_targets(console, result)
     for what, why in result["not_measured"].items():
         console.print(f"not measured: {what} ({why})", highlight=False, markup=False)
@@ -104,6 +105,20 @@ def _print_first(console: Console, found: Mapping[str, Any]) -> None:
     for name, row in found["rivals"].items():
         times = [_shown(row["seconds"], "{:.2f}"), _shown(row["after_imports"], "{:.4f}")]
         table.add_row(name, "tensors", *times, "", "")
+    console.print(table)
+
+
+def _print_trace(console: Console, found: Mapping[str, Any]) -> None:
+    if not found:
+        return
+    table = Table("what", "ms", "runs", title=f"Tracing in a run of {found['table_rows']:,} rows, tables only")
+    told = {
+        "open": "tables and order, from nothing",
+        "at": "the documents of a batch of 16 rows",
+        "where": "the steps that read a document",
+    }
+    for name, what in told.items():
+        table.add_row(what, _shown(found[name], "{:.2f}"), str(found[name]["runs"]))
     console.print(table)
 
 
