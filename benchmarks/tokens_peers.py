@@ -24,7 +24,8 @@ CHUNK_BYTES = 1 << 26
 
 
 def gigatoken(store: str, corpus: str, tokenizer: str, threads: int) -> Work:
-    """`encode_batch` of all texts, in memory as Python strings; the tokenizer is fresh each time, its cache empty.
+    """`encode_batch` of all texts in one call, which is its fastest, from Python strings in memory; the tokenizer is
+    fresh each time, its cache empty.
 
     Result: `seconds`, `tokens`, `megabytes`.
     """
@@ -42,16 +43,11 @@ def gigatoken(store: str, corpus: str, tokenizer: str, threads: int) -> Work:
     def work() -> dict[str, Any]:
         encoder = Tokenizer(path)
         began = time.perf_counter()
-        found = [encoder.encode_batch(texts[first : first + A_CALL]) for first in range(0, len(texts), A_CALL)]
+        found = encoder.encode_batch(texts)
         seconds = time.perf_counter() - began
-        tokens = sum(len(part.layout.content) for part in found)
-        return {"seconds": seconds, "tokens": tokens, "megabytes": megabytes}
+        return {"seconds": seconds, "tokens": len(found.layout.content), "megabytes": megabytes}
 
     return work
-
-
-A_CALL = 1000
-"""Documents a call of gigatoken: one call for all of them is no faster."""
 
 
 def make_streaming(folder: str) -> Work:
