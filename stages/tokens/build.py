@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -15,11 +16,12 @@ from stages.artifact.artifact import ArtifactWriter
 from stages.artifact.errors import ConfigError, InputError
 from stages.artifact.stage import Stage
 from stages.tokens.config import TokensConfig
+from stages.tokens.encode import Source, cores, encode_sources, write_streams
+from stages.tokens.encoder import encoder_for
 from stages.tokens.reader import STREAM
-from stages.tokens.shards import DocumentWriter, ShardWriter
-from stages.tokens.stream import DocumentFiles, document_files, encode_source, sample_texts, threads
+from stages.tokens.stream import DocumentFiles, StreamFormat, document_files, first_texts, sample_texts, threads
 from stages.tokens.table import SCHEMA, SHARDS
-from stages.tokens.tokenizer import TextTokenizer, adopt, train
+from stages.tokens.tokenizer import FILES, TextTokenizer, adopt, train
 
 _TELL_SECONDS = 0.5
 
@@ -42,28 +44,44 @@ def build(config: TokensConfig, inputs: Mapping[str, Any], writer: ArtifactWrite
 
 def _build(config: TokensConfig, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
     training, heldout = document_files(inputs["corpus"], "documents"), document_files(inputs["corpus"], "heldout")
+    if not any(files.parts for files in training):
+        raise InputError(f"tokens: corpus {inputs['corpus'].id} holds no training documents; look at its summary")
     tokenizer = _tokenizer(config, inputs, training, writer)
+    encoder = encoder_for(tokenizer, first_texts([*training, *heldout]), writer.events.emit)
     size = tokenizer.vocabulary_size
-    dtype = np.dtype(np.uint16 if size <= 1 << 16 else np.uint32)
+    form = StreamFormat(config.sequence_length, config.shard_rows, size, tokenizer.eos_id, tokenizer.eos)
     info = {
-        "sequence_length": config.sequence_length,
+        "sequence_length": form.sequence_length,
         "vocabulary_size": size,
-        "eos_id": tokenizer.eos_id,
-        "shard_rows": config.shard_rows,
-        "dtype": dtype.name,
+        "eos_id": form.eos_id,
+        "shard_rows": form.shard_rows,
+        "dtype": form.dtype.name,
     }
     writer.put(STREAM, json.dumps(info, indent=1).encode() + b"\n")
-    for name, content in tokenizer.files(config.sequence_length).items():
+    contents = tokenizer.files(config.sequence_length)
+    for name, content in contents.items():
         writer.put(f"tokenizer/{name}", content)
     np.save(writer.file("token_bytes.npy"), tokenizer.token_bytes())
 
-    tell = _progress(writer, sum(files.text_bytes() for files in (*training, *heldout)))
-    done = _streams(config, training, tokenizer, dtype, writer, "", tell)
-    held = _streams(config, heldout, tokenizer, dtype, writer, "heldout/", tell)
-    if not done:
-        raise InputError(f"tokens: corpus {inputs['corpus'].id} holds no training documents; look at its summary")
+    sources = _sources(training, "", writer) + _sources(heldout, "heldout/", writer)
+    tell = _progress(writer, sum(source.files.text_bytes for source in sources))
+    workers = config.workers or cores()
+    key = hashlib.sha256(json.dumps(info).encode() + contents[FILES[0]]).digest()
+    streams = encode_sources(sources, encoder, form, key, workers, writer, tell)
+    written = [*zip(sources, write_streams(sources, streams, form, workers, writer), strict=True)]
+    done, held = ({s.name: w for s, w in written if s.prefix == prefix} for prefix in ("", "heldout/"))
+    for prefix, part in (("", done), ("heldout/", held)):
+        lines = [line for one in part.values() for line in one.shards]
+        pq.write_table(pa.Table.from_pylist(lines, schema=SCHEMA), writer.file(prefix + SHARDS))
     tell(0, finished=True)
-    _summarize(writer, done, held, size)
+    _summarize(writer, {n: w.counts for n, w in done.items()}, {n: w.counts for n, w in held.items()}, size)
+
+
+def _sources(files: list[DocumentFiles], prefix: str, writer: ArtifactWriter) -> list[Source]:
+    """Those with documents; of the others an event tells."""
+    for empty in (one for one in files if not one.parts):
+        writer.events.emit("empty_source", part=prefix.rstrip("/") or "documents", source=empty.source)
+    return [Source(prefix, one) for one in files if one.parts]
 
 
 def _tokenizer(
@@ -79,47 +97,6 @@ def _tokenizer(
         "tokenizer", vocabulary=tokenizer.vocabulary_size, trained="tokenizer" not in inputs, seconds=seconds
     )
     return tokenizer
-
-
-def _streams(
-    config: TokensConfig,
-    sources: list[DocumentFiles],
-    tokenizer: TextTokenizer,
-    dtype: np.dtype[Any],
-    writer: ArtifactWriter,
-    prefix: str,
-    tell: Callable[[int], None],
-) -> dict[str, dict[str, int]]:
-    """Writes the streams of one part; per source with documents: documents, bytes, tokens, rows, shards."""
-    lines: list[dict[str, Any]] = []
-    found: dict[str, dict[str, int]] = {}
-    for files in sources:
-        if not _has_documents(files):
-            writer.events.emit("empty_source", part=prefix.rstrip("/") or "documents", source=files.source)
-            continue
-
-        def new_file(path: str) -> Any:
-            return writer.file(prefix + path)
-
-        shards = ShardWriter(new_file, files.source, config.sequence_length, config.shard_rows, dtype, tokenizer.eos_id)
-        documents = DocumentWriter(new_file, files.source)
-        size = encode_source(files, tokenizer, shards, documents, tell)
-        shards.close()
-        documents.close()
-        lines += shards.lines
-        found[files.source] = {
-            "documents": documents.count,
-            "bytes": size,
-            "tokens": shards.tokens,
-            "rows": shards.rows,
-            "shards": len(shards.lines),
-        }
-    pq.write_table(pa.Table.from_pylist(lines, schema=SCHEMA), writer.file(prefix + SHARDS))
-    return found
-
-
-def _has_documents(files: DocumentFiles) -> bool:
-    return any(batch.num_rows for batch in files.batches(("doc_id",)))
 
 
 def _progress(writer: ArtifactWriter, expected: int) -> Callable[..., None]:

@@ -22,8 +22,9 @@ PASSES = {
     ],
     "tokens": [
         event("'tokenizer'"),
-        Moment("stages.tokens.shards:ShardWriter._write", nth=9, after=True),
-        Moment("stages.tokens.shards:DocumentWriter.close", nth=3),
+        Moment("stages.tokens.encode:write_part", nth=4, after=True),
+        Moment("stages.tokens.encode:write_shard", nth=9, after=True),
+        Moment("stages.tokens.encode:write_documents", nth=3),
     ],
     "model": [Moment("stages.model.build:save_weights", after=True)],
 }
