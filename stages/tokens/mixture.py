@@ -43,6 +43,9 @@ class Mixture:
 
     def forward(self, lane: I64, block: I64, slot: I64) -> tuple[I64, I64]:
         """(source [n], number within the source since the stretch began [n]) of slots."""
+        alone = int(np.argmax(self.counts))
+        if self.counts[alone] == BLOCK:
+            return np.full(len(slot), alone, dtype=np.int64), block * BLOCK + slot
         code = lane * (int(block.max()) + 1 if block.size else 1) + block
         _, first, which = np.unique(code, return_index=True, return_inverse=True)
         source, order = self._tables(lane[first], block[first])

@@ -123,21 +123,30 @@ class Order:
         p = np.asarray(positions, dtype=np.int64).ravel()
         if p.size and (int(p.min()) < 0 or int(p.max()) >= self.samples):
             raise IndexError(f"order: positions are 0 to {self.samples - 1}, got {int(p.min())} to {int(p.max())}")
-        slot, lane = np.divmod(p, self.lanes)
-        which = np.searchsorted(self._ends, slot, side="right")
+        slot, lane = np.divmod(p, self.lanes) if self.lanes > 1 else (p, np.zeros_like(p))
         source, counter = np.empty_like(p), np.empty_like(p)
-        used = [int(s) for s in np.unique(which)]
-        for index in used:
-            stretch, here = self._stretches[index], which == index
-            block, place = np.divmod(slot[here] - stretch.start, BLOCK)
-            source[here], drawn = stretch.mixture.forward(lane[here], block, place)
+        used = self._used(slot)
+        for index, here in used:
+            stretch = self._stretches[index]
+            since = slot[here] - stretch.start
+            source[here], drawn = stretch.mixture.forward(lane[here], since // BLOCK, since % BLOCK)
             counter[here] = stretch.base[source[here], lane[here]] + drawn
-        ks = {self._stretches[index].k for index in used}
+        ks = {self._stretches[index].k for index, _ in used}
         if len(ks) > 1:
             raise ValueError(f"order: these positions have samples of different length (k = {sorted(ks)})")
         k = ks.pop() if ks else self.phases[0].k
         shard, row = self._pieces[k].forward(source, lane, counter)
         return Samples(source, shard, row, k)
+
+    def _used(self, slot: I64) -> list[tuple[int, slice | NDArray[np.bool_]]]:
+        """The stretches that slots lie in, each with its slots."""
+        if not slot.size:
+            return []
+        low, high = np.searchsorted(self._ends, [slot.min(), slot.max()], side="right").tolist()
+        if low == high:
+            return [(low, slice(None))]
+        which = np.searchsorted(self._ends, slot, side="right")
+        return [(index, which == index) for index in np.unique(which).tolist()]
 
     def positions_of(self, source: int, shard: int, row: int) -> I64:
         """All positions of the run whose sample covers a row, ascending: int64 [m].

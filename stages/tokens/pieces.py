@@ -8,6 +8,7 @@ any counter is found from the table of pieces alone.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,6 +23,49 @@ I64 = NDArray[np.int64]
 _SHARD, _PIECE, _WINDOW = 1, 2, 3
 _MOST_PIECES = 1 << 22
 """Pieces sorted at once; more (a batch that touches very many epochs of a large source) are done in parts."""
+_FEW = 16
+"""Epochs looked up one by one, each from a table that is kept; many small ones are laid side by side instead."""
+_LONG = 256
+"""Counters of one epoch (or window) that are worth the calls of numpy for it alone."""
+_KEPT_PIECES = 1 << 20
+"""Pieces in the tables that are kept: 24 bytes each."""
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """One epoch of a lane of a source: its pieces in the order they are read [pieces], and its windows [windows]."""
+
+    piece: I64
+    begin: I64
+    end: I64
+    window_end: I64
+    window_key: NDArray[np.uint64]
+    window: int
+    """Pieces a window."""
+
+    def at(self, within: I64) -> tuple[I64, I64]:
+        """(piece [n], sample within the piece [n]) of counters within the epoch.
+
+        Neighbours mostly lie in one window. Then its key is one number and the search is among its few pieces.
+        """
+        which = np.searchsorted(self.window_end, within, side="right")
+        cuts = np.flatnonzero(which[1:] != which[:-1]) + 1
+        first = self.begin[:: self.window]
+        if len(cuts) * _LONG > len(within):
+            low = first[which]
+            target = low + permute(within - low, self.window_end[which] - low, self.window_key[which])
+            at = np.searchsorted(self.end, target, side="right")
+            return self.piece[at], target - self.begin[at]
+        piece, sample = np.empty_like(within), np.empty_like(within)
+        for run in map(slice, [0, *cuts.tolist()], [*cuts.tolist(), len(within)]):
+            number = int(which[run.start])
+            low, here = int(first[number]), slice(number * self.window, (number + 1) * self.window)
+            target = permute(within[run] - low, self.window_end[number] - low, self.window_key[number])
+            target += low
+            at = np.searchsorted(self.end[here], target, side="right")
+            piece[run] = self.piece[here][at]
+            sample[run] = target - self.begin[here][at]
+        return piece, sample
 
 
 @dataclass(frozen=True)
@@ -76,14 +120,23 @@ class Pieces:
         """[sources, lanes + 1]: lane i holds the samples bounds[i] to bounds[i + 1] - 1 of the source."""
         self.samples: I64 = np.diff(bounds, axis=1)
         """[sources, lanes]: samples of one epoch."""
+        self._kept: OrderedDict[tuple[int, int], _Epoch] = OrderedDict()
 
     def forward(self, source: I64, lane: I64, counter: I64) -> tuple[I64, I64]:
         """(shard [n], first row [n]) of each counter of a source in a lane."""
         n = self.samples[source, lane]
         epoch = counter // n
         group = source * self.lanes + lane
-        pairs, which = _unique_pairs(group, epoch)
-        return self._forward(pairs[0], pairs[1], which, counter - epoch * n)
+        (groups, epochs), which = _unique_pairs(group, epoch)
+        within = counter - epoch * n
+        if len(groups) > max(_FEW, len(which) // _LONG):
+            return self._forward(groups, epochs, which, within)
+        shard, row = np.empty_like(within), np.empty_like(within)
+        for members, *pair in zip(_members(which, len(groups)), groups.tolist(), epochs.tolist(), strict=True):
+            piece, sample = self._epoch(*pair).at(within[members])
+            shard[members] = self.shard[piece]
+            row[members] = (self.first[piece] + sample) * self.k
+        return shard, row
 
     def _forward(self, group: I64, epoch: I64, which: I64, within: I64) -> tuple[I64, I64]:
         if len(group) > 1 and int(self.group_count[group].sum()) > _MOST_PIECES:
@@ -136,6 +189,19 @@ class Pieces:
             within = window + local - table.begin[table.first][:, None]
             found.append(epoch[:, None] * self.samples[source, lane] + within)
         return np.concatenate(found)
+
+    def _epoch(self, group: int, epoch: int) -> _Epoch:
+        """One epoch's table, kept for the next call."""
+        found = self._kept.pop((group, epoch), None)
+        if found is None:
+            both = self._epochs(np.array([group]), np.array([epoch]))
+            last = np.append(np.arange(self.window, len(both.piece), self.window), len(both.piece)) - 1
+            found = _Epoch(both.piece, both.begin, both.end, both.end[last], both.window_key[last], self.window)
+            room = _KEPT_PIECES - len(found.piece)
+            while self._kept and sum(len(kept.piece) for kept in self._kept.values()) > room:
+                self._kept.popitem(last=False)
+        self._kept[group, epoch] = found
+        return found
 
     def _epochs(self, group: I64, epoch: I64) -> _Epochs:
         count = self.group_count[group]
@@ -190,3 +256,12 @@ def _unique_pairs(group: I64, epoch: I64) -> tuple[tuple[I64, I64], I64]:
     else:
         different, which = np.unique(code, return_inverse=True)
     return (different // span, different % span + low), which.astype(np.int64)
+
+
+def _members(which: I64, count: int) -> list[slice | I64]:
+    """Per number below `count`: where it stands in `which`, in rising order."""
+    if count < 2:
+        return [slice(None)] * count
+    narrow = which.astype(np.uint16 if count < 1 << 16 else np.int64)  # of 16 bits numpy sorts by radix
+    ordered = np.argsort(narrow, kind="stable")
+    return np.split(ordered, np.cumsum(np.bincount(which, minlength=count))[:-1])  # type: ignore[return-value]
