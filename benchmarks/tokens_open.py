@@ -17,7 +17,7 @@ SEED, DIGEST, WINDOW = 1, "0" * 64, 16
 """Of every order of ours that is measured; pieces a window as training has them."""
 
 IMPORTS = {
-    "headwater": ("stages.tokens.reader", "stages.tokens.order", "stages.tokens.batch"),
+    "headwater": ("stages.tokens.loader",),
     "memmap": ("numpy",),
     "streaming": ("torch", "streaming"),
     "litdata": ("torch", "litdata"),
@@ -29,17 +29,18 @@ IMPORTS = {
 
 def headwater(folder: Path, samples: int, at: int = 0, full: bool = False, tensors: bool = True) -> Iterator[Any]:
     """Ours, the order of a run of so many samples computed inside; with `full` a tuple of all that a model is given."""
-    import numpy as np
-
-    from stages.tokens.batch import model_inputs
+    from stages.tokens.loader import Loader
     from stages.tokens.order import Order, Phase
     from stages.tokens.reader import TokenReader
 
     reader = TokenReader(folder / "stream")
     order = Order(reader.shards, DIGEST, SEED, [Phase(samples)], WINDOW)
-    for first in range(at, samples, BATCH):
-        rows = reader.batch(order.at(np.arange(first, first + BATCH)).triples)
-        found = tuple(model_inputs(rows, reader.eos_id)) if full else rows
+    for batch in Loader(reader, order, BATCH, step=at // BATCH):
+        if full:
+            given = batch.model_inputs()
+            found = (given.inputs, given.targets, given.positions, given.cu_seqlens)
+        else:
+            found = batch.ids
         if tensors:
             import torch
 

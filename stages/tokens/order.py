@@ -184,6 +184,15 @@ class Order:
         """Rows a sample at one position."""
         return self._stretches[int(np.searchsorted(self._ends, position // self.lanes, side="right"))].k
 
+    def same_k_until(self, position: int) -> int:
+        """The first position after `position` with another k; `samples`, the end of the run, if there is none."""
+        index = int(np.searchsorted(self._ends, position // self.lanes, side="right"))
+        k = self._stretches[index].k
+        for stretch in self._stretches[index:]:
+            if stretch.k != k:
+                return stretch.start * self.lanes
+        return self.samples
+
     @property
     def stretches(self) -> tuple[Stretch, ...]:
         """The run's parts with one mixture each, in turn."""

@@ -59,9 +59,9 @@ class _Epoch:
         piece, sample = np.empty_like(within), np.empty_like(within)
         for run in map(slice, [0, *cuts.tolist()], [*cuts.tolist(), len(within)]):
             number = int(which[run.start])
-            low, here = int(first[number]), slice(number * self.window, (number + 1) * self.window)
-            target = permute(within[run] - low, self.window_end[number] - low, self.window_key[number])
-            target += low
+            begin, here = int(first[number]), slice(number * self.window, (number + 1) * self.window)
+            target = permute(within[run] - begin, self.window_end[number] - begin, self.window_key[number])
+            target += begin
             at = np.searchsorted(self.end[here], target, side="right")
             piece[run] = self.piece[here][at]
             sample[run] = target - self.begin[here][at]

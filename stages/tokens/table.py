@@ -49,15 +49,16 @@ class ShardTable:
         path = folder / part / SHARDS
         columns = ["source", "number", "rows", "tokens", "bytes"]
         try:
-            table = pq.read_table(path, columns=columns, read_dictionary=["source"], partitioning=None)
+            with pq.ParquetFile(path, read_dictionary=["source"]) as file:
+                table = file.read(columns=columns)
         except (OSError, pa.ArrowException) as error:
             raise StoreError(f"tokens: cannot read {path}: {error}; is {folder} a tokens artifact?") from error
         missing = [name for name in columns if name not in table.column_names or table.column(name).null_count]
         if missing:
             raise StoreError(f"tokens: {path} has no whole column {missing[0]!r}")
-        source = table.column("source").combine_chunks()
-        if isinstance(source, pa.ChunkedArray):  # of a table without lines
+        if not table.num_rows:
             return cls((), ())
+        source = table.column("source").combine_chunks()
         named = sorted(enumerate(source.dictionary.to_pylist()), key=lambda item: item[1])
         numbers = np.empty(len(named), dtype=np.int64)
         numbers[[number for number, _ in named]] = np.arange(len(named))
