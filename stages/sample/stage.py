@@ -8,13 +8,15 @@ from typing import Any, Literal
 from pydantic import Field
 
 from stages.artifact import ArtifactWriter, Config, Stage
+from stages.sample.finance import generate as generate_finance
 from stages.sample.generate import generate
 
 GENERATE: dict[str, Callable[..., dict[str, Any]]] = {
     "biomed": generate,
+    "finance": generate_finance,
 }
-"""Kind -> `generate(folder, *, seed, megabytes)`, which writes `documents/<source>/`, `eval/` and `truth.jsonl` and returns
-its counts under `documents`, `bytes`, `facts`, `planted` and `sources`."""
+"""By kind, `generate(folder, *, seed, megabytes)`: it writes `documents/<source>/`, `eval/` and `truth.jsonl`, and
+returns its counts under `documents`, `bytes`, `facts`, `planted` and `sources`."""
 
 
 class SampleConfig(Config):
