@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 from stages.artifact.artifact import ArtifactWriter
 from stages.artifact.errors import ConfigError, InputError
 from stages.artifact.stage import Stage
+from stages.tokens.adopt import adopt
 from stages.tokens.config import TokensConfig
 from stages.tokens.reader import STREAM
 from stages.tokens.shards import DocumentWriter, ShardWriter
 from stages.tokens.stream import DocumentFiles, document_files, encode_source, sample_texts, threads
 from stages.tokens.table import SCHEMA, SHARDS
-from stages.tokens.tokenizer import TextTokenizer, adopt, train
+from stages.tokens.tokenizer import TextTokenizer, train
 
 _TELL_SECONDS = 0.5
 
@@ -35,7 +36,7 @@ def build(config: TokensConfig, inputs: Mapping[str, Any], writer: ArtifactWrite
         ConfigError: a tokenizer folder in the config that was not given as input.
     """
     if config.tokenizer is not None and "tokenizer" not in inputs:
-        raise ConfigError(f"tokens: the folder {config.tokenizer} must be listed and given as input `tokenizer`")
+        raise ConfigError(f"tokens: the tokenizer {config.tokenizer} must be listed and given as input `tokenizer`")
     with threads(config.workers):
         _build(config, inputs, writer)
 
