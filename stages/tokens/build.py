@@ -16,6 +16,7 @@ from stages.artifact.errors import ConfigError, InputError
 from stages.artifact.stage import Stage
 from stages.tokens.adopt import adopt
 from stages.tokens.config import TokensConfig
+from stages.tokens.fertility import Fertility, beside_gpt2, measure, sample
 from stages.tokens.reader import STREAM
 from stages.tokens.shards import DocumentWriter, ShardWriter
 from stages.tokens.stream import DocumentFiles, document_files, encode_source, sample_texts, threads
@@ -64,7 +65,8 @@ def _build(config: TokensConfig, inputs: Mapping[str, Any], writer: ArtifactWrit
     if not done:
         raise InputError(f"tokens: corpus {inputs['corpus'].id} holds no training documents; look at its summary")
     tell(0, finished=True)
-    _summarize(writer, done, held, size)
+    fertility = {files.source: measure(sample(files), tokenizer) for files in training if files.source in done}
+    _summarize(writer, done, held, size, fertility)
 
 
 def _tokenizer(
@@ -138,7 +140,11 @@ def _progress(writer: ArtifactWriter, expected: int) -> Callable[..., None]:
 
 
 def _summarize(
-    writer: ArtifactWriter, done: dict[str, dict[str, int]], held: dict[str, dict[str, int]], vocabulary: int
+    writer: ArtifactWriter,
+    done: dict[str, dict[str, int]],
+    held: dict[str, dict[str, int]],
+    vocabulary: int,
+    fertility: dict[str, Fertility],
 ) -> None:
     writer.counts["vocabulary"] = vocabulary
     for prefix, part in (("", done), ("heldout_", held)):
@@ -147,11 +153,14 @@ def _summarize(
         if part:
             text = writer.counts[f"{prefix}tokens"] - writer.counts[f"{prefix}documents"]
             writer.metrics[f"{prefix}bytes_per_token"] = writer.counts[f"{prefix}bytes"] / max(text, 1)
+    writer.metrics["words_per_token"] = sum(fertility.values(), Fertility(0, 0, 0)).ratios()["words_per_token"]
     table = []
     for source in sorted({*done, *held}):
         line: dict[str, Any] = {"source": source}
         for prefix, part in (("", done), ("heldout_", held)):
             line |= {prefix + name: value for name, value in part.get(source, dict.fromkeys(_COLUMNS, 0)).items()}
+        if source in fertility:
+            line |= fertility[source].ratios() | beside_gpt2(source)
         line["bytes_per_token"] = round(line["bytes"] / max(line["tokens"] - line["documents"], 1), 4)
         writer.counts |= {f"{name}/{source}": line[name] for name in ("documents", "tokens", "rows")}
         table.append(line)
