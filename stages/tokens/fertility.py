@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from stages.artifact import Artifact
 from stages.tokens.stream import DocumentFiles
 from stages.tokens.tokenizer import TextTokenizer
 
@@ -97,6 +98,13 @@ def beside_gpt2(source: str) -> dict[str, Any]:
     else:
         name, figures = record["fallback"], texts[record["fallback"]]["all"]
     return {"gpt2_text": name} | {f"gpt2_{key}": figures[key] for key in ("bytes_per_token", "words_per_token")}
+
+
+def fertility_rows(tokens: Artifact) -> list[dict[str, Any]]:
+    """A tokens artifact's sources, their tokens and fertility, as lines of a table."""
+    ratios = ("bytes_per_token", "words_per_token", "tokens_per_word")
+    columns = ("source", "documents", "tokens", *ratios, "gpt2_bytes_per_token", "gpt2_words_per_token", "gpt2_text")
+    return [{column: line.get(column) for column in columns} for line in tokens.manifest.details["table"]]
 
 
 @cache
