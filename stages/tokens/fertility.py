@@ -117,6 +117,8 @@ def gpt2_record() -> dict[str, Any]:
 
 def _bytes(texts: pa.Array) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """(uint8 [bytes], offsets [n + 1] into it) of the texts, as views of their buffers."""
+    if not len(texts):
+        return np.zeros(0, np.uint8), np.zeros(1, np.int64)
     width = np.int64 if pa.types.is_large_string(texts.type) else np.int32
     _, offset_buffer, data = texts.buffers()
     offsets = np.frombuffer(offset_buffer, dtype=width)[texts.offset : texts.offset + len(texts) + 1]

@@ -36,6 +36,7 @@ def test_a_fertility_is_counted_over_all_batches() -> None:
     assert found == Fertility(8 + 12 + 6, 5, sum(map(len, ids)))
     assert found == measure([one], tokenizer) + measure([two], tokenizer)
     assert found.ratios()["tokens_per_word"] == pytest.approx(found.tokens / 5, abs=5e-5)
+    assert measure([pa.array([], pa.string()), pa.array([""])], tokenizer) == Fertility(0, 0, 0)
     assert measure([], tokenizer).ratios() == {"bytes_per_token": 0, "words_per_token": 0, "tokens_per_word": 0}
 
 
