@@ -44,7 +44,16 @@ REFERENCES = {
 """What a sentence may call the entity of the sentence before."""
 
 
-BIOMED = Domain(TABLES, STATEMENTS, REFERENCES, FORWARD, BACKWARD, OPENERS, phrases.ATTRIBUTIONS, phrases.REMARKS)
+BIOMED = Domain(
+    tables=TABLES,
+    statements=STATEMENTS,
+    references=REFERENCES,
+    forward=FORWARD,
+    backward=BACKWARD,
+    openers=OPENERS,
+    attributions=phrases.ATTRIBUTIONS,
+    remarks=phrases.REMARKS,
+)
 """Drugs, diseases and organisms."""
 
 

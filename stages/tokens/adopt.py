@@ -85,8 +85,8 @@ def adopt(folder: Folder) -> TextTokenizer:
     settings = {key: config[key] for key in KEPT if config.get(key) is not None}
     for key in MORE_SPECIAL:
         if key in settings:
-            settings[key] = _contents(settings[key])
-            _add_missing(tokenizer, settings[key])
+            settings[key] = more = _contents(settings[key])
+            _add_missing(tokenizer, more.values() if isinstance(more, dict) else more)
     return TextTokenizer(tokenizer, eos, pad, named, settings, _chat_templates(folder, names, config))
 
 

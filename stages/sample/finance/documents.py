@@ -59,25 +59,28 @@ REFERENCES = {
 """What a sentence may call the entity of the sentence before."""
 
 COMPANIES = Domain(
-    ("companies",),
-    STATEMENTS,
-    REFERENCES,
-    FORWARD,
-    BACKWARD,
-    phrases.CALL_OPENERS,
-    phrases.ATTRIBUTIONS,
-    phrases.REMARKS,
+    tables=("companies",),
+    statements=STATEMENTS,
+    references=REFERENCES,
+    forward=FORWARD,
+    backward=BACKWARD,
+    openers=phrases.CALL_OPENERS,
+    attributions=phrases.ATTRIBUTIONS,
+    remarks=phrases.REMARKS,
 )
+"""What the company's own sources are about."""
+
 COUNTRIES = Domain(
-    ("countries",),
-    STATEMENTS,
-    REFERENCES,
-    FORWARD,
-    BACKWARD,
-    phrases.OPENERS,
-    phrases.PAGE_ATTRIBUTIONS,
-    phrases.PAGE_REMARKS,
+    tables=("countries",),
+    statements=STATEMENTS,
+    references=REFERENCES,
+    forward=FORWARD,
+    backward=BACKWARD,
+    openers=phrases.OPENERS,
+    attributions=phrases.PAGE_ATTRIBUTIONS,
+    remarks=phrases.PAGE_REMARKS,
 )
+"""What the public sources are about."""
 
 
 class _Author(Prose):

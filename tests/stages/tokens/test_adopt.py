@@ -30,7 +30,7 @@ TEXTS = [
     "plain text, and more",
     "a turn<|im_end|>\n<|im_start|>user",
     "  naïve 検査 🧪 don't 1234",
-    "<image> <s> </s>",
+    "<image> <s> </s><audio>",
     "",
 ]
 
@@ -88,7 +88,7 @@ LAYOUTS: dict[str, tuple[list[AddedToken], dict[str, Any], dict[str, str]]] = {
             "eos_token": "<|im_end|>",
             "bos_token": "<s>",
             "image_token": "<image>",
-            "extra_special_tokens": ["<|im_start|>"],
+            "extra_special_tokens": {"audio_token": "<audio>"},
             "chat_template": "not this one",
         },
         {"chat_template.jinja": TURNS, "additional_chat_templates/tool_use.jinja": TOOLS},
