@@ -94,7 +94,16 @@ def sample_texts(kind: str) -> dict[str, list[str]]:
         for path in sorted((folder / "documents").glob("*/*.jsonl.gz")):
             clean = [row["text"] for row in rows(path) if row["id"] not in planted]
             found.setdefault(path.parent.name, []).extend(clean)
+        for path in sorted((folder / "documents").glob("*/*.fna*")):
+            found.setdefault(path.parent.name, []).extend(sequences(path))
         return found
+
+
+def sequences(path: Path) -> list[str]:
+    """The sequences of a FASTA file in upper case; recipes leave planted defects of sequences to the corpus stage."""
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
+        records = lines.read().split(">")[1:]
+    return ["".join(record.split("\n")[1:]).upper() for record in records]
 
 
 def medquad_texts(folder: Path) -> dict[str, list[str]]:
