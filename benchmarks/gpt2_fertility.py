@@ -22,7 +22,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from stages.sample.stage import GENERATE
 from stages.tokens import fertility
-from stages.tokens.fertility import Fertility, measure
+from stages.tokens.fertility import Fertility, count_words
 from stages.tokens.tokenizer import EOS, TextTokenizer
 
 KNOWN = {"Hello world": [15496, 995], "Hello, my dog is cute": [15496, 11, 616, 3290, 318, 13779]}
@@ -74,9 +74,15 @@ def gpt2(folder: Path) -> TextTokenizer:
 
 def measured(texts: dict[str, list[str]], tokenizer: TextTokenizer) -> dict[str, Any]:
     """Counts and ratios of a text: of all its sources together, and of each that has documents."""
-    sources = {name: measure([pa.array(found)], tokenizer) for name, found in sorted(texts.items()) if found}
+    sources = {name: fertility_of(found, tokenizer) for name, found in sorted(texts.items()) if found}
     everything = sum(sources.values(), Fertility(0, 0, 0))
     return {"all": figures(everything), "sources": {name: figures(found) for name, found in sources.items()}}
+
+
+def fertility_of(texts: list[str], tokenizer: TextTokenizer) -> Fertility:
+    """Bytes, words and tokens of some texts."""
+    tokens = sum(len(ids) for ids in tokenizer.encode(texts))
+    return Fertility(sum(len(text.encode()) for text in texts), count_words(pa.array(texts)), tokens)
 
 
 def figures(found: Fertility) -> dict[str, float]:

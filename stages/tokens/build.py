@@ -16,7 +16,7 @@ from stages.artifact.errors import ConfigError, InputError
 from stages.artifact.stage import Stage
 from stages.tokens.adopt import adopt
 from stages.tokens.config import TokensConfig
-from stages.tokens.fertility import Fertility, beside_gpt2, measure, sample
+from stages.tokens.fertility import Fertility, beside_gpt2, measure
 from stages.tokens.reader import STREAM
 from stages.tokens.shards import DocumentWriter, ShardWriter
 from stages.tokens.stream import DocumentFiles, document_files, encode_source, sample_texts, threads
@@ -65,7 +65,7 @@ def _build(config: TokensConfig, inputs: Mapping[str, Any], writer: ArtifactWrit
     if not done:
         raise InputError(f"tokens: corpus {inputs['corpus'].id} holds no training documents; look at its summary")
     tell(0, finished=True)
-    fertility = {files.source: measure(sample(files), tokenizer) for files in training if files.source in done}
+    fertility = {name: measure(inputs["corpus"], name, writer.file(f"docs/{name}.arrow")) for name in done}
     _summarize(writer, done, held, size, fertility)
 
 

@@ -10,21 +10,24 @@ GPT-2's figures stand in `gpt2_fertility.json`, measured by `python -m benchmark
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from stages.artifact import Artifact
-from stages.tokens.stream import DocumentFiles
-from stages.tokens.tokenizer import TextTokenizer
 
 SAMPLE_BYTES = 1_000_000
 """About how much text of a source is measured: enough for three digits."""
+
+_BATCH = 64
+"""Documents read at once."""
 
 RECORD = "gpt2_fertility.json"
 
@@ -63,24 +66,28 @@ def count_words(texts: pa.Array) -> int:
     return starts + int(np.count_nonzero(~space[first] & ~before))
 
 
-def measure(batches: Iterable[pa.Array], tokenizer: TextTokenizer) -> Fertility:
-    """The fertility of a tokenizer on batches of texts (string [n])."""
-    total = Fertility(0, 0, 0)
-    for texts in batches:
-        tokens = sum(len(ids) for ids in tokenizer.encode(texts.to_pylist()))
-        total += Fertility(len(_bytes(texts)[0]), count_words(texts), tokens)
+def measure(corpus: Artifact, source: str, documents: Path, most_bytes: int = SAMPLE_BYTES) -> Fertility:
+    """The fertility of a source that was tokenized, on about `most_bytes` of its text: as much from each of its files.
+
+    Args:
+        corpus: the corpus artifact that holds the source.
+        documents: the source's table of documents, in corpus order, which says how many tokens each one became.
+    """
+    tokens = pa.ipc.open_file(pa.memory_map(str(documents))).read_all().column("length")
+    paths = [entry.path for entry in corpus.files(f"documents/{source}/") if entry.path.endswith(".parquet")]
+    total, first = Fertility(0, 0, 0), 0
+    for path in paths:
+        with corpus.open(path) as stream:
+            file = pq.ParquetFile(stream)
+            number, left = first, most_bytes / len(paths)
+            for batch in file.iter_batches(_BATCH, columns=["text"]):
+                texts = batch.column(0)
+                found = Fertility(len(_bytes(texts)[0]), count_words(texts), _sum(tokens.slice(number, len(texts))))
+                total, number, left = total + found, number + len(texts), left - found.bytes
+                if left <= 0:
+                    break
+            first += file.metadata.num_rows
     return total
-
-
-def sample(files: DocumentFiles, most_bytes: int = SAMPLE_BYTES) -> Iterator[pa.Array]:
-    """Texts of a source, about `most_bytes` together: as much from the beginning of each of its files."""
-    for path in files.paths:
-        left = most_bytes / len(files.paths)
-        for batch in DocumentFiles(files.corpus, files.source, (path,)).batches(("text",), 64):
-            yield batch.column(0)
-            left -= len(_bytes(batch.column(0))[0])
-            if left <= 0:
-                break
 
 
 def beside_gpt2(source: str) -> dict[str, Any]:
@@ -113,6 +120,10 @@ def gpt2_record() -> dict[str, Any]:
     text = (resources.files("stages.tokens") / RECORD).read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
     return found
+
+
+def _sum(numbers: pa.ChunkedArray) -> int:
+    return pc.sum(numbers).as_py() or 0
 
 
 def _bytes(texts: pa.Array) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

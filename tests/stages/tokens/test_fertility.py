@@ -1,6 +1,5 @@
 """Fertility is counted as people count, and stands beside GPT-2's recorded figures."""
 
-from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,9 +11,7 @@ from hypothesis import strategies as st
 from stages.artifact import Artifact, ArtifactWriter, Store
 from stages.sample.finance import LICENSES as FINANCE
 from stages.sample.generate import LICENSES as BIOMED
-from stages.tokens.fertility import Fertility, beside_gpt2, count_words, gpt2_record, measure, sample
-from stages.tokens.stream import document_files
-from stages.tokens.tokenizer import train
+from stages.tokens.fertility import Fertility, beside_gpt2, count_words, gpt2_record, measure
 
 PIECES = [" ", "\n", "\t", "a", "two words", "naïve 検査", "\u00a0", "\x85", " 🧪\r\n", ""]
 texts = st.lists(st.lists(st.sampled_from(PIECES)).map("".join) | st.text(max_size=9), min_size=1, max_size=8)
@@ -23,31 +20,47 @@ texts = st.lists(st.lists(st.sampled_from(PIECES)).map("".join) | st.text(max_si
 @given(texts, st.data())
 def test_words_are_runs_of_bytes_without_ascii_white_space(texts: list[str], data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(texts) - 1))
+    assert count_words(pa.array([], pa.string())) == 0
     for kind in (pa.string(), pa.large_string()):
         array = pa.array(texts, kind)[start:]
         assert count_words(array) == sum(len(text.encode().split()) for text in texts[start:])
 
 
-def test_a_fertility_is_counted_over_all_batches() -> None:
-    tokenizer = train([["the dose of aspirin the dose"] * 9], 300)
-    one, two = pa.array(["the dose", "of  aspirin\n"]), pa.array(["naïve", ""])
-    found = measure([one, two], tokenizer)
-    ids = tokenizer.encode(["the dose", "of  aspirin\n", "naïve", ""])
-    assert found == Fertility(8 + 12 + 6, 5, sum(map(len, ids)))
-    assert found == measure([one], tokenizer) + measure([two], tokenizer)
-    assert found.ratios()["tokens_per_word"] == pytest.approx(found.tokens / 5, abs=5e-5)
-    assert measure([pa.array([], pa.string()), pa.array([""])], tokenizer) == Fertility(0, 0, 0)
-    assert measure([], tokenizer).ratios() == {"bytes_per_token": 0, "words_per_token": 0, "tokens_per_word": 0}
+def test_fertilities_add_up_and_have_ratios() -> None:
+    total = Fertility(8, 2, 3) + Fertility(12, 3, 5)
+    assert total == Fertility(20, 5, 8)
+    assert total.ratios() == {"bytes_per_token": 2.5, "words_per_token": 0.625, "tokens_per_word": 1.6}
+    assert Fertility(0, 0, 0).ratios() == {"bytes_per_token": 0, "words_per_token": 0, "tokens_per_word": 0}
 
 
-def test_the_sample_takes_as_much_of_every_file(tmp_path: Path) -> None:
-    writer = ArtifactWriter(Store(tmp_path), "corpus/x", "corpus", 1, "0" * 32, {}, {})
-    for number in range(4):
-        pq.write_table(pa.table({"text": [f"{number}" * 9] * 1000}), writer.file(f"documents/notes/{number}.parquet"))
-    (files,) = document_files(writer.commit(), "documents")
-    taken = Counter(text[0] for batch in sample(files, 8000) for text in batch.to_pylist())
-    assert taken.keys() == set("0123") and set(taken.values()) <= set(range(2000 // 9, 2000 // 9 + 65))
-    assert sum(len(batch) for batch in sample(files, 10**9)) == 4000
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """Four files of 1,000 documents, document n of file f having f + 1 words of n % 7 + 1 letters."""
+    writer = ArtifactWriter(Store(tmp_path_factory.mktemp("corpus")), "corpus/x", "corpus", 1, "0" * 32, {}, {})
+    for file in range(4):
+        texts = [" ".join(["x" * (n % 7 + 1)] * (file + 1)) for n in range(1000)]
+        pq.write_table(pa.table({"text": texts}), writer.file(f"documents/notes/{file}.parquet"), row_group_size=300)
+    pq.write_table(pa.table({"text": ["of another source"]}), writer.file("documents/notes and more/0.parquet"))
+    return writer.commit()
+
+
+@pytest.mark.parametrize("most_bytes", [1, 8000, 10**9])
+def test_as_much_of_every_file_is_measured_with_its_own_tokens(
+    corpus: Artifact, most_bytes: int, tmp_path: Path
+) -> None:
+    table = pa.table({"length": pa.array([1000 * file + n for file in range(4) for n in range(1000)], pa.int64())})
+    with pa.ipc.new_file(str(tmp_path / "notes.arrow"), table.schema) as sink:
+        sink.write_table(table, max_chunksize=700)
+    expected = Fertility(0, 0, 0)
+    for file in range(4):
+        size = 0
+        for n in range(1000):
+            if n % 64 == 0 and size >= most_bytes / 4:
+                break
+            length = (n % 7 + 2) * (file + 1) - 1
+            size += length
+            expected += Fertility(length, file + 1, 1000 * file + n)
+    assert measure(corpus, "notes", tmp_path / "notes.arrow", most_bytes) == expected
 
 
 def test_the_stage_reports_it_by_source(made: Artifact, documents: dict[str, list[str]]) -> None:
