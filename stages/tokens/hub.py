@@ -33,11 +33,10 @@ def tokenizer_location(tokenizer: str) -> str:
         )
     # Half a second that a folder does not cost.
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return snapshot_download(found["repository"], revision=found["revision"], allow_patterns=list(PATTERNS))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except Exception as error:  # besides its own errors the client lets those of its HTTP library through
         reason = str(error).strip().split("\n", 1)[0]
         raise InputError(
             f"tokens.tokenizer: {tokenizer} cannot be had from the Hugging Face Hub ({reason}); without the hub, copy "
