@@ -94,6 +94,18 @@ class Recipe(Config):
                 raise ValueError(f"{where}: {place!r} is a relative path; give an absolute path or a URL")
         return self
 
+    @model_validator(mode="after")
+    def _mixtures_name_sources(self) -> Recipe:
+        for number, phase in enumerate(self.training.all_phases):
+            where = f"training.phases.{number}" if self.training.phases else "training"
+            repeat = phase.repeat if isinstance(phase.repeat, dict) else {}
+            for key, named in (("weights", phase.weights or {}), ("repeat", repeat)):
+                for name in named:
+                    if name not in self.corpus.sources:
+                        known = ", ".join(self.corpus.sources)
+                        raise ValueError(f"{where}.{key}: {name!r} is no source of this recipe; there are {known}")
+        return self
+
 
 def recipe_names() -> list[str]:
     """Names of the recipes that come with Headwater."""

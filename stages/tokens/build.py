@@ -15,13 +15,15 @@ import pyarrow.parquet as pq
 from stages.artifact.artifact import ArtifactWriter
 from stages.artifact.errors import ConfigError, InputError
 from stages.artifact.stage import Stage
+from stages.tokens.adopt import adopt
 from stages.tokens.config import TokensConfig
 from stages.tokens.encode import Source, cores, encode_sources, write_streams
 from stages.tokens.encoder import encoder_for
+from stages.tokens.fertility import Fertility, beside_gpt2, measure
 from stages.tokens.reader import STREAM
 from stages.tokens.stream import DocumentFiles, StreamFormat, document_files, first_texts, sample_texts, threads
 from stages.tokens.table import SCHEMA, SHARDS
-from stages.tokens.tokenizer import FILES, TextTokenizer, adopt, train
+from stages.tokens.tokenizer import FILES, TextTokenizer, train
 
 _TELL_SECONDS = 0.5
 
@@ -37,7 +39,7 @@ def build(config: TokensConfig, inputs: Mapping[str, Any], writer: ArtifactWrite
         ConfigError: a tokenizer folder in the config that was not given as input.
     """
     if config.tokenizer is not None and "tokenizer" not in inputs:
-        raise ConfigError(f"tokens: the folder {config.tokenizer} must be listed and given as input `tokenizer`")
+        raise ConfigError(f"tokens: the tokenizer {config.tokenizer} must be listed and given as input `tokenizer`")
     with threads(config.workers):
         _build(config, inputs, writer)
 
@@ -74,7 +76,9 @@ def _build(config: TokensConfig, inputs: Mapping[str, Any], writer: ArtifactWrit
         lines = [line for one in part.values() for line in one.shards]
         pq.write_table(pa.Table.from_pylist(lines, schema=SCHEMA), writer.file(prefix + SHARDS))
     tell(0, finished=True)
-    _summarize(writer, {n: w.counts for n, w in done.items()}, {n: w.counts for n, w in held.items()}, size)
+    fertility = {name: measure(inputs["corpus"], name, writer.file(f"docs/{name}.arrow")) for name in done}
+    counts, held_counts = ({name: one.counts for name, one in part.items()} for part in (done, held))
+    _summarize(writer, counts, held_counts, size, fertility)
 
 
 def _sources(files: list[DocumentFiles], prefix: str, writer: ArtifactWriter) -> list[Source]:
@@ -114,7 +118,11 @@ def _progress(writer: ArtifactWriter, expected: int) -> Callable[..., None]:
 
 
 def _summarize(
-    writer: ArtifactWriter, done: dict[str, dict[str, int]], held: dict[str, dict[str, int]], vocabulary: int
+    writer: ArtifactWriter,
+    done: dict[str, dict[str, int]],
+    held: dict[str, dict[str, int]],
+    vocabulary: int,
+    fertility: dict[str, Fertility],
 ) -> None:
     writer.counts["vocabulary"] = vocabulary
     for prefix, part in (("", done), ("heldout_", held)):
@@ -123,11 +131,14 @@ def _summarize(
         if part:
             text = writer.counts[f"{prefix}tokens"] - writer.counts[f"{prefix}documents"]
             writer.metrics[f"{prefix}bytes_per_token"] = writer.counts[f"{prefix}bytes"] / max(text, 1)
+    writer.metrics["words_per_token"] = sum(fertility.values(), Fertility(0, 0, 0)).ratios()["words_per_token"]
     table = []
     for source in sorted({*done, *held}):
         line: dict[str, Any] = {"source": source}
         for prefix, part in (("", done), ("heldout_", held)):
             line |= {prefix + name: value for name, value in part.get(source, dict.fromkeys(_COLUMNS, 0)).items()}
+        if source in fertility:
+            line |= fertility[source].ratios() | beside_gpt2(source)
         line["bytes_per_token"] = round(line["bytes"] / max(line["tokens"] - line["documents"], 1), 4)
         writer.counts |= {f"{name}/{source}": line[name] for name in ("documents", "tokens", "rows")}
         table.append(line)

@@ -20,7 +20,8 @@ class TokensConfig(Config):
     sample_bytes: int = Field(100_000_000, ge=1)
     """About how much text the tokenizer is trained on: documents chosen by hash of their id, all if there is less."""
     tokenizer: str | None = how(None)
-    """Folder of a tokenizer to use instead of training one. Its content decides what is made, so whoever runs the stage
-    lists the folder and gives the listing as input `tokenizer`."""
+    """A tokenizer to use instead of training one: its folder (absolute path or URL), or a hub id, `owner/name` or
+    `owner/name@revision`. A model that is trained on needs its own. Its content decides what is made, so whoever runs
+    the stage lists the folder and gives the listing as input `tokenizer`."""
     workers: int = how(0, ge=0)
     """Threads that train the tokenizer and encode; 0 takes every core."""

@@ -12,7 +12,7 @@ from tests.faults.checks import assert_nothing_whole, assert_same
 from tests.faults.forge import KILL_GROUP, Forge, Moment, event, store
 
 PASSES = {
-    "sample": [Moment("stages.sample.generate:_write_lines", nth=7)],
+    "sample": [Moment("stages.sample.writing:write_lines", nth=7)],
     "corpus": [
         event("'progress'", "'read'", nth=2),
         event("'exact_duplicates'"),
