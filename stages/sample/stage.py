@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 from pydantic import Field
 
 from stages.artifact import ArtifactWriter, Config, Stage
 from stages.sample.generate import generate
 
+GENERATE: dict[str, Callable[..., dict[str, Any]]] = {
+    "biomed": generate,
+}
+"""Kind -> `generate(folder, *, seed, megabytes)`, which writes `documents/<source>/`, `eval/` and `truth.jsonl` and returns
+its counts under `documents`, `bytes`, `facts`, `planted` and `sources`."""
+
 
 class SampleConfig(Config):
-    """How much synthetic text to make."""
+    """Which synthetic sample to make, and how much of it."""
 
+    kind: Literal["biomed", "finance"] = "biomed"
+    """What it is about. biomed: drugs, diseases and organisms; finance: a financial company's own data beside public
+    text."""
     seed: int = Field(1, ge=0)
     """Chooses facts, forms and planted defects; equal seeds give equal bytes."""
     megabytes: float = Field(10.0, ge=0.1, le=1000)
@@ -23,7 +32,7 @@ class SampleConfig(Config):
 def build(config: SampleConfig, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
     """Generates into a work folder and takes every file over under its own name."""
     folder = writer.work("sample")
-    result = generate(folder, seed=config.seed, megabytes=config.megabytes)
+    result = GENERATE[config.kind](folder, seed=config.seed, megabytes=config.megabytes)
     writer.counts.update({key: result[key] for key in ("documents", "bytes", "facts")})
     writer.counts.update({f"planted {kind}": count for kind, count in result["planted"].items()})
     writer.details["sources"] = result["sources"]
