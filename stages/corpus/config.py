@@ -38,8 +38,13 @@ class SourceConfig(Config):
     """One place that documents come from."""
 
     location: str = how(description="File or folder, local or any fsspec URL.")
-    format: Literal["auto", "jsonl", "parquet", "txt"] = "auto"
-    """How its files are read; `auto` goes by each file's name."""
+    format: Literal["auto", "jsonl", "parquet", "txt", "fasta", "fasta_upper"] = "auto"
+    """How its files are read; `auto` goes by each file's name. In `fasta` each sequence is a document; `fasta_upper`
+    makes capitals of its lower-case letters, which mark masked repeats."""
+    letters_per_document: int | None = Field(None, ge=1)
+    """Cut the sequences of FASTA files, chromosomes say, into documents of so many letters, each with its range in the
+    uri (`genome.fa#3:1-1000000`). They stay in one group, so that a sequence is held out as a whole or not at all.
+    Unset: a sequence is a document, whatever its length up to `maximum_record_bytes`."""
     license: str | None = None
     """Licence of the whole source; overrides what its records say."""
     fields: FieldMapping = FieldMapping()
@@ -178,3 +183,13 @@ class CorpusConfig(Config):
                     "beginning with a letter or digit"
                 )
         return value
+
+    @model_validator(mode="after")
+    def _windows_fit(self) -> CorpusConfig:
+        for name, source in self.sources.items():
+            if (source.letters_per_document or 0) > self.maximum_record_bytes:
+                raise ValueError(
+                    f"source {name}: letters_per_document ({source.letters_per_document:,}) is more than "
+                    f"maximum_record_bytes ({self.maximum_record_bytes:,})"
+                )
+        return self
