@@ -20,6 +20,7 @@ from stages.tokens.shards import DocumentWriter, ShardWriter
 from stages.tokens.stream import DocumentFiles, document_files, encode_source, sample_texts, threads
 from stages.tokens.table import SCHEMA, SHARDS
 from stages.tokens.tokenizer import TextTokenizer, adopt, train
+from stages.tokens.tokenizer_kmers import kmer_tokenizer
 
 _TELL_SECONDS = 0.5
 
@@ -72,12 +73,13 @@ def _tokenizer(
     began = time.monotonic()
     if "tokenizer" in inputs:
         tokenizer = adopt(inputs["tokenizer"])
+    elif config.kmers:
+        tokenizer = kmer_tokenizer(config.kmers)
     else:
         tokenizer = train(sample_texts(sources, config.sample_bytes), config.vocabulary)
     seconds = round(time.monotonic() - began, 3)
-    writer.events.emit(
-        "tokenizer", vocabulary=tokenizer.vocabulary_size, trained="tokenizer" not in inputs, seconds=seconds
-    )
+    trained = "tokenizer" not in inputs and config.kmers is None
+    writer.events.emit("tokenizer", vocabulary=tokenizer.vocabulary_size, trained=trained, seconds=seconds)
     return tokenizer
 
 
