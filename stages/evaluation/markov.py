@@ -1,13 +1,14 @@
 """A Markov model of bytes: what compression short contexts alone reach, the baseline that a language model must beat.
 
-The probability of a byte given the k before it in its document mixes counts of all orders up to k, by Witten and Bell's
-method C (Witten and Bell 1991, "The zero-frequency problem"; as an interpolation in Chen and Goodman 1998, section
-2.4): for a context h with n(h) occurrences in training, followed by t(h) different bytes,
+The probability of a byte given the k before it in its document mixes counts of all orders up to k, as the hierarchical
+Dirichlet model does (MacKay and Peto 1995): for a context h with n(h) occurrences in training,
 
-    p(c | h) = (n(h c) + t(h) p(c | h')) / (n(h) + t(h)),
+    p(c | h) = (n(h c) + a p(c | h')) / (n(h) + a),
 
-h' being h without its oldest byte, and below order 0 all 256 bytes equally likely. There is nothing to tune. Places
-before a document's beginning count as a byte of their own, so that contexts never cross documents.
+h' being h without its oldest byte, and below order 0 all 256 bytes equally likely. The strength a, one for each order,
+is the one of a few under which a tenth of the training documents is likeliest by the counts of the others. So there is
+nothing to tune, and an order that teaches nothing does next to no harm. Places before a document's beginning count as a
+byte of their own, so that contexts never cross documents.
 
 Bytes are numbered anew, those that training has, and a context with its byte is one uint64: so k has a bound, which
 depends on how many different bytes there are: 26 for DNA, 8 or 9 for English.
@@ -29,6 +30,12 @@ from stages.evaluation.token_text import TokenText
 BEFORE = 256
 """Stands for a place before a document's beginning, in arrays of symbols (0 to 255 are bytes)."""
 
+STRENGTHS = tuple(4.0**power for power in range(-2, 8))
+"""Strengths that are tried."""
+
+TENTH = 10
+"""Of so many training documents one is kept apart to choose strengths by."""
+
 _AT_ONCE = 1 << 20
 """Tokens that are scored together: a few hundred megabytes of work space where a token has four bytes."""
 
@@ -48,29 +55,36 @@ class _Order:
     """[h]"""
     totals: NDArray[np.int64]
     """n(h), [h]."""
-    kinds: NDArray[np.int64]
-    """t(h), [h]."""
+
+    def look_up(self, grams: Codes, radix: np.uint64) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """n(h c) and n(h) of each of n grams, both int64 [n]."""
+        if not len(self.grams):
+            return np.zeros(len(grams), np.int64), np.zeros(len(grams), np.int64)
+        return _values(self.grams, self.counts, grams), _values(self.contexts, self.totals, grams // radix)
 
 
 class MarkovModel:
-    """Counts of a training stream, ready to score documents; see `fit`."""
+    """Counts of training documents, ready to score others; see `fit`."""
 
-    def __init__(self, order: int, numbers: Codes, radix: int, orders: list[_Order]):
-        self.order = order
+    def __init__(self, numbers: Codes, radix: int, orders: list[_Order], strengths: list[float]):
+        self.order = len(orders) - 1
+        self.strengths = strengths
+        """a of each order, from 0 on."""
         self._numbers, self._radix, self._orders = numbers, np.uint64(radix), orders
 
     @classmethod
-    def fit(cls, symbols: Symbols, order: int) -> MarkovModel:
-        """Counts a stream of documents.
+    def fit(cls, counted: Symbols, validation: Symbols, order: int) -> MarkovModel:
+        """Counts documents.
 
         Args:
-            symbols: [n], bytes, with `order` times `BEFORE` in front of each document.
+            counted: [n], bytes, with `order` times `BEFORE` in front of each document.
+            validation: [m], in the same form, other documents, by which strengths are chosen; then they count too.
             order: k, bytes of context; 0 counts bytes alone.
 
         Raises:
             ConfigError: the order is too high for so many different bytes.
         """
-        there = np.flatnonzero(np.bincount(symbols, minlength=BEFORE + 1)[:BEFORE])
+        there = np.flatnonzero(np.bincount(np.concatenate([counted, validation]), minlength=BEFORE + 1)[:BEFORE])
         # 0 is before the beginning, 1 a byte that training does not have.
         numbers = np.ones(BEFORE + 1, np.uint64)
         numbers[there], numbers[BEFORE] = np.arange(2, len(there) + 2), 0
@@ -81,12 +95,13 @@ class MarkovModel:
                 f"evaluation.markov_order: {order} is too high for documents of {len(there)} different bytes; "
                 f"at most {most}"
             )
-        grams, counts = np.unique(_codes(numbers[symbols], symbols, order, np.uint64(radix)), return_counts=True)
-        orders = [_order(grams, counts, radix)]
-        for k in range(order - 1, -1, -1):
-            grams, counts = _added_up(grams % np.uint64(radix ** (k + 1)), counts)
-            orders.append(_order(grams, counts, radix))
-        return cls(order, numbers, radix, orders[::-1])
+        first, second = (
+            np.unique(_codes(numbers[part], part, order, np.uint64(radix)), return_counts=True)
+            for part in (counted, validation)
+        )
+        strengths = _strengths(_orders(*first, order, radix), *second, np.uint64(radix))
+        both = _added_up(np.concatenate([first[0], second[0]]), np.concatenate([first[1], second[1]]))
+        return cls(numbers, radix, _orders(*both, order, radix), strengths)
 
     def nll(self, symbols: Symbols) -> NDArray[np.float64]:
         """Cost of each byte in nats, float64 [bytes]; `BEFORE` costs nothing and is left out.
@@ -96,16 +111,9 @@ class MarkovModel:
         """
         codes = _codes(self._numbers[symbols], symbols, self.order, self._radix)
         probability = np.full(len(codes), 1 / 256)
-        for k, counted in enumerate(self._orders):
-            if not len(counted.grams):  # training has no byte at all
-                continue
-            grams = codes % self._radix ** np.uint64(k + 1) if k < self.order else codes
-            context = _found(counted.contexts, grams // self._radix)
-            seen = context >= 0
-            gram = _found(counted.grams, grams)
-            count = np.where(gram >= 0, counted.counts[gram], 0)[seen]
-            totals, kinds = counted.totals[context[seen]], counted.kinds[context[seen]]
-            probability[seen] = (count + kinds * probability[seen]) / (totals + kinds)
+        for k, (counted, strength) in enumerate(zip(self._orders, self.strengths, strict=True)):
+            counts, totals = counted.look_up(_last(codes, k, self.order, self._radix), self._radix)
+            probability = _mixed(counts, totals, strength, probability)
         return -np.log(probability)
 
 
@@ -133,7 +141,7 @@ def heldout_costs(
     stream = [before]
     for goes_on, tokens in training_rows(reader, None if limit is None else round(limit / bytes_per_token)):
         stream += [text.of(tokens)] if goes_on else [before, text.of(tokens)]
-    model = MarkovModel.fit(np.concatenate(stream), order)
+    model = MarkovModel.fit(*_apart(np.concatenate(stream), order), order)
     costs: list[float] = []
     for group in _groups(documents):
         found = [text.of(document.tokens) for document in group]
@@ -158,6 +166,37 @@ def _groups(documents: Sequence[HeldoutDocument]) -> Iterator[Sequence[HeldoutDo
         yield documents[begin:]
 
 
+def _apart(symbols: Symbols, order: int) -> tuple[Symbols, Symbols]:
+    """A stream without every tenth document, and those; of fewer than ten documents the last tenth of the bytes."""
+    begins = symbols == BEFORE
+    begins[1:] &= symbols[:-1] != BEFORE
+    document = np.cumsum(begins)
+    if len(symbols) and document[-1] >= TENTH:
+        chosen = document % TENTH == 0
+        return symbols[~chosen], symbols[chosen]
+    cut = len(symbols) - len(symbols) // TENTH
+    return symbols[:cut], np.concatenate([np.full(order, BEFORE, np.uint16), symbols[cut:]])
+
+
+def _strengths(orders: Sequence[_Order], grams: Codes, counts: NDArray[np.int64], radix: np.uint64) -> list[float]:
+    """For each order the strength under which other text, as its different grams and their counts, is likeliest."""
+    chosen: list[float] = []
+    probability = np.full(len(grams), 1 / 256)
+    for k, order in enumerate(orders):
+        found = order.look_up(_last(grams, k, len(orders) - 1, radix), radix)
+        mixtures = {strength: _mixed(*found, strength, probability) for strength in STRENGTHS}
+        chosen.append(max(mixtures, key=lambda strength: float(counts @ np.log(mixtures[strength]))))
+        probability = mixtures[chosen[-1]]
+    return chosen
+
+
+def _mixed(
+    counts: NDArray[np.int64], totals: NDArray[np.int64], strength: float, below: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    mixed: NDArray[np.float64] = (counts + strength * below) / (totals + strength)
+    return mixed
+
+
 def _codes(numbers: Codes, symbols: Symbols, order: int, radix: np.uint64) -> Codes:
     """For each byte itself and the `order` symbols before it as one number, the oldest leading: uint64 [bytes]."""
     codes = np.zeros(max(0, len(numbers) - order), np.uint64)
@@ -167,28 +206,31 @@ def _codes(numbers: Codes, symbols: Symbols, order: int, radix: np.uint64) -> Co
     return codes[symbols[order:] != BEFORE]
 
 
-def _added_up(grams: Codes, counts: NDArray[np.int64]) -> tuple[Codes, NDArray[np.int64]]:
-    """Different grams, sorted, and the sum of the counts of each."""
-    order = np.argsort(grams, kind="stable")
-    grams, counts = grams[order], counts[order]
-    starts = _starts(grams)
-    return grams[starts], np.add.reduceat(counts, starts) if len(starts) else counts
+def _last(codes: Codes, k: int, order: int, radix: np.uint64) -> Codes:
+    """Codes of `order` symbols and a byte, shortened to the last k symbols and the byte."""
+    return codes if k == order else codes % radix ** np.uint64(k + 1)
 
 
-def _order(grams: Codes, counts: NDArray[np.int64], radix: int) -> _Order:
-    contexts = grams // np.uint64(radix)
-    starts = _starts(contexts)
-    totals = np.add.reduceat(counts, starts) if len(starts) else counts
-    kinds = np.diff(np.append(starts, len(grams)))
-    return _Order(grams, counts, contexts[starts], totals, kinds)
+def _orders(grams: Codes, counts: NDArray[np.int64], order: int, radix: int) -> list[_Order]:
+    """Counts of all orders, from 0 on, by those of the highest."""
+    found: list[_Order] = []
+    for k in range(order, -1, -1):
+        if k < order:
+            grams, counts = _added_up(_last(grams, k, k + 1, np.uint64(radix)), counts)
+        contexts, totals = _added_up(grams // np.uint64(radix), counts)
+        found.append(_Order(grams, counts, contexts, totals))
+    return found[::-1]
 
 
-def _starts(values: Codes) -> NDArray[np.int64]:
-    """Where a new value begins in a sorted array."""
-    return np.flatnonzero(np.diff(values, prepend=~values[:1]))
+def _added_up(codes: Codes, counts: NDArray[np.int64]) -> tuple[Codes, NDArray[np.int64]]:
+    """Different codes, sorted, and the sum of the counts of each."""
+    order = np.argsort(codes, kind="stable")
+    codes, counts = codes[order], counts[order]
+    starts = np.flatnonzero(np.diff(codes, prepend=~codes[:1]))
+    return codes[starts], np.add.reduceat(counts, starts) if len(starts) else counts
 
 
-def _found(table: Codes, values: Codes) -> NDArray[np.int64]:
-    """Place of each value in a sorted table, -1 where it is not there."""
-    places = np.minimum(np.searchsorted(table, values), len(table) - 1)
-    return np.where(table[places] == values, places, -1)
+def _values(table: Codes, values: NDArray[np.int64], codes: Codes) -> NDArray[np.int64]:
+    """The value of each code by a sorted table that is not empty, 0 where it is not there."""
+    places = np.minimum(np.searchsorted(table, codes), len(table) - 1)
+    return np.where(table[places] == codes, values[places], 0)
