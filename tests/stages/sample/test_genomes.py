@@ -43,7 +43,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     counts = generate(folder, seed=1, megabytes=1.0)
     records = {}
     for path in sorted(folder.glob("documents/*/*")):
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:  # type: ignore[attr-defined]
+        opened: Any = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+        with opened as stream:
             for record in sequences(stream, 1 << 20):
                 assert record.header.split()[0] not in records
                 records[record.header.split()[0]] = record
