@@ -6,9 +6,28 @@ from functools import cache
 
 import numba
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from stages.tokens.byte_level import byte_characters
+from stages.tokens.config import KmersConfig
+
+
+class KmerEncoder:
+    """Encodes Arrow arrays of texts without an object a text; several threads may call it at the same time."""
+
+    name = "kmers"
+
+    def __init__(self, config: KmersConfig):
+        self._letters, self._k = config.letters, config.k
+
+    def encode(self, texts: pa.StringArray | pa.LargeStringArray) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """Ids of n texts, none of them null, and their offsets; see `kmer_ids`."""
+        _, places, content = texts.buffers()
+        width = np.int64 if pa.types.is_large_string(texts.type) else np.int32
+        offsets = np.frombuffer(places, width)[texts.offset : texts.offset + len(texts) + 1] if places else np.zeros(1)
+        data = np.frombuffer(content, np.uint8) if content else np.empty(0, np.uint8)
+        return kmer_ids(data, offsets.astype(np.int64), self._letters, self._k)
 
 
 def kmer_ids(

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import io
 import json
 from collections import Counter
 from pathlib import Path
@@ -43,11 +44,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     counts = generate(folder, seed=1, megabytes=1.0)
     records = {}
     for path in sorted(folder.glob("documents/*/*")):
-        opened: Any = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
-        with opened as stream:
-            for record in sequences(stream, 1 << 20):
-                assert record.header.split()[0] not in records
-                records[record.header.split()[0]] = record
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        for record in sequences(io.BytesIO(data), 1 << 20):
+            assert record.header.split()[0] not in records
+            records[record.header.split()[0]] = record
     truth = [json.loads(line) for line in (folder / "truth.jsonl").read_text().splitlines()]
     return Made(folder, counts, truth, records)
 

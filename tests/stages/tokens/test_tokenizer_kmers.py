@@ -6,6 +6,7 @@ from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from stages.artifact import Artifact
 from stages.tokens import TokensConfig
 from stages.tokens.byte_level import byte_characters
 from stages.tokens.config import KmersConfig
-from stages.tokens.kmers import kmer_ids
+from stages.tokens.kmers import KmerEncoder, kmer_ids
 from stages.tokens.reader import TokenReader
 from stages.tokens.tokenizer import EOS, EOS_ID, TextTokenizer
 from stages.tokens.tokenizer_kmers import kmer_tokenizer
@@ -55,6 +56,15 @@ def test_the_compiled_encoder_gives_the_same_ids(config: KmersConfig, ours: Text
     ids, places = kmer_ids(data, offsets, config.letters, config.k)
     assert ids.dtype == np.uint32 and places[-1] == len(ids)
     assert [ids[a:b].tolist() for a, b in pairwise(places)] == ours.encode(batch)
+
+
+@pytest.mark.parametrize("type", [pa.string(), pa.large_string()])
+def test_arrow_arrays_are_encoded_as_they_lie(type: pa.DataType) -> None:
+    texts = ["ACGTA", "", "NNACG", "é病<|endoftext|>", "GG"]
+    encoder = KmerEncoder(CONFIGS[1])
+    for array in (pa.array(texts, type), pa.array(["AC", *texts, "T"], type).slice(1, len(texts)), pa.array([], type)):
+        ids, offsets = encoder.encode(array)
+        assert [ids[a:b].tolist() for a, b in pairwise(offsets)] == TOKENIZERS[1].encode(array.to_pylist())
 
 
 @both
