@@ -77,7 +77,7 @@ class EvaluationConfig(Config):
     """Bytes of context of a second baseline for bits-per-byte: a Markov model that mixes the counts of all orders up to
     this one. 3 to 6 for text, 8 to 12 for DNA. Empty: no such baseline."""
     markov_bytes: int | None = Field(default=16_000_000, ge=1)
-    """Bytes of training documents that it counts, spread over all shards, at about 40 bytes of memory each; empty:
+    """Bytes of training documents that it counts, spread over all shards, at up to 100 bytes of memory each; empty:
     all."""
 
     batch_size: int | None = how(None, ge=1)

@@ -10,8 +10,9 @@ is the one of a few under which a tenth of the training documents is likeliest b
 nothing to tune, and an order that teaches nothing does next to no harm. Places before a document's beginning count as a
 byte of their own, so that contexts never cross documents.
 
-Bytes are numbered anew, those that training has, and a context with its byte is one uint64: so k has a bound, which
-depends on how many different bytes there are: 26 for DNA, 8 or 9 for English.
+Bytes are numbered anew, those that training has, and a byte with its context is one uint64: so k has a bound, which
+depends on how many different bytes there are: 21 for ACGTN, 8 or 9 for English. The byte leads, and its context follows
+from the newest byte to the oldest: so what is sorted by the highest order is sorted by all of them.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class _Order:
     """Counts of one order: of contexts, and of contexts with their next byte; both sorted by code."""
 
     grams: Codes
-    """A context and the byte after it, [g]."""
+    """A byte and its context, [g]."""
     counts: NDArray[np.int64]
     """How often each occurs, [g]."""
     contexts: Codes
@@ -56,11 +57,9 @@ class _Order:
     totals: NDArray[np.int64]
     """n(h), [h]."""
 
-    def look_up(self, grams: Codes, radix: np.uint64) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """n(h c) and n(h) of each of n grams, both int64 [n]."""
-        if not len(self.grams):
-            return np.zeros(len(grams), np.int64), np.zeros(len(grams), np.int64)
-        return _values(self.grams, self.counts, grams), _values(self.contexts, self.totals, grams // radix)
+    def look_up(self, grams: Codes, contexts: Codes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """n(h c) and n(h) of n grams, both int64 [n]."""
+        return _values(self.grams, self.counts, grams), _values(self.contexts, self.totals, contexts)
 
 
 class MarkovModel:
@@ -70,7 +69,7 @@ class MarkovModel:
         self.order = len(orders) - 1
         self.strengths = strengths
         """a of each order, from 0 on."""
-        self._numbers, self._radix, self._orders = numbers, np.uint64(radix), orders
+        self._numbers, self._radix, self._orders = numbers, radix, orders
 
     @classmethod
     def fit(cls, counted: Symbols, validation: Symbols, order: int) -> MarkovModel:
@@ -95,13 +94,9 @@ class MarkovModel:
                 f"evaluation.markov_order: {order} is too high for documents of {len(there)} different bytes; "
                 f"at most {most}"
             )
-        first, second = (
-            np.unique(_codes(numbers[part], part, order, np.uint64(radix)), return_counts=True)
-            for part in (counted, validation)
-        )
-        strengths = _strengths(_orders(*first, order, radix), *second, np.uint64(radix))
-        both = _added_up(np.concatenate([first[0], second[0]]), np.concatenate([first[1], second[1]]))
-        return cls(numbers, radix, _orders(*both, order, radix), strengths)
+        first, second = (_codes(numbers[part], part, order, radix) for part in (counted, validation))
+        strengths = _strengths(_orders(first, order, radix), *np.unique(second, return_counts=True), radix)
+        return cls(numbers, radix, _orders(np.concatenate([first, second]), order, radix), strengths)
 
     def nll(self, symbols: Symbols) -> NDArray[np.float64]:
         """Cost of each byte in nats, float64 [bytes]; `BEFORE` costs nothing and is left out.
@@ -112,7 +107,7 @@ class MarkovModel:
         codes = _codes(self._numbers[symbols], symbols, self.order, self._radix)
         probability = np.full(len(codes), 1 / 256)
         for k, (counted, strength) in enumerate(zip(self._orders, self.strengths, strict=True)):
-            counts, totals = counted.look_up(_last(codes, k, self.order, self._radix), self._radix)
+            counts, totals = counted.look_up(*_shortened(codes, k, self.order, self._radix))
             probability = _mixed(counts, totals, strength, probability)
         return -np.log(probability)
 
@@ -178,12 +173,12 @@ def _apart(symbols: Symbols, order: int) -> tuple[Symbols, Symbols]:
     return symbols[:cut], np.concatenate([np.full(order, BEFORE, np.uint16), symbols[cut:]])
 
 
-def _strengths(orders: Sequence[_Order], grams: Codes, counts: NDArray[np.int64], radix: np.uint64) -> list[float]:
+def _strengths(orders: Sequence[_Order], grams: Codes, counts: NDArray[np.int64], radix: int) -> list[float]:
     """For each order the strength under which other text, as its different grams and their counts, is likeliest."""
     chosen: list[float] = []
     probability = np.full(len(grams), 1 / 256)
     for k, order in enumerate(orders):
-        found = order.look_up(_last(grams, k, len(orders) - 1, radix), radix)
+        found = order.look_up(*_shortened(grams, k, len(orders) - 1, radix))
         mixtures = {strength: _mixed(*found, strength, probability) for strength in STRENGTHS}
         chosen.append(max(mixtures, key=lambda strength: float(counts @ np.log(mixtures[strength]))))
         probability = mixtures[chosen[-1]]
@@ -197,40 +192,42 @@ def _mixed(
     return mixed
 
 
-def _codes(numbers: Codes, symbols: Symbols, order: int, radix: np.uint64) -> Codes:
-    """For each byte itself and the `order` symbols before it as one number, the oldest leading: uint64 [bytes]."""
-    codes = np.zeros(max(0, len(numbers) - order), np.uint64)
-    for lag in range(order + 1):
-        codes *= radix
-        codes += numbers[lag : lag + len(codes)]
+def _codes(numbers: Codes, symbols: Symbols, order: int, radix: int) -> Codes:
+    """Each byte and the `order` symbols before it as one number in base `radix`, the byte leading: uint64 [bytes]."""
+    codes = numbers[order:].copy()
+    for lag in range(1, order + 1):
+        codes *= np.uint64(radix)
+        codes += numbers[order - lag : len(numbers) - lag]
     return codes[symbols[order:] != BEFORE]
 
 
-def _last(codes: Codes, k: int, order: int, radix: np.uint64) -> Codes:
-    """Codes of `order` symbols and a byte, shortened to the last k symbols and the byte."""
-    return codes if k == order else codes % radix ** np.uint64(k + 1)
+def _shortened(codes: Codes, k: int, order: int, radix: int) -> tuple[Codes, Codes]:
+    """Codes of a byte and `order` symbols as (grams, contexts) of order k: with the byte, and without it."""
+    left_out = np.uint64(radix ** (order - k))
+    return codes // left_out, codes % np.uint64(radix**order) // left_out
 
 
-def _orders(grams: Codes, counts: NDArray[np.int64], order: int, radix: int) -> list[_Order]:
-    """Counts of all orders, from 0 on, by those of the highest."""
-    found: list[_Order] = []
-    for k in range(order, -1, -1):
-        if k < order:
-            grams, counts = _added_up(_last(grams, k, k + 1, np.uint64(radix)), counts)
-        contexts, totals = _added_up(grams // np.uint64(radix), counts)
+def _orders(codes: Codes, order: int, radix: int) -> list[_Order]:
+    """Counts of all orders, from 0 on."""
+    grams, counts = np.unique(codes, return_counts=True)
+    contexts, totals = np.unique(codes % np.uint64(radix**order), return_counts=True)
+    found = [_Order(grams, counts, contexts, totals)]
+    for _ in range(order):
+        grams, counts = _added_up(grams // np.uint64(radix), counts)
+        contexts, totals = _added_up(contexts // np.uint64(radix), totals)
         found.append(_Order(grams, counts, contexts, totals))
     return found[::-1]
 
 
 def _added_up(codes: Codes, counts: NDArray[np.int64]) -> tuple[Codes, NDArray[np.int64]]:
-    """Different codes, sorted, and the sum of the counts of each."""
-    order = np.argsort(codes, kind="stable")
-    codes, counts = codes[order], counts[order]
+    """Different codes of a sorted array, and the sum of the counts of each."""
     starts = np.flatnonzero(np.diff(codes, prepend=~codes[:1]))
     return codes[starts], np.add.reduceat(counts, starts) if len(starts) else counts
 
 
 def _values(table: Codes, values: NDArray[np.int64], codes: Codes) -> NDArray[np.int64]:
-    """The value of each code by a sorted table that is not empty, 0 where it is not there."""
+    """The value of each code by a sorted table, 0 where it is not there."""
+    if not len(table):
+        return np.zeros(len(codes), np.int64)
     places = np.minimum(np.searchsorted(table, codes), len(table) - 1)
     return np.where(table[places] == codes, values[places], 0)
