@@ -53,6 +53,12 @@ class SourceConfig(Config):
     """Of near duplicates the one from the source with the smaller number stays; then by name of the source."""
     weight: float = how(1.0, gt=0, description="Share in the training mixture; not used by the corpus stage.")
 
+    @model_validator(mode="after")
+    def _only_sequences_are_cut(self) -> SourceConfig:
+        if self.letters_per_document is not None and self.format not in ("auto", "fasta", "fasta_upper"):
+            raise ValueError(f"letters_per_document is for FASTA, and the format is {self.format}")
+        return self
+
 
 class PolicyConfig(Config):
     """Which documents may be used at all."""

@@ -240,3 +240,5 @@ def test_windows_must_fit() -> None:
     source = {"location": "x", "letters_per_document": 4096}
     with pytest.raises(ValueError, match=r"letters_per_document \(4,096\) is more than maximum_record_bytes \(2,048\)"):
         CorpusConfig.model_validate({"sources": {"s": source}, "maximum_record_bytes": 2048})
+    with pytest.raises(ValueError, match="letters_per_document is for FASTA, and the format is jsonl"):
+        SourceConfig.model_validate(source | {"format": "jsonl"})
