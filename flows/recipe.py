@@ -106,6 +106,12 @@ class Recipe(Config):
                         raise ValueError(f"{where}.{key}: {name!r} is no source of this recipe; there are {known}")
         return self
 
+    @model_validator(mode="after")
+    def _the_gate_asks_for_what_is_measured(self) -> Recipe:
+        if self.gate.must_beat_markov and self.evaluation.markov_order is None:
+            raise ValueError("gate.must_beat_markov: set evaluation.markov_order, the order of the model to beat")
+        return self
+
 
 def recipe_names() -> list[str]:
     """Names of the recipes that come with Headwater."""

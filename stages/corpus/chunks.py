@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from stages.corpus.tables import read_chunk
+from stages.corpus.tables import PLACES, read_chunk
 
 Rows = NDArray[np.int64]
 
@@ -27,10 +27,13 @@ class Chunk:
     """For each piece of its task: how many records of the file lie before the piece."""
 
     def uris(self, table: pa.Table) -> pa.Array:
-        """`file#record` of each row; needs the columns file, piece, record."""
+        """`file#record`, or `file#record:span`, of each row; needs the columns file, piece, record, span."""
         first = np.array(self.first_records, np.int64)[table["piece"].to_numpy()]
         records = pa.array(table["record"].to_numpy() + first).cast(pa.string())
-        return pc.binary_join_element_wise(table["file"].combine_chunks(), records, "#")
+        spans = table["span"].combine_chunks()
+        spans = pc.if_else(pc.equal(spans, ""), "", pc.binary_join_element_wise("", spans, ":"))
+        files = pc.binary_join_element_wise(table["file"].combine_chunks(), records, "#")
+        return pc.binary_join_element_wise(files, spans, "")
 
 
 def bases(chunks: Sequence[Chunk]) -> Rows:
@@ -64,7 +67,7 @@ def identities(rows: Rows, chunks: Sequence[Chunk], folder: Path) -> pa.Table:
     base = bases(chunks)
     for number, mine in by_chunk(rows, base):
         chunk = chunks[number]
-        table = read_chunk(folder / chunk.name, ["doc_id", "file", "piece", "record"])
+        table = read_chunk(folder / chunk.name, PLACES)
         table = table.take(rows[mine] - base[number])
         where = pc.binary_join_element_wise(pa.scalar(chunk.source), chunk.uris(table), "/")
         parts.append(pa.table({"doc_id": table["doc_id"], "where": where}))

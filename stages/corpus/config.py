@@ -38,8 +38,13 @@ class SourceConfig(Config):
     """One place that documents come from."""
 
     location: str = how(description="File or folder, local or any fsspec URL.")
-    format: Literal["auto", "jsonl", "parquet", "txt"] = "auto"
-    """How its files are read; `auto` goes by each file's name."""
+    format: Literal["auto", "jsonl", "parquet", "txt", "fasta", "fasta_upper"] = "auto"
+    """How its files are read; `auto` goes by each file's name. In `fasta` each sequence is a document; `fasta_upper`
+    makes capitals of its lower-case letters, which mark masked repeats."""
+    letters_per_document: int | None = Field(None, ge=1)
+    """Cut the sequences of FASTA files, chromosomes say, into documents of so many letters, each with its range in the
+    uri (`genome.fa#3:1-1000000`). They stay in one group, so that a sequence is held out as a whole or not at all.
+    Unset: a sequence is a document, whatever its length up to `maximum_record_bytes`."""
     license: str | None = None
     """Licence of the whole source; overrides what its records say."""
     fields: FieldMapping = FieldMapping()
@@ -47,6 +52,12 @@ class SourceConfig(Config):
     priority: int = 0
     """Of near duplicates the one from the source with the smaller number stays; then by name of the source."""
     weight: float = how(1.0, gt=0, description="Share in the training mixture; not used by the corpus stage.")
+
+    @model_validator(mode="after")
+    def _only_sequences_are_cut(self) -> SourceConfig:
+        if self.letters_per_document is not None and self.format not in ("auto", "fasta", "fasta_upper"):
+            raise ValueError(f"letters_per_document is for FASTA, and the format is {self.format}")
+        return self
 
 
 class PolicyConfig(Config):
@@ -178,3 +189,13 @@ class CorpusConfig(Config):
                     "beginning with a letter or digit"
                 )
         return value
+
+    @model_validator(mode="after")
+    def _windows_fit(self) -> CorpusConfig:
+        for name, source in self.sources.items():
+            if (source.letters_per_document or 0) > self.maximum_record_bytes:
+                raise ValueError(
+                    f"source {name}: letters_per_document ({source.letters_per_document:,}) is more than "
+                    f"maximum_record_bytes ({self.maximum_record_bytes:,})"
+                )
+        return self

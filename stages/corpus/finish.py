@@ -21,7 +21,7 @@ from stages.corpus.ledger import Ledger, is_ruled, removed_rows
 from stages.corpus.near.tasks import REMOVALS
 from stages.corpus.split import is_held_out
 from stages.corpus.summary import SourceAccount
-from stages.corpus.tables import DOCUMENTS, REMOVED, ROWS_PER_GROUP, SCORES, read_chunk, write_chunk
+from stages.corpus.tables import DOCUMENTS, PLACES, REMOVED, ROWS_PER_GROUP, SCORES, read_chunk, write_chunk
 from stages.corpus.words import text_hash
 
 FILE_BYTES = 8 << 20
@@ -86,7 +86,7 @@ class WriteDocuments(PipelineStep):
         chunk = self.chunks[number]
         gone = is_ruled(table)
         ruled = np.flatnonzero(gone)
-        place = table.select(["doc_id", "file", "piece", "record"])
+        place = table.select(PLACES)
         verdict = table.select(["rule", "value", "threshold", "detail"])
         rows = removed_rows(chunk, place.take(ruled), verdict.take(ruled), pa.array([""] * len(ruled), pa.string()))
         copies = self._copies(number)

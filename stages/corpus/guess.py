@@ -136,6 +136,8 @@ def _first_rows(listing: Listing, source: SourceConfig) -> list[dict[str, object
             continue
         if format == "txt":
             return [{"text": "a file's text"}]
+        if format.startswith("fasta"):
+            return [{"id": "first word of the header", "title": "the header", "text": "the sequence"}]
         records = read_records(listing, file.name, format)
         rows += [r.value for r in islice(records, FIRST_ROWS - len(rows)) if not isinstance(r.value, Bad)]
         if len(rows) >= FIRST_ROWS:

@@ -10,6 +10,14 @@ BLOCK, TAIL = 4 << 20, 64 << 10
 """Bytes that are read at a time; and at first behind the end of a range."""
 
 
+def reader(stream: BinaryIO) -> Callable[[int], bytes]:
+    """Reads up to so many bytes, none at the end.
+
+    Of a damaged compressed file `read1` gives what comes before the damage; `read` would lose a block of it.
+    """
+    return stream.read1 if isinstance(stream, gzip.GzipFile) else stream.read
+
+
 class TooLong(int):
     """Stands for a line that is longer than allowed: its length in bytes."""
 
@@ -23,8 +31,7 @@ def lines(stream: BinaryIO, limit: int, start: int = 0, end: int | None = None) 
         stream: seekable if `start` is not 0.
         end: None for the stream's own.
     """
-    # Of a damaged compressed file `read1` gives what comes before the damage; `read` would lose a block of it.
-    read: Callable[[int], bytes] = stream.read1 if isinstance(stream, gzip.GzipFile) else stream.read
+    read = reader(stream)
     begin, block = start, b""
     if start:
         found = _first_line(stream, start, end)

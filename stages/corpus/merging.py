@@ -20,7 +20,7 @@ from stages.corpus.config import CorpusConfig
 from stages.corpus.exact import first_copies, repeats
 from stages.corpus.ledger import Ledger, is_ruled, removed_rows
 from stages.corpus.summary import SourceAccount
-from stages.corpus.tables import read_chunk
+from stages.corpus.tables import PLACES, read_chunk
 
 KEEP = "keep.npy"
 """Which documents of the first pass go into the second, bool[documents]."""
@@ -107,14 +107,14 @@ def _account(chunks: Sequence[Chunk], folder: Path, accounts: dict[str, SourceAc
 
 def _by_policy(chunk: Chunk, folder: Path, rows: Rows) -> pa.Table:
     """The ledger's rows for documents of a chunk that the first pass has removed."""
-    columns = ["doc_id", "file", "piece", "record", "rule", "value", "threshold", "detail"]
-    table = read_chunk(folder / chunk.name, columns).take(rows)
-    return removed_rows(chunk, table, table.select(columns[4:]), pa.array([""] * len(rows), pa.string()))
+    verdict = ["rule", "value", "threshold", "detail"]
+    table = read_chunk(folder / chunk.name, [*PLACES, *verdict]).take(rows)
+    return removed_rows(chunk, table, table.select(verdict), pa.array([""] * len(rows), pa.string()))
 
 
 def _as_copies(chunk: Chunk, folder: Path, rows: Rows, survivors: pa.Table) -> pa.Table:
     """The ledger's rows for documents of a chunk that are copies of `survivors`, row by row."""
-    table = read_chunk(folder / chunk.name, ["doc_id", "file", "piece", "record"]).take(rows)
+    table = read_chunk(folder / chunk.name, PLACES).take(rows)
     verdict = {
         "rule": pa.array(["exact_duplicate"] * len(rows)),
         "value": pa.array(np.ones(len(rows))),

@@ -28,7 +28,7 @@ CHUNK_DOCUMENTS = 2500
 CHUNK_CHARACTERS = 4 << 20
 """A chunk of the first pass is a task of the second: large enough to pay, small enough to share out."""
 
-SAME = ("file", "piece", "record", "license", "retrieved_at", "group", "subject", "steps")
+SAME = ("file", "piece", "record", "span", "license", "retrieved_at", "group", "subject", "steps")
 """Columns that documents bring with them."""
 
 

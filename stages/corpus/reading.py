@@ -13,7 +13,7 @@ from datatrove.pipeline.readers.base import BaseReader
 
 from stages.corpus.config import FieldMapping, SourceConfig
 from stages.corpus.policy import normalize_license
-from stages.corpus.records import Bad, Seen, format_in, read_records, text_of
+from stages.corpus.records import Bad, Record, Seen, format_in, read_records, text_of
 from stages.corpus.split import group_of
 from stages.corpus.splitting import ReadTask
 from stages.corpus.words import text_hash
@@ -43,8 +43,9 @@ class QuarantiningReader(BaseReader):
             for place, piece in enumerate(task.pieces):
                 count = Seen()
                 format = format_in(piece.file, task.config)
-                for record in read_records(task.listing, piece, format, columns, self.limit, count):
-                    found = made.of(record.value, piece.file, place, record.number)
+                window = task.config.letters_per_document
+                for record in read_records(task.listing, piece, format, columns, self.limit, count, window):
+                    found = made.of(record, piece.file, place)
                     if isinstance(found, Document):
                         yield found
                         continue
@@ -75,8 +76,9 @@ class _Documents:
         self._licenses: dict[str, str] = {}
         self._last_group = ("", "")
 
-    def of(self, row: dict[str, Any] | Bad, file: str, piece: int, number: int) -> Document | Bad:
+    def of(self, record: Record, file: str, piece: int) -> Document | Bad:
         """A record as a document; text as Unicode NFC."""
+        row = record.value
         if isinstance(row, Bad):
             return row
         text = row.get(self._text)
@@ -93,7 +95,8 @@ class _Documents:
         metadata = {
             "file": file,
             "piece": piece,
-            "record": number,
+            "record": record.number,
+            "span": record.span,
             "license": self._license(row),
             "retrieved_at": _value(row, self._retrieved_at),
             "group": self._folded(group, title, url, doc_id),

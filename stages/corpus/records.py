@@ -12,11 +12,16 @@ from typing import Any, BinaryIO
 import orjson
 
 from stages.artifact import InputError
+from stages.corpus import fasta
 from stages.corpus.config import MAXIMUM_RECORD_BYTES, SourceConfig
 from stages.corpus.lines import BLOCK, TooLong, lines
 from stages.corpus.listing import Listing
 
-PATTERNS = ("*.jsonl", "*.jsonl.gz", "*.ndjson", "*.ndjson.gz", "*.parquet", "*.txt", "*.txt.gz")
+FASTA = (".fasta", ".fa", ".fna", ".faa")
+"""Ends of names of FASTA files: of any content, of nucleotides, of amino acids."""
+
+_PLAIN = ("*.jsonl", "*.ndjson", "*.txt", *(f"*{end}" for end in FASTA))
+PATTERNS = ("*.parquet", *_PLAIN, *(f"{pattern}.gz" for pattern in _PLAIN))
 """Files that can be read as documents."""
 
 
@@ -47,14 +52,17 @@ class Bad:
 
 @dataclass(frozen=True)
 class Record:
-    """A record at its place in a file or a piece of one: line in JSON Lines, row in Parquet, 1 in a text file."""
+    """A record at its place in a file or a piece of one: line in JSON Lines, row in Parquet, 1 in a text file, sequence
+    in FASTA."""
 
     number: int
     value: dict[str, Any] | Bad
+    span: str = ""
+    """Which part of the record it is, where that is cut: letters `1-1000` of a sequence."""
 
 
 def format_of(name: str) -> str | None:
-    """`jsonl`, `parquet` or `txt` by a file's name, None for others."""
+    """`jsonl`, `parquet`, `txt` or `fasta` by a file's name, None for others."""
     base = name.rsplit("/", 1)[-1].lower().removesuffix(".gz")
     if base in ABOUT_FILES:
         return None
@@ -62,6 +70,8 @@ def format_of(name: str) -> str | None:
         return "jsonl"
     if base.endswith(".txt"):
         return "txt"
+    if base.endswith(FASTA):
+        return "fasta"
     return "parquet" if name.lower().endswith(".parquet") else None
 
 
@@ -70,7 +80,7 @@ def format_in(name: str, source: SourceConfig) -> str:
     own = format_of(name) or ""
     if source.format == "auto":
         return own
-    return source.format if own in ("", source.format) else ""
+    return source.format if own in ("", source.format.removesuffix("_upper")) else ""
 
 
 @dataclass
@@ -82,7 +92,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Piece:
-    """A file or a part of one: a range of bytes in JSON Lines, of row groups in Parquet."""
+    """A file or a part of one: a range of bytes in JSON Lines and FASTA, of row groups in Parquet."""
 
     file: str
     start: int = 0
@@ -96,14 +106,16 @@ def read_records(
     columns: Sequence[str] | None = None,
     limit: int = MAXIMUM_RECORD_BYTES,
     seen: Seen | None = None,
+    window: int | None = None,
 ) -> Iterator[Record]:
     """All records of a file or of a piece of one, the unreadable ones as `Bad`. Numbers count within the piece.
 
     Args:
-        format: `jsonl`, `parquet` or `txt`.
+        format: `jsonl`, `parquet`, `txt`, `fasta` or `fasta_upper`.
         columns: what to read of a Parquet file; None reads all.
         limit: bytes that a record may have.
         seen: told how far the numbers have come.
+        window: letters after which a sequence of a FASTA file is cut.
 
     Raises:
         InputError: the file is gone, or a range of it cannot be read.
@@ -115,7 +127,12 @@ def read_records(
             yield from _parquet(stream, piece, columns, limit, seen)
             return
         plain: Any = gzip.GzipFile(fileobj=stream) if piece.file.lower().endswith(".gz") else stream
-        yield from _jsonl(plain, piece, limit, seen) if format == "jsonl" else _txt(plain, limit)
+        if format == "jsonl":
+            yield from _jsonl(plain, piece, limit, seen)
+        elif format == "txt":
+            yield from _txt(plain, limit)
+        else:
+            yield from _fasta(plain, piece, limit, seen, window, upper=format == "fasta_upper")
 
 
 def _too_long(size: int, limit: int) -> Bad:
@@ -194,6 +211,19 @@ def _txt(stream: BinaryIO, limit: int) -> Iterator[Record]:
         yield Record(1, Bad(f"the file cannot be read: {error}", rest_lost=True))
     else:
         yield Record(1, {"text": text})
+
+
+def _fasta(stream: BinaryIO, piece: Piece, limit: int, seen: Seen, window: int | None, upper: bool) -> Iterator[Record]:
+    """Sequences with the fields `id` (see `_region`), `title` (the whole line behind `>`) and `text`."""
+    try:
+        for found in fasta.sequences(stream, limit, window, upper, piece.start, piece.end):
+            seen.number = found.number
+            value = {"id": _region(found.header, found.span), "title": found.header, "text": found.letters}
+            yield Record(found.number, Bad(found.reason) if found.reason else value, found.span)
+    except (EOFError, zlib.error, OSError) as error:
+        if piece.end is not None:  # the numbers of all records behind are unknown
+            raise InputError(f"{piece.file} cannot be read behind its first pieces: {error}") from error
+        yield Record(seen.number + 1, Bad(f"the file cannot be read any further: {error}", rest_lost=True))
 
 
 def _parquet(stream: BinaryIO, piece: Piece, columns: Sequence[str] | None, limit: int, seen: Seen) -> Iterator[Record]:
@@ -297,7 +327,7 @@ def text_of(row: dict[str, Any], field: str) -> str | Bad:
 def read_original(
     listing: Listing, uri: str, source: SourceConfig | None = None, limit: int = MAXIMUM_RECORD_BYTES
 ) -> dict[str, Any]:
-    """The record that a document's uri (`file#number`) points at, as it stands in the source.
+    """The record that a document's uri (`file#number`, `file#number:first-last`) points at, as it stands in the source.
 
     Args:
         source: tells how files are read whose names do not.
@@ -306,10 +336,15 @@ def read_original(
     Raises:
         InputError: there is no such record any more.
     """
-    name, _, number = uri.rpartition("#")
+    name, _, place = uri.rpartition("#")
+    number, _, span = place.partition(":")
     format = format_in(name, source) if source else format_of(name)
     if name in {file.name for file in listing.files} and format and number.isdecimal() and int(number) > 0:
-        value = _nth(listing, name, format, int(number), limit)
+        value: dict[str, Any] | Bad | None = None
+        if not span:
+            value = _nth(listing, name, format, int(number), limit)
+        elif format.startswith("fasta"):
+            value = _letters(listing, name, int(number), span)
         if isinstance(value, dict):
             return value
     raise InputError(f"{listing.location} has no record {uri}; did the source change?")
@@ -328,6 +363,22 @@ def _nth(listing: Listing, name: str, format: str, number: int, limit: int) -> d
     if format == "parquet":
         piece, number = _row_group_of(listing, name, number)
     return next((r.value for r in read_records(listing, piece, format, limit=limit) if r.number == number), None)
+
+
+def _letters(listing: Listing, name: str, number: int, span: str) -> dict[str, Any] | None:
+    """A part of a sequence; only the part is held."""
+    first, _, last = span.partition("-")
+    if not (first.isdecimal() and last.isdecimal()):
+        return None
+    with listing.open(name) as stream:
+        plain: Any = gzip.GzipFile(fileobj=stream) if name.lower().endswith(".gz") else stream
+        found = fasta.letters_of(plain, number, int(first), int(last))
+    return {"id": _region(found[0], span), "title": found[0], "text": found[1]} if found else None
+
+
+def _region(header: str, span: str) -> str:
+    """How samtools calls a part of a sequence: `chr1:1-1000`."""
+    return f"{fasta.identifier(header)}:{span}" if span else fasta.identifier(header)
 
 
 def _row_group_of(listing: Listing, name: str, number: int) -> tuple[Piece, int]:

@@ -36,8 +36,16 @@ REMOVED = pa.schema(
 )
 """The ledger; key is (doc_id, source, uri). No text."""
 
-PLACE = [("doc_id", pa.string()), ("file", pa.string()), ("piece", pa.int32()), ("record", pa.int64())]
+PLACE = [
+    ("doc_id", pa.string()),
+    ("file", pa.string()),
+    ("piece", pa.int32()),
+    ("record", pa.int64()),
+    ("span", pa.string()),
+]
 """Where a document comes from: `record` counts within a piece of its file, see `Chunk.uris`."""
+
+PLACES = [name for name, _ in PLACE]
 
 READ = pa.schema(
     [

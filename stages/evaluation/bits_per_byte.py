@@ -37,6 +37,8 @@ class DocumentScore:
     """The unigram baseline's cost in nats."""
     unigram_bytes: int = 0
     """Its bytes: other than `bytes` only where the model has a tokenizer of its own."""
+    markov_nll: float | None = None
+    """The Markov baseline's cost in nats, over `unigram_bytes`; None where it was not asked for."""
 
     def record(self) -> dict[str, Any]:
         return asdict(self)

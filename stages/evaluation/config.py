@@ -73,6 +73,12 @@ class EvaluationConfig(Config):
     """Stop taking held-out documents when this many bytes are together; empty: no limit."""
     unigram_tokens: int | None = Field(default=20_000_000, ge=1)
     """Training tokens that the unigram baseline counts, spread over all shards; empty: all."""
+    markov_order: int | None = Field(default=None, ge=1, le=24)
+    """Bytes of context of a second baseline for bits-per-byte: a Markov model that mixes the counts of all orders up to
+    this one. 3 to 6 for text, 8 to 12 for DNA. Empty: no such baseline."""
+    markov_bytes: int | None = Field(default=16_000_000, ge=1)
+    """Bytes of training documents that it counts, spread over all shards, at up to 100 bytes of memory each; empty:
+    all."""
 
     batch_size: int | None = how(None, ge=1)
     """Prompts a forward pass; empty: as many as `memory_mib` of logits allow."""

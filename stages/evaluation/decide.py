@@ -31,8 +31,8 @@ def scores(artifact: Artifact) -> Scores:
         rows = [row for row in _rows(artifact, f"samples/{name}.jsonl") if row["formulation"] == "cloze"]
         correct = {row["id"]: row[key] == row["gold"] for row in rows}
         sets[name] = SetScores(correct, summary["random"], summary["majority"])
-    unigram = results["bits_per_byte"].get("all", {}).get("unigram")
-    return Scores(documents, unigram, sets)
+    totals = results["bits_per_byte"].get("all", {})
+    return Scores(documents, totals.get("unigram"), sets, totals.get("markov"))
 
 
 def _rows(artifact: Artifact, path: str) -> list[dict[str, Any]]:

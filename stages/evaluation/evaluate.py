@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from stages.evaluation.harness import METRICS, Task, TaskResult
 from stages.evaluation.harness import run as run_harness
 from stages.evaluation.heldout import heldout_documents, training_counts
 from stages.evaluation.language_model import LanguageModel, cpu_threads, load_model
+from stages.evaluation.markov import heldout_costs
 from stages.evaluation.offline import offline
-from stages.evaluation.report import COLUMNS, bits_per_byte_row, task_row
+from stages.evaluation.report import COLUMNS, bits_per_byte_rows, task_row
 from stages.evaluation.sets import ROLE, Baselines, Question, baselines, read_set, subset
 
 
@@ -96,15 +98,21 @@ def _bits_per_byte(
     from stages.tokens.reader import TokenReader
 
     reader = TokenReader(folder)
-    return evaluate_documents(
+    counts, token_bytes = training_counts(folder, config.unigram_tokens), np.asarray(reader.token_bytes)
+    scores = evaluate_documents(
         documents,
-        np.asarray(reader.token_bytes),
-        unigram_nll(training_counts(folder, config.unigram_tokens)),
+        token_bytes,
+        unigram_nll(counts),
         model,
         reader.sequence_length,
         own,
         _progress(writer, "windows"),
     )
+    if config.markov_order is None:
+        return scores
+    bytes_per_token = float(counts @ token_bytes) / max(1, int(counts.sum()))
+    costs = heldout_costs(folder, documents, config.markov_order, config.markov_bytes, bytes_per_token)
+    return [replace(score, markov_nll=cost) for score, cost in zip(scores, costs, strict=True)]
 
 
 def _same_tokenizer(model: Artifact, tokens: Artifact) -> bool:
@@ -129,10 +137,12 @@ def _write(
     rows: list[list[Any]] = []
     summary: dict[str, Any] = {"bits_per_byte": _document_totals(documents), "sets": {}}
     for source, totals in summary["bits_per_byte"].items():
-        rows.append(bits_per_byte_row(source, totals))
+        rows += bits_per_byte_rows(source, totals, config.markov_order)
         suffix = "" if source == "all" else f"/{source}"
         writer.metrics[f"bits_per_byte{suffix}"] = totals["bits_per_byte"]
-        writer.metrics[f"bits_per_byte_unigram{suffix}"] = totals["unigram"]
+        for baseline in ("unigram", "markov"):
+            if baseline in totals:
+                writer.metrics[f"bits_per_byte_{baseline}{suffix}"] = totals[baseline]
         writer.events.emit("score", measure="bits_per_byte", source=source, **totals)
     by_set: dict[str, list[TaskResult]] = {}
     for result in results:
@@ -171,15 +181,18 @@ def _document_totals(documents: Sequence[DocumentScore]) -> dict[str, dict[str, 
     if len(sources) > 1:
         by_source = {source: [score for score in documents if score.source == source] for source in sources}
         groups |= {source: group for source, group in by_source.items() if any(s.bytes for s in group)}
-    return {
-        name: {
-            "bits_per_byte": bits_per_byte((score.nll, score.bytes) for score in group),
-            "unigram": bits_per_byte((score.unigram_nll, score.unigram_bytes) for score in group),
-            "documents": len(group),
-            "bytes": sum(score.bytes for score in group),
-        }
-        for name, group in groups.items()
+    return {name: _totals(group) for name, group in groups.items()}
+
+
+def _totals(documents: Sequence[DocumentScore]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "bits_per_byte": bits_per_byte((score.nll, score.bytes) for score in documents),
+        "unigram": bits_per_byte((score.unigram_nll, score.unigram_bytes) for score in documents),
     }
+    markov = [(score.markov_nll, score.unigram_bytes) for score in documents if score.markov_nll is not None]
+    if markov:
+        found["markov"] = bits_per_byte(markov)
+    return found | {"documents": len(documents), "bytes": sum(score.bytes for score in documents)}
 
 
 def _set_summary(name: str, group: Sequence[TaskResult], base: Baselines, size: int) -> dict[str, Any]:

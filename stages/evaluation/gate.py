@@ -42,6 +42,9 @@ class GatePolicy(Config):
     """Sets whose cloze accuracy must be above both baselines where there is no champion."""
     standard_errors: float = Field(default=2.0, ge=0)
     """By how many standard errors."""
+    must_beat_markov: bool = False
+    """Whether the bits-per-byte must be below the Markov baseline's too, with a champion or without one. Needs
+    `evaluation.markov_order`."""
     bootstrap: int = Field(default=2000, ge=100)
     """Draws of the bootstrap."""
     seed: int = 0
@@ -84,6 +87,8 @@ class Scores:
     """By doc_id."""
     unigram_bits_per_byte: float | None = None
     sets: Mapping[str, SetScores] = field(default_factory=dict)
+    markov_bits_per_byte: float | None = None
+    """The Markov baseline's; None where it was not asked for."""
 
     @property
     def bits_per_byte(self) -> float:
@@ -121,20 +126,17 @@ def gate(champion: Scores | None, candidate: Scores, policy: GatePolicy) -> Verd
 
     Raises:
         InputError: the two were not scored on the same documents and questions, or the policy names a set that was
-            not scored.
+            not scored, or the Markov baseline and it was not.
     """
     reasons = _without_champion(candidate, policy) if champion is None else _paired(champion, candidate, policy)
+    if policy.must_beat_markov and not math.isnan(candidate.bits_per_byte):
+        reasons.append(_below_markov(candidate))
     return Verdict(all(reason.passed for reason in reasons), tuple(reasons))
 
 
 def _without_champion(candidate: Scores, policy: GatePolicy) -> list[Reason]:
     value, limit = candidate.bits_per_byte, candidate.unigram_bits_per_byte
-    if math.isnan(value) or limit is None:
-        reasons = [_not_measured()]
-    else:
-        below = "below" if value < limit else "not below"
-        text = f"bits-per-byte {value:.3f} is {below} the unigram baseline's {limit:.3f}"
-        reasons = [Reason("bits_per_byte < unigram", value < limit, value, limit, text)]
+    reasons = [_not_measured() if math.isnan(value) or limit is None else _below("unigram", value, limit)]
     for name in policy.must_beat_baselines:
         if name not in candidate.sets:
             raise InputError(
@@ -143,6 +145,22 @@ def _without_champion(candidate: Scores, policy: GatePolicy) -> list[Reason]:
             )
         reasons.append(_above_baselines(name, candidate.sets[name], policy.standard_errors))
     return reasons
+
+
+def _below_markov(candidate: Scores) -> Reason:
+    limit = candidate.markov_bits_per_byte
+    if limit is None:
+        raise InputError(
+            "gate: the policy wants bits-per-byte below the Markov baseline's (must_beat_markov) and that was not "
+            "measured; set evaluation.markov_order"
+        )
+    return _below("Markov", candidate.bits_per_byte, limit)
+
+
+def _below(baseline: str, value: float, limit: float) -> Reason:
+    below = "below" if value < limit else "not below"
+    text = f"bits-per-byte {value:.3f} is {below} the {baseline} baseline's {limit:.3f}"
+    return Reason(f"bits_per_byte < {baseline}", value < limit, value, limit, text)
 
 
 def _above_baselines(name: str, scores: SetScores, standard_errors: float) -> Reason:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,16 +65,27 @@ def training_counts(folder: Path, limit: int | None) -> np.ndarray:
 
     reader = TokenReader(folder)
     counts = np.zeros(reader.vocabulary_size, dtype=np.int64)
+    for _, tokens in training_rows(reader, limit):
+        counts += np.bincount(tokens, minlength=counts.size)
+    counts[reader.eos_id] = 0
+    return counts
+
+
+def training_rows(reader: TokenReader, limit: int | None) -> Iterator[tuple[bool, np.ndarray]]:
+    """Training tokens [n] a few rows at a time, and whether they go on from those before.
+
+    With a limit, about that many tokens in all: the same fraction of each shard, from its beginning.
+    """
     total = sum(int(rows.sum()) for rows in reader.shards.rows) * reader.sequence_length
     share = 1.0 if limit is None or total <= limit else limit / total
     for source, shards in enumerate(reader.shards.rows):
+        goes_on = False
         for shard, rows in enumerate(shards.tolist()):
             wanted = max(1, round(rows * share))
             for first in range(0, wanted, _ROWS_AT_ONCE):
-                tokens = reader.rows(source, shard, first, min(_ROWS_AT_ONCE, wanted - first))
-                counts += np.bincount(tokens, minlength=counts.size)
-    counts[reader.eos_id] = 0
-    return counts
+                yield goes_on, reader.rows(source, shard, first, min(_ROWS_AT_ONCE, wanted - first))
+                goes_on = True
+            goes_on = wanted == rows
 
 
 def _span(reader: TokenReader, document: Document) -> np.ndarray:

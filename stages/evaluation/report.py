@@ -13,13 +13,27 @@ COLUMNS = ["set", "n", "measure", "value", "± se", "random", "majority", "unigr
 """Columns of the table. Empty cells are empty texts."""
 
 
-def bits_per_byte_row(source: str, totals: Mapping[str, Any]) -> list[Any]:
-    """A row of held-out documents of one source, or of all."""
-    value, unigram = totals["bits_per_byte"], totals["unigram"]
-    verdict = "below unigram" if value < unigram else "not below unigram"
+def bits_per_byte_rows(source: str, totals: Mapping[str, Any], markov_order: int | None) -> list[list[Any]]:
+    """Rows of held-out documents of one source, or of all: the model's, and the Markov baseline's if there is one."""
     name = "held-out" if source == "all" else f"held-out {source}"
     count = f"{totals['documents']} documents"
-    return [name, count, "bits per byte", f"{value:.3f}", "", "", "", f"{unigram:.3f}", verdict]
+
+    def row(measure: str, key: str, baselines: tuple[str, ...]) -> list[Any]:
+        value, unigram = totals[key], totals["unigram"]
+        below = [word for word in baselines if value < totals[word.lower()]]
+        above = [word for word in baselines if word not in below]
+        told = [
+            *(["below " + " and ".join(below)] if below else []),
+            *(["not below " + " and ".join(above)] if above else []),
+        ]
+        return [name, count, measure, f"{value:.3f}", "", "", "", f"{unigram:.3f}", ", ".join(told)]
+
+    if "markov" not in totals:
+        return [row("bits per byte", "bits_per_byte", ("unigram",))]
+    return [
+        row("bits per byte", "bits_per_byte", ("unigram", "Markov")),
+        row(f"bits per byte, Markov model of order {markov_order}", "markov", ("unigram",)),
+    ]
 
 
 def task_row(result: TaskResult, base: Baselines, size: int) -> list[Any]:

@@ -10,10 +10,12 @@ from pydantic import Field
 from stages.artifact import ArtifactWriter, Config, Stage
 from stages.sample.finance import generate as generate_finance
 from stages.sample.generate import generate
+from stages.sample.genomes import generate as generate_genomes
 
 GENERATE: dict[str, Callable[..., dict[str, Any]]] = {
     "biomed": generate,
     "finance": generate_finance,
+    "genomics": generate_genomes,
 }
 """By kind, `generate(folder, *, seed, megabytes)`: it writes `documents/<source>/`, `eval/` and `truth.jsonl`, and
 returns its counts under `documents`, `bytes`, `facts`, `planted` and `sources`."""
@@ -22,9 +24,9 @@ returns its counts under `documents`, `bytes`, `facts`, `planted` and `sources`.
 class SampleConfig(Config):
     """Which synthetic sample to make, and how much of it."""
 
-    kind: Literal["biomed", "finance"] = "biomed"
+    kind: Literal["biomed", "finance", "genomics"] = "biomed"
     """What it is about. biomed: drugs, diseases and organisms; finance: a financial company's own data beside public
-    text."""
+    text; genomics: contigs of made-up bacteria in FASTA."""
     seed: int = Field(1, ge=0)
     """Chooses facts, forms and planted defects; equal seeds give equal bytes."""
     megabytes: float = Field(10.0, ge=0.1, le=1000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,14 @@ from stages.artifact.stage import Stage
 from stages.tokens.adopt import adopt
 from stages.tokens.config import TokensConfig
 from stages.tokens.encode import Source, cores, encode_sources, write_streams
-from stages.tokens.encoder import encoder_for
+from stages.tokens.encoder import Encoder, encoder_for
 from stages.tokens.fertility import Fertility, beside_gpt2, measure
+from stages.tokens.kmers import KmerEncoder
 from stages.tokens.reader import STREAM
 from stages.tokens.stream import DocumentFiles, StreamFormat, document_files, first_texts, sample_texts, threads
 from stages.tokens.table import SCHEMA, SHARDS
 from stages.tokens.tokenizer import FILES, TextTokenizer, train
+from stages.tokens.tokenizer_kmers import kmer_tokenizer
 
 _TELL_SECONDS = 0.5
 
@@ -49,7 +51,7 @@ def _build(config: TokensConfig, inputs: Mapping[str, Any], writer: ArtifactWrit
     if not any(files.parts for files in training):
         raise InputError(f"tokens: corpus {inputs['corpus'].id} holds no training documents; look at its summary")
     tokenizer = _tokenizer(config, inputs, training, writer)
-    encoder = encoder_for(tokenizer, first_texts([*training, *heldout]), writer.events.emit)
+    encoder = _encoder(config, tokenizer, first_texts([*training, *heldout]), writer)
     size = tokenizer.vocabulary_size
     form = StreamFormat(config.sequence_length, config.shard_rows, size, tokenizer.eos_id, tokenizer.eos)
     info = {
@@ -94,13 +96,24 @@ def _tokenizer(
     began = time.monotonic()
     if "tokenizer" in inputs:
         tokenizer = adopt(inputs["tokenizer"])
+    elif config.kmers:
+        tokenizer = kmer_tokenizer(config.kmers)
     else:
         tokenizer = train(sample_texts(sources, config.sample_bytes), config.vocabulary)
     seconds = round(time.monotonic() - began, 3)
-    writer.events.emit(
-        "tokenizer", vocabulary=tokenizer.vocabulary_size, trained="tokenizer" not in inputs, seconds=seconds
-    )
+    trained = "tokenizer" not in inputs and config.kmers is None
+    writer.events.emit("tokenizer", vocabulary=tokenizer.vocabulary_size, trained=trained, seconds=seconds)
     return tokenizer
+
+
+def _encoder(
+    config: TokensConfig, tokenizer: TextTokenizer, samples: Iterable[str], writer: ArtifactWriter
+) -> Encoder:
+    """The fastest that gives the tokenizer's ids: a compiled one for k-mers, gigatoken for byte-level BPE."""
+    if config.kmers is None:
+        return encoder_for(tokenizer, samples, writer.events.emit)
+    kmers = KmerEncoder(config.kmers)
+    return encoder_for(tokenizer, samples, writer.events.emit, lambda _: kmers, kmers.name)
 
 
 def _progress(writer: ArtifactWriter, expected: int) -> Callable[..., None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -121,23 +121,31 @@ class GigatokenEncoder:
         return Gigatoken.from_json(self._json)
 
 
-def encoder_for(tokenizer: TextTokenizer, samples: Iterable[str], report: Emit) -> Encoder:
-    """gigatoken if it gives the tokenizer's ids on `samples` and `BATTERY`, else tokenizers.
+def encoder_for(
+    tokenizer: TextTokenizer,
+    samples: Iterable[str],
+    report: Emit,
+    fast: Callable[[TextTokenizer], Encoder] = GigatokenEncoder,
+    name: str = GigatokenEncoder.name,
+) -> Encoder:
+    """A fast encoder if it gives the tokenizer's ids on `samples` and `BATTERY`, else tokenizers.
 
     Args:
         tokenizer: the tokenizer, whose ids are right by definition.
         samples: texts of the corpus; about `COMPARED_BYTES` are looked at.
         report: told which encoder was chosen, and why in a warning where it is the slow one.
+        fast: makes the encoder that is tried; its errors mean that it cannot encode what this tokenizer does.
+        name: the fast encoder's, for messages.
     """
     texts = [*BATTERY, *_spellings(tokenizer), *_some(samples)]
     try:
-        fast = GigatokenEncoder(tokenizer)
-        trouble = _difference(fast, tokenizer, texts)
+        tried = fast(tokenizer)
+        trouble = _difference(tried, tokenizer, texts)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic in the library is a BaseException
-        trouble = f"gigatoken cannot use this tokenizer ({type(error).__name__}: {' '.join(str(error).split())[:300]})"
-    chosen: Encoder = TokenizersEncoder(tokenizer) if trouble else fast
+        trouble = f"{name} cannot use this tokenizer ({type(error).__name__}: {' '.join(str(error).split())[:300]})"
+    chosen: Encoder = TokenizersEncoder(tokenizer) if trouble else tried
     report("encoder", name=chosen.name, compared=len(texts), compared_bytes=sum(len(text.encode()) for text in texts))
     if trouble:
         message = f"tokens: {trouble}; tokenizers encodes instead: the same ids, about forty times slower"
@@ -161,11 +169,11 @@ def _difference(encoder: Encoder, tokenizer: TextTokenizer, texts: list[str]) ->
     """The first text that an encoder gives other ids for, in words."""
     ids, offsets = encoder.encode(pa.array(texts, pa.string()))
     if len(offsets) != len(texts) + 1:
-        return f"gigatoken gave ids for {len(offsets) - 1} of {len(texts)} texts"
+        return f"{encoder.name} gave ids for {len(offsets) - 1} of {len(texts)} texts"
     for number, expected in enumerate(tokenizer.encode(texts)):
         found = ids[offsets[number] : offsets[number + 1]].tolist()
         if found != expected:
-            return f"gigatoken gives other ids for the text that begins with {texts[number][:60]!r}"
+            return f"{encoder.name} gives other ids for the text that begins with {texts[number][:60]!r}"
     return None
 
 

@@ -52,6 +52,7 @@ def test_every_field_is_described() -> None:
             "evaluation_sets.mine=relative/path.jsonl",
             r"evaluation_sets\.mine: 'relative/path\.jsonl' is a relative path",
         ),
+        ("gate.must_beat_markov=true", r"gate\.must_beat_markov: set evaluation\.markov_order"),
         ("nonsense", "section.key=value"),
         ("name.x=1", "'name' is not a section"),
     ],

@@ -49,6 +49,7 @@ def test_rows_lead_to_documents(tmp_path: Path) -> None:
                 "file": ["x.jsonl"] * documents,
                 "piece": pa.array([0, *[1] * (documents - 1)], pa.int32()),
                 "record": pa.array(range(1, documents + 1), pa.int64()),
+                "span": ["", *[f"{i}1-{i}9" for i in range(1, documents)]],
                 "other": ["not read"] * documents,
             }
         )
@@ -58,7 +59,9 @@ def test_rows_lead_to_documents(tmp_path: Path) -> None:
     assert [(n, s.start, s.stop) for n, s in by_chunk(np.array([0, 2, 6, 8]), bases(chunks))] == [(0, 0, 2), (2, 2, 4)]
     who = identities(np.array([0, 2, 6, 8]), chunks, tmp_path)
     assert who["doc_id"].to_pylist() == ["a00", "a02", "b21", "b23"]
-    assert who["where"].to_pylist() == ["a/x.jsonl#1", "a/x.jsonl#103", "b/x.jsonl#102", "b/x.jsonl#104"]
+    assert who["where"].to_pylist() == [
+        "a/x.jsonl#1", "a/x.jsonl#103:21-29", "b/x.jsonl#102:11-19", "b/x.jsonl#104:31-39"
+    ]  # fmt: skip
     assert len(identities(np.empty(0, np.int64), chunks, tmp_path)) == 0
     assert read_chunk(tmp_path / "0.arrow", ["record", "doc_id"]).column_names == ["record", "doc_id"]
 

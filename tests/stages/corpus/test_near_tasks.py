@@ -47,6 +47,7 @@ def written(rows: list[Row], size: int, config: DedupConfig, folder: Path) -> li
             table = table.append_column("file", pa.array([source] * len(mine)))
             table = table.append_column("piece", pa.array([0] * len(mine), pa.int32()))
             table = table.append_column("record", pa.array(range(1, len(mine) + 1), pa.int64()))
+            table = table.append_column("span", pa.array([""] * len(mine)))
             name = f"{len(chunks):05}"
             write_chunk(table, folder / name)
             texts = Texts.of([str(row["text"]) for row in mine])

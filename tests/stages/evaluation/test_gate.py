@@ -170,3 +170,19 @@ def test_nothing_held_out_is_no_release(champion: Scores | None) -> None:
     verdict = gate(champion, make([], []), QUICK)
     assert not verdict.accepted
     assert "not measured" in verdict.reasons[0].text
+
+
+def test_markov_is_asked_for_with_and_without_a_champion() -> None:
+    documents = [(10.0, 10), (12.0, 10)]  # 1.587 bits a byte
+    policy = GatePolicy(bootstrap=300, must_beat_markov=True)
+    champion = make([], documents)
+    for markov, passed in ((1.6, True), (1.5, False)):
+        candidate = replace(champion, markov_bits_per_byte=markov)
+        for other in (None, champion):
+            verdict = gate(other, candidate, policy)
+            reason = verdict.reasons[-1]
+            assert verdict.accepted == reason.passed == passed
+            assert (reason.rule, reason.threshold) == ("bits_per_byte < Markov", markov)
+        assert gate(None, candidate, QUICK).accepted  # nobody asked
+    with pytest.raises(InputError, match=r"set evaluation\.markov_order"):
+        gate(None, champion, policy)
