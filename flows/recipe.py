@@ -151,7 +151,10 @@ def parse_recipe(data: dict[str, Any], where: str) -> Recipe:
 
 
 def with_own_documents(recipe: Recipe, data: str, sources: dict[str, Any], sets: dict[str, str]) -> Recipe:
-    """The same recipe on the user's own documents and question sets; it gets a name of its own, `recipe+folder`."""
+    """The same recipe on the user's own documents and question sets; it gets a name of its own, `recipe+folder`.
+
+    Mixtures name the recipe's own sources, so these are drawn by size; whoever wants shares writes a recipe.
+    """
     folder = "".join(c if c.isalnum() or c in "._-" else "-" for c in Path(data.rstrip("/")).name.lower()) or "data"
     content = recipe.model_dump(mode="json")
     content["name"] = f"{recipe.name}+{folder}"[:63]
@@ -160,6 +163,10 @@ def with_own_documents(recipe: Recipe, data: str, sources: dict[str, Any], sets:
     content["corpus"]["sources"] = {name: source.model_dump(mode="json") for name, source in sources.items()}
     content["corpus"]["decontamination"]["sets"] = sets
     content["evaluation_sets"] = sets
+    for mixture in (content["training"], *content["training"]["phases"]):
+        mixture["weights"] = None
+        if isinstance(mixture.get("repeat"), dict):
+            mixture["repeat"] = None
     content["evaluation"]["sets"] = {}
     content["gate"]["must_beat_baselines"] = [s for s in recipe.gate.must_beat_baselines if s in sets]
     return parse_recipe(content, f"recipe {recipe.name} with data {data}")

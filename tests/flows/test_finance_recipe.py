@@ -8,8 +8,10 @@ from stages.artifact import ConfigError
 from stages.corpus.config import SourceConfig
 from stages.sample.finance import DENIED, OWN, PUBLIC
 from stages.tokens.mixture import BLOCK
-from stages.tokens.order import Order, Phase
+from stages.tokens.order import Order
+from stages.tokens.plan import plan
 from stages.tokens.table import ShardTable
+from stages.training.plan import run_order
 
 ROWS = {
     "synthetic_answers": 755,
@@ -27,8 +29,7 @@ def order() -> Order:
     """The recipe's order over shards of the sample's size."""
     training = load_recipe("finance").training
     table = ShardTable(tuple(ROWS), tuple(np.array([rows]) for rows in ROWS.values()))
-    phases = [Phase(p.steps * training.batch, p.k, p.weights, p.repeat) for p in training.all_phases]
-    return Order(table, "digest", training.seed, phases, training.window, training.lanes)
+    return run_order(table, "digest", training)
 
 
 def test_weights_say_51_to_49() -> None:
@@ -48,15 +49,14 @@ def test_every_block_holds_the_mixture_to_the_sample(order: Order) -> None:
 
 
 def test_the_plan_shows_the_mixture_and_epochs_below_the_limit(order: Order) -> None:
-    plan = order.describe()
-    (stretch,) = plan["stretches"]
-    assert stretch["samples"] == plan["samples"] == order.samples and stretch["ended_by_repeat_of"] == []
-    assert sum(stretch["sources"][source]["slots_of_1024"] for source in OWN) == 522
-    assert sum(stretch["sources"][source]["slots_of_1024"] for source in PUBLIC) == 502
+    planned = plan(order, sequence_length=256)
+    (stretch,) = planned.stretches
+    assert stretch.samples == planned.samples == order.samples and stretch.ended_by_repeat_of == ()
+    assert sum(stretch.sources[source].share for source in OWN) == pytest.approx(522 / BLOCK, abs=1e-5)
+    assert sum(stretch.sources[source].share for source in PUBLIC) == pytest.approx(502 / BLOCK, abs=1e-5)
     for source, rows in ROWS.items():
-        planned = stretch["sources"][source]
-        assert planned["epochs"] == pytest.approx(planned["samples"] / rows, abs=1e-5)
-        assert 0.5 < planned["epochs"] < 4
+        assert planned.sources[source].epochs == pytest.approx(planned.sources[source].samples / rows, abs=1e-5)
+        assert 0.5 < planned.sources[source].epochs < 4
 
 
 def test_the_denied_feed_is_a_source_and_in_no_mixture() -> None:
@@ -68,9 +68,20 @@ def test_the_denied_feed_is_a_source_and_in_no_mixture() -> None:
 def test_a_mixture_of_sources_that_are_not_there_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"training\.phases\.0\.weights: 'synthetic_filings' is no source"):
         load_recipe("finance", ["corpus.sources={mine: {location: /data/mine}}"])
-    recipe = load_recipe("finance")
-    mine = {"mine": SourceConfig(location="/data/mine")}
-    with pytest.raises(ConfigError, match="'synthetic_filings' is no source of this recipe; there are mine"):
-        with_own_documents(recipe, "/data/mine", mine, {})
     with pytest.raises(ConfigError, match=r"training\.weights: 'nowhere' is no source"):
         load_recipe("biomed", ["training.weights={nowhere: 1}"])
+
+
+def test_own_documents_in_place_of_the_sample_are_drawn_by_size() -> None:
+    mine = {"mine": SourceConfig(location="/data/mine")}
+    recipe = with_own_documents(
+        load_recipe(
+            "finance", ["training.phases=[{steps: 900, weights: {synthetic_calls: 1}, repeat: {synthetic_calls: 2}}]"]
+        ),
+        "/data/mine",
+        mine,
+        {},
+    )
+    (phase,) = recipe.training.all_phases
+    assert phase.weights is None and phase.repeat is None
+    assert phase.steps == recipe.training.steps
