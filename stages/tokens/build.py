@@ -106,9 +106,7 @@ def _tokenizer(
     return tokenizer
 
 
-def _encoder(
-    config: TokensConfig, tokenizer: TextTokenizer, samples: Iterable[str], writer: ArtifactWriter
-) -> Encoder:
+def _encoder(config: TokensConfig, tokenizer: TextTokenizer, samples: Iterable[str], writer: ArtifactWriter) -> Encoder:
     """The fastest that gives the tokenizer's ids: a compiled one for k-mers, gigatoken for byte-level BPE."""
     if config.kmers is None:
         return encoder_for(tokenizer, samples, writer.events.emit)
