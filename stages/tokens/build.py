@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from stages.tokens.kmers import KmerEncoder
 from stages.tokens.reader import STREAM
 from stages.tokens.stream import DocumentFiles, StreamFormat, document_files, first_texts, sample_texts, threads
 from stages.tokens.table import SCHEMA, SHARDS
-from stages.tokens.tokenizer import FILES, TextTokenizer, train
+from stages.tokens.tokenizer import TextTokenizer, train
 from stages.tokens.tokenizer_kmers import kmer_tokenizer
 
 _TELL_SECONDS = 0.5
@@ -62,16 +63,14 @@ def _build(config: TokensConfig, inputs: Mapping[str, Any], writer: ArtifactWrit
         "dtype": form.dtype.name,
     }
     writer.put(STREAM, json.dumps(info, indent=1).encode() + b"\n")
-    contents = tokenizer.files(config.sequence_length)
-    for name, content in contents.items():
-        writer.put(f"tokenizer/{name}", content)
-    np.save(writer.file("token_bytes.npy"), tokenizer.token_bytes())
-
     sources = _sources(training, "", writer) + _sources(heldout, "heldout/", writer)
     tell = _progress(writer, sum(source.files.text_bytes for source in sources))
     workers = config.workers or cores()
-    key = hashlib.sha256(json.dumps(info).encode() + contents[FILES[0]]).digest()
-    streams = encode_sources(sources, encoder, form, key, workers, writer, tell)
+    key = hashlib.sha256((json.dumps(info) + tokenizer.text_json).encode()).digest()
+    with ThreadPoolExecutor(1) as beside:  # for a large vocabulary it takes a second
+        files = beside.submit(_write_tokenizer, tokenizer, config.sequence_length, writer)
+        streams = encode_sources(sources, encoder, form, key, workers, writer, tell)
+        files.result()
     written = [*zip(sources, write_streams(sources, streams, form, workers, writer), strict=True)]
     done, held = ({s.name: w for s, w in written if s.prefix == prefix} for prefix in ("", "heldout/"))
     for prefix, part in (("", done), ("heldout/", held)):
@@ -81,6 +80,12 @@ def _build(config: TokensConfig, inputs: Mapping[str, Any], writer: ArtifactWrit
     fertility = {name: measure(inputs["corpus"], name, writer.file(f"docs/{name}.arrow")) for name in done}
     counts, held_counts = ({name: one.counts for name, one in part.items()} for part in (done, held))
     _summarize(writer, counts, held_counts, size, fertility)
+
+
+def _write_tokenizer(tokenizer: TextTokenizer, sequence_length: int, writer: ArtifactWriter) -> None:
+    for name, content in tokenizer.files(sequence_length).items():
+        writer.put(f"tokenizer/{name}", content)
+    np.save(writer.file("token_bytes.npy"), tokenizer.token_bytes())
 
 
 def _sources(files: list[DocumentFiles], prefix: str, writer: ArtifactWriter) -> list[Source]:
@@ -111,7 +116,7 @@ def _encoder(config: TokensConfig, tokenizer: TextTokenizer, samples: Iterable[s
     if config.kmers is None:
         return encoder_for(tokenizer, samples, writer.events.emit)
     kmers = KmerEncoder(config.kmers)
-    return encoder_for(tokenizer, samples, writer.events.emit, lambda _: kmers, kmers.name)
+    return encoder_for(tokenizer, samples, writer.events.emit, lambda _: kmers)
 
 
 def _progress(writer: ArtifactWriter, expected: int) -> Callable[..., None]:
