@@ -248,8 +248,9 @@ def _cut(rows: I64, source: int, k: int, lanes: int, key: NDArray[np.uint64]) ->
     order = np.argsort(keyed(key, _SHARD, source, np.arange(len(rows))), kind="stable").astype(np.int64)
     starts = np.concatenate([[0], np.cumsum(rows[order] // k)]).astype(np.int64)
     bounds = np.arange(lanes + 1, dtype=np.int64) * starts[-1] // lanes
-    cuts = np.unique(np.concatenate([starts, bounds]))
+    cuts = np.sort(np.concatenate([starts, bounds]), kind="stable")  # two runs in order, which it merges
     begin, length = cuts[:-1], np.diff(cuts)
+    begin, length = begin[length > 0], length[length > 0]
     shard = np.searchsorted(starts, begin, side="right") - 1
     lane = np.searchsorted(bounds, begin, side="right") - 1
     return source * lanes + lane, order[shard], begin - starts[shard], length, begin

@@ -32,7 +32,7 @@ PHASES = [
 def reader(made: Artifact, tmp_path_factory: pytest.TempPathFactory) -> TokenReader:
     """A reader of the artifact's tables in a folder in which there is no shard."""
     folder = tmp_path_factory.mktemp("without-shards")
-    for path in tables_folder(made).rglob("*"):
+    for path in tables_folder(made.store, made.folder).rglob("*"):
         if path.is_file() and "shards" not in path.relative_to(made.local()).parts:
             target = folder / path.relative_to(made.local())
             target.parent.mkdir(parents=True, exist_ok=True)
