@@ -25,12 +25,13 @@ from statistics import mean, median
 from typing import Any
 
 import corpus_check as check
-from corpus_child import Child, NotMeasured, run_job
+from child import Child, NotMeasured, run_job
 from corpus_data import EXACT, NEAR, Corpus, Planted, make_corpus, prefix_of, read_texts
-from corpus_jobs import Job, machine, ratio, versions
+from corpus_jobs import Job, ratio
 from corpus_report import agreement, print_report
-from corpus_rivals import rivals_python
+from machine import machine, versions
 from rich.console import Console
+from rivals import rivals_python
 
 HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared" / "data"
@@ -56,6 +57,7 @@ def main() -> None:
         raise SystemExit("some of Headwater's own figures could not be measured")
 
 
+PEERS = ("datatrove", "spacy", "xxhash", "rensa", "dolma")
 OURS = {"filters", "near", "stage", "two workers", "memory"}
 
 
@@ -90,7 +92,7 @@ class Benchmark:
         self.not_measured: dict[str, str] = {}
         self.sections = set(options.only or SECTIONS)
         with console.status("an environment for the rivals ..."):
-            self.rivals = rivals_python(HERE.parent / ".venv-bench")
+            self.rivals = rivals_python(HERE.parent / ".venv-bench", HERE / "requirements-peers.txt")
         self._say("environment for the rivals")
         # What the environment takes is not in the ten minutes: it is made once.
         self.began = time.monotonic()
@@ -119,7 +121,7 @@ class Benchmark:
         result |= {
             "date": time.strftime("%Y-%m-%d"),
             "machine": machine(),
-            "versions": versions(self.rivals),
+            "versions": versions(("numba", "numpy", "pyarrow"), PEERS, self.rivals),
             "corpus": {
                 "documents": self.corpus.documents,
                 "megabytes": round(self.corpus.megabytes, 2),

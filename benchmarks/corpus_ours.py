@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from corpus_child import Work, serve
+from child import Work, serve
 from corpus_data import read_records, read_texts
 from corpus_peers import Reasons, outcomes
 

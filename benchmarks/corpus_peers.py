@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from corpus_child import Work, serve
+from child import Work, serve
 from corpus_data import read_records, read_texts
 
 WARM_UP_DOCUMENTS = 30

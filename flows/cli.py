@@ -12,6 +12,7 @@ import typer
 
 from flows.console import Json, err, escape, load, out, print_json, show
 from flows.doctor import doctor
+from flows.tokens_commands import app as tokens
 from flows.upkeep import gc, verify
 from stages.artifact.errors import HeadwaterError
 
@@ -202,6 +203,7 @@ def status(as_json: Json = False) -> None:
 app.command()(doctor)
 app.command()(gc)
 app.command()(verify)
+app.add_typer(tokens, name="tokens")
 
 
 def _up(settings: Any, wait_for: set[str] | None, again: bool = False) -> dict[str, float]:

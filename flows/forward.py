@@ -16,8 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from flows import artifacts
+from flows.plan_table import print_plan
 from stages.artifact import EventLog, Store
 from stages.artifact.events import Event
+from stages.training.plan import PLAN
 
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 10.0
@@ -160,6 +162,8 @@ class TerminalSink(FromNow):
                 self._progress.update(
                     self._task, completed=event["done"], total=event["total"], unit=event.get("unit", "")
                 )
+            elif event["type"] == PLAN:
+                print_plan(self.console, event["plan"])
             elif event["type"] in TROUBLE:
                 self.console.print(f"  {self.name}: {note}", markup=False)
             if not self._progress and event["type"] == "progress" and event["time"] - self._last_line >= self.every:

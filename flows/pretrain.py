@@ -29,6 +29,7 @@ from serving.record import deployment_of
 from stages.artifact import Store, read_ref, write_ref
 from stages.corpus import summary_rows
 from stages.evaluation import evaluation, preload, reasons, table
+from stages.tokens.fertility import fertility_rows
 from stages.training import launch
 
 # Patterns reach the form and the server, which refuse a value before there is a run; the flow checks the rest.
@@ -97,7 +98,9 @@ def make_corpus(job: Job) -> str:
 @task(name="tokens", cache_policy=NO_CACHE)
 def make_tokens(job: Job) -> str:
     """Tokenizer and shards."""
-    return job.make("tokens").id
+    artifact = job.make("tokens")
+    show_table("tokens", fertility_rows(artifact), "Tokens by source, and what a token holds beside GPT-2's")
+    return artifact.id
 
 
 @task(name="training", cache_policy=NO_CACHE)

@@ -95,6 +95,18 @@ class Recipe(Config):
         return self
 
     @model_validator(mode="after")
+    def _mixtures_name_sources(self) -> Recipe:
+        for number, phase in enumerate(self.training.all_phases):
+            where = f"training.phases.{number}" if self.training.phases else "training"
+            repeat = phase.repeat if isinstance(phase.repeat, dict) else {}
+            for key, named in (("weights", phase.weights or {}), ("repeat", repeat)):
+                for name in named:
+                    if name not in self.corpus.sources:
+                        known = ", ".join(self.corpus.sources)
+                        raise ValueError(f"{where}.{key}: {name!r} is no source of this recipe; there are {known}")
+        return self
+
+    @model_validator(mode="after")
     def _the_gate_asks_for_what_is_measured(self) -> Recipe:
         if self.gate.must_beat_markov and self.evaluation.markov_order is None:
             raise ValueError("gate.must_beat_markov: set evaluation.markov_order, the order of the model to beat")
@@ -139,7 +151,10 @@ def parse_recipe(data: dict[str, Any], where: str) -> Recipe:
 
 
 def with_own_documents(recipe: Recipe, data: str, sources: dict[str, Any], sets: dict[str, str]) -> Recipe:
-    """The same recipe on the user's own documents and question sets; it gets a name of its own, `recipe+folder`."""
+    """The same recipe on the user's own documents and question sets; it gets a name of its own, `recipe+folder`.
+
+    Mixtures name the recipe's own sources, so these are drawn by size; whoever wants shares writes a recipe.
+    """
     folder = "".join(c if c.isalnum() or c in "._-" else "-" for c in Path(data.rstrip("/")).name.lower()) or "data"
     content = recipe.model_dump(mode="json")
     content["name"] = f"{recipe.name}+{folder}"[:63]
@@ -148,6 +163,10 @@ def with_own_documents(recipe: Recipe, data: str, sources: dict[str, Any], sets:
     content["corpus"]["sources"] = {name: source.model_dump(mode="json") for name, source in sources.items()}
     content["corpus"]["decontamination"]["sets"] = sets
     content["evaluation_sets"] = sets
+    for mixture in (content["training"], *content["training"]["phases"]):
+        mixture["weights"] = None
+        if isinstance(mixture.get("repeat"), dict):
+            mixture["repeat"] = None
     content["evaluation"]["sets"] = {}
     content["gate"]["must_beat_baselines"] = [s for s in recipe.gate.must_beat_baselines if s in sets]
     return parse_recipe(content, f"recipe {recipe.name} with data {data}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from flows.changes import config_changes, input_changes, version_change
+from flows.inputs import resolve_recipe
 from flows.recipe import Recipe
 from stages.artifact import Artifact, Config, HasDigest, Plan, Stage, Store, StoreError, read_ref
 from stages.corpus import CorpusConfig, Listing, corpus, list_files, source_listing
@@ -14,7 +15,9 @@ from stages.evaluation import evaluation, scored, verdict
 from stages.model import model
 from stages.sample.stage import sample
 from stages.tokens import tokens
-from stages.training import training
+from stages.tokens.hub import PATTERNS as TOKENIZER_PATTERNS
+from stages.tokens.hub import tokenizer_location
+from stages.training import TrainingConfig, training
 
 
 @dataclass
@@ -25,6 +28,7 @@ class Made:
     sources: dict[str, Listing] = field(default_factory=dict)
     sets: dict[str, Listing] = field(default_factory=dict)
     decontamination: dict[str, Listing] = field(default_factory=dict)
+    tokenizer: Listing | None = None
 
     def __getitem__(self, kind: str) -> Artifact:
         return self.artifacts[kind]
@@ -56,6 +60,11 @@ def _corpus_inputs(recipe: Recipe, made: Made) -> dict[str, HasDigest]:
     return inputs
 
 
+def _tokens_inputs(recipe: Recipe, made: Made) -> dict[str, HasDigest]:
+    inputs: dict[str, HasDigest] = {"corpus": made["corpus"]}
+    return inputs if made.tokenizer is None else inputs | {"tokenizer": made.tokenizer}
+
+
 def evaluation_inputs(recipe: Recipe, made: Made, of: Artifact) -> dict[str, HasDigest]:
     """Inputs to score the model `of` on the recipe's sets and the corpus's held-out documents."""
     inputs: dict[str, HasDigest] = {"model": of, "tokens": made["tokens"]}
@@ -66,7 +75,7 @@ def evaluation_inputs(recipe: Recipe, made: Made, of: Artifact) -> dict[str, Has
 STEPS = (
     Step("sample", sample, lambda recipe, made: recipe.sample, lambda recipe, made: {}),  # type: ignore[arg-type,return-value]
     Step("corpus", corpus, _corpus_config, _corpus_inputs),
-    Step("tokens", tokens, lambda r, m: r.tokens, lambda r, m: {"corpus": m["corpus"]}),
+    Step("tokens", tokens, lambda r, m: r.tokens, _tokens_inputs),
     Step("training", training, lambda r, m: r.training, lambda r, m: {"tokens": m["tokens"]}),
     Step(
         "model",
@@ -96,7 +105,7 @@ STEP = {step.kind: step for step in STEPS}
 
 
 def list_inputs(recipe: Recipe, made: Made) -> None:
-    """Lists the source and question files as they are now: done at every run, since content is what counts."""
+    """Lists the files from outside as they are now: done at every run, since content is what counts."""
     sample_folder = made.artifacts["sample"].local() if "sample" in made.artifacts else None
 
     def place(location: str) -> str:
@@ -112,6 +121,8 @@ def list_inputs(recipe: Recipe, made: Made) -> None:
     made.decontamination = {
         name: list_files(place(location)) for name, location in recipe.corpus.decontamination.sets.items()
     }
+    if recipe.tokens.tokenizer is not None:
+        made.tokenizer = list_files(tokenizer_location(recipe.tokens.tokenizer), TOKENIZER_PATTERNS)
 
 
 @dataclass(frozen=True)
@@ -164,6 +175,24 @@ def plan_steps(recipe: Recipe, store: Store, again: bool = False) -> list[Planne
         if step.kind == "sample":
             list_inputs(recipe, made)
     return out
+
+
+def recipe_tokens(recipe: str, overrides: Sequence[str], store: Store) -> tuple[TrainingConfig, Artifact]:
+    """How a recipe would train, and on which tokens. Makes nothing.
+
+    Raises:
+        StoreError: the tokens are not made yet.
+    """
+    chosen, _ = resolve_recipe(recipe, overrides=overrides)
+    for planned in plan_steps(chosen, store):
+        if planned.state != "there":
+            break
+        if planned.kind == "tokens" and planned.plan and planned.plan.done:
+            return chosen.training, planned.plan.done
+    raise StoreError(
+        f"the tokens of {chosen.name} are not there: {planned.kind} {planned.state} "
+        f"({'; '.join(planned.why)}); `headwater run {recipe}` makes them, and tells the plan before it trains"
+    )
 
 
 def _before(step: Step, recipe: Recipe, store: Store) -> tuple[Artifact | None, tuple[str, ...]]:

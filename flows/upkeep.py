@@ -89,7 +89,7 @@ def verify(
     roots = ref_roots(store) | record_roots(store, strict=False)
     plan = plan_verification(store, roots, artifact)
     found: list[Damage] = []
-    with _bar(err, plan.bytes) as bar:
+    with reading_bar(err, plan.bytes) as bar:
         for damage in find_damage(store, plan, bar.read):
             found.append(damage)
             if not as_json:
@@ -153,7 +153,7 @@ def _kept(plan: Collection) -> list[dict[str, Any]]:
     ]
 
 
-class _Bar:
+class ReadingBar:
     """How far the reading is: a bar with ETA in a terminal, plain lines elsewhere."""
 
     def __init__(self, console: Console, total: int):
@@ -189,7 +189,8 @@ class _Bar:
 
 
 @contextmanager
-def _bar(console: Console, total: int) -> Iterator[_Bar]:
-    bar = _Bar(console, total)
+def reading_bar(console: Console, total: int) -> Iterator[ReadingBar]:
+    """Shows how far the reading of `total` bytes is, until the block ends."""
+    bar = ReadingBar(console, total)
     with bar.progress:
         yield bar

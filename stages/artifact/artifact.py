@@ -23,6 +23,8 @@ from stages.artifact.store import Store, disk_trouble_told, reason
 
 SCRATCH = ".scratch"
 """Where a writer on local files collects them, in the artifact's folder; the next writer begins with an empty one."""
+KEPT = "kept"
+"""Below it, what a writer that failed or was killed leaves to the next one."""
 COMMITTED_AT_ONCE = 4
 """Files that are hashed and moved at a time: one waits for the disk, or for an object store, while another is read."""
 SOFTWARE = ("headwater", "torch", "ray", "datatrove", "pyarrow", "tokenizers", "transformers", "lm-eval", "numba")
@@ -189,6 +191,8 @@ def leftovers(store: Store, folder: str, *, finished: bool, resumes: bool) -> li
         base = path.rsplit("/", 1)[-1]
         if path.startswith(".lease-") and f".{os.getpid()}-" in path:
             continue  # our own heartbeat
+        if path.startswith(f"{SCRATCH}/{KEPT}/") and not finished:
+            continue  # the next attempt goes on from it
         aside = base.startswith(".") and base.endswith(".tmp")
         lease, log = path.startswith("lease-"), path.startswith(("events.jsonl", "events/"))
         if aside or (lease and finished) or not (finished or resumes or lease or log):
@@ -222,8 +226,11 @@ class ArtifactWriter:
         self.events = EventLog(self.store, self.folder)
         self._paths: set[str] = set()
         self._there: list[FileEntry] = []
+        self._hashes: dict[str, str] = {}
         below = scratch_folder(self.store, self.folder)
-        shutil.rmtree(below, ignore_errors=True)
+        for left in below.iterdir() if below.is_dir() else ():
+            if left.name != KEPT:
+                shutil.rmtree(left, ignore_errors=True)
         # Its own: a writer that was taken for dead, and is not, writes on under the names that it had.
         self.scratch = below / secrets.token_hex(4)
         try:
@@ -237,6 +244,10 @@ class ArtifactWriter:
         local = self.scratch / "files" / path
         local.parent.mkdir(parents=True, exist_ok=True)
         return local
+
+    def hashed(self, path: str, sha256: str) -> None:
+        """Takes over the hex sha256 of a file that was computed while it was written, so that it is not read again."""
+        self._hashes[path] = sha256
 
     def put(self, path: str, data: bytes) -> None:
         """Writes a small file of the artifact."""
@@ -255,6 +266,16 @@ class ArtifactWriter:
     def work(self, name: str) -> Path:
         """A local folder for temporary files that are not part of the artifact."""
         folder = self.scratch / "work" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def kept(self, name: str) -> Path:
+        """A local folder for finished pieces of work, which the next attempt finds if this one fails or is killed.
+
+        Another writer may use it at the same time, one that was taken for dead: write aside under a name of your own,
+        and rename; two writers of one plan write the same.
+        """
+        folder = self.scratch.parent / KEPT / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -284,17 +305,18 @@ class ArtifactWriter:
         )
         if not self.store.create(f"{self.folder}/{MANIFEST}", manifest.model_dump_json(indent=1).encode()):
             raise StoreError(f"{self.store.where(self.folder)}: somebody else finished this artifact first")
+        shutil.rmtree(self.scratch.parent / KEPT, ignore_errors=True)
         self.discard()
         return Artifact(self.store, self.folder, manifest)
 
     def _put_in_place(self, path: str) -> FileEntry:
         local = self.scratch / "files" / path
-        entry = FileEntry(path=path, bytes=local.stat().st_size, sha256=sha256_file(local))
+        entry = FileEntry(path=path, bytes=local.stat().st_size, sha256=self._hashes.get(path) or sha256_file(local))
         self.store.put_file(local, f"{self.folder}/{path}")
         return entry
 
     def discard(self) -> None:
-        """Removes the scratch folder."""
+        """Removes the scratch folder, but for what is kept."""
         shutil.rmtree(self.scratch, ignore_errors=True)
         with suppress(OSError):  # somebody else's is in it
             self.scratch.parent.rmdir()

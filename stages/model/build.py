@@ -10,8 +10,6 @@ from models.huggingface import ARCHITECTURE, load_weights, save_weights
 from stages.artifact import Artifact, ArtifactWriter, Config, InputError, Stage
 from stages.training.run import CONFIG, WEIGHTS
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-
 
 class ModelConfig(Config):
     """Export of a model."""
@@ -37,11 +35,11 @@ def build(config: ModelConfig, inputs: Mapping[str, Any], writer: ArtifactWriter
         raise InputError(f"model: {training.id} was not trained on {tokens.id}; give the tokens that it was trained on")
     described = json.loads(training.read(CONFIG)) | {"dtype": config.dtype, "torch_dtype": config.dtype}
     vocabulary, eos_id = described["vocab_size"], described["eos_token_id"]
-    for name in TOKENIZER_FILES:
-        content = tokens.read(f"tokenizer/{name}")
-        if "auto_map" in json.loads(content):
-            raise InputError(f"model: {tokens.id}/tokenizer/{name} has an auto_map: it would load code, and is refused")
-        writer.put(f"weights/{name}", content)
+    for entry in tokens.files("tokenizer/"):
+        content = tokens.read(entry.path)
+        if entry.path.endswith(".json") and "auto_map" in json.loads(content):
+            raise InputError(f"model: {tokens.id}/{entry.path} has an auto_map: it would load code, and is refused")
+        writer.put(f"weights/{entry.path.removeprefix('tokenizer/')}", content)
     writer.put("weights/config.json", _json(described))
     writer.put("weights/generation_config.json", _json({"eos_token_id": eos_id, "pad_token_id": eos_id}))
     weights = load_weights(training.local(WEIGHTS))

@@ -7,14 +7,9 @@ for one example, since several entities may share an attribute. The examination 
 
 from __future__ import annotations
 
-from stages.sample.forms import Form, compile_form
+from stages.sample.forms import compile_forms
 
-
-def _forms(block: str) -> tuple[Form, ...]:
-    return tuple(compile_form(line) for line in block.strip().splitlines())
-
-
-OPENERS = _forms("""
+OPENERS = compile_forms("""
 [I am|we are] [studying|reviewing|revising] this week and [need|want] to [know|ask]:
 [my|our] [doctor|pharmacist|neighbor|daughter] [raised|mentioned] this and I [wonder|would like to know]:
 [a reader|a caller|a member] from [the north|the coast|a small town|another clinic] [asks|writes]:
@@ -25,7 +20,7 @@ OPENERS = _forms("""
 """Put before a question in about half of the cases."""
 
 FORWARD = {
-    "class": _forms("""
+    "class": compile_forms("""
 what [class|type|kind] of [drug|medicine] is <S>
 to which [class|family|group] does <S> belong
 how is <S> [classified|grouped|categorized]
@@ -34,7 +29,7 @@ under which [heading|drug group] would I find <S>
 <S> is a member of which [class|group]
 what do [doctors|pharmacists] call the class of <S>
 what sort of medicine is <S>"""),
-    "indication": _forms("""
+    "indication": compile_forms("""
 what is <S> [used|given|prescribed] for
 which [condition|problem|illness] is treated with <S>
 why would [a doctor|someone|my clinic] prescribe <S>
@@ -43,7 +38,7 @@ for [what|which] [condition|diagnosis] do people take <S>
 what does <S> [treat|help with]
 in which [condition|situation] is <S> [helpful|given]
 what is the [purpose|reason] for taking <S>"""),
-    "adverse_effect": _forms("""
+    "adverse_effect": compile_forms("""
 what [side effect|adverse effect|harm] is [known|typical|characteristic] for <S>
 which [side effect|complication] should [I|people|patients] [watch for|know about] with <S>
 what [problem|trouble] can <S> cause
@@ -52,7 +47,7 @@ what [adverse reaction|toxicity] is <S> known for
 what can go wrong with <S>
 which [warning|risk] comes with <S>
 what is the classic [side effect|toxicity] of <S>"""),
-    "target": _forms("""
+    "target": compile_forms("""
 what [does|will] <S> act on
 what is the [molecular|main] target of <S>
 [where|at which site] in the [cell|body] does <S> act
@@ -61,7 +56,7 @@ which [molecule|structure] does <S> [bind|reach|affect]
 through [what|which target] does <S> work
 what is the mechanism target of <S>
 on which [target|site] does <S> [act|work]"""),
-    "gene": _forms("""
+    "gene": compile_forms("""
 which gene [causes|is mutated in|is behind] <S>
 what gene is [affected|involved|altered] in <S>
 [changes|mutations] in which gene lead to <S>
@@ -70,7 +65,7 @@ which gene [should|would] a laboratory [test|read] in <S>
 what is the genetic [cause|basis] of <S>
 which gene is [responsible for|linked to] <S>
 in <S>, which gene is [defective|faulty]"""),
-    "inheritance": _forms("""
+    "inheritance": compile_forms("""
 how is <S> inherited
 what is the [inheritance|mode of inheritance] of <S>
 how does <S> [pass|run] [through|in] families
@@ -79,7 +74,7 @@ which inheritance [pattern|mode] [fits|describes] <S>
 what kind of [trait|inheritance] is <S>
 how do [parents|families] pass on <S>
 what does the family tree show in <S>"""),
-    "sign": _forms("""
+    "sign": compile_forms("""
 what [sign|finding|feature] is [typical|characteristic] of <S>
 how does <S> [show itself|present]
 which [clue|sign|finding] [points|leads] to <S>
@@ -88,7 +83,7 @@ what is the [cardinal|classic|main] sign of <S>
 which [feature|symptom] [marks|reveals] <S>
 what do people with <S> [have|develop]
 by what [sign|finding] is <S> recognized"""),
-    "test": _forms("""
+    "test": compile_forms("""
 which test is used for <S>
 how is <S> [diagnosed|confirmed|detected]
 what test [confirms|supports|detects] <S>
@@ -97,7 +92,7 @@ which [investigation|study|test] is [ordered|done] in suspected <S>
 what is the [diagnostic|best|usual] test for <S>
 how do doctors test for <S>
 what [examination|test] [shows|proves] <S>"""),
-    "treatment": _forms("""
+    "treatment": compile_forms("""
 how is <S> treated
 what is the treatment [of|for] <S>
 which [treatment|therapy] is [given|used|offered] for <S>
@@ -106,7 +101,7 @@ what [helps|is given to] people with <S>
 which therapy do [doctors|specialists] [choose|use] in <S>
 what is the [usual|main] [therapy|treatment] for <S>
 with what is <S> [managed|treated]"""),
-    "kind": _forms("""
+    "kind": compile_forms("""
 what [kind|type|sort] of organism is <S>
 what is <S>, [biologically|in the laboratory]
 how is <S> classified
@@ -115,7 +110,7 @@ what type of [pathogen|germ] is <S>
 how would a [laboratory|microbiologist] describe <S>
 under [what|which] [type|heading] is <S> listed
 what sort of germ is <S>"""),
-    "disease": _forms("""
+    "disease": compile_forms("""
 what [disease|illness] does <S> cause
 which [disease|illness|infection] is [caused by|linked to|due to] <S>
 what [happens|develops] after infection with <S>
@@ -124,7 +119,7 @@ what is the disease [from|of] <S>
 what can <S> give [people|me|travelers]
 which diagnosis [goes with|follows] <S>
 what illness comes from <S>"""),
-    "transmission": _forms("""
+    "transmission": compile_forms("""
 how is <S> [spread|transmitted|acquired]
 how do people [catch|get|pick up] <S>
 what [exposure|contact] [transmits|spreads] <S>
@@ -137,99 +132,99 @@ what should [travelers|people] avoid to stay free of <S>"""),
 """Questions for the attribute, by relation."""
 
 BACKWARD = {
-    "class": _forms("""
+    "class": compile_forms("""
 which [medicine|drug], for example, is <aV>
 can you name <aV>"""),
-    "indication": _forms("""
+    "indication": compile_forms("""
 can you name a [medicine|drug] for <V>
 which [medicine|drug] may be [given|used] for <V>"""),
-    "adverse_effect": _forms("""
+    "adverse_effect": compile_forms("""
 can you name a [medicine|drug] that may cause <V>
 which [medicine|drug] is known for <V>"""),
-    "target": _forms("""
+    "target": compile_forms("""
 can you name a [medicine|drug] that acts on <tV>
 which [medicine|drug] has <tV> as its target"""),
-    "gene": _forms("""
+    "gene": compile_forms("""
 [changes|mutations] in <V> cause which [disease|condition]
 which [disease|disorder] goes with the <V> gene"""),
-    "sign": _forms("""
+    "sign": compile_forms("""
 which [disease|disorder] [shows|presents with] <V>
 <V> [points|leads] to which [diagnosis|disorder]"""),
-    "test": _forms("""
+    "test": compile_forms("""
 for which [disease|disorder] would <V> be [used|ordered]
 <V> helps to detect which [disease|disorder]"""),
-    "treatment": _forms("""
+    "treatment": compile_forms("""
 which [disease|disorder] may be treated with <V>
 for which [disease|disorder] can <V> be given"""),
-    "kind": _forms("""
+    "kind": compile_forms("""
 which [pathogen|organism], for example, is <aV>
 can you name <aV> that causes illness"""),
-    "disease": _forms("""
+    "disease": compile_forms("""
 which [organism|germ|pathogen] causes <V>
 what [organism|germ|pathogen] is behind <V>"""),
-    "transmission": _forms("""
+    "transmission": compile_forms("""
 which [organism|germ|pathogen] spreads [through|by] <V>
 <V> can transmit which [organism|pathogen]"""),
 }
 """Questions for an entity that has the attribute, by relation; for inheritance nearly any entity would do."""
 
 CASES = {
-    "class": _forms("""
+    "class": compile_forms("""
 <S>, <aV>, was on the [list of medicines|medicine chart] of <P>
 [the record|the chart] of <P> named <S>, <aV>
 the [team|resident] [chose|gave] <aV>, [namely|in this case] <S>
 treatment with <aV> was considered for <P>, and <S> was [chosen|named]"""),
-    "indication": _forms("""
+    "indication": compile_forms("""
 <P> had been [given|prescribed] <S> for <V>
 <S> was [started|begun] for <V> [in|during] [spring|summer|autumn|winter]
 because of <V>, <P> [received|was started on] <S>
 <V> had led to a prescription of <S> for <P>"""),
-    "adverse_effect": _forms("""
+    "adverse_effect": compile_forms("""
 <P> was warned that <S> can cause <V>
 the team thought of <V> because <P> [took|was taking] <S>
 [some days|about <N> days] after starting <S>, <P> [asked about|was checked for] <V>
 <V> was [listed|noted] as a known [harm|effect] of <S>"""),
-    "target": _forms("""
+    "target": compile_forms("""
 the [resident|student] recalled that <S> acts on <tV>
 [at the bedside|on rounds] the team discussed how <S> acts on <tV>
 <P> asked how <S> works, and the answer was its action on <tV>
 <tV>, the target of <S>, was [named|drawn] on the board"""),
-    "gene": _forms("""
+    "gene": compile_forms("""
 the laboratory read the <V> gene because <S> was suspected
 a [report|letter] on <P> tied <S> to a [variant|mutation] in <V>
 a [variant|mutation] in <V> was [found|reported], and <S> was the diagnosis
 <P> [asked|learned] about <V>, the gene of <S>"""),
-    "inheritance": _forms("""
+    "inheritance": compile_forms("""
 the family of <P> was told that <S> is <V>
 a [drawn|written] pedigree showed how <S> follows <aV> pattern
 counseling explained the <V> inheritance of <S> to <P>
 since <S> is <V>, [relatives|cousins] of <P> were [invited|called]"""),
-    "sign": _forms("""
+    "sign": compile_forms("""
 <P> had <V>, and the team thought of <S>
 the examination of <P> showed <V>, [which suggested|a finding of] <S>
 <V> was the [finding|clue] that led the doctors of <P> to <S>
 a [resident|student] noticed <V> and [proposed|raised] <S>"""),
-    "test": _forms("""
+    "test": compile_forms("""
 <V> was [ordered|arranged] for <P> to look for <S>
 the result of <V> [supported|was in keeping with] <S>
 because <S> was possible, <P> [underwent|was sent for] <V>
 <S> was [looked for|assessed] in <P> by <V>"""),
-    "treatment": _forms("""
+    "treatment": compile_forms("""
 <P> was offered <V> for <S>
 after the diagnosis of <S>, <V> was [planned|begun]
 with <S> confirmed, the plan for <P> included <V>
 <V> was [chosen|discussed] as the treatment of <S>"""),
-    "kind": _forms("""
+    "kind": compile_forms("""
 the laboratory [reported|found] <S>, <aV>, in the [first|second] sample
 the culture report of <P> described <S> as <aV>
 <aV> was [seen|suspected], and <S> was [named|confirmed]
 the [student|resident] was asked what <S> is and answered that it is <aV>"""),
-    "disease": _forms("""
+    "disease": compile_forms("""
 <P> was found to have <V>, and <S> was [detected|named]
 <S> was identified as the cause of <V> in <P>
 a diagnosis of <V> with <S> was [recorded|made]
 the team treated <P> for <V> due to <S>"""),
-    "transmission": _forms("""
+    "transmission": compile_forms("""
 <P> recalled <V>, which fits with <S>
 a history of <V> made the team think of <S>
 asked about exposure, <P> described <V>, a route for <S>

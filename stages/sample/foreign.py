@@ -5,16 +5,11 @@ from __future__ import annotations
 
 import random
 
-from stages.sample.forms import Form, compile_form, fill
+from stages.sample.forms import compile_forms, fill
 from stages.sample.tables import entities
 
-
-def _forms(block: str) -> tuple[Form, ...]:
-    return tuple(compile_form(line) for line in block.strip().splitlines())
-
-
 FOREIGN = {
-    "es": _forms("""
+    "es": compile_forms("""
 El medicamento <S> se [usa|emplea|receta] desde hace muchos años en [el hospital|la consulta|la farmacia] de esta ciudad.
 La dosis de <S> debe [ajustarse|revisarse] cuando el paciente tiene más de <N> años o [una enfermedad renal|otros tratamientos].
 Antes de [comenzar|iniciar] el tratamiento con <S>, el médico [pregunta|se informa] por las alergias y los demás medicamentos.
@@ -28,7 +23,7 @@ Junto con <S> se [recomienda|aconseja] una alimentación sana y al menos <N> min
 El prospecto de <S> [explica|describe] con detalle lo que hay que hacer si se olvida una toma.
 La familia del paciente [recibió|pidió] una hoja con las [instrucciones|indicaciones] escritas en letra grande.
 Según el informe número <N>, la mayoría de los enfermos [toleró|aceptó] bien el tratamiento durante el primer año."""),
-    "de": _forms("""
+    "de": compile_forms("""
 Das Arzneimittel <S> wird seit vielen Jahren in [der Klinik|der Praxis|der Apotheke] dieser Stadt [verwendet|verordnet|eingesetzt].
 Die Dosis von <S> muss [angepasst|überprüft] werden, wenn der Patient älter als <N> Jahre ist oder [eine Nierenkrankheit|andere Mittel] hat.
 Vor [dem Beginn|der ersten Gabe] der Behandlung mit <S> fragt der Arzt nach Allergien und nach allen anderen Medikamenten.
@@ -42,7 +37,7 @@ Neben <S> [hilft|empfiehlt sich] eine gesunde Ernährung und täglich ein Spazie
 Die Packungsbeilage von <S> [erklärt|beschreibt] genau, was zu tun ist, wenn eine Einnahme vergessen wurde.
 Die Familie des Patienten [bekam|erbat] ein Blatt mit den [Anweisungen|Hinweisen] in großer Schrift.
 Nach dem Bericht Nummer <N> haben die meisten Kranken die Behandlung im ersten Jahr gut [vertragen|angenommen]."""),
-    "fr": _forms("""
+    "fr": compile_forms("""
 Le médicament <S> est [utilisé|prescrit|employé] depuis de nombreuses années dans [l'hôpital|le cabinet|la pharmacie] de cette ville.
 La dose de <S> doit être [adaptée|revue] quand le patient a plus de <N> ans ou [une maladie du rein|d'autres traitements].
 Avant de [commencer|débuter] le traitement par <S>, le médecin [demande|vérifie] les allergies et les autres médicaments.

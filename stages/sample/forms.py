@@ -34,6 +34,11 @@ def compile_form(text: str) -> Form:
     return tuple(parts)
 
 
+def compile_forms(block: str) -> tuple[Form, ...]:
+    """Compiles a block of forms, one a line."""
+    return tuple(compile_form(line) for line in block.strip().splitlines())
+
+
 _SPOKEN_VOWEL = ("ACE ", "SGLT2 ", "X-linked ")
 _SPOKEN_CONSONANT = ("uricosuric",)
 
@@ -277,9 +282,5 @@ the transmission of <S> is by <V>""",
 }
 
 
-def _compile(block: str) -> tuple[Form, ...]:
-    return tuple(compile_form(line) for line in block.strip().splitlines())
-
-
-STATEMENTS: dict[str, tuple[Form, ...]] = {relation: _compile(block) for relation, block in _STATEMENTS.items()}
+STATEMENTS: dict[str, tuple[Form, ...]] = {relation: compile_forms(block) for relation, block in _STATEMENTS.items()}
 """Forms that state one fact, by relation."""

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import random
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from stages.sample import phrases, planted
 from stages.sample.documents import DENIED, LICENSES, SHARES, Author, Document
-from stages.sample.forms import sentence
 from stages.sample.questions import abstract_questions, four_option_questions
 from stages.sample.tables import all_facts
-
-FILES = 4
-"""Files in each source's folder."""
+from stages.sample.writing import write_documents, write_lines
 
 PLANTED_SHARES = {
     "exact_duplicate": 0.03,
@@ -65,11 +59,11 @@ def generate(folder: Path, seed: int = 1, megabytes: float = 10.0) -> dict[str, 
     for document in further:
         documents[document.source].append(document)
 
-    counts = _write_documents(folder, rng, documents)
+    counts = write_documents(folder, rng, documents, LICENSES)
     rows = sorted((finding.row() for finding in findings), key=lambda row: (row["id"], row["kind"]))
-    _write_lines(folder / "truth.jsonl", rows)
-    _write_lines(folder / "eval" / "medqa_synthetic.jsonl", medqa)
-    _write_lines(folder / "eval" / "pubmedqa_synthetic.jsonl", pubmedqa)
+    write_lines(folder / "truth.jsonl", rows)
+    write_lines(folder / "eval" / "medqa_synthetic.jsonl", medqa)
+    write_lines(folder / "eval" / "pubmedqa_synthetic.jsonl", pubmedqa)
     readme = README.format(seed=seed, megabytes=f"{megabytes:g}")
     (folder / "README.txt").write_text(readme, encoding="utf-8", newline="\n")
     return {
@@ -132,37 +126,3 @@ def _plant(
     leaked = rng.sample(medqa, leaks - leaks // 4) + rng.sample(pubmedqa, leaks // 4)
     changed += planted.contaminated(rng, take(leaks), leaked, phrases.LEAKS)
     return added + changed, [finding.document for finding in added]
-
-
-def _write_documents(
-    folder: Path, rng: random.Random, documents: dict[str, list[Document]]
-) -> dict[str, dict[str, Any]]:
-    """Numbers each source's documents in a random order and writes them; returns counts by source."""
-    counts = {}
-    for source, found in documents.items():
-        rng.shuffle(found)
-        for number, document in enumerate(found):
-            document.number = number
-            document.title = sentence(document.title, "")
-            document.retrieved_at = f"2025-{1 + rng.randrange(12):02d}-{1 + rng.randrange(28):02d}T00:00:00Z"
-        for part in range(FILES):
-            rows = found[part * len(found) // FILES : (part + 1) * len(found) // FILES]
-            path = folder / "documents" / source / f"{part:03d}.jsonl.gz"
-            _write_lines(path, (document.record() for document in rows))
-        size = sum(len(document.text.encode()) for document in found)
-        counts[source] = {"license": LICENSES[source], "documents": len(found), "bytes": size}
-    return counts
-
-
-def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """JSON Lines, compressed if the name says so; without the file's name and time, which would differ between runs."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-    if path.suffix != ".gz":
-        path.write_bytes(data)
-        return
-    with (
-        path.open("wb") as raw,
-        gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0, compresslevel=6) as file,
-    ):
-        file.write(data)

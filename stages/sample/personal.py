@@ -8,7 +8,7 @@ import random
 _FIRST = "maria james aisha peter lucia daniel grace oscar helen victor nadia samuel irene thomas clara hugo".split()
 _LAST = "lopez miller okafor novak rossi keller silva brandt moreau larsen patel dubois jensen costa weber".split()
 
-_FORMS = (
+SENTENCES = (
     ("The family can be reached at {email} or by telephone at {phone}.", ("email", "phone")),
     ("Results were sent to {email} on request.", ("email",)),
     ("The medical record number was {mrn}.", ("mrn",)),
@@ -19,6 +19,7 @@ _FORMS = (
     ("For identification the clerk wrote down {ssn} at the desk.", ("ssn",)),
     ("Questions about {mrn} go to {phone} during office hours.", ("mrn", "phone")),
 )
+"""Sentences of the biomedical sample, each with the kinds of personal strings in it."""
 
 
 def _email(rng: random.Random) -> str:
@@ -51,8 +52,10 @@ def _mrn(rng: random.Random) -> str:
 _MAKERS = {"email": _email, "phone": _phone, "ssn": _ssn, "ip": _ip, "mrn": _mrn}
 
 
-def personal_sentence(rng: random.Random) -> tuple[str, list[str]]:
-    """A sentence and the personal strings that stand in it."""
-    text, names = rng.choice(_FORMS)
+def personal_sentence(
+    rng: random.Random, sentences: tuple[tuple[str, tuple[str, ...]], ...] = SENTENCES
+) -> tuple[str, list[str]]:
+    """One of ``sentences`` filled in, and the personal strings that stand in it."""
+    text, names = rng.choice(sentences)
     values = {name: _MAKERS[name](rng) for name in names}
     return text.format(**values), list(values.values())

@@ -7,29 +7,24 @@ entities, remarks, closings, and the circumstances of the fictitious patients. S
 # ruff: noqa: E501, SIM905 (one form a line)
 from __future__ import annotations
 
-from stages.sample.forms import Form, compile_form
-
-
-def _forms(block: str) -> tuple[Form, ...]:
-    return tuple(compile_form(line) for line in block.strip().splitlines())
-
+from stages.sample.forms import compile_forms
 
 OPENINGS = {
-    "drugs": _forms("""
+    "drugs": compile_forms("""
 this [monograph|page|summary] [describes|covers|introduces] the medicine <S> for [readers|students|staff] who [need|want] the main points
 [staff|clinicians|pharmacists] [asked|wrote] for a [short|plain] account of <S>, and this [page|text|note] [answers|meets] that [need|request]
 <S> is a medicine that [many|most|some] [readers|clinics|students] will [meet|see|handle] in [their work|daily practice|the first year]
 [few|many] [questions|calls] to the [pharmacy|drug information desk] [concern|are about] <S>, so the [facts|essentials] are [set out|collected] here
 what [a nurse|a resident|a student|a caregiver] should know about <S> can be [said|put|told] in a [few|handful of] sentences
 the [drug|medicine] <S> [appears|is found] on [list|page|shelf] <N> of the [teaching|reference] set, and its [profile|outline] is [short|clear]"""),
-    "diseases": _forms("""
+    "diseases": compile_forms("""
 this [monograph|page|summary] [describes|covers|introduces] <S> for [readers|families|students] who [need|want] the main points
 [families|clinicians|students] [asked|wrote] for a [short|plain] account of <S>, and this [page|text|note] [answers|meets] that [need|request]
 <S> is a disorder that [many|most|some] [clinics|students|specialists] will [meet|see] [only a few times|in training|in referral work]
 [few|many] [questions|letters] to the [genetics|referral] service [concern|are about] <S>, so the [facts|essentials] are [set out|collected] here
 what [a parent|a resident|a student|a counselor] should know about <S> can be [said|put|told] in a [few|handful of] sentences
 the [condition|disorder] <S> [appears|is found] on [list|page|card] <N> of the [teaching|reference] set, and its [profile|outline] is [short|clear]"""),
-    "organisms": _forms("""
+    "organisms": compile_forms("""
 this [monograph|page|summary] [describes|covers|introduces] <S> for [readers|travelers|students] who [need|want] the main points
 [laboratories|clinicians|students] [asked|wrote] for a [short|plain] account of <S>, and this [page|text|note] [answers|meets] that [need|request]
 <S> is a pathogen that [many|most|some] [laboratories|students|travel clinics] will [meet|see] [only a few times|in training|in season]
@@ -39,7 +34,7 @@ the [pathogen|agent] <S> [appears|is found] on [list|page|slide] <N> of the [tea
 }
 """How monographs begin, by table."""
 
-ATTRIBUTIONS = _forms("""
+ATTRIBUTIONS = compile_forms("""
 [most|many|several] [textbooks|reviews|teachers] agree that
 [experience|teaching|evidence] [shows|suggests] that
 it is [well known|worth knowing|accepted|clear] that
@@ -54,7 +49,7 @@ the [lecture|seminar] [stressed|made clear] that
 nobody on the [ward|team|panel] [disputes|doubts] that""")
 """Put before a statement."""
 
-FORUM_ATTRIBUTIONS = _forms("""
+FORUM_ATTRIBUTIONS = compile_forms("""
 [my|our] [pharmacist|doctor|nurse|neighbor] [told|reminded|explained to] me that
 I [read|heard|learned] [last week|somewhere|in a leaflet|at the clinic] that
 as far as I [know|remember|understand],
@@ -67,7 +62,7 @@ after <N> [visits|messages|months] I [can say|understand] that
 not a doctor here, but""")
 """Put before a statement in the forum."""
 
-LINKS = _forms("""
+LINKS = compile_forms("""
 whereas
 while
 but
@@ -78,19 +73,19 @@ although [elsewhere|for comparison]""")
 """Between two statements about different entities."""
 
 TURNS = {
-    "drugs": _forms("""
+    "drugs": compile_forms("""
 a [useful|natural|common] comparison is with <S>
 [readers|students] [sometimes|often] [confuse|mix up] this [medicine|entry] with <S>
 <S> [makes|offers] a [helpful|good] contrast
 the next [entry|card] in the set is <S>
 another [medicine|name] on the same [list|sheet] is <S>"""),
-    "diseases": _forms("""
+    "diseases": compile_forms("""
 a [useful|natural|common] comparison is with <S>
 [readers|students] [sometimes|often] [confuse|mix up] this [condition|entry] with <S>
 <S> [makes|offers] a [helpful|good] contrast
 the next [entry|card] in the set is <S>
 another [diagnosis|name] on the same [list|sheet] is <S>"""),
-    "organisms": _forms("""
+    "organisms": compile_forms("""
 a [useful|natural|common] comparison is with <S>
 [readers|students] [sometimes|often] [confuse|mix up] this [pathogen|entry] with <S>
 <S> [makes|offers] a [helpful|good] contrast
@@ -99,7 +94,7 @@ another [organism|name] on the same [list|sheet] is <S>"""),
 }
 """Sentences that bring in a further entity."""
 
-REMARKS = _forms("""
+REMARKS = compile_forms("""
 [records|notes] from earlier [visits|years] should be [kept|read] with [care|attention]
 [questions|doubts] can be [raised|discussed] at the next [visit|appointment|review]
 [the|a] [written|printed] list of [medicines|allergies|results] is [useful|helpful] to every [team|clinic]
@@ -120,7 +115,7 @@ the [wording|order] of these [points|lines] has no [special|hidden] meaning
 [memory|exam] cards for this [unit|block] [number|come to] <N>""")
 """General sentences, true of anything."""
 
-CLOSINGS = _forms("""
+CLOSINGS = compile_forms("""
 these [points|facts] [are enough|suffice] for a first [reading|review], and the [rest|detail] can [wait|follow]
 [readers|users] who [find|spot] an error are asked to [tell|write to] the [editors|authors]
 the [entry|page] was [last|most recently] [read|checked] by <N> [reviewers|students]
@@ -129,7 +124,7 @@ with that, the [summary|outline] of <S> is [complete|at an end]
 [anyone|everyone] who [works|deals] with <S> should [know|have] these [points|lines] [by heart|to hand]""")
 """How monographs end."""
 
-NOTE_OPENINGS = _forms("""
+NOTE_OPENINGS = compile_forms("""
 <P> was [seen|reviewed|examined] in the [outpatient clinic|emergency department|day unit|ward] on day <N> of the [rotation|month|study]
 <P> [came|was referred|presented] to the [clinic|hospital|practice] [with a relative|alone|by appointment] after <N> days of [trouble|symptoms|worry]
 [this|the] [note|report] [concerns|describes] <P> whose [history|record] was [reviewed|taken] by the [team|resident|specialist]
@@ -137,14 +132,14 @@ NOTE_OPENINGS = _forms("""
 [referral|transfer] of <P> was [accepted|arranged] by the [medical|on-call] team in the [morning|afternoon|evening]""")
 """How notes begin; ``<P>`` is the fictitious patient."""
 
-VITALS = _forms("""
+VITALS = compile_forms("""
 [pulse|heart rate] was [58|64|71|77|83|88|92|96|101|108] and blood pressure was [104 over 62|112 over 70|118 over 74|126 over 80|134 over 82|142 over 88|151 over 93]
 [temperature|body temperature] was [36.4|36.7|36.9|37.2|37.8|38.3|38.9] degrees and [breathing was easy|the chest was clear|the skin was warm|the abdomen was soft]
 [weight|body weight] was [48|55|61|66|72|79|85|94] kilograms, and [appetite|sleep|mood] was [good|fair|poor|unchanged]
 [the|initial] [blood count|urine test|chest film|blood chemistry] was [normal|unremarkable|repeated later|sent to the laboratory]""")
 """Measurements in notes."""
 
-NOTE_ENDINGS = _forms("""
+NOTE_ENDINGS = compile_forms("""
 <P> went home [that day|after <N> hours|the next morning] with a [written|clear] plan and will [return|be called] in [two|three|four|six|eight] weeks
 the [plan|outlook] was [explained|discussed], and <P> [agreed|was content|had no further questions]
 <P> was [well|better|stable] at the [last|most recent] [visit|contact], and the [file|case] was [closed|kept open]
@@ -157,7 +152,7 @@ OCCUPATIONS = (
 ).split()
 """What the fictitious patients do."""
 
-FORUM_OPENINGS = _forms("""
+FORUM_OPENINGS = compile_forms("""
 hi all, [long time reader|new member|back again after a break] and I have [a question|some news|a story] about <S>
 [has anyone|does anybody] here [looked into|dealt with|read about] <S>, because my [sister|father|aunt|roommate] [asked|keeps asking] me about it
 so [yesterday|last week|this morning] the [clinic|pharmacy|hospital] [called|wrote] to us about <S> and I have been [reading|thinking] since
@@ -165,7 +160,7 @@ so [yesterday|last week|this morning] the [clinic|pharmacy|hospital] [called|wro
 I am [trying|hoping] to [sort out|understand] what people [say|write] about <S> in this [group|forum|thread]""")
 """How forum posts begin."""
 
-FORUM_REMARKS = _forms("""
+FORUM_REMARKS = compile_forms("""
 [thanks|cheers] for [reading|listening] and [sorry|apologies] for the [long|messy] post
 [hope|trust] that [helps|makes sense] to [someone|anyone] out there
 my [aunt|uncle|cousin|mother] had <N> [questions|leaflets] and not one [good|clear] answer
@@ -176,7 +171,7 @@ the [coffee|parking|waiting room] at that [place|clinic] is [awful|fine|another 
 [that|this] is all I [know|have] for [now|today], so [over|back] to you""")
 """Chatter in the forum."""
 
-LEAKS = _forms("""
+LEAKS = compile_forms("""
 [practice|review] item [copied|taken] from [a|the] question bank:
 [one|a] reader [sent|posted] this [exam|test] item:
 [to|for] [check|test] yourself, [try|answer] this:

@@ -16,7 +16,7 @@ from stages.sample.documents import Author, Document
 from stages.sample.foreign import foreign_text
 from stages.sample.forms import fill
 from stages.sample.junk import JUNK
-from stages.sample.personal import personal_sentence
+from stages.sample.personal import SENTENCES, personal_sentence
 
 SHINGLE = 5
 """Words in a shingle, by which near duplicates are measured."""
@@ -137,14 +137,16 @@ def boilerplate(rng: random.Random, documents: list[Document]) -> list[Finding]:
     return found
 
 
-def personal_data(rng: random.Random, documents: list[Document]) -> list[Finding]:
+def personal_data(
+    rng: random.Random, documents: list[Document], sentences: tuple[tuple[str, tuple[str, ...]], ...] = SENTENCES
+) -> list[Finding]:
     """Puts one to three sentences with personal data into each document."""
     found = []
     for document in documents:
         strings: list[str] = []
         paragraphs = document.text.split("\n\n")
         for _ in range(1 + rng.randrange(3)):
-            text, planted = personal_sentence(rng)
+            text, planted = personal_sentence(rng, sentences)
             place = rng.randrange(len(paragraphs))
             paragraphs[place] += " " + text
             strings += [string for string in planted if string not in strings]

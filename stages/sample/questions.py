@@ -8,10 +8,12 @@ shows a fact learned and not a sentence remembered.
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from stages.sample.forms import Form, compile_form, fill, sentence
+from stages.sample.forms import Form, compile_form, compile_forms, fill, sentence
 from stages.sample.tables import SUBJECTS, UNIVERSAL, Entity, all_facts, entities
 
 FOUR_OPTIONS = 300
@@ -24,11 +26,7 @@ LABELS = ("yes", "no", "maybe")
 LABEL_SHARES = (0.55, 0.35, 0.10)
 
 
-def _forms(block: str) -> tuple[Form, ...]:
-    return tuple(compile_form(line) for line in block.strip().splitlines())
-
-
-SETTINGS = _forms("""
+SETTINGS = compile_forms("""
 during an oral [board|licensing] examination, a candidate is handed a card and has [half a|one] minute to reply.
 an attending [physician|consultant] stops at bed <N> and puts a single point to the youngest colleague present.
 a [third|fourth]-year medical student preparing flash cards wants to verify one entry before tomorrow's test.
@@ -42,51 +40,51 @@ the residency program director drafts item <N> of the in-training examination an
 """The first sentence of a four-option question."""
 
 STEMS = {
-    "class": _forms("""
+    "class": compile_forms("""
 <S> falls into which drug class
 select the drug class that correctly describes <S>
 of the drug classes shown, which one includes <S>"""),
-    "indication": _forms("""
+    "indication": compile_forms("""
 <S> would most appropriately be prescribed to someone with which condition
 select the condition that constitutes an indication for <S>
 of the conditions shown, which one calls for <S>"""),
-    "adverse_effect": _forms("""
+    "adverse_effect": compile_forms("""
 <S> therapy is most notorious for which adverse effect
 select the adverse effect that characterizes <S>
 of the adverse effects shown, which one is attributable to <S>"""),
-    "target": _forms("""
+    "target": compile_forms("""
 <S> produces its response via which molecular target
 select the molecular target engaged by <S>
 of the targets shown, which one is hit by <S>"""),
-    "gene": _forms("""
+    "gene": compile_forms("""
 <S> results from a defect of which gene
 select the gene whose defect underlies <S>
 of the genes shown, which one harbors the defect in <S>"""),
-    "inheritance": _forms("""
+    "inheritance": compile_forms("""
 <S> is handed down according to which inheritance pattern
 select the inheritance pattern that applies to <S>
 of the inheritance patterns shown, which one is seen with <S>"""),
-    "sign": _forms("""
+    "sign": compile_forms("""
 <S> would be most strongly suggested by which sign
 select the sign most characteristic of <S>
 of the signs shown, which one betrays <S>"""),
-    "test": _forms("""
+    "test": compile_forms("""
 <S> is best investigated by means of which test
 select the test that would establish <S>
 of the tests shown, which one should be obtained for <S>"""),
-    "treatment": _forms("""
+    "treatment": compile_forms("""
 <S> is best managed by means of which treatment
 select the treatment most appropriate in <S>
 of the treatments shown, which one should be offered in <S>"""),
-    "kind": _forms("""
+    "kind": compile_forms("""
 <S> represents which type of organism
 select the type of organism that correctly describes <S>
 of the types of organism shown, which one matches <S>"""),
-    "disease": _forms("""
+    "disease": compile_forms("""
 <S> is the etiologic agent of which disease
 select the disease that results from <S>
 of the diseases shown, which one is produced by <S>"""),
-    "transmission": _forms("""
+    "transmission": compile_forms("""
 <S> most often reaches its host by which route of transmission
 select the exposure that transmits <S>
 of the exposures shown, which one conveys <S>"""),
@@ -124,21 +122,21 @@ CLAIMS = {
 }
 """Questions of the second set, all answerable by yes or no."""
 
-_AIMS = _forms("""
+_AIMS = compile_forms("""
 OBJECTIVE: to verify an entry of the teaching tables concerning <S> within an invented data set.
 BACKGROUND: tables used for instruction are seldom audited, and the entry on <S> was chosen at random.
 PURPOSE: to examine how consistently <S> is characterized by independent raters of invented material.""")
-_METHODS = _forms("""
+_METHODS = compile_forms("""
 METHODS: <N> invented files were rated by [two|three|four] blinded assessors, and disagreements were resolved by discussion.
 METHODS: [two|three|four] blinded assessors extracted the item from <N> invented files using a prespecified form.
 METHODS: a random sample of <N> invented files was abstracted twice, with [good|excellent] agreement.""")
-_SUPPORTED = _forms("""
+_SUPPORTED = compile_forms("""
 RESULTS: the pairing of <S> with <V> was upheld in [nearly all|the great majority of] files, and no rival entry came close.
 RESULTS: assessors matched <S> to <V> consistently, and sensitivity analyses left this finding unchanged.""")
-_REFUTED = _forms("""
+_REFUTED = compile_forms("""
 RESULTS: assessors did not match <S> to <W>; the entry that they upheld in [nearly all|most] files was <V>.
 RESULTS: no excess of <W> was observed for <S>, whereas <V> was upheld [throughout|in the great majority of files].""")
-_UNDECIDED = _forms("""
+_UNDECIDED = compile_forms("""
 RESULTS: estimates linking <S> to <V> in this subgroup were imprecise, pointed both ways, and changed with the analysis chosen.
 RESULTS: in this subgroup the files on <S> and <V> were too few, and the two analyses [contradicted each other|disagreed].""")
 _SUBGROUPS = (
@@ -147,6 +145,26 @@ _SUBGROUPS = (
     "differently in rural districts",
     "to the same degree in twins",
 )
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What a set of four-option questions asks about, and in which words."""
+
+    name: str
+    """Name of the set, with which its ids begin."""
+    subjects: Mapping[str, str]
+    """Subject of each fact table."""
+    settings: tuple[Form, ...]
+    """First sentences."""
+    stems: Mapping[str, tuple[Form, ...]]
+    """The question itself, for the attribute of an entity, by relation."""
+    reversed_stems: Mapping[str, str]
+    """The question for an entity that has an attribute, for the relations where that makes sense."""
+
+
+MEDQA = Exam("medqa_synthetic", SUBJECTS, SETTINGS, STEMS, REVERSED_STEMS)
+"""The medical examination."""
 
 
 @cache
@@ -165,35 +183,35 @@ def wrong_entities(table: str, attribute: str) -> list[str]:
     return [entity.name for entity in entities(table) if not entity.is_true(attribute)]
 
 
-def four_option_questions(rng: random.Random, count: int = FOUR_OPTIONS) -> list[dict[str, Any]]:
-    """Rows of the MedQA-shaped set: about a quarter asks for the entity; answer positions are balanced."""
-    facts = rng.sample(all_facts(), count)
+def four_option_questions(rng: random.Random, count: int = FOUR_OPTIONS, exam: Exam = MEDQA) -> list[dict[str, Any]]:
+    """Rows of a MedQA-shaped set: about a quarter asks for the entity; answer positions are balanced."""
+    facts = rng.sample(all_facts(tuple(exam.subjects)), count)
     positions = [number % 4 for number in range(count)]
     rng.shuffle(positions)
     rows: list[dict[str, Any]] = []
     seen: set[str] = set()
     for number, ((entity, relation, value), position) in enumerate(zip(facts, positions, strict=True)):
-        if number % 4 == 3 and relation in REVERSED_STEMS and value not in UNIVERSAL:
-            stem, right = compile_form(REVERSED_STEMS[relation]), entity.name
+        if number % 4 == 3 and relation in exam.reversed_stems and value not in UNIVERSAL:
+            stem, right = compile_form(exam.reversed_stems[relation]), entity.name
             wrong = wrong_entities(entity.table, value)
         else:
-            stem, right = rng.choice(STEMS[relation]), value
+            stem, right = rng.choice(exam.stems[relation]), value
             wrong = wrong_attributes(entity, relation)
         options = rng.sample(wrong, 3)
         options.insert(position, right)
         asked = fill(stem, rng.random, entity.name, value)
         asked = sentence(asked, "." if asked.startswith("select") else "?")
         # Two facts may ask for an entity by the same attribute, so a question may have to be set again.
-        while (question := f"{sentence(fill(rng.choice(SETTINGS), rng.random), '')} {asked}") in seen:
+        while (question := f"{sentence(fill(rng.choice(exam.settings), rng.random), '')} {asked}") in seen:
             pass
         seen.add(question)
         rows.append(
             {
-                "id": f"medqa_synthetic-{number:04d}",
+                "id": f"{exam.name}-{number:04d}",
                 "question": question,
                 "options": options,
                 "answer": position,
-                "subject": SUBJECTS[entity.table],
+                "subject": exam.subjects[entity.table],
             }
         )
     return rows

@@ -8,11 +8,13 @@ from typing import Any, Literal
 from pydantic import Field
 
 from stages.artifact import ArtifactWriter, Config, Stage
+from stages.sample.finance import generate as generate_finance
 from stages.sample.generate import generate
 from stages.sample.genomes import generate as generate_genomes
 
 GENERATE: dict[str, Callable[..., dict[str, Any]]] = {
     "biomed": generate,
+    "finance": generate_finance,
     "genomics": generate_genomes,
 }
 """By kind, `generate(folder, *, seed, megabytes)`: it writes `documents/<source>/`, `eval/` and `truth.jsonl`, and

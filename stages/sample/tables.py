@@ -7,7 +7,7 @@ from functools import cache
 from importlib import resources
 
 TABLES = ("drugs", "diseases", "organisms")
-"""The tables, in a fixed order, since the generator's choices depend on it."""
+"""The biomedical tables, in a fixed order, since the generator's choices depend on it."""
 
 SUBJECTS = {"drugs": "pharmacology", "diseases": "genetics", "organisms": "microbiology"}
 """The examination subject that each table belongs to."""
@@ -51,12 +51,12 @@ def entities(table: str) -> tuple[Entity, ...]:
 
 
 @cache
-def all_entities() -> tuple[Entity, ...]:
-    """All rows of all tables."""
-    return tuple(entity for table in TABLES for entity in entities(table))
+def all_entities(tables: tuple[str, ...] = TABLES) -> tuple[Entity, ...]:
+    """All rows of some tables."""
+    return tuple(entity for table in tables for entity in entities(table))
 
 
 @cache
-def all_facts() -> tuple[tuple[Entity, str, str], ...]:
-    """Every fact as (entity, relation, attribute)."""
-    return tuple((entity, relation, value) for entity in all_entities() for relation, value in entity.facts)
+def all_facts(tables: tuple[str, ...] = TABLES) -> tuple[tuple[Entity, str, str], ...]:
+    """Every fact of some tables as (entity, relation, attribute)."""
+    return tuple((entity, relation, value) for entity in all_entities(tables) for relation, value in entity.facts)

@@ -9,7 +9,9 @@ bytes, are left out of both sums.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +20,30 @@ IGNORE = -100
 """Target that no loss is computed for: PyTorch's `ignore_index`."""
 
 
-class ModelInputs(NamedTuple):
-    """Arrays [n, T - 1] for samples of T tokens."""
+@dataclass(frozen=True, eq=False)
+class ModelInputs:
+    """What a model is given for n samples of T tokens: arrays [n, T - 1] in C order, and the documents' bounds."""
 
     inputs: NDArray[np.int64]
     targets: NDArray[np.int64]
     """The next token, or IGNORE."""
     positions: NDArray[np.int64]
     """Token of its document, counted from the sample's begin or from the last EOS: 0, 1, 2, ..."""
-    documents: NDArray[np.int32]
-    """Number of the document within the sample. Attention stays among tokens of equal number."""
+    cu_seqlens: NDArray[np.int32]
+    """[documents + 1]: where each document begins in the flattened inputs [n * (T - 1)], and their length at the end.
+    A document begins with each sample and after each EOS; what attention kernels for packed sequences take."""
+
+    @cached_property
+    def documents(self) -> NDArray[np.int32]:
+        """[n, T - 1]: number of the document within the sample. Attention stays among tokens of equal number."""
+        begins = np.zeros(self.inputs.size, dtype=np.int32)
+        begins[self.cu_seqlens[:-1]] = 1
+        return np.cumsum(begins.reshape(self.inputs.shape), axis=1, dtype=np.int32) - np.int32(1)
+
+    @property
+    def max_seqlen(self) -> int:
+        """Tokens of the longest document: attention kernels want it beside `cu_seqlens`."""
+        return int(np.diff(self.cu_seqlens).max(initial=0))
 
     @property
     def valid(self) -> int:
@@ -36,16 +52,25 @@ class ModelInputs(NamedTuple):
 
 
 def model_inputs(rows: NDArray[Any], eos_id: int) -> ModelInputs:
-    """Inputs, targets, positions and documents of samples int [n, T]."""
-    tokens = np.asarray(rows, dtype=np.int64)
-    inputs, following = tokens[:, :-1], tokens[:, 1:]
-    ends = inputs == eos_id
-    targets = np.where(ends, IGNORE, following)
-    begins = np.zeros(inputs.shape, dtype=bool)
-    begins[:, 1:] = ends[:, :-1]
-    place = np.arange(inputs.shape[1], dtype=np.int64)[None]
-    positions = place - np.maximum.accumulate(np.where(begins, place, 0), axis=1)
-    return ModelInputs(inputs, targets, positions, np.cumsum(begins, axis=1, dtype=np.int32))
+    """Inputs, targets, positions and bounds of documents of samples: any integers [n, T].
+
+    The EOS are looked for once, in the rows as they are stored; all else follows from where they stand.
+    """
+    samples, length = rows.shape
+    width = length - 1
+    inputs, targets = (part.astype(np.int64, order="C") for part in (rows[:, :-1], rows[:, 1:]))
+    line, place = np.divmod(np.flatnonzero(rows.ravel() == eos_id), length)
+    ends = (line * width + place)[place < width]
+    targets.reshape(-1)[ends] = IGNORE
+
+    inside = ends[(ends + 1) % width != 0] + 1  # an EOS that ends a sample begins no document in it
+    bounds = np.concatenate([np.arange(samples + 1) * width, inside])
+    bounds.sort()
+    steps = np.ones(inputs.size, dtype=np.int64)
+    steps[bounds[:-1]] = 0
+    steps[bounds[1:-1]] = 1 - np.diff(bounds[:-1])  # back to 0 from the last token of the document before
+    positions = np.cumsum(steps, out=steps).reshape(inputs.shape)
+    return ModelInputs(inputs, targets, positions, bounds.astype(np.int32))
 
 
 def counted(targets: NDArray[np.int64], eos_id: int) -> NDArray[np.bool_]:

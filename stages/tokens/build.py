@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,16 @@ import pyarrow.parquet as pq
 from stages.artifact.artifact import ArtifactWriter
 from stages.artifact.errors import ConfigError, InputError
 from stages.artifact.stage import Stage
+from stages.tokens.adopt import adopt
 from stages.tokens.config import TokensConfig
+from stages.tokens.encode import Source, cores, encode_sources, write_streams
+from stages.tokens.encoder import Encoder, encoder_for
+from stages.tokens.fertility import Fertility, beside_gpt2, measure
+from stages.tokens.kmers import KmerEncoder
 from stages.tokens.reader import STREAM
-from stages.tokens.shards import DocumentWriter, ShardWriter
-from stages.tokens.stream import DocumentFiles, document_files, encode_source, sample_texts, threads
+from stages.tokens.stream import DocumentFiles, StreamFormat, document_files, first_texts, sample_texts, threads
 from stages.tokens.table import SCHEMA, SHARDS
-from stages.tokens.tokenizer import TextTokenizer, adopt, train
+from stages.tokens.tokenizer import FILES, TextTokenizer, train
 from stages.tokens.tokenizer_kmers import kmer_tokenizer
 
 _TELL_SECONDS = 0.5
@@ -36,35 +41,53 @@ def build(config: TokensConfig, inputs: Mapping[str, Any], writer: ArtifactWrite
         ConfigError: a tokenizer folder in the config that was not given as input.
     """
     if config.tokenizer is not None and "tokenizer" not in inputs:
-        raise ConfigError(f"tokens: the folder {config.tokenizer} must be listed and given as input `tokenizer`")
+        raise ConfigError(f"tokens: the tokenizer {config.tokenizer} must be listed and given as input `tokenizer`")
     with threads(config.workers):
         _build(config, inputs, writer)
 
 
 def _build(config: TokensConfig, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
     training, heldout = document_files(inputs["corpus"], "documents"), document_files(inputs["corpus"], "heldout")
+    if not any(files.parts for files in training):
+        raise InputError(f"tokens: corpus {inputs['corpus'].id} holds no training documents; look at its summary")
     tokenizer = _tokenizer(config, inputs, training, writer)
+    encoder = _encoder(config, tokenizer, first_texts([*training, *heldout]), writer)
     size = tokenizer.vocabulary_size
-    dtype = np.dtype(np.uint16 if size <= 1 << 16 else np.uint32)
+    form = StreamFormat(config.sequence_length, config.shard_rows, size, tokenizer.eos_id, tokenizer.eos)
     info = {
-        "sequence_length": config.sequence_length,
+        "sequence_length": form.sequence_length,
         "vocabulary_size": size,
-        "eos_id": tokenizer.eos_id,
-        "shard_rows": config.shard_rows,
-        "dtype": dtype.name,
+        "eos_id": form.eos_id,
+        "shard_rows": form.shard_rows,
+        "dtype": form.dtype.name,
     }
     writer.put(STREAM, json.dumps(info, indent=1).encode() + b"\n")
-    for name, content in tokenizer.files(config.sequence_length).items():
+    contents = tokenizer.files(config.sequence_length)
+    for name, content in contents.items():
         writer.put(f"tokenizer/{name}", content)
     np.save(writer.file("token_bytes.npy"), tokenizer.token_bytes())
 
-    tell = _progress(writer, sum(files.text_bytes() for files in (*training, *heldout)))
-    done = _streams(config, training, tokenizer, dtype, writer, "", tell)
-    held = _streams(config, heldout, tokenizer, dtype, writer, "heldout/", tell)
-    if not done:
-        raise InputError(f"tokens: corpus {inputs['corpus'].id} holds no training documents; look at its summary")
+    sources = _sources(training, "", writer) + _sources(heldout, "heldout/", writer)
+    tell = _progress(writer, sum(source.files.text_bytes for source in sources))
+    workers = config.workers or cores()
+    key = hashlib.sha256(json.dumps(info).encode() + contents[FILES[0]]).digest()
+    streams = encode_sources(sources, encoder, form, key, workers, writer, tell)
+    written = [*zip(sources, write_streams(sources, streams, form, workers, writer), strict=True)]
+    done, held = ({s.name: w for s, w in written if s.prefix == prefix} for prefix in ("", "heldout/"))
+    for prefix, part in (("", done), ("heldout/", held)):
+        lines = [line for one in part.values() for line in one.shards]
+        pq.write_table(pa.Table.from_pylist(lines, schema=SCHEMA), writer.file(prefix + SHARDS))
     tell(0, finished=True)
-    _summarize(writer, done, held, size)
+    fertility = {name: measure(inputs["corpus"], name, writer.file(f"docs/{name}.arrow")) for name in done}
+    counts, held_counts = ({name: one.counts for name, one in part.items()} for part in (done, held))
+    _summarize(writer, counts, held_counts, size, fertility)
+
+
+def _sources(files: list[DocumentFiles], prefix: str, writer: ArtifactWriter) -> list[Source]:
+    """Those with documents; of the others an event tells."""
+    for empty in (one for one in files if not one.parts):
+        writer.events.emit("empty_source", part=prefix.rstrip("/") or "documents", source=empty.source)
+    return [Source(prefix, one) for one in files if one.parts]
 
 
 def _tokenizer(
@@ -83,45 +106,12 @@ def _tokenizer(
     return tokenizer
 
 
-def _streams(
-    config: TokensConfig,
-    sources: list[DocumentFiles],
-    tokenizer: TextTokenizer,
-    dtype: np.dtype[Any],
-    writer: ArtifactWriter,
-    prefix: str,
-    tell: Callable[[int], None],
-) -> dict[str, dict[str, int]]:
-    """Writes the streams of one part; per source with documents: documents, bytes, tokens, rows, shards."""
-    lines: list[dict[str, Any]] = []
-    found: dict[str, dict[str, int]] = {}
-    for files in sources:
-        if not _has_documents(files):
-            writer.events.emit("empty_source", part=prefix.rstrip("/") or "documents", source=files.source)
-            continue
-
-        def new_file(path: str) -> Any:
-            return writer.file(prefix + path)
-
-        shards = ShardWriter(new_file, files.source, config.sequence_length, config.shard_rows, dtype, tokenizer.eos_id)
-        documents = DocumentWriter(new_file, files.source)
-        size = encode_source(files, tokenizer, shards, documents, tell)
-        shards.close()
-        documents.close()
-        lines += shards.lines
-        found[files.source] = {
-            "documents": documents.count,
-            "bytes": size,
-            "tokens": shards.tokens,
-            "rows": shards.rows,
-            "shards": len(shards.lines),
-        }
-    pq.write_table(pa.Table.from_pylist(lines, schema=SCHEMA), writer.file(prefix + SHARDS))
-    return found
-
-
-def _has_documents(files: DocumentFiles) -> bool:
-    return any(batch.num_rows for batch in files.batches(("doc_id",)))
+def _encoder(config: TokensConfig, tokenizer: TextTokenizer, samples: Iterable[str], writer: ArtifactWriter) -> Encoder:
+    """The fastest that gives the tokenizer's ids: a compiled one for k-mers, gigatoken for byte-level BPE."""
+    if config.kmers is None:
+        return encoder_for(tokenizer, samples, writer.events.emit)
+    kmers = KmerEncoder(config.kmers)
+    return encoder_for(tokenizer, samples, writer.events.emit, lambda _: kmers, kmers.name)
 
 
 def _progress(writer: ArtifactWriter, expected: int) -> Callable[..., None]:
@@ -139,7 +129,11 @@ def _progress(writer: ArtifactWriter, expected: int) -> Callable[..., None]:
 
 
 def _summarize(
-    writer: ArtifactWriter, done: dict[str, dict[str, int]], held: dict[str, dict[str, int]], vocabulary: int
+    writer: ArtifactWriter,
+    done: dict[str, dict[str, int]],
+    held: dict[str, dict[str, int]],
+    vocabulary: int,
+    fertility: dict[str, Fertility],
 ) -> None:
     writer.counts["vocabulary"] = vocabulary
     for prefix, part in (("", done), ("heldout_", held)):
@@ -148,11 +142,14 @@ def _summarize(
         if part:
             text = writer.counts[f"{prefix}tokens"] - writer.counts[f"{prefix}documents"]
             writer.metrics[f"{prefix}bytes_per_token"] = writer.counts[f"{prefix}bytes"] / max(text, 1)
+    writer.metrics["words_per_token"] = sum(fertility.values(), Fertility(0, 0, 0)).ratios()["words_per_token"]
     table = []
     for source in sorted({*done, *held}):
         line: dict[str, Any] = {"source": source}
         for prefix, part in (("", done), ("heldout_", held)):
             line |= {prefix + name: value for name, value in part.get(source, dict.fromkeys(_COLUMNS, 0)).items()}
+        if source in fertility:
+            line |= fertility[source].ratios() | beside_gpt2(source)
         line["bytes_per_token"] = round(line["bytes"] / max(line["tokens"] - line["documents"], 1), 4)
         writer.counts |= {f"{name}/{source}": line[name] for name in ("documents", "tokens", "rows")}
         table.append(line)

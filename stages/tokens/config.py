@@ -64,8 +64,9 @@ class TokensConfig(Config):
     kmers: KmersConfig | None = None
     """For DNA, RNA and protein: a tokenizer of k-mers or characters. Nothing is trained then."""
     tokenizer: str | None = how(None)
-    """Folder of a tokenizer to use instead of training one. Its content decides what is made, so whoever runs the stage
-    lists the folder and gives the listing as input `tokenizer`."""
+    """A tokenizer to use instead of training one: its folder (absolute path or URL), or a hub id, `owner/name` or
+    `owner/name@revision`. A model that is trained on needs its own. Its content decides what is made, so whoever runs
+    the stage lists the folder and gives the listing as input `tokenizer`."""
     workers: int = how(0, ge=0)
     """Threads that train the tokenizer and encode; 0 takes every core."""
 

@@ -4,7 +4,8 @@ A Feistel network permutes the numbers of b bits for any round function (Luby an
 it down to [0, n): what falls outside is put through again until it falls inside, less than twice on average (Black and
 Rogaway 2002). So an order over n things needs no memory, gives the i-th thing at once, and answers "when does this
 thing come?" by running backwards. The two parts are as equal as b allows (they differ by a bit when b is odd), which
-keeps the domain below 2n.
+keeps the domain below 2n. Of 5 to 7 things not every permutation is equally likely (a thing lands at each place within
+an eighth of its share); from 8 on our tests do not tell it from chance.
 
 All arithmetic is numpy uint64 modulo 2^64, so that results are the same on every machine. Safe for n up to 2^62.
 """
@@ -29,12 +30,16 @@ _SHIFT = np.uint64(33)
 
 def mix(value: U64) -> U64:
     """MurmurHash3's 64-bit finaliser: a bijection of uint64 in which every input bit moves every output bit."""
-    out = value ^ (value >> _SHIFT)
-    out *= _MIX_A
-    out ^= out >> _SHIFT
-    out *= _MIX_B
-    out ^= out >> _SHIFT
-    return out
+    return _mix(value.copy(), np.empty_like(value))
+
+
+def _mix(value: U64, scratch: U64) -> U64:
+    """`mix` in place: an array of `value`'s shape is given to work in, since a batch's order is all such steps."""
+    for factor in (_MIX_A, _MIX_B):
+        value ^= np.right_shift(value, _SHIFT, out=scratch)
+        value *= factor
+    value ^= np.right_shift(value, _SHIFT, out=scratch)
+    return value
 
 
 def keyed(key: ArrayLike, *values: ArrayLike) -> U64:
@@ -61,23 +66,43 @@ def invert(index: ArrayLike, n: ArrayLike, key: ArrayLike) -> NDArray[np.int64]:
 
 _Network = Callable[[U64, U64, U64, U64], U64]
 
+_AT_ONCE = 4096
+"""Numbers put through the network at once: the handful of arrays of that length fits a core's first two caches."""
+
 
 def _walk(index: ArrayLike, n: ArrayLike, key: ArrayLike, network: _Network) -> NDArray[np.int64]:
-    i, size, keys = np.broadcast_arrays(
-        np.asarray(index, dtype=np.int64), np.asarray(n, dtype=np.int64), np.asarray(key, dtype=np.uint64)
-    )
-    if i.size and (bool((i < 0).any()) or bool((i >= size).any())):
+    i, size, keys = np.asarray(index, dtype=np.int64), np.asarray(n, dtype=np.int64), np.asarray(key, dtype=np.uint64)
+    if i.size and (int(i.min()) < 0 or bool((i >= size).any())):
         raise ValueError("feistel: an index lies outside [0, n)")
-    shape = i.shape
-    value, limit, keys = i.ravel().astype(np.uint64), size.ravel().astype(np.uint64), keys.ravel()
-    bits = _bit_length(limit - np.uint64(1)) if value.size else limit
-    low = bits >> np.uint64(1)
-    value = network(value, keys, bits, low)
+    shape = np.broadcast_shapes(i.shape, size.shape, keys.shape)
+    out = np.array(np.broadcast_to(i, shape)).ravel()
+    value, limit = out.view(np.uint64), _spread(size.astype(np.uint64), shape)
+    bits = _bit_length(limit - np.uint64(1))
+    parameters = (_spread(keys, shape), bits, bits >> np.uint64(1))
+    _in_parts(value, parameters, network)
     outside = np.flatnonzero(value >= limit)
     while outside.size:
-        value[outside] = network(value[outside], keys[outside], bits[outside], low[outside])
-        outside = outside[value[outside] >= limit[outside]]
-    return value.astype(np.int64).reshape(shape)
+        again = value[outside]
+        _in_parts(again, tuple(_pick(array, outside) for array in parameters), network)
+        value[outside] = again
+        outside = outside[again >= _pick(limit, outside)]
+    return out.reshape(shape)
+
+
+def _spread(array: U64, shape: tuple[int, ...]) -> U64:
+    """One-dimensional: as it is where it holds a single number, else repeated to `shape`."""
+    return array.reshape(1) if array.size == 1 else np.broadcast_to(array, shape).ravel()
+
+
+def _pick(array: U64, which: slice | NDArray[np.int64]) -> U64:
+    return array if array.size == 1 else array[which]
+
+
+def _in_parts(value: U64, parameters: tuple[U64, ...], network: _Network) -> None:
+    """Puts every number through the network once, in place."""
+    for begin in range(0, value.size, _AT_ONCE):
+        part = slice(begin, begin + _AT_ONCE)
+        value[part] = network(value[part], *(_pick(array, part) for array in parameters))
 
 
 def _bit_length(value: U64) -> U64:
@@ -100,20 +125,21 @@ def _parts(value: U64, bits: U64, low: U64) -> tuple[U64, U64, U64, U64]:
 
 
 def _forward(value: U64, key: U64, bits: U64, low: U64) -> U64:
-    left, right, left_mask, right_mask = _parts(value, bits, low)
-    for index in range(ROUNDS):
-        if index % 2 == 0:
-            left = left ^ (mix(right + (key + _ROUND_STEPS[index])) & left_mask)
-        else:
-            right = right ^ (mix(left + (key + _ROUND_STEPS[index])) & right_mask)
-    return (left << low) | right
+    return _rounds(value, key, bits, low, range(ROUNDS))
 
 
 def _backward(value: U64, key: U64, bits: U64, low: U64) -> U64:
+    return _rounds(value, key, bits, low, range(ROUNDS - 1, -1, -1))
+
+
+def _rounds(value: U64, key: U64, bits: U64, low: U64, rounds: range) -> U64:
+    """Every round changes one part by a hash of the other, so that the rounds in reverse undo it."""
     left, right, left_mask, right_mask = _parts(value, bits, low)
-    for index in reversed(range(ROUNDS)):
-        if index % 2 == 0:
-            left = left ^ (mix(right + (key + _ROUND_STEPS[index])) & left_mask)
-        else:
-            right = right ^ (mix(left + (key + _ROUND_STEPS[index])) & right_mask)
-    return (left << low) | right
+    hashed, scratch = np.empty_like(value), np.empty_like(value)
+    for index in rounds:
+        changed, other, mask = (left, right, left_mask) if index % 2 == 0 else (right, left, right_mask)
+        np.add(other, key + _ROUND_STEPS[index], out=hashed)
+        changed ^= np.bitwise_and(_mix(hashed, scratch), mask, out=hashed)
+    left <<= low
+    left |= right
+    return left

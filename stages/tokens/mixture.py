@@ -11,12 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.tokens.feistel import keyed, permute
+from stages.tokens.feistel import invert, keyed, permute
 
 I64 = NDArray[np.int64]
 
 BLOCK = 1024
 _SLOT = 4
+_MOST_SLOTS = 1 << 20
+"""Slots looked through at once."""
 
 
 def largest_remainder(weights: NDArray[np.float64], total: int = BLOCK) -> I64:
@@ -41,6 +43,9 @@ class Mixture:
 
     def forward(self, lane: I64, block: I64, slot: I64) -> tuple[I64, I64]:
         """(source [n], number within the source since the stretch began [n]) of slots."""
+        alone = int(np.argmax(self.counts))
+        if self.counts[alone] == BLOCK:
+            return np.full(len(slot), alone, dtype=np.int64), block * BLOCK + slot
         code = lane * (int(block.max()) + 1 if block.size else 1) + block
         _, first, which = np.unique(code, return_index=True, return_inverse=True)
         source, order = self._tables(lane[first], block[first])
@@ -53,13 +58,30 @@ class Mixture:
 
     def backward(self, lane: I64, source: I64, number: I64) -> I64:
         """Slot since the stretch began, of the `number`-th draw from a source in a lane: int64 [n]."""
-        count = self.counts[source]
-        block = number // count
-        code = lane * (int(block.max()) + 1 if block.size else 1) + block
-        _, first, which = np.unique(code, return_index=True, return_inverse=True)
-        _, order = self._tables(lane[first], block[first])
-        begins = np.cumsum(self.counts) - self.counts
-        return block * BLOCK + order[which, begins[source] + number % count]
+        slot = np.empty_like(number)
+        for s in np.unique(source).tolist():
+            here = np.flatnonzero(source == s)
+            slot[here] = self._backward(s, lane[here], number[here])
+        return slot
+
+    def _backward(self, source: int, lane: I64, number: I64) -> I64:
+        """`backward` of one source. Only its own slots of a block are looked for: a rare source, which comes again and
+        again, costs little for each time."""
+        count = int(self.counts[source])
+        if count == BLOCK:
+            return number
+        first = int(self.counts[:source].sum())
+        places = np.arange(first, first + count, dtype=np.int64)[None]
+        block, nth = np.divmod(number, count)
+        code = lane * (int(block.max()) + 1) + block
+        _, one, which = np.unique(code, return_index=True, return_inverse=True)
+        keys = keyed(self.key, _SLOT, lane[one], block[one])
+        slot, step = np.empty_like(number), max(1, _MOST_SLOTS // count)
+        for low in range(0, len(keys), step):
+            slots = np.sort(invert(places, BLOCK, keys[low : low + step, None]), axis=1)
+            here = np.flatnonzero((which >= low) & (which < low + step))
+            slot[here] = block[here] * BLOCK + slots[which[here] - low, nth[here]]
+        return slot
 
     def drawn(self, lanes: int, slots: int) -> I64:
         """How often each source is drawn in the first `slots` slots of each lane: int64 [sources, lanes]."""

@@ -12,9 +12,10 @@ on where that k stopped.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -62,7 +63,7 @@ class Samples(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class _Stretch:
+class Stretch:
     """Consecutive slots of every lane with one mixture: a phase, or a part of one between repeats used up."""
 
     phase: int
@@ -72,6 +73,8 @@ class _Stretch:
     k: int
     base: I64
     """[sources, lanes]: counters at the first slot."""
+    drawn: I64
+    """[sources, lanes]: samples drawn in the stretch."""
     mixture: Mixture
     used_up: tuple[str, ...] = field(default=())
     """Sources whose repeat ends this stretch."""
@@ -103,7 +106,7 @@ class Order:
         self._key = int.from_bytes(hashlib.blake2b(f"{digest}\0{seed}".encode(), digest_size=8).digest(), "little")
         self._pieces: dict[int, Pieces] = {}
         self._counters: dict[int, I64] = {}
-        self._stretches: list[_Stretch] = []
+        self._stretches: list[Stretch] = []
         start = 0
         for number, phase in enumerate(self.phases):
             self._check(number, phase)
@@ -122,93 +125,107 @@ class Order:
         p = np.asarray(positions, dtype=np.int64).ravel()
         if p.size and (int(p.min()) < 0 or int(p.max()) >= self.samples):
             raise IndexError(f"order: positions are 0 to {self.samples - 1}, got {int(p.min())} to {int(p.max())}")
-        slot, lane = np.divmod(p, self.lanes)
-        which = np.searchsorted(self._ends, slot, side="right")
+        slot, lane = np.divmod(p, self.lanes) if self.lanes > 1 else (p, np.zeros_like(p))
         source, counter = np.empty_like(p), np.empty_like(p)
-        used = [int(s) for s in np.unique(which)]
-        for index in used:
-            stretch, here = self._stretches[index], which == index
-            block, place = np.divmod(slot[here] - stretch.start, BLOCK)
-            source[here], drawn = stretch.mixture.forward(lane[here], block, place)
+        used = self._used(slot)
+        for index, here in used:
+            stretch = self._stretches[index]
+            since = slot[here] - stretch.start
+            source[here], drawn = stretch.mixture.forward(lane[here], since // BLOCK, since % BLOCK)
             counter[here] = stretch.base[source[here], lane[here]] + drawn
-        ks = {self._stretches[index].k for index in used}
+        ks = {self._stretches[index].k for index, _ in used}
         if len(ks) > 1:
             raise ValueError(f"order: these positions have samples of different length (k = {sorted(ks)})")
         k = ks.pop() if ks else self.phases[0].k
         shard, row = self._pieces[k].forward(source, lane, counter)
         return Samples(source, shard, row, k)
 
+    def _used(self, slot: I64) -> list[tuple[int, slice | NDArray[np.bool_]]]:
+        """The stretches that slots lie in, each with its slots."""
+        if not slot.size:
+            return []
+        low, high = np.searchsorted(self._ends, [slot.min(), slot.max()], side="right").tolist()
+        if low == high:
+            return [(low, slice(None))]
+        which = np.searchsorted(self._ends, slot, side="right")
+        return [(index, which == index) for index in np.unique(which).tolist()]
+
     def positions_of(self, source: int, shard: int, row: int) -> I64:
         """All positions of the run whose sample covers a row, ascending: int64 [m].
 
         A row that is left out at some k has no positions in phases of that k.
+
+        Raises:
+            IndexError: no such row.
         """
-        if not 0 <= shard < len(self.shards.rows[source]) or not 0 <= row < self.shards.rows[source][shard]:
-            raise IndexError(f"order: source {self.shards.sources[source]!r} has no row {row} in shard {shard}")
-        found = [self._positions_at(k, source, shard, row) for k in self._pieces]
-        return np.sort(np.concatenate(found))
+        return np.sort(self.occurrences(source, [shard], [row])[1])
+
+    def occurrences(self, source: int, shard: ArrayLike, row: ArrayLike) -> tuple[I64, I64]:
+        """All positions of the run whose samples cover some rows (shard [n], row [n]) of a source.
+
+        Returns:
+            (which of the rows int64 [m], position int64 [m]), in no order. Rows of one sample share its position.
+
+        Raises:
+            IndexError: a row that is not there.
+        """
+        shards, rows = np.atleast_1d(np.asarray(shard, np.int64)), np.atleast_1d(np.asarray(row, np.int64))
+        known = self.shards.rows[source]
+        outside = (shards < 0) | (shards >= len(known)) | (rows < 0)
+        outside |= rows >= known[np.clip(shards, 0, len(known) - 1)]
+        if outside.any():
+            first = int(np.argmax(outside))
+            raise IndexError(
+                f"order: source {self.shards.sources[source]!r} has no row {rows[first]} in shard {shards[first]}"
+            )
+        found = [self._occurrences_at(k, source, shards, rows) for k in self._pieces]
+        which, positions = (np.concatenate([part[column] for part in found]) for column in range(2))
+        return which, positions
 
     def k_at(self, position: int) -> int:
         """Rows a sample at one position."""
         return self._stretches[int(np.searchsorted(self._ends, position // self.lanes, side="right"))].k
 
-    def describe(self) -> dict[str, Any]:
-        """The plan, as plain JSON values: per stretch its positions, and per source slots, samples and epochs."""
-        stretches = []
-        for stretch in self._stretches:
-            drawn = stretch.mixture.drawn(self.lanes, stretch.slots).sum(axis=1)
-            epoch = self.shards.samples(stretch.k)
-            stretches.append(
-                {
-                    "phase": stretch.phase,
-                    "first_position": stretch.start * self.lanes,
-                    "samples": stretch.slots * self.lanes,
-                    "k": stretch.k,
-                    "ended_by_repeat_of": list(stretch.used_up),
-                    "sources": {
-                        name: {
-                            "slots_of_1024": int(stretch.mixture.counts[s]),
-                            "samples": int(drawn[s]),
-                            "epochs": round(float(drawn[s] / epoch[s]), 6),
-                        }
-                        for s, name in enumerate(self.shards.sources)
-                        if stretch.mixture.counts[s]
-                    },
-                }
-            )
-        left_out = {
-            str(k): {name: int(rows) for name, rows in zip(self.shards.sources, self.shards.left_out(k), strict=True)}
-            for k in sorted(self._pieces)
-        }
-        return {
-            "samples": self.samples,
-            "lanes": self.lanes,
-            "window": self.window,
-            "stretches": stretches,
-            "rows_left_out": left_out,
-        }
+    def same_k_until(self, position: int) -> int:
+        """The first position after `position` with another k; `samples`, the end of the run, if there is none."""
+        index = int(np.searchsorted(self._ends, position // self.lanes, side="right"))
+        k = self._stretches[index].k
+        for stretch in self._stretches[index:]:
+            if stretch.k != k:
+                return stretch.start * self.lanes
+        return self.samples
 
-    def _positions_at(self, k: int, source: int, shard: int, row: int) -> I64:
-        pieces, none = self._pieces[k], np.zeros(0, dtype=np.int64)
+    @property
+    def stretches(self) -> tuple[Stretch, ...]:
+        """The run's parts with one mixture each, in turn."""
+        return tuple(self._stretches)
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        """Lengths of samples that occur, in rows, ascending."""
+        return tuple(sorted(self._pieces))
+
+    def _occurrences_at(self, k: int, source: int, shard: I64, row: I64) -> tuple[I64, I64]:
+        pieces = self._pieces[k]
         place = pieces.locate(source, shard, row)
-        if place is None:
-            return none
-        lane, piece, sample = place
-        total = int(self._counters[k][source, lane])
-        epochs = -(-total // int(pieces.samples[source, lane]))
-        counters = pieces.counters(source, lane, piece, sample, epochs)
-        counters = counters[counters < total]
-        found = [none]
-        for stretch in self._stretches:
-            if stretch.k != k or not stretch.mixture.counts[source]:
-                continue
-            number = counters - stretch.base[source, lane]
-            drawn = int(stretch.mixture.drawn(self.lanes, stretch.slots)[source, lane])
-            number = number[(number >= 0) & (number < drawn)]
-            same = np.full_like(number, source)
-            slots = stretch.mixture.backward(np.full_like(number, lane), same, number) + stretch.start
-            found.append(slots * self.lanes + lane)
-        return np.concatenate(found)
+        which, positions = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        for piece in np.unique(place.piece).tolist():
+            here = np.flatnonzero(place.piece == piece)
+            lane = int(place.lane[here[0]])
+            total = int(self._counters[k][source, lane])
+            epochs = -(-total // int(pieces.samples[source, lane]))
+            counters = pieces.counters(source, lane, piece, place.sample[here], epochs)
+            owner = np.broadcast_to(place.which[here], counters.shape)
+            for stretch in self._stretches:
+                if stretch.k != k or not stretch.mixture.counts[source]:
+                    continue
+                number = counters - stretch.base[source, lane]
+                inside = (number >= 0) & (number < stretch.drawn[source, lane])
+                number = number[inside]
+                slots = stretch.mixture.backward(np.full_like(number, lane), np.full_like(number, source), number)
+                positions.append((slots + stretch.start) * self.lanes + lane)
+                which.append(owner[inside])
+        return np.concatenate(which), np.concatenate(positions)
 
     def _lay(self, number: int, phase: Phase, start: int) -> int:
         """Adds the stretches of one phase; returns the slot after it."""
@@ -230,8 +247,9 @@ class Order:
             slots, used_up = _until_used_up(mixture, base, caps, left)
             if slots:
                 names = tuple(self.shards.sources[s] for s in used_up)
-                self._stretches.append(_Stretch(number, start, slots, phase.k, base, mixture, names))
-                self._counters[phase.k] = base + mixture.drawn(self.lanes, slots)
+                drawn = mixture.drawn(self.lanes, slots)
+                self._stretches.append(Stretch(number, start, slots, phase.k, base, drawn, mixture, names))
+                self._counters[phase.k] = base + drawn
             weights = weights.copy()
             weights[used_up] = 0
             start, left, part = start + slots, left - slots, part + 1
@@ -244,12 +262,14 @@ class Order:
             raise ConfigError(
                 f"phase {number}: {phase.samples} samples; it must be a positive multiple of the {self.lanes} lanes"
             )
-        named = list(phase.weights or ()) + (list(phase.repeat) if isinstance(phase.repeat, Mapping) else [])
-        unknown = sorted(set(named) - set(self.shards.sources))
-        if unknown:
-            raise ConfigError(
-                f"phase {number}: unknown source {unknown[0]!r}; there are {', '.join(self.shards.sources) or 'none'}"
-            )
+        repeat = phase.repeat if isinstance(phase.repeat, Mapping) else {"": phase.repeat}
+        for name, names in (("weights", set(phase.weights or ())), ("repeat", set(repeat) - {""})):
+            for unknown in sorted(names - set(self.shards.sources)):
+                there = ", ".join(self.shards.sources) or "none"
+                raise ConfigError(f"phase {number}: {name}: unknown source {unknown!r}; there are {there}")
+        for epochs in repeat.values():
+            if epochs is not None and not (math.isfinite(epochs) and epochs > 0):
+                raise ConfigError(f"phase {number}: repeat: {epochs} epochs; it must be a number above 0")
 
     def _weights(self, number: int, phase: Phase) -> NDArray[np.float64]:
         samples = self.shards.samples(phase.k)
@@ -258,8 +278,11 @@ class Order:
             wanted = np.ones(len(samples), dtype=bool)
         else:
             weights = np.array([float(phase.weights.get(name, 0.0)) for name in self.shards.sources])
-            if not np.isfinite(weights).all() or (weights < 0).any() or not weights.sum() > 0:
-                raise ConfigError(f"phase {number}: weights must be finite, not negative, and not all zero")
+            for name, weight in zip(self.shards.sources, weights.tolist(), strict=True):
+                if not (math.isfinite(weight) and weight >= 0):
+                    raise ConfigError(f"phase {number}: weights: {name!r} has {weight}; it must be a number, 0 or more")
+            if not weights.sum() > 0:
+                raise ConfigError(f"phase {number}: weights: all are 0; give at least one source a positive weight")
             wanted = weights > 0
         for s in np.flatnonzero(wanted & (samples < self.lanes)):
             raise ConfigError(
@@ -281,8 +304,8 @@ class Order:
         elif missing.any():
             name = self.shards.sources[int(np.argmax(missing))]
             raise ConfigError(
-                f"phase {number}: source {name!r} has less than a slot of {BLOCK}; give it a weight of at least "
-                f"{1 / BLOCK:.4f} of the whole, or 0"
+                f"phase {number}: weights: source {name!r} has less than a slot of {BLOCK}; give it at "
+                f"least {1 / BLOCK:.4f} of the whole, or 0"
             )
         return counts
 

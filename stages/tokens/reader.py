@@ -16,13 +16,16 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from stages.artifact.errors import StoreError
+from stages.tokens.fetch import Fetch, LocalFetch
+from stages.tokens.mapped import SLOTS, MappedShards
+from stages.tokens.shard_file import ShardFormat, open_shard
 from stages.tokens.table import ShardTable
 
 STREAM = "stream.json"
 """Beside the shards: sequence_length, vocabulary_size, eos_id, shard_rows, dtype."""
 
 _OPEN_SHARDS = 256
-"""Shards kept mapped; each holds a file descriptor."""
+"""Shards that views were given of and that are kept open; each holds a file descriptor."""
 
 
 class DocumentSpan(NamedTuple):
@@ -63,23 +66,23 @@ class TokenReader:
     Args:
         folder: the artifact's local folder.
         part: "" for training documents, "heldout" for the held-out ones. Sources are numbered apart in each.
+        fetch: gives a shard's local file; by default it lies in the folder.
 
     Raises:
         StoreError: the folder holds no token stream.
     """
 
-    def __init__(self, folder: Path | str, part: str = ""):
+    def __init__(self, folder: Path | str, part: str = "", fetch: Fetch | None = None):
         self.folder, self.part = Path(folder), part
-        try:
-            info: dict[str, Any] = json.loads((self.folder / STREAM).read_bytes())
-        except (OSError, ValueError) as error:
-            raise StoreError(f"tokens: cannot read {self.folder / STREAM}: {error}") from error
+        info = _stream(self.folder / STREAM)
         self.sequence_length: int = info["sequence_length"]
         self.vocabulary_size: int = info["vocabulary_size"]
         self.eos_id: int = info["eos_id"]
         self.shard_rows: int = info["shard_rows"]
+        self.form = ShardFormat(self.sequence_length, np.dtype(info["dtype"]))
         self.shards = ShardTable.load(self.folder, part)
-        self._mapped: OrderedDict[tuple[int, int], NDArray[Any]] = OrderedDict()
+        self.fetch = fetch or LocalFetch(self.folder / part)
+        self._open: OrderedDict[tuple[int, int], NDArray[Any]] = OrderedDict()
         self._documents: dict[int, _Documents] = {}
 
     @cached_property
@@ -87,20 +90,31 @@ class TokenReader:
         """int32 [V]: UTF-8 bytes that each token stands for; 0 for special tokens."""
         return np.load(self.folder / "token_bytes.npy", mmap_mode="r")
 
+    def mapped(self, slots: int = SLOTS) -> MappedShards:
+        """All shards as one array, `slots` of them mapped at once; for whoever reads on his own, as a loader does."""
+        return MappedShards(self.shards, self.form, self.fetch, slots)
+
+    @cached_property
+    def _mapped(self) -> MappedShards:
+        return self.mapped()
+
     def shard(self, source: int, shard: int) -> NDArray[Any]:
-        """A whole shard as a view of the mapped file: uint16 or uint32 [rows, S]."""
+        """A whole shard as a view of the mapped file: uint16 or uint32 [rows, S].
+
+        Raises:
+            StoreError: it is missing, cut short, or not what stream and table say.
+        """
         key = (source, shard)
-        found = self._mapped.get(key)
+        found = self._open.get(key)
         if found is None:
-            name = f"{self.shards.sources[source]}/{shard:05}.arrow"
-            path = self.folder / self.part / "shards" / name
-            column = _open(path).get_batch(0).column(0)
-            found = column.values.to_numpy(zero_copy_only=True).reshape(len(column), self.sequence_length)
-            self._mapped[key] = found
-            while len(self._mapped) > _OPEN_SHARDS:
-                self._mapped.popitem(last=False)
+            size = int(self.shards.bytes[source][shard]) if self.shards.bytes else None
+            path = self.fetch(self.shards.sources[source], shard)
+            found = open_shard(path, self.form, int(self.shards.rows[source][shard]), size).tokens
+            self._open[key] = found
+            while len(self._open) > _OPEN_SHARDS:
+                self._open.popitem(last=False)
         else:
-            self._mapped.move_to_end(key)
+            self._open.move_to_end(key)
         return found
 
     def rows(self, source: int, shard: int, first_row: int, k: int = 1) -> NDArray[Any]:
@@ -120,13 +134,14 @@ class TokenReader:
         Args:
             triples: n times (source, shard, first row), for instance `order.at(positions).triples`.
             k: rows a sample.
+
+        Raises:
+            StoreError: a shard is missing or damaged.
+            IndexError: rows outside a shard.
         """
         where = np.asarray(triples if isinstance(triples, np.ndarray) else list(triples), dtype=np.int64)  # type: ignore[arg-type]
-        where = where.reshape(-1, 3)
-        out = np.empty((len(where), k * self.sequence_length), dtype=np.int64)
-        for line, (source, shard, row) in zip(out, where.tolist(), strict=True):
-            line[:] = self.rows(source, shard, row, k)
-        return out
+        source, shard, row = where.reshape(-1, 3).T
+        return self._mapped.gather(source, shard, row, k).astype(np.int64)
 
     def documents(self, source: int, shard: int, row: int, k: int = 1) -> list[DocumentSpan]:
         """The documents whose tokens lie in k rows, in order. One that has only its EOS there is left out."""
@@ -185,7 +200,10 @@ class TokenReader:
 
     def _table(self, source: int) -> _Documents:
         if source not in self._documents:
-            self._documents[source] = _Documents(self.folder / self.part, self.shards.sources[source], source)
+            table = _Documents(self.folder / self.part, self.shards.sources[source], source)
+            if self.shards.tokens:
+                table.check(int(self.shards.tokens[source].sum()))
+            self._documents[source] = table
         return self._documents[source]
 
 
@@ -206,7 +224,8 @@ class _Documents:
 
     def __init__(self, folder: Path, source: str, number: int):
         self.source = number
-        file = _open(folder / "docs" / f"{source}.arrow")
+        self.path = folder / "docs" / f"{source}.arrow"
+        file = _open(self.path)
         self.batches = []
         for index in range(file.num_record_batches):
             batch = file.get_batch(index)
@@ -218,6 +237,16 @@ class _Documents:
         self.first_starts = np.array([batch.start[0] for batch in self.batches], dtype=np.int64)
         self.index_folder, self.name = folder / "index", source
         self.indexes: dict[str, NDArray[np.int64]] = {}
+
+    def check(self, tokens: int) -> None:
+        """Refuses a table that does not end where the source's stream does."""
+        last = self.get(self.count - 1) if self.count else None
+        end = last.start + last.length + 1 if last else 0
+        if end != tokens:
+            raise StoreError(
+                f"tokens: {self.path} ends at token {end} (`start`, `length`), but `tokens` in shards.parquet sums to "
+                f"{tokens}: the table belongs to another stream"
+            )
 
     def get(self, document: int) -> Document:
         index, line = divmod(document, self.size)
@@ -253,6 +282,22 @@ class _Documents:
         low = bisect.bisect_left(order, wanted, key=key)
         high = bisect.bisect_right(order, wanted, lo=low, key=key)
         return sorted(int(document) for document in order[low:high])
+
+
+def _stream(path: Path) -> dict[str, Any]:
+    """What `stream.json` says, checked."""
+    try:
+        info = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise StoreError(f"tokens: cannot read {path}: {error}") from error
+    least = {"sequence_length": 1, "vocabulary_size": 1, "eos_id": 0, "shard_rows": 1}
+    for name, low in least.items():
+        value = info.get(name) if isinstance(info, dict) else None
+        if type(value) is not int or value < low:
+            raise StoreError(f"tokens: {path}: {name} is {value!r}; it must be a whole number from {low} on")
+    if info.get("dtype") not in ("uint16", "uint32"):
+        raise StoreError(f"tokens: {path}: dtype is {info.get('dtype')!r}; it must be uint16 or uint32")
+    return info
 
 
 def _open(path: Path) -> pa.ipc.RecordBatchFileReader:

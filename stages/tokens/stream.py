@@ -1,11 +1,14 @@
-"""From documents in Parquet to a source's token stream: batches are encoded (on all threads) and written one by one."""
+"""From a corpus's documents in Parquet to tokens: what is read at once, and where the end of a document stands."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,14 +18,50 @@ from numpy.typing import NDArray
 
 from stages.artifact.artifact import Artifact
 from stages.artifact.errors import InputError
-from stages.tokens.shards import DocumentWriter, ShardWriter
-from stages.tokens.tokenizer import TextTokenizer
 
 COLUMNS = ("doc_id", "text", "uri", "license")
-_BATCH = 512
-"""Documents encoded at once: about a megabyte of text, enough to keep every thread busy and little to hold."""
+BATCH_BYTES = 8 << 20
+"""Text that is read and encoded at once: little to hold, and much beside what a call of an encoder costs (2 ms)."""
+PART_BYTES = 32 << 20
+"""Text in a part, the piece of a source that is encoded by one thread and is not encoded again after a kill."""
+BATCH_ROWS = 1 << 14
+"""Most documents read at once."""
 
 _THREADS = "RAYON_NUM_THREADS"
+
+
+@dataclass(frozen=True)
+class StreamFormat:
+    """How token streams are written."""
+
+    sequence_length: int
+    """S, tokens in a row."""
+    shard_rows: int
+    vocabulary_size: int
+    """Ids are below it."""
+    eos_id: int
+    eos: str
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint16, or uint32 where ids do not fit."""
+        return np.dtype(np.uint16 if self.vocabulary_size <= 1 << 16 else np.uint32)
+
+    @property
+    def shard_tokens(self) -> int:
+        """Tokens in a whole shard."""
+        return self.sequence_length * self.shard_rows
+
+
+@dataclass(frozen=True)
+class RowGroups:
+    """Consecutive row groups of one file, by its footer."""
+
+    path: str
+    groups: range
+    rows: int
+    bytes: int
+    """About the bytes of text."""
 
 
 @dataclass(frozen=True)
@@ -33,46 +72,73 @@ class DocumentFiles:
     source: str
     paths: tuple[str, ...]
 
-    def batches(self, columns: Sequence[str] = COLUMNS, size: int = _BATCH) -> Iterator[pa.RecordBatch]:
-        """Record batches of some columns; only one batch is held.
+    @cached_property
+    def parts(self) -> tuple[RowGroups, ...]:
+        """The source in parts of about `PART_BYTES` of text, none across files; those without documents left out.
 
-        Raises:
-            InputError: a file that is no Parquet, misses a column, or has a document without text.
+        They follow from the files alone, so that a second attempt finds the parts of the first.
         """
-        for path in self.paths:
-            with self._file(path) as file:
-                where, names = self._where(path), file.schema_arrow.names
-                missing = [name for name in columns if name not in names]
-                if missing:
-                    raise InputError(f"tokens: {where} has no column {missing[0]!r}; there are {', '.join(names)}")
-                for batch in file.iter_batches(batch_size=size, columns=list(columns)):
-                    if any(column.null_count for column in batch.columns):
-                        raise InputError(f"tokens: {where} holds a document without one of {', '.join(columns)}")
-                    yield batch
-
-    def text_bytes(self) -> int:
-        """About the bytes of text, from the files' footers: nothing is read but those."""
-        total = 0
+        found: list[RowGroups] = []
         for path in self.paths:
             with self._file(path) as file:
                 footer = file.metadata
-            for group in range(footer.num_row_groups):
-                for number in range(footer.num_columns):
-                    column = footer.row_group(group).column(number)
-                    if column.path_in_schema == "text":
-                        total += column.total_uncompressed_size
-        return total
+            first, rows, size = 0, 0, 0
+            for number in range(footer.num_row_groups):
+                group = footer.row_group(number)
+                rows += group.num_rows
+                size += _text_bytes(group)
+                if size >= PART_BYTES or number == footer.num_row_groups - 1:
+                    if rows:
+                        found.append(RowGroups(path, range(first, number + 1), rows, size))
+                    first, rows, size = number + 1, 0, 0
+        return tuple(found)
+
+    @property
+    def text_bytes(self) -> int:
+        """About the bytes of text, from the files' footers: nothing is read but those."""
+        return sum(part.bytes for part in self.parts)
+
+    def batches(self, columns: Sequence[str] = COLUMNS, rows: int | None = None) -> Iterator[pa.RecordBatch]:
+        """Record batches of the whole source; see `read`."""
+        for part in self.parts:
+            yield from self.read(part, columns, rows)
+
+    def read(
+        self, part: RowGroups, columns: Sequence[str] = COLUMNS, rows: int | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Record batches of about `BATCH_BYTES` of text, or of so many rows; only one batch is held.
+
+        Raises:
+            InputError: a file that is no Parquet, is cut short, misses a column, or has a document without text.
+        """
+        rows = rows or min(BATCH_ROWS, max(1, BATCH_BYTES * part.rows // max(part.bytes, 1)))
+        with self._file(part.path) as file:
+            where, names = self._where(part.path), file.schema_arrow.names
+            missing = [name for name in columns if name not in names]
+            if missing:
+                raise InputError(f"tokens: {where} has no column {missing[0]!r}; there are {', '.join(names)}")
+            batches = file.iter_batches(rows, row_groups=[*part.groups], columns=list(columns), use_threads=False)
+            for batch in batches:
+                if any(column.null_count for column in batch.columns):
+                    raise InputError(f"tokens: {where} holds a document without one of {', '.join(columns)}")
+                yield batch
 
     @contextmanager
     def _file(self, path: str) -> Iterator[pq.ParquetFile]:
-        with self.corpus.open(path) as stream:
+        store, name = self.corpus.store, f"{self.corpus.folder}/{path}"
+        with pa.OSFile(str(store.local_path(name))) if store.is_local else self.corpus.open(path) as stream:
             try:
-                yield pq.ParquetFile(stream)
-            except pa.ArrowException as error:
-                raise InputError(f"tokens: {self._where(path)} cannot be read: {error}") from error
+                yield pq.ParquetFile(stream, pre_buffer=not store.is_local)
+            except (pa.ArrowException, OSError) as error:
+                if isinstance(error, OSError) and error.errno:
+                    raise  # the disk's trouble, not the file's
+                raise InputError(
+                    f"tokens: {self._where(path)} cannot be read: {error}; `headwater verify` tells which files of the "
+                    "corpus are damaged"
+                ) from error
 
     def _where(self, path: str) -> str:
-        return f"{self.corpus.store.path(self.corpus.folder)}/{path}"
+        return self.corpus.store.where(f"{self.corpus.folder}/{path}")
 
 
 def document_files(corpus: Artifact, part: str) -> list[DocumentFiles]:
@@ -89,7 +155,7 @@ def sample_texts(sources: Sequence[DocumentFiles], most_bytes: int) -> Iterator[
 
     A document is in by its `doc_id`, which is a hash: neither order nor file boundaries matter.
     """
-    total = sum(source.text_bytes() for source in sources)
+    total = sum(source.text_bytes for source in sources)
     # ids are hexadecimal, so the first eight digits compare as numbers do
     bound = f"{int(most_bytes / total * 2**32):08x}" if total > most_bytes else None
     for source in sources:
@@ -100,47 +166,26 @@ def sample_texts(sources: Sequence[DocumentFiles], most_bytes: int) -> Iterator[
                 yield batch.column(1).to_pylist()
 
 
-def encode_source(
-    files: DocumentFiles,
-    tokenizer: TextTokenizer,
-    shards: ShardWriter,
-    documents: DocumentWriter,
-    tell: Callable[[int], None],
-) -> int:
-    """Encodes a source: its documents in order, each ended by EOS.
+def first_texts(sources: Sequence[DocumentFiles], most: int = 64) -> Iterator[str]:
+    """The first texts of every source, in turns."""
+    batches = [next(source.batches(("text",), most), None) for source in sources]
+    for texts in zip_longest(*(batch.column(0).to_pylist() for batch in batches if batch is not None)):
+        yield from (text for text in texts if text is not None)
+
+
+def with_ends(ids: NDArray[np.uint32], offsets: NDArray[np.int64], eos_id: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Documents' ids [T] with EOS behind each of the n documents: dtype [T + n].
 
     Args:
-        tell: called with the bytes of text done since the last call.
-
-    Returns:
-        Bytes of text.
+        offsets: int64 [n + 1], where each document's ids begin, and T.
     """
-    total = 0
-    for batch in files.batches():
-        tokens, lengths = _encode(tokenizer, batch.column("text"))
-        sizes = pc.binary_length(batch.column("text")).to_numpy(zero_copy_only=False).astype(np.int64)
-        shards.add(tokens)
-        documents.add([batch.column(name) for name in ("doc_id", "uri", "license")], lengths, sizes)
-        total += int(sizes.sum())
-        tell(int(sizes.sum()))
-    return total
-
-
-def _encode(tokenizer: TextTokenizer, texts: pa.StringArray) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    """(tokens with an EOS after each document uint32 [T], tokens of each without EOS int64 [n])."""
-    ids = tokenizer.encode(texts.to_pylist())
-    lengths = np.fromiter((len(item) for item in ids), dtype=np.int64, count=len(ids))
-    ends = np.cumsum(lengths + 1)
-    tokens = np.empty(int(ends[-1]) if len(ends) else 0, dtype=np.uint32)
-    for item, end in zip(ids, ends.tolist(), strict=True):
-        tokens[end - 1 - len(item) : end - 1] = item
-    tokens[ends - 1] = tokenizer.eos_id
-    if int((tokens == tokenizer.eos_id).sum()) != len(ids):
-        raise InputError(
-            f"tokens: the tokenizer turned text into its own end of text ({tokenizer.eos}); documents could not be "
-            "told apart. Use another tokenizer, or train one"
-        )
-    return tokens, lengths
+    ends = offsets[1:] + np.arange(len(offsets) - 1)
+    inside = np.ones(len(ids) + len(ends), dtype=bool)
+    inside[ends] = False
+    tokens = np.empty(len(inside), dtype=dtype)
+    tokens[inside] = ids
+    tokens[ends] = eos_id
+    return tokens
 
 
 @contextmanager
@@ -157,3 +202,8 @@ def threads(workers: int) -> Iterator[None]:
         yield
     finally:
         del os.environ[_THREADS]
+
+
+def _text_bytes(group: Any) -> int:
+    columns = (group.column(number) for number in range(group.num_columns))
+    return sum(column.total_uncompressed_size for column in columns if column.path_in_schema == "text")

@@ -34,28 +34,44 @@ class ShardTable:
     sources: tuple[str, ...]
     rows: tuple[NDArray[np.int64], ...]
     """Per source: int64 [shards], rows in each."""
+    tokens: tuple[NDArray[np.int64], ...] = ()
+    """Per source: int64 [shards], tokens of documents in each, their EOS counted. Empty in a table made by hand."""
+    bytes: tuple[NDArray[np.int64], ...] = ()
+    """Per source: int64 [shards], size of each file. Empty in a table made by hand."""
 
     @classmethod
     def load(cls, folder: Path, part: str = "") -> ShardTable:
         """Reads the table of a tokens artifact (`part="heldout"` for its held-out documents).
 
         Raises:
-            StoreError: there is none.
+            StoreError: there is none, or it misses shards.
         """
         path = folder / part / SHARDS
+        columns = ["source", "number", "rows", "tokens", "bytes"]
         try:
-            table = pq.read_table(path, columns=["source", "number", "rows"])
-        except (OSError, pa.ArrowInvalid) as error:
+            with pq.ParquetFile(path, read_dictionary=["source"]) as file:
+                table = file.read(columns=columns)
+        except (OSError, pa.ArrowException) as error:
             raise StoreError(f"tokens: cannot read {path}: {error}; is {folder} a tokens artifact?") from error
-        found: dict[str, dict[int, int]] = {}
-        for row in table.to_pylist():
-            found.setdefault(row["source"], {})[row["number"]] = row["rows"]
-        for source, numbers in found.items():
-            if sorted(numbers) != list(range(len(numbers))):
-                raise StoreError(f"tokens: {path} misses shards of source {source!r}: it has {sorted(numbers)}")
-        names = tuple(sorted(found))
-        rows = tuple(np.array([found[s][n] for n in range(len(found[s]))], dtype=np.int64) for s in names)
-        return cls(names, rows)
+        missing = [name for name in columns if name not in table.column_names or table.column(name).null_count]
+        if missing:
+            raise StoreError(f"tokens: {path} has no whole column {missing[0]!r}")
+        if not table.num_rows:
+            return cls((), ())
+        source = table.column("source").combine_chunks()
+        named = sorted(enumerate(source.dictionary.to_pylist()), key=lambda item: item[1])
+        numbers = np.empty(len(named), dtype=np.int64)
+        numbers[[number for number, _ in named]] = np.arange(len(named))
+        source = numbers[source.indices.to_numpy()]
+        number, *values = (table.column(name).to_numpy().astype(np.int64) for name in columns[1:])
+        order = np.lexsort((number, source))
+        cuts = np.cumsum(np.bincount(source, minlength=len(named)))[:-1]
+        names = tuple(name for _, name in named)
+        for name, found in zip(names, np.split(number[order], cuts), strict=True):
+            if not np.array_equal(found, np.arange(len(found))):
+                missed = int(np.argmax(np.append(found != np.arange(len(found)), True)))
+                raise StoreError(f"tokens: {path} misses shard {missed} of source {name!r}, or lists it twice")
+        return cls(names, *(tuple(np.split(value[order], cuts)) for value in values))
 
     def samples(self, k: int = 1) -> NDArray[np.int64]:
         """Samples of k consecutive rows in each source: int64 [sources]. A sample never crosses a shard."""

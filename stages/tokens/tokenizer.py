@@ -1,4 +1,4 @@
-"""The tokenizer: byte-level BPE with Llama-3's split, trained here, or one that exists already.
+"""The tokenizer: byte-level BPE with Llama-3's split, trained here, or one that exists already (`adopt.py`).
 
 Ours knows one special token, `<|endoftext|>`, id 0: it ends every document and pads. Ids 1 to 256 are the bytes, in the
 order of their byte-level characters; then come the merges in the order in which they were learned. There is no
@@ -8,15 +8,13 @@ normaliser, so text decodes to exactly the bytes that were encoded.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, BinaryIO, Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-
-from stages.artifact.errors import InputError
 
 EOS = "<|endoftext|>"
 EOS_ID = 0
@@ -28,15 +26,12 @@ LLAMA3_SPLIT = (
 """The `pat_str` of Llama 3's tokenizer, unchanged: encoders that are fast for known splits then give the same ids."""
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-
-
-class Folder(Protocol):
-    """A listed folder of files; the listing of an existing tokenizer."""
-
-    location: str
-    files: tuple[Any, ...]
-
-    def open(self, name: str) -> BinaryIO: ...
+CHAT_TEMPLATE = "chat_template.jinja"
+"""File of the chat template that is used unless another is asked for, where transformers looks first."""
+DEFAULT_TEMPLATE = "default"
+"""Its name among several."""
+MORE_TEMPLATES = "additional_chat_templates"
+"""Folder of further templates, `NAME.jinja`."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +43,10 @@ class TextTokenizer:
     pad: str
     extra: dict[str, str]
     """Other named special tokens (`bos_token`, `unk_token`) of an existing tokenizer."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Entries of an existing tokenizer's `tokenizer_config.json` that stay as they are."""
+    chat_templates: Mapping[str, str] = field(default_factory=dict)
+    """Jinja chat templates of an existing tokenizer by name; `default` is the one that is used unless asked."""
 
     def __post_init__(self) -> None:
         self.tokenizer.no_truncation()
@@ -87,13 +86,18 @@ class TextTokenizer:
             "model_max_length": sequence_length,
             "model_input_names": ["input_ids", "attention_mask"],
             "clean_up_tokenization_spaces": False,
+            **self.settings,
             **special,
         }
         contents = (json.loads(self.tokenizer.to_str()), config, special)
-        return {
+        files = {
             name: json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n"
             for name, content in zip(FILES, contents, strict=True)
         }
+        for name, template in self.chat_templates.items():
+            path = CHAT_TEMPLATE if name == DEFAULT_TEMPLATE else f"{MORE_TEMPLATES}/{name}.jinja"
+            files[path] = template.encode()
+        return files
 
 
 def train(texts: Iterable[list[str]], vocabulary: int) -> TextTokenizer:
@@ -124,57 +128,3 @@ def train(texts: Iterable[list[str]], vocabulary: int) -> TextTokenizer:
 
 def _batches(texts: Iterable[list[str]]) -> Iterator[list[str]]:
     yield from texts
-
-
-def adopt(folder: Folder) -> TextTokenizer:
-    """An existing tokenizer from a listed folder.
-
-    Raises:
-        InputError: it is not a byte-level fast tokenizer with an EOS, or it brings code.
-    """
-    names = {entry.name for entry in folder.files}
-    if FILES[0] not in names:
-        raise InputError(f"tokenizer: {folder.location} has no {FILES[0]}; save it with `save_pretrained` first")
-    settings = {name: _json(folder, name) if name in names else {} for name in FILES}
-    if "auto_map" in settings[FILES[1]]:
-        raise InputError(f"tokenizer: {folder.location}/{FILES[1]} asks for code (auto_map); that is refused")
-    content, named = settings[FILES[0]], {**settings[FILES[1]], **settings[FILES[2]]}
-    if not _byte_level(content.get("pre_tokenizer")) or not _keeps_text(content.get("normalizer")):
-        raise InputError(
-            f"tokenizer: {folder.location} is not byte-level, or changes text before it splits it; the bytes that a "
-            "token stands for would be unknown. Use a byte-level BPE (Llama 3, Qwen, GPT-2, SmolLM), or train one"
-        )
-    try:
-        tokenizer = Tokenizer.from_str(json.dumps(content))
-    except Exception as error:  # the library raises bare Exception
-        raise InputError(f"tokenizer: {folder.location}/{FILES[0]} cannot be loaded: {error}") from error
-    special = {added.content for added in tokenizer.get_added_tokens_decoder().values() if added.special}
-    eos = _token(named.get("eos_token")) or EOS
-    if eos not in special:
-        raise InputError(f"tokenizer: {folder.location} has no special token {eos!r} to end documents with")
-    pad = _token(named.get("pad_token")) or eos
-    extra = {name: _token(named.get(name)) for name in ("bos_token", "unk_token")}
-    return TextTokenizer(tokenizer, eos, pad, {name: token for name, token in extra.items() if token})
-
-
-def _json(folder: Folder, name: str) -> dict[str, Any]:
-    with folder.open(name) as stream:
-        try:
-            return dict(json.loads(stream.read()))
-        except ValueError as error:
-            raise InputError(f"tokenizer: {folder.location}/{name} is not valid JSON: {error}") from error
-
-
-def _token(value: Any) -> str | None:
-    return value.get("content") if isinstance(value, dict) else value
-
-
-def _byte_level(step: dict[str, Any] | None) -> bool:
-    if not step:
-        return False
-    return step["type"] == "ByteLevel" or any(_byte_level(inner) for inner in step.get("pretokenizers", ()))
-
-
-def _keeps_text(normalizer: dict[str, Any] | None) -> bool:
-    """Documents are NFC when they are read, so NFC (Qwen's) changes next to nothing."""
-    return not normalizer or normalizer["type"] == "NFC"

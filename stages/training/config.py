@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from models.sizes import SIZES
 from stages.artifact import Config, how
+
+
+def _drawable(weights: dict[str, float]) -> dict[str, float]:
+    for source, weight in weights.items():
+        if not (math.isfinite(weight) and weight >= 0):
+            raise ValueError(f"source {source!r} has {weight}; a weight is a number, 0 or more")
+    if not any(weights.values()):
+        raise ValueError("all weights are 0; give at least one source a positive weight, or none at all to go by size")
+    return weights
+
+
+def _limits(repeat: float | dict[str, float]) -> float | dict[str, float]:
+    for source, epochs in repeat.items() if isinstance(repeat, dict) else [("", repeat)]:
+        if not (math.isfinite(epochs) and epochs > 0):
+            whose = f"source {source!r} has {epochs}" if source else f"it is {epochs}"
+            raise ValueError(f"{whose}; the most epochs of a source are a number above 0, or absent for no limit")
+    return repeat
+
+
+Weights = Annotated[dict[str, float], AfterValidator(_drawable)]
+Repeat = Annotated[float | dict[str, float], AfterValidator(_limits)]
 
 
 class PhaseConfig(Config):
@@ -17,9 +39,9 @@ class PhaseConfig(Config):
     """Batches in the phase."""
     k: int = Field(1, gt=0)
     """Rows of the token stream a sample: a power of two. Sequences are k times the stream's row."""
-    weights: dict[str, float] | None = None
+    weights: Weights | None = None
     """Share of each source; sources that are not named are not drawn. Absent: by size."""
-    repeat: float | dict[str, float] | None = None
+    repeat: Repeat | None = None
     """Most epochs of each source; one that has used them up leaves the mixture. Absent: no limit."""
 
 
@@ -36,7 +58,7 @@ class TrainingConfig(Config):
     """Decides the initial weights and the order of the data."""
     k: int = Field(1, gt=0)
     """Rows of the token stream a sample, a power of two, where no phases are given."""
-    weights: dict[str, float] | None = None
+    weights: Weights | None = None
     """Share of each source where no phases are given. Absent: by size."""
     phases: tuple[PhaseConfig, ...] = ()
     """Curriculum: phases in turn, whose steps add up to `steps`. Absent: one phase."""
@@ -93,7 +115,12 @@ class TrainingConfig(Config):
     @model_validator(mode="after")
     def _agrees(self) -> TrainingConfig:
         if self.batch % self.lanes:
-            raise ValueError(f"batch ({self.batch}) must be a multiple of lanes ({self.lanes})")
+            low = self.batch // self.lanes * self.lanes
+            fitting = f"{low} or {low + self.lanes}" if low else f"{self.lanes}"
+            raise ValueError(
+                f"training.batch ({self.batch}) is no multiple of training.lanes ({self.lanes}), and a batch takes as "
+                f"much of each lane; {fitting} would be"
+            )
         if self.phases and (self.k != 1 or self.weights is not None):
             raise ValueError("k and weights belong to each phase where phases are given")
         if self.phases and sum(phase.steps for phase in self.phases) != self.steps:

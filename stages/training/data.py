@@ -13,9 +13,9 @@ from torch import Tensor
 
 from models.loss import IGNORED
 from stages.tokens.batch import model_inputs, rank_slots
-from stages.tokens.order import Order, Phase
 from stages.tokens.reader import TokenReader
 from stages.training.config import TrainingConfig
+from stages.training.plan import run_order
 
 
 @dataclass
@@ -64,8 +64,7 @@ class TrainingData:
 
     def __init__(self, folder: Path, digest: str, config: TrainingConfig, rank: int, world: int):
         self.reader = TokenReader(folder)
-        phases = [Phase(p.steps * config.batch, p.k, p.weights, p.repeat) for p in config.all_phases]
-        self.order = Order(self.reader.shards, digest, config.seed, phases, config.window, config.lanes)
+        self.order = run_order(self.reader.shards, digest, config)
         self.batch_size = config.batch
         self._slots = rank_slots(config.batch, rank, world, config.lanes)
         self.most_rows = -(-config.batch // world)

@@ -13,6 +13,7 @@ from stages.artifact import Artifact, ArtifactWriter, ConfigError, FileEntry, St
 from stages.artifact import errors as artifact_errors
 from stages.training.config import TrainingConfig
 from stages.training.errors import StoppedError, TrainingError
+from stages.training.plan import PLAN, plan_of
 from stages.training.run import CONFIG, Run
 from stages.training.stop import clear_stop
 
@@ -40,6 +41,8 @@ def build(config: TrainingConfig, inputs: Mapping[str, Any], writer: ArtifactWri
         config=config.model_dump(mode="json"),
         submitted=time.time(),
     )
+    plan = plan_of(tokens, config)  # before any worker: what cannot be drawn is refused here
+    writer.events.emit(PLAN, durable=True, tokens=tokens.digest, config=run.config, plan=plan)
     clear_stop(run)
     run.clear_outcome()
     if config.workers == 0:

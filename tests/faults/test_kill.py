@@ -12,7 +12,7 @@ from tests.faults.checks import assert_nothing_whole, assert_same
 from tests.faults.forge import KILL_GROUP, Forge, Moment, event, store
 
 PASSES = {
-    "sample": [Moment("stages.sample.generate:_write_lines", nth=7)],
+    "sample": [Moment("stages.sample.writing:write_lines", nth=7)],
     "corpus": [
         event("'progress'", "'read'", nth=2),
         event("'exact_duplicates'"),
@@ -22,8 +22,9 @@ PASSES = {
     ],
     "tokens": [
         event("'tokenizer'"),
-        Moment("stages.tokens.shards:ShardWriter._write", nth=9, after=True),
-        Moment("stages.tokens.shards:DocumentWriter.close", nth=3),
+        Moment("stages.tokens.encode:write_part", nth=4, after=True),
+        Moment("stages.tokens.encode:write_shard", nth=9, after=True),
+        Moment("stages.tokens.encode:write_documents", nth=3),
     ],
     "model": [Moment("stages.model.build:save_weights", after=True)],
 }

@@ -17,7 +17,7 @@ import yaml
 from flows import steps
 from flows.recipe import Recipe, load_recipe
 from flows.steps import STEPS, Made, Planned, list_inputs, plan_steps
-from stages.artifact import ArtifactWriter, Stage, Store, read_ref, write_ref
+from stages.artifact import ArtifactWriter, ConfigError, Stage, Store, read_ref, write_ref
 from stages.corpus.inputs import note_inputs
 
 KINDS = ["corpus", "tokens", "training", "model", "evaluation", "verdict"]
@@ -148,6 +148,20 @@ def test_files_that_are_touched_or_moved_remake_nothing(world: World) -> None:
     world.settings = moved
     assert world.run() == []
     assert {planned.state for planned in world.plan().values()} == {"there"}
+
+
+def test_an_existing_tokenizer_is_known_by_its_content(world: World) -> None:
+    world.run()
+    world.write("tokenizer/tokenizer.json", "{}")
+    own = f"tokens.tokenizer={world.path('tokenizer')}"
+    assert world.why(own)["tokens"] == ["tokenizer: added"]
+    assert world.run(own) == KINDS[1:]
+    world.write("tokenizer/model.safetensors", "weights lie beside it and are no part of it")
+    assert world.run(own) == []
+    world.write("tokenizer/chat_template.jinja", "{{ messages }}")
+    assert world.why(own)["tokens"] == ["tokenizer: other files, or other content"]
+    with pytest.raises(ConfigError, match="neither an absolute path, a URL, nor a hub id"):
+        world.run("tokens.tokenizer=./tokenizer")
 
 
 @pytest.mark.parametrize("change", ["changed", "added", "removed"])

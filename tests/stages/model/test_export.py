@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -12,19 +13,22 @@ from tokenizers import Tokenizer, models
 from models.decoder import Decoder
 from models.huggingface import load_decoder, load_weights, save_weights, to_config
 from models.sizes import sized
+from serving.model_folder import check_model_folder
 from stages.artifact import Artifact, ArtifactWriter, InputError, Store
 from stages.model import ModelConfig, model
 
 WORDS = {"<|endoftext|>": 0, **{letter: n + 1 for n, letter in enumerate("abcdefghijklmnopqrstuvwxyz ")}}
 
 
-def _tokens(store: Store, **extra: str) -> Artifact:
+def _tokens(store: Store, files: Mapping[str, str] | None = None, **extra: str) -> Artifact:
     writer = ArtifactWriter(store, f"tokens/{len(extra)}", "tokens", 1, "0" * 32, {}, {})
     writer.put("tokenizer/tokenizer.json", Tokenizer(models.BPE(WORDS, [])).to_str().encode())
     names = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
     described = names | {"tokenizer_class": "PreTrainedTokenizerFast"} | extra
     writer.put("tokenizer/tokenizer_config.json", json.dumps(described).encode())
     writer.put("tokenizer/special_tokens_map.json", json.dumps(names).encode())
+    for name, text in (files or {}).items():
+        writer.put(f"tokenizer/{name}", text.encode())
     return writer.commit()
 
 
@@ -74,6 +78,19 @@ def test_it_is_bf16_by_default_and_holds_nothing_that_runs(store: Store):
     assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
     assert json.loads(done.read("weights/config.json"))["dtype"] == "bfloat16"
     assert "auto_map" not in json.loads(done.read("weights/config.json"))
+
+
+def test_chat_templates_leave_with_the_tokenizer(store: Store):
+    from transformers import AutoTokenizer
+
+    template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    files = {"chat_template.jinja": template, "additional_chat_templates/twice.jinja": template * 2}
+    tokens = _tokens(store, files)
+    done = model.run(ModelConfig(), {"training": _training(store, tokens), "tokens": tokens}, store)
+    tokenizer = AutoTokenizer.from_pretrained(done.local("weights"))
+    assert tokenizer.chat_template == {"default": template, "twice": template * 2}
+    assert tokenizer.apply_chat_template([{"content": "ab c"}], tokenize=False, chat_template="twice") == "ab cab c"
+    assert check_model_folder(done.local("weights")).has_chat_template, "the gateway lets chats through"
 
 
 def test_tokens_of_another_run_are_refused(store: Store):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from stages.sample import generate
+from stages.sample.finance import generate as generate_finance
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -50,6 +51,12 @@ class Sample:
 
     def questions(self, name: str) -> list[dict[str, Any]]:
         return read_lines(self.folder / "eval" / f"{name}.jsonl")
+
+
+@pytest.fixture(scope="session")
+def finance(tmp_path_factory: pytest.TempPathFactory) -> Sample:
+    folder = tmp_path_factory.mktemp("finance")
+    return Sample(folder, 1.0, generate_finance(folder, seed=1, megabytes=1.0))
 
 
 @pytest.fixture(scope="session")

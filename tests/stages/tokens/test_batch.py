@@ -43,6 +43,8 @@ def test_a_sample_by_hand() -> None:
     assert made.targets.tolist() == [[6, 0, IGNORE, 8, 0, IGNORE, 0, IGNORE, 0, IGNORE, IGNORE]]
     assert made.positions.tolist() == [[0, 1, 2, 0, 1, 2, 0, 1, 0, 1, 0]]
     assert made.documents.tolist() == [[0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 4]]
+    assert made.cu_seqlens.tolist() == [0, 3, 6, 8, 10, 11] and made.cu_seqlens.dtype == np.int32
+    assert made.max_seqlen == 3
     assert made.valid == 6
     sizes = np.array([0, 1, 1, 1, 10, 20, 30, 40, 50, 60], dtype=np.int32)
     assert counted(made.targets, EOS).sum() == 2
@@ -52,9 +54,12 @@ def test_a_sample_by_hand() -> None:
 @given(st.lists(st.lists(st.integers(0, 3), min_size=12, max_size=12), min_size=1, max_size=4))
 def test_every_rule_at_every_token(rows: list[list[int]]) -> None:
     made = model_inputs(np.array(rows), EOS)
+    begins = []
     for line, row in enumerate(rows):
         position, document = 0, 0
         for place in range(11):
+            if position == 0:
+                begins.append(line * 11 + place)
             assert made.inputs[line, place] == row[place]
             assert made.positions[line, place] == position
             assert made.documents[line, place] == document
@@ -62,3 +67,21 @@ def test_every_rule_at_every_token(rows: list[list[int]]) -> None:
             position += 1
             if row[place] == EOS:
                 position, document = 0, document + 1
+    assert made.cu_seqlens.tolist() == [*begins, 11 * len(rows)]
+    assert made.max_seqlen == max(np.diff([*begins, 11 * len(rows)]))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int64])
+def test_arrays_are_flat_and_of_the_types_that_kernels_take(dtype: type) -> None:
+    rows = np.array([[3, EOS, 60_000, 7], [1, 2, 3, EOS]], dtype=dtype)
+    made = model_inputs(rows, EOS)
+    for array in (made.inputs, made.targets, made.positions):
+        assert array.dtype == np.int64 and array.flags.c_contiguous and array.shape == (2, 3)
+    assert made.cu_seqlens.tolist() == [0, 2, 3, 6]
+    assert not np.shares_memory(made.inputs, rows)
+
+
+def test_a_rank_without_samples_has_empty_inputs() -> None:
+    made = model_inputs(np.zeros((0, 12), dtype=np.uint16), EOS)
+    assert made.inputs.shape == made.targets.shape == made.positions.shape == made.documents.shape == (0, 11)
+    assert (made.cu_seqlens.tolist(), made.max_seqlen, made.valid) == ([0], 0, 0)

@@ -1,9 +1,10 @@
-"""The order hits every row once an epoch, runs backwards, and depends on nothing that it must not depend on."""
+"""The order, its mixture and its plan, one promise at a time; the grid of cases is in test_order_properties.py."""
 
 import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from stages.artifact import ConfigError
 from stages.tokens.mixture import BLOCK, Mixture, largest_remainder
 from stages.tokens.order import Order, Phase, epoch_samples
+from stages.tokens.plan import plan
 from stages.tokens.table import ShardTable
 
 quick = settings(max_examples=40)
@@ -22,86 +24,8 @@ def table(*rows: list[int]) -> ShardTable:
     return ShardTable(tuple("abcdefgh"[: len(rows)]), tuple(np.array(r, dtype=np.int64) for r in rows))
 
 
-@st.composite
-def tables(draw: st.DrawFn) -> ShardTable:
-    """Sources as the stage leaves them: full shards of one size and a shorter last one."""
-    full = draw(st.sampled_from([4, 8]))
-    return table(
-        *([full] * draw(st.integers(1, 3)) + [draw(st.integers(1, full))] for _ in range(draw(st.integers(1, 3))))
-    )
-
-
 def everything(order: Order) -> list[tuple[int, int, int]]:
     return [tuple(t) for t in order.at(np.arange(order.samples)).triples.tolist()]
-
-
-@quick
-@given(tables(), st.sampled_from([1, 2, 4]), st.integers(1, 4), st.integers(1, 5), st.integers(0, 9), st.data())
-def test_every_sample_once_an_epoch(
-    shards: ShardTable, k: int, lanes: int, window: int, seed: int, data: st.DataObject
-) -> None:
-    source = data.draw(st.integers(0, len(shards.sources) - 1))
-    n = int(shards.samples(k)[source])
-    epochs = 3
-    # whole epochs of every lane: lanes differ by a sample, so let all run for multiples of their least common length
-    if n % lanes:
-        lanes = 1
-    order = Order(shards, "d", seed, [Phase(n * epochs, k, {shards.sources[source]: 1.0})], window, lanes)
-    found = everything(order)
-    expected = {
-        (source, shard, row)
-        for shard, rows in enumerate(shards.rows[source].tolist())
-        for row in range(0, rows // k * k, k)
-    }
-    for epoch in range(epochs):
-        assert sorted(found[epoch * n : (epoch + 1) * n]) == sorted(expected)
-    assert shards.left_out(k)[source] == shards.rows[source].sum() - len(expected) * k
-
-
-@settings(max_examples=20)
-@given(tables(), st.integers(1, 3), st.integers(1, 4), st.integers(0, 99), st.data())
-def test_positions_run_backwards(shards: ShardTable, lanes: int, window: int, seed: int, data: st.DataObject) -> None:
-    phases = data.draw(
-        st.lists(
-            st.builds(
-                Phase,
-                st.integers(1, 40).map(lambda m: m * lanes),
-                st.sampled_from([1, 2]),
-                st.none()
-                | st.fixed_dictionaries({name: st.sampled_from([0.0, 1.0, 2.5]) for name in shards.sources}).filter(
-                    lambda w: sum(w.values()) > 0
-                ),
-            ),
-            min_size=1,
-            max_size=4,
-        )
-    )
-    if any((shards.samples(phase.k) < lanes).any() for phase in phases):
-        lanes, phases = 1, [Phase(phase.samples, 1, phase.weights) for phase in phases]
-    order = Order(shards, "d", seed, phases, window, lanes)
-    seen: dict[tuple[int, int, int], list[int]] = {}
-    for position in range(order.samples):
-        source, shard, row, k = order.at([position])
-        assert k == order.k_at(position)
-        for more in range(k):
-            seen.setdefault((int(source[0]), int(shard[0]), int(row[0]) + more), []).append(position)
-    for source, rows in enumerate(shards.rows):
-        for shard, count in enumerate(rows.tolist()):
-            for row in range(count):
-                assert order.positions_of(source, shard, row).tolist() == seen.get((source, shard, row), [])
-
-
-@quick
-@given(tables(), st.integers(1, 3), st.integers(1, 60), st.integers(0, 60))
-def test_run_length_and_calls_do_not_matter(shards: ShardTable, lanes: int, first: int, more: int) -> None:
-    lanes = min(lanes, int(shards.samples().min()))
-    short = Order(shards, "d", 5, [Phase(first * lanes)], 2, lanes)
-    long = Order(shards, "d", 5, [Phase((first + more) * lanes), Phase(lanes * 7)], 2, lanes)
-    assert everything(short) == everything(long)[: short.samples]
-    one_by_one = [tuple(short.at([p]).triples[0].tolist()) for p in range(short.samples)]
-    assert everything(short) == one_by_one
-    shuffled = np.random.default_rng(1).permutation(short.samples)
-    assert short.at(shuffled).triples.tolist() == [list(one_by_one[p]) for p in shuffled]
 
 
 def test_counters_run_on_through_phases_of_equal_k() -> None:
@@ -163,11 +87,11 @@ def test_a_source_leaves_when_its_repeat_is_used_up(repeat: int, lanes: int, see
     assert drawn.sum() == order.samples
     most = Counter(tuple(t) for t, s in zip(found.triples.tolist(), found.source, strict=True) if s == 1)
     assert max(most.values()) <= repeat
-    plan = order.describe()["stretches"]
-    assert sum(stretch["samples"] for stretch in plan) == order.samples
-    if len(plan) > 1:
-        assert plan[0]["ended_by_repeat_of"] == ["b"]
-        assert (found.source[plan[1]["first_position"] :] == 0).all()
+    stretches = plan(order, 64).stretches
+    assert sum(stretch.samples for stretch in stretches) == order.samples
+    if len(stretches) > 1:
+        assert stretches[0].ended_by_repeat_of == ("b",)
+        assert (found.source[stretches[1].first_position :] == 0).all()
         # all lanes stop where the first of them has used its part up
         used = [int((found.source[lane::lanes] == 1).sum()) for lane in range(lanes)]
         caps = [repeat * ((lane + 1) * 18 // lanes - lane * 18 // lanes) for lane in range(lanes)]
@@ -192,11 +116,15 @@ def test_small_sources_are_drawn_by_default_and_refused_by_weight() -> None:
         (Phase(8, k=3), 1, "power of two"),
         (Phase(0), 1, "positive multiple"),
         (Phase(7), 2, "multiple of the 2 lanes"),
-        (Phase(8, weights={"x": 1.0}), 1, "unknown source 'x'"),
-        (Phase(8, repeat={"x": 1.0}), 1, "unknown source 'x'"),
-        (Phase(8, weights={"a": 0.0}), 1, "not all zero"),
-        (Phase(8, weights={"a": -1.0, "b": 2.0}), 1, "not negative"),
-        (Phase(8, weights={"a": float("nan")}), 1, "finite"),
+        (Phase(8, weights={"x": 1.0}), 1, "phase 0: weights: unknown source 'x'; there are a, b"),
+        (Phase(8, repeat={"x": 1.0}), 1, "phase 0: repeat: unknown source 'x'"),
+        (Phase(8, weights={"a": 0.0}), 1, "phase 0: weights: all are 0"),
+        (Phase(8, weights={"a": -1.0, "b": 2.0}), 1, "phase 0: weights: 'a' has -1.0"),
+        (Phase(8, weights={"a": 1.0, "b": float("nan")}), 1, "phase 0: weights: 'b' has nan"),
+        (Phase(8, weights={"a": float("inf")}), 1, "phase 0: weights: 'a' has inf"),
+        (Phase(8, repeat=0.0), 1, "phase 0: repeat: 0.0 epochs"),
+        (Phase(8, repeat={"b": -2.0}), 1, "phase 0: repeat: -2.0 epochs"),
+        (Phase(8, repeat=float("nan")), 1, "phase 0: repeat: nan epochs"),
         (Phase(8), 4, "'b' has 3 samples at k = 1 for 4 lanes"),
         (Phase(8, k=4), 1, "'b' has 0 samples at k = 4"),
         (Phase(100, repeat=1), 1, "used up after 22 of 100"),
@@ -217,11 +145,39 @@ def test_positions_outside_the_run_are_refused() -> None:
     assert order.at([]).triples.shape == (0, 3)
 
 
-def test_describe_is_json_and_counts_what_is_left_out() -> None:
+def test_the_plan_is_json_and_adds_up() -> None:
+    shards = table([16, 3], [16], [8])
+    phases = [Phase(100, weights={"a": 3, "b": 1}), Phase(4, 2), Phase(200, 1, {"a": 1, "b": 1}, {"b": 4})]
+    order = Order(shards, "d", 1, phases, 2, lanes=2)
+    found = plan(order, 64)
+    assert json.loads(json.dumps(found.as_dict())) == json.loads(json.dumps(asdict(found)))
+    assert found.rows_left_out == {"1": {"a": 0, "b": 0, "c": 0}, "2": {"a": 1, "b": 0, "c": 0}}
+    assert found.samples == 304 and found.tokens == (300 + 4 * 2) * 64
+    assert [(s.phase, s.first_position, s.k) for s in found.stretches][:3] == [(0, 0, 1), (1, 100, 2), (2, 104, 1)]
+    assert [s.ended_by_repeat_of for s in found.stretches] == [(), (), ("b",), ()]
+    for stretch in found.stretches:
+        positions = np.arange(stretch.first_position, stretch.first_position + stretch.samples)
+        drawn = Counter(shards.sources[s] for s in order.at(positions).source.tolist())
+        assert {name: source.samples for name, source in stretch.sources.items() if source.samples} == drawn
+        assert sum(source.tokens for source in stretch.sources.values()) == stretch.tokens
+        assert sum(source.share for source in stretch.sources.values()) == pytest.approx(1)
+    assert sum(source.tokens for source in found.sources.values()) == found.tokens
+    rows = {name: sum(s.sources[name].samples * s.k for s in found.stretches if name in s.sources) for name in "abc"}
+    for name, source in found.sources.items():
+        assert source.epochs == pytest.approx(rows[name] / found.rows[name], abs=1e-6)
+
+
+def test_the_plan_warns_of_what_is_read_too_often_or_never() -> None:
+    shards = table([64] * 4, [16], [16])
+    order = Order(shards, "d", 1, [Phase(512, weights={"a": 3, "b": 1})], 2)
+    often, never = plan(order, 64).warnings
+    assert "'b' is read 7.8 times" in often and "`repeat`" in often
+    assert "'c' is never drawn" in never
+    assert not plan(Order(shards, "d", 1, [Phase(512)], 2), 64).warnings
+
+
+def test_samples_of_an_epoch_are_counted() -> None:
     shards = table([16, 3], [16])
-    plan = Order(shards, "d", 1, [Phase(10), Phase(4, 2)], 2).describe()
-    assert json.loads(json.dumps(plan)) == plan
-    assert plan["rows_left_out"] == {"1": {"a": 0, "b": 0}, "2": {"a": 1, "b": 0}}
     assert epoch_samples(shards) == 35 and epoch_samples(shards, 2) == 17
 
 
@@ -251,6 +207,7 @@ GOLDEN = "44fbfc48018ff2d3b8ce209249251970c3e4b554c21ce46c0a8bf54d0ea6a4e2"
 SCRIPT = """
 import hashlib, numpy as np
 from stages.tokens.order import Order, Phase
+from stages.tokens.plan import plan
 from stages.tokens.table import ShardTable
 shards = ShardTable(("a", "b"), (np.array([64] * 9 + [7]), np.array([64, 3])))
 order = Order(shards, "digest", 7, [Phase(1500, weights={"a": 3, "b": 1}), Phase(300, 2)], 3, lanes=3)

@@ -14,8 +14,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from stages.artifact import Artifact, ConfigError, InputError
 from stages.tokens import TokensConfig, tokens
+from stages.tokens.adopt import adopt
 from stages.tokens.reader import TokenReader
-from stages.tokens.tokenizer import EOS, EOS_ID, LLAMA3_SPLIT, TextTokenizer, adopt, train
+from stages.tokens.tokenizer import EOS, EOS_ID, LLAMA3_SPLIT, TextTokenizer, train
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+PATIENCE = 10
+"""Seconds that a process has to end by itself."""
 SAMPLED_EVERY = 0.02
 """Seconds between two looks at the memory of a job's processes."""
 Work = Callable[[], dict[str, Any]]
@@ -58,6 +61,21 @@ class Child:
         self._process.stdin.write("go\n")
         self._process.stdin.close()
 
+    def round(self) -> dict[str, Any]:
+        """Does the work once more and waits for its result; the process stays for another round."""
+        assert self._process.stdin and self._process.stdout
+        self._result.unlink(missing_ok=True)
+        try:
+            self._process.stdin.write("go\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return self.result()
+        for line in self._process.stdout:
+            if line == "DONE\n":
+                return dict(json.loads(self._result.read_text()))
+        self._fail()
+        return {}
+
     def result(self, memory: bool = False) -> dict[str, Any]:
         """Waits for the end; with `memory`, peak bytes of all its processes as `peak_pss`, `peak_anonymous`."""
         assert self._process.stdout
@@ -73,6 +91,16 @@ class Child:
         if "not_measured" in result:
             raise NotMeasured(result["not_measured"])
         return result | found
+
+    def end(self) -> None:
+        """Lets a process that did rounds end by itself, so that it removes what it left outside of its memory."""
+        assert self._process.stdin and self._process.stdout
+        if not self._process.stdin.closed:
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(PATIENCE)
+        self.close()
 
     def close(self) -> None:
         """Ends the process if it still runs."""
@@ -130,7 +158,7 @@ def serve(jobs: Mapping[str, Callable[..., Work]]) -> None:
     """The child's side: prepares the job that the command line names, says READY, waits, works, leaves the result.
 
     A job is a function of its options that imports, loads and warms up, and returns the work. Its result has
-    `seconds`, of the work alone, unless the work measures itself.
+    `seconds`, of the work alone, unless the work measures itself. The work is done at every further word to go.
     """
     job, options, path = sys.argv[1:]
     try:
@@ -140,12 +168,16 @@ def serve(jobs: Mapping[str, Callable[..., Work]]) -> None:
         print("READY", flush=True)
         return
     print("READY", flush=True)
-    if sys.stdin.readline() != "go\n":
+    rounds = 0
+    while sys.stdin.readline() == "go\n":
+        began = time.perf_counter()
+        result = work()
+        seconds = time.perf_counter() - began
+        Path(path).write_text(json.dumps({"seconds": seconds} | result))
+        print("DONE", flush=True)
+        rounds += 1
+    if not rounds:
         raise SystemExit("the benchmark that started this job is gone")
-    began = time.perf_counter()
-    result = work()
-    seconds = time.perf_counter() - began
-    Path(path).write_text(json.dumps({"seconds": seconds} | result))
 
 
 def run_job(python: Path, script: Path, job: str, options: Mapping[str, Any], memory: bool = False) -> dict[str, Any]:

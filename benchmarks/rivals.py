@@ -1,4 +1,4 @@
-"""`.venv-bench`: the environment of the rivals that `benchmarks/corpus.py` measures against."""
+"""Environments of the rivals that benchmarks measure against: `.venv-bench` and `.venv-bench-tokens`."""
 
 from __future__ import annotations
 
@@ -7,28 +7,35 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
-REQUIREMENTS = Path(__file__).with_name("requirements-peers.txt")
 
-
-def rivals_python(folder: Path) -> Path:
+def rivals_python(folder: Path, requirements: Path, beside_ours: bool = False) -> Path:
     """Makes the environment, or leaves it where it is what the requirements ask for; returns its Python.
+
+    Args:
+        folder: where it lies.
+        requirements: exact versions of all that is installed.
+        beside_ours: what is not installed in it is imported from the pipeline's own environment.
 
     Packages come from wherever uv's or pip's own settings say. One that cannot be installed leaves the others
     installed: a rival that does not start is reported when it is asked for.
     """
     python = folder / "bin" / "python"
     stamp = folder / ".installed"
-    wanted = f"{hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()} {sys.version.split()[0]}"
+    wanted = f"{hashlib.sha256(requirements.read_bytes()).hexdigest()} {sys.version.split()[0]}"
     if python.exists() and stamp.exists() and stamp.read_text() == wanted:
         return python
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
     (folder / ".gitignore").write_text("*\n")
-    if _install(python, ["--requirement", str(REQUIREMENTS)]) == 0:
+    if beside_ours:
+        packages = next(folder.glob("lib/python*/site-packages"))
+        (packages / "pipeline.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    if _install(python, ["--requirement", str(requirements)]) == 0:
         stamp.write_text(wanted)
         return python
-    for line in REQUIREMENTS.read_text().splitlines():
+    for line in requirements.read_text().splitlines():
         if line and not line.startswith("#") and _install(python, [line]) != 0:
             print(f"not installed into {folder.name}: {line}", file=sys.stderr)
     return python

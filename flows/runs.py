@@ -1,0 +1,107 @@
+"""Which training run is meant by what a person typed, and what is known about its data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from stages.artifact import Artifact, EventLog, Store, StoreError, all_artifacts, by_digest, list_refs, load, read_ref
+from stages.artifact.events import Event
+from stages.training.batch_log import TOLD, BatchLog
+from stages.training.config import TrainingConfig
+from stages.training.plan import PLAN
+
+
+@dataclass(frozen=True)
+class TracedRun:
+    """A training run, finished or not."""
+
+    name: str
+    """What people type: `training/` and the first digits of its digest, or its folder while it has none."""
+    config: TrainingConfig
+    tokens: Artifact
+    log: BatchLog
+
+
+def find_run(store: Store, name: str) -> TracedRun:
+    """The run that a name means.
+
+    Args:
+        name: a recipe (its newest finished run, or the only unfinished one on its tokens), a ref such as
+            `biomed/champion` (the run that the model came from), the start of an artifact's digest or fingerprint, or a
+            run's folder (`training/...`), which may be unfinished.
+
+    Raises:
+        StoreError: no such run, several, or one whose tokens are gone.
+    """
+    folder = _folder(store, name)
+    events = EventLog(store, folder).read(only=(*TOLD, PLAN), newest=("step",))[0]
+    artifact = load(store, folder)
+    if artifact:
+        config, digest = artifact.manifest.how, artifact.manifest.inputs["tokens"]
+    else:
+        plan = _plan(events)
+        if plan is None:
+            raise StoreError(f"{store.where(folder)}: the run has not come so far that its order is known")
+        config, digest = plan["config"], plan["tokens"]
+    try:
+        settings = TrainingConfig.model_validate(config)
+    except ValidationError as error:
+        raise StoreError(f"{store.where(folder)}: its config is not this version's: {error}") from None
+    tokens = by_digest(store, f"tokens/{digest}")
+    return TracedRun(artifact.id if artifact else folder, settings, tokens, BatchLog.read(events))
+
+
+def find_artifact(store: Store, name: str, kind: str) -> Artifact:
+    """The artifact of one kind that a name means: a recipe's newest, a ref's, or by the start of its digest; where that
+    is another kind's, the one that went into it.
+
+    Raises:
+        StoreError: there is none, or there are several.
+    """
+    refs = list_refs(store)
+    ref = next((ref for ref in (name.removeprefix("refs/"), f"{name}/{kind}") if ref in refs), None)
+    recipe, _, last = (ref or "").rpartition("/")
+    found = (read_ref(store, recipe, last) if ref else None) or by_digest(store, name)
+    made_of = _made_of(found, kind, {artifact.digest: artifact for artifact in all_artifacts(store)})
+    if made_of is None:
+        raise StoreError(f"{name!r} is {found.id}, and no {kind} artifact that is still there went into it")
+    return made_of
+
+
+def _made_of(artifact: Artifact, kind: str, known: Mapping[str, Artifact]) -> Artifact | None:
+    """The artifact itself if it is of this kind, else the nearest one that went into it."""
+    if artifact.manifest.kind == kind:
+        return artifact
+    inputs = [known[digest] for digest in artifact.manifest.inputs.values() if digest in known]
+    for source in sorted(inputs, key=lambda source: source.manifest.kind != kind):
+        found = _made_of(source, kind, known)
+        if found:
+            return found
+    return None
+
+
+def _folder(store: Store, name: str) -> str:
+    """The folder of the training run. One without manifest is found by its folder's name, or by its recipe's tokens."""
+    unfinished = [folder for folder in store.folders("training") if load(store, folder) is None]
+    refs, last = list_refs(store), name.removeprefix("training/")
+    if f"{name}/training" not in refs and f"{name}/tokens" in refs:
+        digest = refs[f"{name}/tokens"]
+        found = [folder for folder in unfinished if _tokens_of(store, folder) == digest]
+    else:
+        found = [folder for folder in unfinished if last and folder.startswith(f"training/{last}")]
+    if len(found) > 1:
+        raise StoreError(f"{name!r} is ambiguous: {', '.join(found)}")
+    return found[0] if found else find_artifact(store, name, "training").folder
+
+
+def _tokens_of(store: Store, folder: str) -> str:
+    plan = _plan(EventLog(store, folder).read(only=(PLAN,))[0])
+    return plan["tokens"] if plan else ""
+
+
+def _plan(events: list[Event]) -> Event | None:
+    """The newest plan; a run that was started again has several, all of one order."""
+    return next((event for event in reversed(events) if event["type"] == PLAN), None)

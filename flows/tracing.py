@@ -1,0 +1,102 @@
+"""From a run's step to its documents and back, as the command line and other programs ask for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from flows.runs import TracedRun, find_run
+from stages.artifact import ConfigError, InputError, Store
+from stages.tokens.batch import rank_slots
+from stages.tokens.order import Order
+from stages.tokens.reader import Document, TokenReader
+from stages.tokens.trace import documents_at, named, sightings, tables_folder
+from stages.training.batch_log import Fate
+from stages.training.plan import run_order
+
+
+def batch_documents(store: str, name: str, step: int, rank: int | None, ranks: int | None) -> dict[str, Any]:
+    """The documents in one batch (of one rank), as plain values.
+
+    Raises:
+        ConfigError: a step or a rank that the run does not have.
+        StoreError: no such run.
+    """
+    run, reader, order = _open(store, name)
+    batch, lanes = run.config.batch, run.config.lanes
+    if not 0 <= step < run.config.steps:
+        raise ConfigError(f"{run.name} has steps 0 to {run.config.steps - 1}, not {step}")
+    fate = run.log.fate(step)
+    ranks = ranks or fate.ranks or max(1, run.config.workers)
+    if rank is not None and not 0 <= rank < ranks:
+        raise ConfigError(f"step {step} of {run.name} was shared by ranks 0 to {ranks - 1}, there is no rank {rank}")
+    slots = np.arange(batch) if rank is None else np.sort(rank_slots(batch, rank, ranks, lanes))
+    seen = documents_at(order, reader, step * batch + slots)
+    return {
+        "run": run.name,
+        "step": step,
+        "state": fate.state,
+        "discarded": fate.discarded,
+        "told": _told(fate),
+        "ranks": ranks,
+        "rank": rank,
+        "samples": len(slots),
+        "rows_a_sample": order.k_at(step * batch),
+        "documents": [{"slot": line.position % batch, **_without_position(line._asdict())} for line in seen],
+    }
+
+
+def document_steps(store: str, name: str, document: str) -> dict[str, Any]:
+    """Every step of a run that read a document, given by its id or its uri, as plain values.
+
+    Raises:
+        InputError: no such document in the run's tokens.
+        StoreError: no such run.
+    """
+    run, reader, order = _open(store, name)
+    heldout = TokenReader(reader.folder, "heldout")
+    training, held_out = named(reader, document), named(heldout, document)
+    if not training and not held_out:
+        raise InputError(
+            f"{run.tokens.id} holds no document with the id or uri {document!r}; the corpus's ledger says whether it "
+            "was removed, and why"
+        )
+    batch, steps = run.config.batch, []
+    for line in sightings(order, reader, training):
+        step, slot = divmod(line.position, batch)
+        fate = run.log.fate(step)
+        place = {"step": step, "slot": slot, "state": fate.state, "discarded": fate.discarded, "told": _told(fate)}
+        steps.append(place | _without_position(line._asdict()))
+    described = [_described(reader, item, held_out=False) for item in training]
+    described += [_described(heldout, item, held_out=True) for item in held_out]
+    return {"run": run.name, "documents": described, "steps": steps}
+
+
+def _open(store: str, name: str) -> tuple[TracedRun, TokenReader, Order]:
+    run = find_run(Store(store), name)
+    reader = TokenReader(tables_folder(run.tokens))
+    return run, reader, run_order(reader.shards, run.tokens.digest, run.config)
+
+
+def _told(fate: Fate) -> str:
+    """What became of a batch, in words."""
+    if not fate.discarded or fate.state == "discarded":
+        return fate.state
+    times = "once" if fate.discarded == 1 else f"{fate.discarded} times"
+    return f"{fate.state}, discarded {times} before"
+
+
+def _described(reader: TokenReader, document: Document, *, held_out: bool) -> dict[str, Any]:
+    return {
+        "source": reader.shards.sources[document.source],
+        "doc_id": document.doc_id,
+        "uri": document.uri,
+        "license": document.license,
+        "tokens": document.length,
+        "held_out": held_out,
+    }
+
+
+def _without_position(line: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in line.items() if key != "position"}

@@ -1,0 +1,6 @@
+"""Does a tokens artifact hold what it says? See `verify_tokens`."""
+
+from stages.tokens.verify.artifact import bytes_to_read, verify_tokens
+from stages.tokens.verify.finding import Finding
+
+__all__ = ["Finding", "bytes_to_read", "verify_tokens"]

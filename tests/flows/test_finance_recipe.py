@@ -1,0 +1,87 @@
+"""Bloomberg's mixture as a recipe: 51 % own and 49 % public tokens in every block, and epochs that the plan shows."""
+
+import numpy as np
+import pytest
+
+from flows.recipe import load_recipe, with_own_documents
+from stages.artifact import ConfigError
+from stages.corpus.config import SourceConfig
+from stages.sample.finance import DENIED, OWN, PUBLIC
+from stages.tokens.mixture import BLOCK
+from stages.tokens.order import Order
+from stages.tokens.plan import plan
+from stages.tokens.table import ShardTable
+from stages.training.plan import run_order
+
+ROWS = {
+    "synthetic_answers": 755,
+    "synthetic_calls": 538,
+    "synthetic_encyclopedia": 957,
+    "synthetic_filings": 904,
+    "synthetic_releases": 494,
+    "synthetic_wires": 634,
+}
+"""Rows of each source of the recipe's sample, about."""
+
+
+@pytest.fixture
+def order() -> Order:
+    """The recipe's order over shards of the sample's size."""
+    training = load_recipe("finance").training
+    table = ShardTable(tuple(ROWS), tuple(np.array([rows]) for rows in ROWS.values()))
+    return run_order(table, "digest", training)
+
+
+def test_weights_say_51_to_49() -> None:
+    (phase,) = load_recipe("finance").training.phases
+    assert phase.weights is not None and set(phase.weights) == {*OWN, *PUBLIC}
+    assert sum(phase.weights[source] for source in OWN) == pytest.approx(0.51)
+    assert sum(phase.weights[source] for source in PUBLIC) == pytest.approx(0.49)
+
+
+def test_every_block_holds_the_mixture_to_the_sample(order: Order) -> None:
+    drawn = order.at(np.arange(order.samples)).source
+    own = np.isin(drawn, [order.shards.index(source) for source in OWN])
+    blocks = own[: len(own) // BLOCK * BLOCK].reshape(-1, BLOCK).sum(axis=1)
+    assert len(blocks) >= 4
+    assert set(blocks.tolist()) == {522}, "51 % of 1,024 is 522.24"
+    assert own.mean() == pytest.approx(0.51, abs=0.01)
+
+
+def test_the_plan_shows_the_mixture_and_epochs_below_the_limit(order: Order) -> None:
+    planned = plan(order, sequence_length=256)
+    (stretch,) = planned.stretches
+    assert stretch.samples == planned.samples == order.samples and stretch.ended_by_repeat_of == ()
+    assert sum(stretch.sources[source].share for source in OWN) == pytest.approx(522 / BLOCK, abs=1e-5)
+    assert sum(stretch.sources[source].share for source in PUBLIC) == pytest.approx(502 / BLOCK, abs=1e-5)
+    for source, rows in ROWS.items():
+        assert planned.sources[source].epochs == pytest.approx(planned.sources[source].samples / rows, abs=1e-5)
+        assert 0.5 < planned.sources[source].epochs < 4
+
+
+def test_the_denied_feed_is_a_source_and_in_no_mixture() -> None:
+    recipe = load_recipe("finance")
+    assert DENIED in recipe.corpus.sources
+    assert "LicenseRef-proprietary" in recipe.corpus.policy.denied_licenses
+
+
+def test_a_mixture_of_sources_that_are_not_there_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"training\.phases\.0\.weights: 'synthetic_filings' is no source"):
+        load_recipe("finance", ["corpus.sources={mine: {location: /data/mine}}"])
+    with pytest.raises(ConfigError, match=r"training\.weights: 'nowhere' is no source"):
+        load_recipe("biomed", ["training.weights={nowhere: 1}"])
+
+
+def test_own_documents_in_place_of_the_sample_are_drawn_by_size() -> None:
+    mine = {"mine": SourceConfig(location="/data/mine")}
+    recipe = with_own_documents(
+        load_recipe(
+            "finance", ["training.phases=[{steps: 900, weights: {synthetic_calls: 1}, repeat: {synthetic_calls: 2}}]"]
+        ),
+        "/data/mine",
+        mine,
+        {},
+    )
+    (phase,) = recipe.training.all_phases
+    assert phase.weights is None and phase.repeat is None
+    assert phase.steps == recipe.training.steps

@@ -1,0 +1,265 @@
+"""The order held against the design, case by case over a grid: the same sequence as the plain reference, complete
+epochs, an exact inverse, and nothing that depends on ranks, restarts or the length of the run."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.artifact import ConfigError
+from stages.tokens.batch import rank_positions
+from stages.tokens.mixture import BLOCK
+from stages.tokens.order import Order, Phase
+from stages.tokens.plan import plan
+from stages.tokens.table import ShardTable
+from tests.stages.tokens.order_reference import Part, sequence
+
+Rows = tuple[tuple[int, ...], ...]
+Sample = tuple[int, int, int, int]
+
+SIZES: dict[str, Rows] = {
+    "one shard": ((8,),),
+    "one row": ((1,),),
+    "one short shard": ((5,),),
+    "ragged last shard": ((8, 8, 8, 3),),
+    "a tiny source beside a large one": ((8,) * 9, (2,)),
+    "three sources": ((8, 8, 5), (8, 1), (4,)),
+    "many shards": ((4,) * 15 + (1,), (4, 4, 2)),
+}
+LANES, WINDOWS, KS = (1, 2, 3, 5), (1, 2, 7), (1, 2, 4)
+
+
+def table(rows: Rows) -> ShardTable:
+    return ShardTable(tuple("abcdefgh"[: len(rows)]), tuple(np.array(r, dtype=np.int64) for r in rows))
+
+
+def phases_of(rows: Rows, lanes: int, k: int) -> dict[str, list[Part]]:
+    """Plans worth trying for these sizes: about three epochs by size; weights, another k and back; `repeat`."""
+    size = max(1, sum(sum(r) for r in rows) // k)
+    names = "abcdefgh"[: len(rows)]
+    uneven = {name: float(1 + 2 * number) for number, name in enumerate(names)}
+    whole = -(-3 * size // lanes) * lanes
+    return {
+        "by size": [Part(whole, k)],
+        "weights, then another k, and back": [
+            Part(whole // 2 // lanes * lanes or lanes, k, uneven),
+            Part(lanes * 4, 1 if k > 1 else 2),
+            Part(whole, k, {name: 1.0 for name in names}),
+        ],
+        "repeat": [Part(max(lanes, whole // 4 // lanes * lanes), k, uneven, {names[-1]: 1.5}), Part(lanes, k)],
+    }
+
+
+GRID = [
+    (name, lanes, window, k, phases)
+    for name, lanes, window, k in itertools.product(SIZES, LANES, WINDOWS, KS)
+    for phases in phases_of(SIZES[name], lanes, k)
+]
+
+
+def order_of(rows: Rows, parts: Sequence[Part], window: int, lanes: int, seed: int = 3) -> Order:
+    phases = [Phase(part.samples, part.k, part.weights, part.repeat) for part in parts]
+    return Order(table(rows), "digest", seed, phases, window, lanes)
+
+
+def read(order: Order, positions: Sequence[int]) -> list[Sample]:
+    """Samples of some positions, asked for in stretches of equal k."""
+    found: list[Sample] = []
+    for k, some in itertools.groupby(positions, order.k_at):
+        found += [(*map(int, triple), k) for triple in order.at(list(some)).triples]
+    return found
+
+
+def drawable(rows: Rows, parts: Sequence[Part], lanes: int) -> bool:
+    """Every source that is drawn has a sample for each lane."""
+    for part in parts:
+        for number, shards in enumerate(rows):
+            drawn = part.weights is None or part.weights.get("abcdefgh"[number], 0) > 0
+            if drawn and sum(shard // part.k for shard in shards) < lanes:
+                return False
+    return True
+
+
+def check_epochs(order: Order, found: Sequence[Sample]) -> None:
+    """In each lane each source comes in whole epochs, each sample once in each, the last one cut short."""
+    drawn: dict[tuple[int, int, int], list[tuple[int, int]]] = defaultdict(list)
+    for position, (source, shard, row, k) in enumerate(found):
+        drawn[k, source, position % order.lanes].append((shard, row))
+    for (k, source, lane), samples in drawn.items():
+        every = sum(int(rows) // k for rows in order.shards.rows[source])
+        n = (lane + 1) * every // order.lanes - lane * every // order.lanes
+        epochs = [samples[first : first + n] for first in range(0, len(samples), n)]
+        assert all(len(set(epoch)) == len(epoch) for epoch in epochs)
+        assert len({frozenset(epoch) for epoch in epochs if len(epoch) == n}) <= 1
+        assert all(set(epoch) <= set(epochs[0]) for epoch in epochs)
+    for k, source in {(k, source) for k, source, _ in drawn}:
+        firsts = []
+        for lane in range(order.lanes):
+            every = sum(int(rows) // k for rows in order.shards.rows[source])
+            n = (lane + 1) * every // order.lanes - lane * every // order.lanes
+            firsts.append(drawn[k, source, lane][:n] if len(drawn[k, source, lane]) >= n else None)
+        if all(first is not None for first in firsts):  # then the lanes together hold every sample there is
+            together = [sample for first in firsts for sample in first or ()]
+            assert sorted(together) == [
+                (shard, row * k)
+                for shard, rows in enumerate(order.shards.rows[source])
+                for row in range(int(rows) // k)
+            ]
+
+
+def check_inverse(order: Order, found: Sequence[Sample]) -> None:
+    """Every row of every source leads to exactly the positions at which it came, once an epoch."""
+    seen: dict[tuple[int, int, int], list[int]] = defaultdict(list)
+    for position, (source, shard, row, k) in enumerate(found):
+        for more in range(k):
+            seen[source, shard, row + more].append(position)
+    for source, shards in enumerate(order.shards.rows):
+        rows = [(shard, row) for shard, count in enumerate(shards.tolist()) for row in range(count)]
+        which, positions = order.occurrences(source, [shard for shard, _ in rows], [row for _, row in rows])
+        back = defaultdict(list)
+        for index, position in zip(which.tolist(), positions.tolist(), strict=True):
+            back[rows[index]].append(position)
+        for shard, row in rows:
+            assert sorted(back[shard, row]) == seen[source, shard, row]
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_grid(name: str) -> None:
+    """Each of the grid's cases is the reference's sequence, complete and invertible; what cannot be drawn is refused.
+
+    A rank's part and a resumed run are looked at in every case too, with a number of ranks and a place that differ
+    from case to case.
+    """
+    rows, drawn, refused = SIZES[name], 0, 0
+    for number, (_, lanes, window, k, phases) in enumerate(case for case in GRID if case[0] == name):
+        parts = phases_of(rows, lanes, k)[phases]
+        if not drawable(rows, parts, lanes):
+            with pytest.raises(ConfigError, match=f"samples at k = .* for {lanes} lanes"):
+                order_of(rows, parts, window, lanes)
+            refused += 1
+            continue
+        try:
+            expected = sequence("abcdefgh"[: len(rows)], rows, "digest", 3, parts, window, lanes)
+        except ValueError:
+            with pytest.raises(ConfigError, match="used up"):
+                order_of(rows, parts, window, lanes)
+            refused += 1
+            continue
+        order = order_of(rows, parts, window, lanes)
+        found = read(order, range(order.samples))
+        assert found == expected, (lanes, window, k, phases)
+        check_epochs(order, found)
+        check_inverse(order, found)
+        batch, ranks = lanes * (1 + number % 3), 1 + number % 9
+        check_ranks_and_resuming(order_of(rows, parts, window, lanes), found, batch, ranks, number)
+        drawn += 1
+    assert drawn + refused == len(LANES) * len(WINDOWS) * len(KS) * 3 and drawn
+
+
+def check_ranks_and_resuming(order: Order, found: Sequence[Sample], batch: int, ranks: int, number: int) -> None:
+    """From some step on, the ranks' parts of the next batches put together are the batches."""
+    steps = order.samples // batch
+    first = number % max(1, steps)
+    for step in range(first, min(first + 3, steps)):
+        parts = [rank_positions(step, batch, rank, ranks, order.lanes).tolist() for rank in range(ranks)]
+        assert sorted(itertools.chain(*parts)) == list(range(step * batch, (step + 1) * batch))
+        if len({found[position][3] for part in parts for position in part}) > 1:
+            continue  # phases of a run end on whole batches; these are of any length
+        for part in parts:
+            assert read(order, part) == [found[position] for position in part]
+        if order.lanes % ranks == 0:  # then a rank keeps whole lanes to itself
+            owners = Counter(lane for part in parts for lane in {position % order.lanes for position in part})
+            assert set(owners.values()) == {1}
+
+
+ROWS: Rows = ((16,) * 6 + (5,), (16, 3))
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 4])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 5, 7, 8, 9, 16, 17])
+def test_every_split_into_ranks_gives_the_same_batches(lanes: int, ranks: int) -> None:
+    """More ranks than samples too: some then have none."""
+    batch, steps = 8, 40
+    order = order_of(ROWS, [Part(batch * steps, weights={"a": 3, "b": 1})], 3, lanes)
+    found = read(order, range(order.samples))
+    lane_major = sorted(range(batch), key=lambda slot: (slot % lanes, slot // lanes))
+    for step in range(steps):
+        parts = [rank_positions(step, batch, rank, ranks, lanes) for rank in range(ranks)]
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+        together = [sample for part in parts for sample in read(order, part.tolist())]
+        assert together == [found[step * batch + slot] for slot in lane_major]
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_every_resume_point_goes_on_alike(lanes: int) -> None:
+    """An order that has not been asked before gives, from each step on, what the whole run has there."""
+    batch, parts = 6, [Part(60, weights={"a": 3, "b": 1}, repeat={"b": 2}), Part(36, 2), Part(48)]
+    whole = read(order_of(ROWS, parts, 3, lanes), range(144))
+    for step in range(144 // batch):
+        resumed = order_of(ROWS, parts, 3, lanes)
+        going_on = [read(resumed, range(at * batch, (at + 1) * batch)) for at in range(step, 144 // batch)]
+        assert list(itertools.chain(*going_on)) == whole[step * batch :]
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.tuples(st.integers(1, 5), st.integers(1, 8)), min_size=1, max_size=3),
+    st.sampled_from([1, 2, 4]),
+    st.integers(1, 4),
+    st.integers(1, 6),
+    st.integers(0, 2**32),
+    st.integers(1, 40),
+    st.data(),
+)
+def test_any_order_is_the_references(
+    sizes: list[tuple[int, int]], k: int, lanes: int, window: int, seed: int, length: int, data: st.DataObject
+) -> None:
+    """Sizes, weights and seeds that nobody chose."""
+    rows = tuple((8,) * (shards - 1) + (last,) for shards, last in sizes)
+    names = "abcdefgh"[: len(rows)]
+    weights = data.draw(
+        st.none()
+        | st.fixed_dictionaries({name: st.floats(0.01, 1.0) | st.just(0.0) for name in names}).filter(
+            lambda w: sum(w.values()) > 0
+        )
+    )
+    parts = [Part(length * lanes, k, weights), Part(lanes * 5, 1, weights, data.draw(st.none() | st.just(1e6)))]
+    if not drawable(rows, parts, lanes):
+        return
+    order = order_of(rows, parts, window, lanes, seed)
+    found = read(order, range(order.samples))
+    assert found == sequence(names, rows, "digest", seed, parts, window, lanes)
+    check_epochs(order, found)
+    check_inverse(order, found)
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 4), st.integers(1, 30), st.integers(0, 30), st.integers(0, 9))
+def test_positions_do_not_depend_on_the_length_of_the_run(lanes: int, first: int, more: int, seed: int) -> None:
+    weights = {"a": 1.0, "b": 2.0}
+    short = order_of(ROWS, [Part(first * lanes, weights=weights)], 2, lanes, seed)
+    long = order_of(ROWS, [Part((first + more) * lanes, weights=weights), Part(lanes * 8, 2)], 2, lanes, seed)
+    assert read(short, range(short.samples)) == read(long, range(short.samples))
+
+
+def test_counts_are_exact_at_any_place_of_a_long_run() -> None:
+    """A run over a billion rows: every block that is asked for, the last one too, holds the same counts of each source;
+    the plan's sums are theirs, and a row of a small source is found at each of its hundreds of epochs."""
+    full = np.full(40_000, 16_384, dtype=np.int64)
+    shards = ShardTable(("a", "b", "c"), (full, full[:20_000], full[:1]))
+    order = Order(shards, "d", 1, [Phase(BLOCK * 976_562 + 512, weights={"a": 51, "b": 48, "c": 1})], 16)
+    for block in (0, 1, 499_999, 976_561):
+        source = order.at(np.arange(block * BLOCK, (block + 1) * BLOCK)).source
+        assert np.bincount(source).tolist() == [522, 492, 10]
+    last = np.bincount(order.at(np.arange(order.samples - 512, order.samples)).source, minlength=3)
+    drawn = [source.samples for source in plan(order, 2048).stretches[0].sources.values()]
+    assert drawn == [976_562 * count + rest for count, rest in zip((522, 492, 10), last.tolist(), strict=True)]
+    positions = order.positions_of(2, 0, 77)
+    assert len(positions) in (drawn[2] // 16_384, drawn[2] // 16_384 + 1)
+    assert (order.at(positions).triples == [2, 0, 77]).all()

@@ -1,0 +1,281 @@
+"""Every way in which a tokens artifact can be wrong is told by file and field, and a right one has no finding."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from stages.artifact import Artifact, ArtifactWriter, InputError, Store, all_artifacts
+from stages.artifact.hashing import sha256_file
+from stages.tokens import TokensConfig
+from stages.tokens.verify import Finding, bytes_to_read, verify_tokens
+
+Make = Callable[..., Artifact]
+SHARD, DOCS, INDEX = "shards/abstracts/00001.arrow", "docs/abstracts.arrow", "index/abstracts.uri.npy"
+
+
+def corpus_of(tokens: Artifact) -> Artifact:
+    return next(a for a in all_artifacts(tokens.store, "corpus") if a.digest == tokens.manifest.inputs["corpus"])
+
+
+def findings(tokens: Artifact, corpus: Artifact | None = None) -> list[Finding]:
+    return list(verify_tokens(tokens, corpus, lambda size: None))
+
+
+@pytest.fixture
+def copy(made: Artifact, tmp_path: Path) -> Callable[..., Artifact]:
+    """Makes a copy of the artifact, with files changed *before* they are hashed (`mended`: then the checksums fit and
+    the content alone is wrong) or behind the manifest's back (`damaged`)."""
+
+    number = itertools.count()
+
+    def make(
+        mended: dict[str, Callable[[Path], None]] | None = None,
+        damaged: dict[str, Callable[[Path], None]] | None = None,
+    ) -> Artifact:
+        manifest = made.manifest
+        writer = ArtifactWriter(
+            Store(tmp_path / str(next(number))),
+            made.folder,
+            "tokens",
+            1,
+            made.fingerprint,
+            manifest.config,
+            manifest.inputs,
+        )
+        writer.how = manifest.how
+        for entry in made.files():
+            writer.put(entry.path, made.read(entry.path))
+        for name, change in (mended or {}).items():
+            change(writer.file(name))
+        _list_shards_again(writer, mended or {})
+        tokens = writer.commit()
+        for name, change in (damaged or {}).items():
+            change(tokens.local(name))
+        return tokens
+
+    return make
+
+
+def _list_shards_again(writer: ArtifactWriter, changed: dict[str, Callable[[Path], None]]) -> None:
+    """Gives changed shards their new size and checksum in the table of shards, as a writer with a bug would."""
+    path = writer.file("shards.parquet")
+    table = pq.read_table(path)
+    lines = table.to_pylist()
+    for line in lines:
+        name = f"shards/{line['source']}/{line['number']:05}.arrow"
+        if name in changed:
+            shard = writer.file(name)
+            line |= {"bytes": shard.stat().st_size, "sha256": sha256_file(shard)}
+            pq.write_table(pa.Table.from_pylist(lines, schema=table.schema), path)
+
+
+def edit_tokens(place: int, value: int) -> Callable[[Path], None]:
+    """Sets one token of a shard."""
+
+    def change(path: Path) -> None:
+        with pa.OSFile(str(path), "rb") as source:
+            batch = pa.ipc.open_file(source).read_all().to_batches()[0]
+        column = batch.column(0)
+        tokens = column.values.to_numpy(zero_copy_only=False).copy()
+        tokens[place] = value
+        array = pa.FixedSizeListArray.from_arrays(pa.array(tokens), column.type.list_size)
+        _write(path, pa.record_batch([array], names=["tokens"]))
+
+    return change
+
+
+def edit_documents(column: str, line: int, value: object) -> Callable[[Path], None]:
+    """Sets one value of a table of documents."""
+
+    def change(path: Path) -> None:
+        with pa.OSFile(str(path), "rb") as source:
+            table = pa.ipc.open_file(source).read_all()
+        values = table.column(column).to_pylist()
+        values[line] = value
+        number = table.schema.get_field_index(column)
+        _write(path, table.set_column(number, table.schema.field(column), pa.array(values)).to_batches()[0])
+
+    return change
+
+
+def _write(path: Path, batch: pa.RecordBatch) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+def edit_stream(**fields: object) -> Callable[[Path], None]:
+    """Written as the stage writes it, so that a digit for a digit leaves the file's size."""
+    return lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | fields, indent=1) + "\n") and None
+
+
+def flip(offset: int) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        data = bytearray(path.read_bytes())
+        data[offset] ^= 1
+        path.write_bytes(data)
+
+    return change
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def edit_index(values: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
+    return lambda path: np.save(path, values(np.load(path)))
+
+
+def test_a_right_artifact_has_no_finding(made: Artifact) -> None:
+    read: list[int] = []
+    assert list(verify_tokens(made, corpus_of(made), read.append)) == []
+    assert sum(read) == bytes_to_read(made)
+
+
+def test_wide_tokens_and_several_blocks_are_right_too(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.tokens.verify.shards._BLOCK", 100)
+    monkeypatch.setattr("stages.tokens.verify.documents._BLOCK", 7)
+    monkeypatch.setattr("stages.tokens.shards.DOCUMENTS_A_BATCH", 16)
+    tokens = make(config=TokensConfig(vocabulary=300, sequence_length=32, shard_rows=8))
+    assert findings(tokens, corpus_of(tokens)) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "field", "message"),
+    [
+        (SHARD, flip(3000), "sha256", "bytes have changed"),
+        (SHARD, cut, "bytes", "it was cut short"),
+        (SHARD, Path.unlink, "bytes", "missing"),
+        ("stream.json", edit_stream(eos_id=1), "sha256", "not the manifest's"),
+        ("stream.json", lambda path: path.write_text("{"), "bytes", "the manifest says"),
+        (DOCS, flip(2000), "sha256", "not the manifest's"),
+        ("tokenizer/tokenizer.json", flip(100), "sha256", "not the manifest's"),
+        ("heldout/shards/abstracts/00000.arrow", flip(900), "sha256", "bytes have changed"),
+        ("heldout/index/abstracts.doc_id.npy", cut, "bytes", "the manifest says"),
+        ("token_bytes.npy", Path.unlink, "bytes", "missing"),
+    ],
+)
+def test_a_damaged_file_is_named(copy, file: str, change: Callable[[Path], None], field: str, message: str) -> None:
+    found = findings(copy(damaged={file: change}))
+    assert [f for f in found if f.file == file and f.field == field and message in f.problem], found
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "message"),
+    [
+        (edit_stream(sequence_length=32), "sequence_length", "is 32, the config that it was made by says 64"),
+        (edit_stream(shard_rows=64), "shard_rows", "is 64, the config"),
+        (edit_stream(vocabulary_size=70_000), "dtype", "uint16; 70000 tokens need uint32"),
+        (edit_stream(eos_id=500), "eos_id", "is 500, of 400 tokens"),
+        (edit_stream(eos_id=300), "eos_id", "stands for"),
+        (edit_stream(eos_id=True), "eos_id", "is True, which is not a whole number"),
+        (edit_stream(dtype=16), "dtype", "is 16, which is not a type"),
+        (edit_stream(shard_rows=None), "shard_rows", "is None"),
+        (lambda path: path.write_text("[]"), "sequence_length", "is None"),
+        (lambda path: path.write_text("{"), "content", "is no JSON"),
+    ],
+)
+def test_an_edited_stream_is_told_by_field(copy, change: Callable[[Path], None], field: str, message: str) -> None:
+    """With or without the manifest's checksum."""
+    for how in ("mended", "damaged"):
+        found = findings(copy(**{how: {"stream.json": change}}))
+        assert [f for f in found if f.file == "stream.json" and f.field == field and message in f.problem], found
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "field", "message"),
+    [
+        (SHARD, edit_tokens(70, 60_000), "tokens", "token 2,118 of the stream is 60000; there are 400"),
+        (SHARD, edit_tokens(3, 0), "tokens", "is an EOS in the middle of document"),
+        ("token_bytes.npy", edit_index(lambda table: table[:-1]), "shape", "int32 [400]"),
+        (DOCS, edit_documents("length", 5, 1), "start", "document 6 begins at token"),
+        (DOCS, edit_documents("start", 0, 1), "start", "document 0 begins at token 1"),
+        (DOCS, edit_documents("length", 7, -2), "length", "is negative in document 7"),
+        (DOCS, edit_documents("bytes", 8, -2), "bytes", "is negative in document 8"),
+        (DOCS, edit_documents("uri", 9, None), "uri", "is missing in some documents"),
+        (DOCS, edit_documents("length", 399, 2), "length", "the shards hold"),
+        (INDEX, edit_index(lambda index: index[::-1].copy()), "uri", "is not sorted: lines 0 and 1"),
+        (INDEX, edit_index(lambda index: index * 0), "uri", "does not name document 1, and another one twice"),
+        (INDEX, edit_index(lambda index: index + 1), "uri", "names document 400; there are 400"),
+        (INDEX, edit_index(lambda index: index[1:]), "shape", "is int64 [399]; there are 400 documents"),
+    ],
+)
+def test_a_wrong_content_with_right_checksums_is_told(
+    copy, file: str, change: Callable[[Path], None], field: str, message: str
+) -> None:
+    found = findings(copy(mended={file: change}))
+    assert [f for f in found if f.file == file and f.field == field and message in f.problem], found
+
+
+def test_an_end_of_a_document_that_is_not_there(copy, made: Artifact) -> None:
+    """The EOS of some document in the second shard, and one of the filler behind the last document."""
+    with pa.memory_map(str(made.local(DOCS))) as source:
+        table = pa.ipc.open_file(source).read_all()
+    ends = (table.column("start").to_numpy() + table.column("length").to_numpy()).tolist()
+    number = next(n for n, end in enumerate(ends) if end >= 32 * 64)
+    found = findings(copy(mended={SHARD: edit_tokens(ends[number] - 32 * 64, 5)}))
+    assert f"token {ends[number]:,} of the stream should be the EOS of document {number} (" in found[0].problem
+
+    tiny = "shards/tiny/00000.arrow"
+    found = findings(copy(mended={tiny: edit_tokens(63, 5)}))
+    assert (found[0].file, found[0].problem) == (
+        tiny,
+        "token 63 of the stream lies after the last document and is no EOS",
+    )
+
+
+def test_a_table_of_shards_that_does_not_add_up(copy) -> None:
+    def edit(column: str, line: int, value: int) -> Callable[[Path], None]:
+        def change(path: Path) -> None:
+            table = pq.read_table(path)
+            lines = table.to_pylist()
+            lines[line][column] = value
+            pq.write_table(pa.Table.from_pylist(lines, schema=table.schema), path)
+
+        return change
+
+    for column, value, message in (
+        ("rows", 31, f"{SHARD} has 31; shard_rows is 32"),
+        ("tokens", 2000, f"{SHARD} has 2,000 in 32 rows"),
+        ("number", 7, "shard 1 of source 'abstracts' is missing"),
+        ("bytes", 5, f"{SHARD} has"),
+        ("sha256", "0" * 64, f"{SHARD} has another one in the manifest"),
+    ):
+        found = findings(copy(mended={"shards.parquet": edit(column, 1, value)}))
+        assert [f for f in found if f.file == "shards.parquet" and f.field == column and message in f.problem], found
+
+
+def test_documents_of_another_corpus(make: Make, copy, made: Artifact, documents: dict[str, list[str]]) -> None:
+    """Another order, one document less, another text, a whole source less, and another artifact's table."""
+    texts = documents["abstracts"]
+    for changed, field, message in (
+        ([texts[1], texts[0], *texts[2:]], "doc_id", "document 0 is"),
+        (texts[:-1], "doc_id", "400 documents; corpus/"),
+        ([*texts[:200], "another", *texts[201:]], "doc_id", "document 200 is"),
+        ([], "doc_id", "has 0 of abstracts"),
+    ):
+        other = corpus_of(make(documents | {"abstracts": changed}))
+        found = findings(made, other)
+        assert [f for f in found if f.file == DOCS and f.field == field and message in f.problem], found
+    other = corpus_of(make(documents | {"more": ["one more"]}))
+    assert findings(made, other) == [
+        Finding("shards.parquet", "source", f"has no shard of 'more', of which {other.id} has 1 documents")
+    ]
+    theirs = make(documents | {"abstracts": texts[::-1]}).read(DOCS)
+    found = findings(copy(mended={DOCS: lambda path: path.write_bytes(theirs) and None}), corpus_of(made))
+    assert {f.file for f in found} >= {DOCS} and any(f.field == "doc_id" for f in found)
+
+
+def test_a_damaged_corpus_is_told_as_such(make: Make) -> None:
+    tokens = make({"a": ["one", "two"]}, {})
+    corpus = corpus_of(tokens)
+    corpus.local("documents/a/00000.parquet").write_bytes(b"no parquet")
+    with pytest.raises(InputError, match=r"documents/a/00000\.parquet cannot be read"):
+        findings(tokens, corpus)
