@@ -32,7 +32,7 @@ def bits_per_byte_rows(source: str, totals: Mapping[str, Any], markov_order: int
         return [row("bits per byte", "bits_per_byte", ("unigram",))]
     return [
         row("bits per byte", "bits_per_byte", ("unigram", "Markov")),
-        row(f"bits per byte, Markov model of order {markov_order}", "markov", ("unigram",)),
+        row(f"bits per byte, Markov order {markov_order}", "markov", ("unigram",)),
     ]
 
 

@@ -160,7 +160,7 @@ def test_the_artifact_has_the_baseline_beside_the_model(world: World) -> None:
     }  # fmt: skip
     assert without.items() <= metrics.items() and len(rows) == 2 * len(plain_rows)
     assert rows[0][2] == "bits per byte" and rows[0][-1] == "not below unigram and Markov"
-    assert rows[1][2] == "bits per byte, Markov model of order 3" and rows[1][-1] == "below unigram"
+    assert rows[1][2] == "bits per byte, Markov order 3" and rows[1][-1] == "below unigram"
     assert rows[1][3] == f"{metrics['bits_per_byte_markov']:.3f}"
 
 
