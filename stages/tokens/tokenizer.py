@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -66,7 +67,7 @@ class TextTokenizer:
     @cached_property
     def content(self) -> dict[str, Any]:
         """What stands in `tokenizer.json`."""
-        return dict(json.loads(self.tokenizer.to_str()))
+        return dict(orjson.loads(self.tokenizer.to_str()))
 
     @cached_property
     def text_json(self) -> str:
@@ -77,7 +78,7 @@ class TextTokenizer:
         """
         added = [token for token in self.content["added_tokens"] if not token["special"]]
         without = {"added_tokens": added, "post_processor": None, "truncation": None, "padding": None}
-        return json.dumps({**self.content, **without}, ensure_ascii=False)
+        return orjson.dumps({**self.content, **without}).decode()
 
     @cached_property
     def vocabulary_size(self) -> int:
@@ -91,8 +92,9 @@ class TextTokenizer:
     def token_bytes(self) -> NDArray[np.int32]:
         """int32 [V]: UTF-8 bytes that each token stands for; 0 for special tokens and ids without a token."""
         out = np.zeros(self.vocabulary_size, dtype=np.int32)
-        for token, index in self.tokenizer.get_vocab(with_added_tokens=False).items():
-            out[index] = len(token)  # a byte-level token has one character a byte
+        vocabulary = self.tokenizer.get_vocab(with_added_tokens=False)
+        # a byte-level token has one character a byte
+        out[np.fromiter(vocabulary.values(), np.int64)] = np.fromiter(map(len, vocabulary), np.int32)
         for index, added in self.tokenizer.get_added_tokens_decoder().items():
             out[index] = 0 if added.special else len(added.content.encode())
         return out
