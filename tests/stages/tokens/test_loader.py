@@ -22,9 +22,9 @@ from stages.tokens.loader import Loader
 from stages.tokens.mapped import SlotsFullError
 from stages.tokens.order import Order, Phase
 from stages.tokens.reader import STREAM, TokenReader
-from stages.tokens.shards import DocumentWriter
+from stages.tokens.shards import DOCUMENTS
 from stages.tokens.table import SCHEMA, SHARDS
-from tests.stages.tokens.token_streams import EOS, S, sample, stream_tokens, write_stream
+from tests.stages.tokens.token_streams import EOS, S, sample, stream_tokens, write_shard, write_stream
 
 ROWS = {"a": 90, "b": 33, "c": 12}
 PHASES = (Phase(96), Phase(48, k=2, weights={"a": 3.0, "b": 1.0}), Phase(24, k=4, weights={"a": 1.0}), Phase(192))
@@ -198,26 +198,18 @@ def test_a_table_of_shards_that_is_not_whole_is_named(copy: Path) -> None:
 def test_documents_of_another_corpus_are_refused(copy: Path) -> None:
     ends = np.flatnonzero(stream_tokens(2, ROWS["c"]) == EOS)
     lengths = np.diff(ends, prepend=-1) - 1
-    for wrong in (False, True):
-        writer = DocumentWriter(lambda name: _made(copy / name), "c")
-        count = len(lengths) - wrong
-        texts = [pa.array([f"{column}{n}" for n in range(count)]) for column in ("id", "uri", "license")]
-        writer.add(texts, lengths[:count], lengths[:count])
-        writer.close()
-        table = pq.read_table(copy / SHARDS).to_pylist()
-        table[-1]["tokens"] = int(ends[-1]) + 1
-        pq.write_table(pa.Table.from_pylist(table, schema=SCHEMA), copy / SHARDS)
-        reader = TokenReader(copy)
-        if wrong:
-            with pytest.raises(StoreError, match=r"docs/c.arrow ends at token \d+ .* belongs to another stream"):
-                reader.documents(2, 0, 0)
-        else:
-            assert reader.documents(2, 0, 0)
-
-
-def _made(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+    lines = pq.read_table(copy / SHARDS).to_pylist()
+    lines[-1]["tokens"] = int(ends[-1]) + 1
+    pq.write_table(pa.Table.from_pylist(lines, schema=SCHEMA), copy / SHARDS)
+    names = [f"{number}" for number in range(len(lengths))]
+    table = pa.table([names, names, names, ends - lengths, lengths, lengths], schema=DOCUMENTS)
+    (copy / "docs").mkdir()
+    write_shard(copy / "docs/c.arrow", table)
+    assert len(TokenReader(copy).documents(2, 0, 0)) == int((ends < S).sum()) + 1
+    for other in (table.slice(0, len(table) - 1), table.slice(0, 0)):
+        write_shard(copy / "docs/c.arrow", other)
+        with pytest.raises(StoreError, match=r"docs/c.arrow ends at token \d+ .* belongs to another stream"):
+            TokenReader(copy).documents(2, 0, 0)
 
 
 def test_loading_imports_nothing_slow(folder: Path) -> None:

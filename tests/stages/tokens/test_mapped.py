@@ -17,7 +17,7 @@ from stages.artifact.errors import StoreError
 from stages.tokens.fetch import LocalFetch
 from stages.tokens.mapped import SlotsFullError
 from stages.tokens.reader import TokenReader
-from tests.stages.tokens.token_streams import S, sample, write_stream
+from tests.stages.tokens.token_streams import S, sample, write_shard, write_stream
 
 ROWS = {"a": 90, "b": 33, "c": 5}
 
@@ -136,22 +136,12 @@ def test_threads_share_few_slots(folder: Path) -> None:
 def test_shards_whose_rows_begin_elsewhere(copy: Path) -> None:
     """As another release of Arrow may write them: with more in the header."""
     path = copy / "shards/a/00001.arrow"
-    with pa.memory_map(str(path)) as source:
-        batch = pa.ipc.open_file(source).read_all().to_batches()[0]
-    batch = batch.replace_schema_metadata({"note": "x" * 200})
-    path.unlink()
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-        writer.write_batch(batch)
+    table = pa.ipc.open_file(path.read_bytes()).read_all()
+    write_shard(path, table.replace_schema_metadata({"note": "x" * 200}))
     reader = TokenReader(copy)
     reader.shards.bytes[0][1] = path.stat().st_size
     triples = every(reader)
     assert (reader.batch(triples) == [sample(triple) for triple in triples.tolist()]).all()
-
-
-def rewrite(path: Path, table: pa.Table, **options: object) -> None:
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema, **options) as writer:
-        for batch in table.to_batches():
-            writer.write_batch(batch)
 
 
 def rows(count: int, length: int, kind: pa.DataType) -> pa.Table:
@@ -164,15 +154,15 @@ DAMAGES = {
     "too long: ": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
     "cannot read": lambda path: path.write_bytes(path.read_bytes()[::-1]),
     "No such file": lambda path: path.unlink(),
-    "has 7 rows, `rows`": lambda path: rewrite(path, rows(7, S, pa.uint16())),
-    r"tokens: fixed_size_list<item: uint32>\[32\].*`dtype`": lambda path: rewrite(path, rows(16, S, pa.uint32())),
-    r"tokens: fixed_size_list<item: uint16>\[16\].*`sequence_length`": lambda path: rewrite(
+    "has 7 rows, `rows`": lambda path: write_shard(path, rows(7, S, pa.uint16())),
+    r"tokens: fixed_size_list<item: uint32>\[32\].*`dtype`": lambda path: write_shard(path, rows(16, S, pa.uint32())),
+    r"tokens: fixed_size_list<item: uint16>\[16\].*`sequence_length`": lambda path: write_shard(
         path, rows(16, 16, pa.uint16())
     ),
-    "holds 2 record batches": lambda path: rewrite(
+    "holds 2 record batches": lambda path: write_shard(
         path, pa.concat_tables([rows(8, S, pa.uint16()), rows(8, S, pa.uint16())])
     ),
-    "compressed": lambda path: rewrite(
+    "compressed": lambda path: write_shard(
         path, rows(16, S, pa.uint16()), options=pa.ipc.IpcWriteOptions(compression="zstd")
     ),
 }

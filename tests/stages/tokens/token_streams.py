@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from stages.tokens.reader import STREAM
-from stages.tokens.shards import ShardWriter
 from stages.tokens.table import SCHEMA, SHARDS
 
 S = 32
@@ -32,23 +31,27 @@ def write_stream(
     folder: Path, rows: Mapping[str, int], dtype: str = "uint16", part: str = "", shard_rows: int = SHARD_ROWS
 ) -> Path:
     """Writes shards, their table and `stream.json`; sources are numbered as given, so give them by name."""
-    (folder / part).mkdir(parents=True, exist_ok=True)
     lines: list[dict[str, object]] = []
-
-    def new_file(path: str) -> Path:
-        found = folder / part / path
-        found.parent.mkdir(parents=True, exist_ok=True)
-        return found
-
     for number, (name, count) in enumerate(rows.items()):
-        writer = ShardWriter(new_file, name, S, shard_rows, np.dtype(dtype), EOS)
-        writer.add(stream_tokens(number, count).astype(dtype))
-        writer.close()
-        lines += writer.lines
+        whole = stream_tokens(number, count).astype(dtype)
+        for shard, first in enumerate(range(0, count, shard_rows)):
+            tokens = whole[first * S : (first + shard_rows) * S]
+            path = folder / part / f"shards/{name}/{shard:05}.arrow"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_shard(path, pa.table({"tokens": pa.FixedSizeListArray.from_arrays(pa.array(tokens), S)}))
+            line = {"source": name, "number": shard, "rows": len(tokens) // S, "tokens": len(tokens)}
+            lines.append(line | {"bytes": path.stat().st_size, "sha256": ""})
     pq.write_table(pa.Table.from_pylist(lines, schema=SCHEMA), folder / part / SHARDS)
     info = {"sequence_length": S, "vocabulary_size": 60_001, "eos_id": EOS, "shard_rows": shard_rows, "dtype": dtype}
     (folder / STREAM).write_text(json.dumps(info))
     return folder
+
+
+def write_shard(path: Path, table: pa.Table, **options: object) -> None:
+    """Writes an Arrow file with a record batch for each chunk of the table."""
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema, **options) as writer:
+        for batch in table.to_batches():
+            writer.write_batch(batch)
 
 
 def sample(triple: Sequence[int], k: int = 1, shard_rows: int = SHARD_ROWS) -> NDArray[np.uint32]:
