@@ -1,7 +1,7 @@
 """Store, artifact, manifest, identity, refs and events: what the stages agree on.
 
-Each name is imported from its module when it is asked for: a process that needs only the errors (one that loads batches)
-does not wait for pydantic and fsspec.
+Each name is imported from its module when it is asked for: a process that needs only the errors, as one that loads
+batches, does not wait for pydantic and fsspec.
 """
 
 from importlib import import_module

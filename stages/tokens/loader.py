@@ -142,7 +142,7 @@ class Loader:
 
     def _pass_over_skipped(self) -> None:
         for first, end in self.skip:
-            if first <= self.step < end:
+            if first <= self.step < min(end, self.steps):
                 self.skipped.append([self.step, end])
                 self.step = min(end, self.steps)
 

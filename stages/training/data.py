@@ -1,4 +1,4 @@
-"""From a batch's number to this rank's tensors: arithmetic on the order, then views of mapped files."""
+"""From a batch's number to this rank's tensors: the tokens' loader, and on a GPU a thread ahead of it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from models.loss import IGNORED
-from stages.tokens.batch import model_inputs, rank_slots
+from stages.tokens.batch import model_inputs
+from stages.tokens.loader import Loader
+from stages.tokens.prefetch import Prefetch
 from stages.tokens.reader import TokenReader
 from stages.training.config import TrainingConfig
 from stages.training.plan import run_order
@@ -43,10 +44,14 @@ class Batch:
     """int64 [n, T], the next token, IGNORED where there is nothing to learn."""
 
     @classmethod
-    def of(cls, rows: NDArray[np.int64], eos_id: int) -> Batch:
-        """From samples int64 [n, T + 1]."""
+    def of(cls, rows: NDArray[Any], eos_id: int) -> Batch:
+        """From samples [n, T + 1]."""
         arrays = model_inputs(rows, eos_id)
-        return cls(torch.from_numpy(np.ascontiguousarray(arrays.inputs)), torch.from_numpy(arrays.targets))
+        return cls(torch.from_numpy(arrays.inputs), torch.from_numpy(arrays.targets))
+
+    def pinned(self) -> Batch:
+        """The same in pinned memory, from which a GPU copies by itself."""
+        return Batch(self.tokens.pin_memory(), self.targets.pin_memory())
 
     @property
     def valid(self) -> int:
@@ -57,26 +62,35 @@ class Batch:
 class TrainingData:
     """The batches of one run as one rank sees them.
 
+    Args:
+        ahead: makes batches in a thread, in pinned memory, while the one before is computed on: for GPUs. On CPUs the
+            thread would only take the time from the computing ones.
+
     Raises:
         ConfigError: phases that cannot be drawn from these tokens.
         StoreError: the folder holds no token stream.
     """
 
-    def __init__(self, folder: Path, digest: str, config: TrainingConfig, rank: int, world: int):
+    def __init__(
+        self, folder: Path, digest: str, config: TrainingConfig, rank: int, world: int, *, ahead: bool = False
+    ):
         self.reader = TokenReader(folder)
         self.order = run_order(self.reader.shards, digest, config)
         self.batch_size = config.batch
-        self._slots = rank_slots(config.batch, rank, world, config.lanes)
+        self._loader = loader = Loader(self.reader, self.order, config.batch, rank, world)
+        self._ahead = Prefetch(lambda number: _batch(loader, number).pinned(), len(loader)) if ahead else None
         self.most_rows = -(-config.batch // world)
         """Sequences of the rank that has most."""
 
     def batch(self, number: int) -> Batch:
         """This rank's part of batch `number`."""
-        first = number * self.batch_size
-        k = self.order.k_at(first)
-        found = self.order.at(first + self._slots)
-        return Batch.of(self.reader.batch(found.triples, k), self.reader.eos_id)
+        return self._ahead[number] if self._ahead else _batch(self._loader, number)
 
     def sequence_length(self, number: int) -> int:
         """Tokens a sequence in batch `number`."""
         return self.order.k_at(number * self.batch_size) * self.reader.sequence_length
+
+
+def _batch(loader: Loader, number: int) -> Batch:
+    found = loader[number]
+    return Batch.of(found.rows, found.eos_id)

@@ -79,7 +79,8 @@ class Loop:
         self.first = ranks.rank == 0
         self.stop = StopFlag(run, watch=self.first)
         tokens = run.tokens_folder()
-        self.data = TrainingData(tokens, run.tokens_digest, config, ranks.rank, ranks.world)
+        ahead = ranks.device.type == "cuda"
+        self.data = TrainingData(tokens, run.tokens_digest, config, ranks.rank, ranks.world, ahead=ahead)
         self.validation = Validation(tokens, config.validation_rows)
         self.checkpoints = Checkpointer(run.store, f"{run.folder}/checkpoints", ranks, self._committed)
         self.state, self.history, self.bits_per_byte = DataState(), [], None
