@@ -27,7 +27,18 @@ KEPT = "kept"
 """Below it, what a writer that failed or was killed leaves to the next one."""
 COMMITTED_AT_ONCE = 4
 """Files that are hashed and moved at a time: one waits for the disk, or for an object store, while another is read."""
-SOFTWARE = ("headwater", "torch", "ray", "datatrove", "pyarrow", "tokenizers", "transformers", "lm-eval", "numba")
+SOFTWARE = (
+    "headwater",
+    "torch",
+    "ray",
+    "datatrove",
+    "pyarrow",
+    "tokenizers",
+    "gigatoken",
+    "transformers",
+    "lm-eval",
+    "numba",
+)
 
 
 @dataclass(frozen=True)

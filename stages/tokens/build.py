@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from stages.tokens.encoder import encoder_for
 from stages.tokens.reader import STREAM
 from stages.tokens.stream import DocumentFiles, StreamFormat, document_files, first_texts, sample_texts, threads
 from stages.tokens.table import SCHEMA, SHARDS
-from stages.tokens.tokenizer import FILES, TextTokenizer, adopt, train
+from stages.tokens.tokenizer import TextTokenizer, adopt, train
 
 _TELL_SECONDS = 0.5
 
@@ -58,16 +59,14 @@ def _build(config: TokensConfig, inputs: Mapping[str, Any], writer: ArtifactWrit
         "dtype": form.dtype.name,
     }
     writer.put(STREAM, json.dumps(info, indent=1).encode() + b"\n")
-    contents = tokenizer.files(config.sequence_length)
-    for name, content in contents.items():
-        writer.put(f"tokenizer/{name}", content)
-    np.save(writer.file("token_bytes.npy"), tokenizer.token_bytes())
-
     sources = _sources(training, "", writer) + _sources(heldout, "heldout/", writer)
     tell = _progress(writer, sum(source.files.text_bytes for source in sources))
     workers = config.workers or cores()
-    key = hashlib.sha256(json.dumps(info).encode() + contents[FILES[0]]).digest()
-    streams = encode_sources(sources, encoder, form, key, workers, writer, tell)
+    key = hashlib.sha256((json.dumps(info) + tokenizer.text_json).encode()).digest()
+    with ThreadPoolExecutor(1) as beside:  # for a large vocabulary it takes a second
+        files = beside.submit(_write_tokenizer, tokenizer, config.sequence_length, writer)
+        streams = encode_sources(sources, encoder, form, key, workers, writer, tell)
+        files.result()
     written = [*zip(sources, write_streams(sources, streams, form, workers, writer), strict=True)]
     done, held = ({s.name: w for s, w in written if s.prefix == prefix} for prefix in ("", "heldout/"))
     for prefix, part in (("", done), ("heldout/", held)):
@@ -75,6 +74,12 @@ def _build(config: TokensConfig, inputs: Mapping[str, Any], writer: ArtifactWrit
         pq.write_table(pa.Table.from_pylist(lines, schema=SCHEMA), writer.file(prefix + SHARDS))
     tell(0, finished=True)
     _summarize(writer, {n: w.counts for n, w in done.items()}, {n: w.counts for n, w in held.items()}, size)
+
+
+def _write_tokenizer(tokenizer: TextTokenizer, sequence_length: int, writer: ArtifactWriter) -> None:
+    for name, content in tokenizer.files(sequence_length).items():
+        writer.put(f"tokenizer/{name}", content)
+    np.save(writer.file("token_bytes.npy"), tokenizer.token_bytes())
 
 
 def _sources(files: list[DocumentFiles], prefix: str, writer: ArtifactWriter) -> list[Source]:

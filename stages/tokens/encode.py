@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -132,7 +132,10 @@ def write_streams(
 
 def side_by_side(pool: ThreadPoolExecutor, calls: Iterable[Callable[[], T]]) -> Iterator[T]:
     """Results in the order of the calls. After an error, or when nobody asks any more, no further call begins."""
-    futures = [pool.submit(call) for call in calls]
+    return _results([pool.submit(call) for call in calls])
+
+
+def _results(futures: Sequence[Future[T]]) -> Iterator[T]:
     try:
         for future in futures:
             yield future.result()

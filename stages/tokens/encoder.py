@@ -7,9 +7,9 @@ It is trusted only after it has given the same ids on texts of this corpus and o
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -27,10 +27,14 @@ Texts: TypeAlias = pa.StringArray | pa.LargeStringArray
 Encoded: TypeAlias = tuple[NDArray[np.uint32], NDArray[np.int64]]
 """ids uint32 [T] of n texts, one behind the other; offsets int64 [n + 1]: text i is ids[offsets[i]:offsets[i + 1]]."""
 
-COMPARED_BYTES = 256 << 10
-"""Text of the corpus on which gigatoken must give the tokenizer's ids: about 50 ms of Hugging Face's encoder."""
-COMPARED_MOST = 16 << 10
+COMPARED_BYTES = 128 << 10
+"""Text of the corpus on which gigatoken must give the tokenizer's ids: about 25 ms of Hugging Face's encoder."""
+COMPARED_MOST = 8 << 10
 """Bytes of one document in that comparison, so that there are many different ones."""
+
+RENEWED_SECONDS = 8.0
+"""Work of a gigatoken tokenizer after which it is dropped. What it remembers grows with the words that it had to work
+out, by 70 MB for a second of that (random letters), so this is half a gigabyte. A new one costs a third of a second."""
 
 BATTERY = (
     "",
@@ -82,7 +86,7 @@ class TokenizersEncoder:
 
     def _encode_long(self, text: str) -> NDArray[np.uint32]:
         if self._long is None:
-            self._long = Tokenizer.from_str(plain(self._tokenizer.tokenizer))
+            self._long = Tokenizer.from_str(self._tokenizer.text_json)
         return encode_long(self._long, text)
 
 
@@ -90,7 +94,7 @@ class GigatokenEncoder:
     """gigatoken on the calling thread, straight from Arrow's buffers.
 
     A gigatoken tokenizer remembers words, behind a lock: so each thread that encodes at the same time has its own, and
-    they are kept for the next call.
+    they are kept for the next call. It never forgets one, so after some seconds of work another takes its place.
 
     Raises:
         Exception: gigatoken does not know the tokenizer's split pattern or model.
@@ -99,19 +103,20 @@ class GigatokenEncoder:
     name = "gigatoken"
 
     def __init__(self, tokenizer: TextTokenizer):
-        self._json = plain(tokenizer.tokenizer)
-        self._idle = [self._load()]
+        self._json = tokenizer.text_json
+        self._idle = [(self._load(), 0.0)]
 
     def encode(self, texts: Texts) -> Encoded:
         """See `Encoder`."""
         try:
-            tokenizer = self._idle.pop()
+            tokenizer, spent = self._idle.pop()
         except IndexError:
-            tokenizer = self._load()
-        try:
-            layout = tokenizer.encode_batch(_awkward(texts), parallel=False).layout.to_ListOffsetArray64(True)
-        finally:
-            self._idle.append(tokenizer)
+            tokenizer, spent = self._load(), 0.0
+        began = time.thread_time()
+        layout = tokenizer.encode_batch(_awkward(texts), parallel=False).layout.to_ListOffsetArray64(True)
+        spent += time.thread_time() - began
+        if spent < RENEWED_SECONDS:
+            self._idle.append((tokenizer, spent))
         offsets = np.asarray(layout.offsets.data, dtype=np.int64)
         return np.asarray(layout.content.data, dtype=np.uint32)[: offsets[-1]], offsets
 
@@ -121,22 +126,30 @@ class GigatokenEncoder:
         return Gigatoken.from_json(self._json)
 
 
-def encoder_for(tokenizer: TextTokenizer, samples: Iterable[str], report: Emit) -> Encoder:
-    """gigatoken if it gives the tokenizer's ids on `samples` and `BATTERY`, else tokenizers.
+def encoder_for(
+    tokenizer: TextTokenizer,
+    samples: Iterable[str],
+    report: Emit,
+    make_fast: Callable[[TextTokenizer], Encoder] = GigatokenEncoder,
+) -> Encoder:
+    """A fast encoder if it gives the tokenizer's ids on `samples` and `BATTERY`, else tokenizers.
 
     Args:
         tokenizer: the tokenizer, whose ids are right by definition.
         samples: texts of the corpus; about `COMPARED_BYTES` are looked at.
         report: told which encoder was chosen, and why in a warning where it is the slow one.
+        make_fast: makes the fast one; whatever it raises, it is not used then.
     """
     texts = [*BATTERY, *_spellings(tokenizer), *_some(samples)]
     try:
-        fast = GigatokenEncoder(tokenizer)
+        fast = make_fast(tokenizer)
         trouble = _difference(fast, tokenizer, texts)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic in the library is a BaseException
-        trouble = f"gigatoken cannot use this tokenizer ({type(error).__name__}: {' '.join(str(error).split())[:300]})"
+        trouble = (
+            f"the fast encoder cannot use this tokenizer ({type(error).__name__}: {' '.join(str(error).split())[:300]})"
+        )
     chosen: Encoder = TokenizersEncoder(tokenizer) if trouble else fast
     report("encoder", name=chosen.name, compared=len(texts), compared_bytes=sum(len(text.encode()) for text in texts))
     if trouble:
@@ -146,26 +159,15 @@ def encoder_for(tokenizer: TextTokenizer, samples: Iterable[str], report: Emit) 
     return chosen
 
 
-def plain(tokenizer: Tokenizer) -> str:
-    """The tokenizer's JSON without what is not asked for: special tokens, which are then text; wrapping; cutting.
-
-    Ids stay as they are: a special token that has a place in the model's vocabulary keeps it, and no merge leads there.
-    """
-    content = json.loads(tokenizer.to_str())
-    content["added_tokens"] = [token for token in content.get("added_tokens") or [] if not token["special"]]
-    content |= {"post_processor": None, "truncation": None, "padding": None}
-    return json.dumps(content, ensure_ascii=False)
-
-
 def _difference(encoder: Encoder, tokenizer: TextTokenizer, texts: list[str]) -> str | None:
     """The first text that an encoder gives other ids for, in words."""
     ids, offsets = encoder.encode(pa.array(texts, pa.string()))
     if len(offsets) != len(texts) + 1:
-        return f"gigatoken gave ids for {len(offsets) - 1} of {len(texts)} texts"
+        return f"{encoder.name} gave ids for {len(offsets) - 1} of {len(texts)} texts"
     for number, expected in enumerate(tokenizer.encode(texts)):
         found = ids[offsets[number] : offsets[number + 1]].tolist()
         if found != expected:
-            return f"gigatoken gives other ids for the text that begins with {texts[number][:60]!r}"
+            return f"{encoder.name} gives other ids for the text that begins with {texts[number][:60]!r}"
     return None
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from stages.artifact.errors import InputError
+from stages.tokens.json_text import indented
 
 EOS = "<|endoftext|>"
 EOS_ID = 0
@@ -61,7 +63,23 @@ class TextTokenizer:
         assert index is not None, self.eos
         return index
 
-    @property
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """What stands in `tokenizer.json`."""
+        return dict(json.loads(self.tokenizer.to_str()))
+
+    @cached_property
+    def text_json(self) -> str:
+        """`tokenizer.json` for an encoder of text: without special tokens, which are text there, wrapping and cutting.
+
+        Ids stay as they are: a special token that has a place in the model's vocabulary keeps it, and no merge leads
+        there.
+        """
+        added = [token for token in self.content["added_tokens"] if not token["special"]]
+        without = {"added_tokens": added, "post_processor": None, "truncation": None, "padding": None}
+        return json.dumps({**self.content, **without}, ensure_ascii=False)
+
+    @cached_property
     def vocabulary_size(self) -> int:
         """Ids are below it."""
         return max(self.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
@@ -89,11 +107,8 @@ class TextTokenizer:
             "clean_up_tokenization_spaces": False,
             **special,
         }
-        contents = (json.loads(self.tokenizer.to_str()), config, special)
-        return {
-            name: json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n"
-            for name, content in zip(FILES, contents, strict=True)
-        }
+        contents = (self.content, config, special)
+        return {name: indented(content).encode() + b"\n" for name, content in zip(FILES, contents, strict=True)}
 
 
 def train(texts: Iterable[list[str]], vocabulary: int) -> TextTokenizer:

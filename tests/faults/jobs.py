@@ -156,6 +156,8 @@ JOBS = {name: _job(name) for name in STAGES} | {"prepare": prepare}
 
 def preload() -> None:
     """Imports what the jobs import when they run. Starts no thread, since runs are forked from here."""
+    import awkward  # noqa: F401
+    import gigatoken  # noqa: F401
     import s3fs  # noqa: F401
     import torch.distributed.checkpoint  # noqa: F401
 
