@@ -1,14 +1,22 @@
-"""Store, artifact, manifest, identity, refs and events: what the stages agree on."""
+"""Store, artifact, manifest, identity, refs and events: what the stages agree on.
 
-from stages.artifact.artifact import Artifact, ArtifactWriter, all_artifacts, by_digest, load
-from stages.artifact.config import Config, canonical, canonical_json, how
-from stages.artifact.errors import ConfigError, HeadwaterError, InputError, LeaseHeldError, StoreError
-from stages.artifact.events import EventLog
-from stages.artifact.lease import Holder
-from stages.artifact.manifest import FileEntry, Manifest, digest, fingerprint
-from stages.artifact.refs import list_refs, read_ref, write_ref
-from stages.artifact.stage import HasDigest, Plan, Stage
-from stages.artifact.store import Store
+Each name is imported from its module when it is asked for: a process that needs only the errors (one that loads batches)
+does not wait for pydantic and fsspec.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stages.artifact.artifact import Artifact, ArtifactWriter, all_artifacts, by_digest, load
+    from stages.artifact.config import Config, canonical, canonical_json, how
+    from stages.artifact.errors import ConfigError, HeadwaterError, InputError, LeaseHeldError, StoreError
+    from stages.artifact.events import EventLog
+    from stages.artifact.lease import Holder
+    from stages.artifact.manifest import FileEntry, Manifest, digest, fingerprint
+    from stages.artifact.refs import list_refs, read_ref, write_ref
+    from stages.artifact.stage import HasDigest, Plan, Stage
+    from stages.artifact.store import Store
 
 __all__ = [
     "Artifact",
@@ -39,3 +47,23 @@ __all__ = [
     "read_ref",
     "write_ref",
 ]
+
+_HOMES = {
+    "artifact": "Artifact, ArtifactWriter, all_artifacts, by_digest, load",
+    "config": "Config, canonical, canonical_json, how",
+    "errors": "ConfigError, HeadwaterError, InputError, LeaseHeldError, StoreError",
+    "events": "EventLog",
+    "lease": "Holder",
+    "manifest": "FileEntry, Manifest, digest, fingerprint",
+    "refs": "list_refs, read_ref, write_ref",
+    "stage": "HasDigest, Plan, Stage",
+    "store": "Store",
+}
+"""Module: the names that come from it."""
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names.split(", "):
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

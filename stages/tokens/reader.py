@@ -19,7 +19,7 @@ from stages.artifact.errors import StoreError
 from stages.tokens.fetch import Fetch, LocalFetch
 from stages.tokens.mapped import SLOTS, MappedShards
 from stages.tokens.shard_file import ShardFormat, open_shard
-from stages.tokens.table import ShardTable
+from stages.tokens.table import ShardTable, values_of
 
 STREAM = "stream.json"
 """Beside the shards: sequence_length, vocabulary_size, eos_id, shard_rows, dtype."""
@@ -230,7 +230,7 @@ class _Documents:
         for index in range(file.num_record_batches):
             batch = file.get_batch(index)
             texts = (batch.column(name) for name in ("doc_id", "uri", "license"))
-            numbers = (batch.column(name).to_numpy(zero_copy_only=True) for name in ("start", "length", "bytes"))
+            numbers = (values_of(batch.column(name)) for name in ("start", "length", "bytes"))
             self.batches.append(_Columns(*texts, *numbers))
         self.size = len(self.batches[0].start) if self.batches else 1
         self.count = sum(len(batch.start) for batch in self.batches)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from stages.artifact.errors import StoreError
+from stages.tokens.table import values_of
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def open_shard(path: Path, form: ShardFormat, rows: int, size: int | None = None
     offset = column.values.buffers()[1].address - begin
     if column.null_count or offset < 0 or offset + rows * form.row_bytes > found:
         raise StoreError(f"tokens: {path} is compressed or has empty rows; column `tokens` must be plain")
-    tokens = column.flatten().to_numpy(zero_copy_only=True).reshape(rows, form.sequence_length)
+    tokens = values_of(column.values)[: rows * form.sequence_length].reshape(rows, form.sequence_length)
     return ShardFile(tokens, offset, found)
 
 
