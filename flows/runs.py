@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from stages.artifact import Artifact, EventLog, Store, StoreError, all_artifacts, by_digest, list_refs, load, read_ref
 from stages.artifact.events import Event
-from stages.training.batch_log import BatchLog
+from stages.training.batch_log import TOLD, BatchLog
 from stages.training.config import TrainingConfig
 from stages.training.plan import PLAN
 
@@ -21,7 +21,9 @@ class TracedRun:
     name: str
     """What people type: `training/` and the first digits of its digest, or its folder while it has none."""
     config: TrainingConfig
-    tokens: Artifact
+    tokens: str
+    """Folder of the tokens artifact in the store."""
+    tokens_digest: str
     log: BatchLog
 
 
@@ -34,24 +36,23 @@ def find_run(store: Store, name: str) -> TracedRun:
             run's folder (`training/...`), which may be unfinished.
 
     Raises:
-        StoreError: no such run, several, or one whose tokens are gone.
+        StoreError: no such run, several, or one that was made by another version.
     """
     folder = _folder(store, name)
-    events = EventLog(store, folder).read()[0]
-    artifact = load(store, folder)
-    if artifact:
+    events = EventLog(store, folder).read(only=(*TOLD, PLAN), newest=("step",))[0]
+    artifact, plan = load(store, folder), _plan(events)
+    if plan:
+        config, tokens, digest = plan["config"], plan["tokens"], plan["digest"]
+    elif artifact:  # made before runs told their plan
         config, digest = artifact.manifest.how, artifact.manifest.inputs["tokens"]
+        tokens = by_digest(store, f"tokens/{digest}").folder
     else:
-        plan = _plan(events)
-        if plan is None:
-            raise StoreError(f"{store.where(folder)}: the run has not come so far that its order is known")
-        config, digest = plan["config"], plan["tokens"]
+        raise StoreError(f"{store.where(folder)}: the run has not come so far that its order is known")
     try:
         settings = TrainingConfig.model_validate(config)
     except ValidationError as error:
         raise StoreError(f"{store.where(folder)}: its config is not this version's: {error}") from None
-    tokens = by_digest(store, f"tokens/{digest}")
-    return TracedRun(artifact.id if artifact else folder, settings, tokens, BatchLog.read(events))
+    return TracedRun(artifact.id if artifact else folder, settings, tokens, digest, BatchLog.read(events))
 
 
 def find_artifact(store: Store, name: str, kind: str) -> Artifact:
@@ -89,7 +90,7 @@ def _folder(store: Store, name: str) -> str:
     refs, last = list_refs(store), name.removeprefix("training/")
     if f"{name}/training" not in refs and f"{name}/tokens" in refs:
         digest = refs[f"{name}/tokens"]
-        found = [folder for folder in unfinished if _tokens_of(store, folder) == digest]
+        found = [folder for folder in unfinished if _digest_of(store, folder) == digest]
     else:
         found = [folder for folder in unfinished if last and folder.startswith(f"training/{last}")]
     if len(found) > 1:
@@ -97,9 +98,9 @@ def _folder(store: Store, name: str) -> str:
     return found[0] if found else find_artifact(store, name, "training").folder
 
 
-def _tokens_of(store: Store, folder: str) -> str:
-    plan = _plan(EventLog(store, folder).read()[0])
-    return plan["tokens"] if plan else ""
+def _digest_of(store: Store, folder: str) -> str:
+    plan = _plan(EventLog(store, folder).read(only=(PLAN,))[0])
+    return plan["digest"] if plan else ""
 
 
 def _plan(events: list[Event]) -> Event | None:

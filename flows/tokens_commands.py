@@ -29,7 +29,7 @@ def plan(
 ) -> None:
     """What a run reads, before it does: tokens, shares and epochs by source and phase."""
     from flows.plan_table import print_plan
-    from stages.artifact import ConfigError, Store
+    from stages.artifact import ConfigError, Store, by_digest
     from stages.training.plan import plan_of
 
     store = Store(load().store)
@@ -43,7 +43,7 @@ def plan(
         from flows.runs import find_run
 
         run = find_run(store, name)
-        config, tokens = run.config, run.tokens
+        config, tokens = run.config, by_digest(store, f"tokens/{run.tokens_digest}")
     found = plan_of(tokens, config)
     print_json(found) if as_json else print_plan(out, found)
 

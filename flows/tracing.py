@@ -59,7 +59,7 @@ def document_steps(store: str, name: str, document: str) -> dict[str, Any]:
     training, held_out = named(reader, document), named(heldout, document)
     if not training and not held_out:
         raise InputError(
-            f"{run.tokens.id} holds no document with the id or uri {document!r}; the corpus's ledger says whether it "
+            f"{run.tokens} holds no document with the id or uri {document!r}; the corpus's ledger says whether it "
             "was removed, and why"
         )
     batch, steps = run.config.batch, []
@@ -75,8 +75,8 @@ def document_steps(store: str, name: str, document: str) -> dict[str, Any]:
 
 def _open(store: str, name: str) -> tuple[TracedRun, TokenReader, Order]:
     run = find_run(Store(store), name)
-    reader = TokenReader(tables_folder(run.tokens))
-    return run, reader, run_order(reader.shards, run.tokens.digest, run.config)
+    reader = TokenReader(tables_folder(Store(store), run.tokens))
+    return run, reader, run_order(reader.shards, run.tokens_digest, run.config)
 
 
 def _told(fate: Fate) -> str:

@@ -12,7 +12,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Protocol
 
 from stages.artifact.errors import StoreError
@@ -20,6 +20,7 @@ from stages.artifact.store import Store
 
 log = logging.getLogger(__name__)
 Event = dict[str, Any]
+_TYPE = b'"type": "'
 
 
 class Emit(Protocol):
@@ -76,13 +77,21 @@ class EventLog:
         """Tells how far the stage is: `done` of `total` units."""
         self.emit("progress", done=done, total=total, unit=unit, **fields)
 
-    def read(self, offset: int = 0) -> tuple[list[Event], int]:
+    def read(
+        self, offset: int = 0, only: Collection[str] = (), newest: Collection[str] = ()
+    ) -> tuple[list[Event], int]:
         """Events from `offset` (bytes of the file; parts on an object store) and the offset to go on from.
 
         A last line that is not finished yet is left for the next call.
+
+        Args:
+            only: types that are wanted; absent: all.
+            newest: types of which the last one between two wanted events will do. A long run's log is nearly all steps,
+                and most of the time that reading takes is JSON.
         """
         if not self.store.is_local:
-            return self._read_parts(offset)
+            data, offset = self._read_parts(offset)
+            return list(_parse(data, only, newest)), offset
         path = self.store.local_path(self._name)
         if not path.exists():
             return [], offset
@@ -90,7 +99,7 @@ class EventLog:
             handle.seek(offset)
             data = handle.read()
         whole = data[: data.rfind(b"\n") + 1]
-        return list(_parse(whole)), offset + len(whole)
+        return list(_parse(whole, only, newest)), offset + len(whole)
 
     def end(self) -> int:
         """The offset behind the last event that is there now."""
@@ -101,7 +110,7 @@ class EventLog:
     def _part(self, number: int) -> str:
         return f"{self._parts}/{number:06}.jsonl"
 
-    def _read_parts(self, offset: int) -> tuple[list[Event], int]:
+    def _read_parts(self, offset: int) -> tuple[bytes, int]:
         """Parts are numbered without gaps: the next one is asked for by name, since a long run's list is long."""
         if offset == 0:
             contents = self.store.read_all([self._part(n) for n in range(len(self.store.list(self._parts)))])
@@ -111,7 +120,7 @@ class EventLog:
             try:
                 contents.append(self.store.read(self._part(offset + len(contents))))
             except FileNotFoundError:
-                return [event for data in contents for event in _parse(data)], offset + len(contents)
+                return b"".join(contents), offset + len(contents)
 
     def _write_later(self) -> None:
         """Soon, in the background; or at the end of the process."""
@@ -141,9 +150,33 @@ class EventLog:
                     return
 
 
-def _parse(data: bytes) -> Iterator[Event]:
+def _parse(data: bytes, only: Collection[str], newest: Collection[str]) -> Iterator[Event]:
+    held = b""
     for line in data.splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:  # a disk that filled up in the middle of a line
-            yield {"time": 0.0, "type": "warning", "message": f"an event was written only in part: {line[:80]!r}"}
+        if only:
+            kind = _kind(line)
+            if kind in newest:
+                held = line
+                continue
+            if kind not in only:
+                continue
+            if held:
+                yield _event(held)
+                held = b""
+        yield _event(line)
+    if held:
+        yield _event(held)
+
+
+def _kind(line: bytes) -> str:
+    """The type of an event as `emit` writes it, without reading the rest."""
+    first = line.find(_TYPE, 0, 64) + len(_TYPE)
+    return line[first : line.find(b'"', first)].decode(errors="replace")
+
+
+def _event(line: bytes) -> Event:
+    try:
+        event: Event = json.loads(line)
+        return event
+    except ValueError:  # a disk that filled up in the middle of a line
+        return {"time": 0.0, "type": "warning", "message": f"an event was written only in part: {line[:80]!r}"}

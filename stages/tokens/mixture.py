@@ -68,6 +68,8 @@ class Mixture:
         """`backward` of one source. Only its own slots of a block are looked for: a rare source, which comes again and
         again, costs little for each time."""
         count = int(self.counts[source])
+        if count == BLOCK:
+            return number
         first = int(self.counts[:source].sum())
         places = np.arange(first, first + count, dtype=np.int64)[None]
         block, nth = np.divmod(number, count)

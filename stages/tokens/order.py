@@ -73,6 +73,8 @@ class Stretch:
     k: int
     base: I64
     """[sources, lanes]: counters at the first slot."""
+    drawn: I64
+    """[sources, lanes]: samples drawn in the stretch."""
     mixture: Mixture
     used_up: tuple[str, ...] = field(default=())
     """Sources whose repeat ends this stretch."""
@@ -218,8 +220,7 @@ class Order:
                 if stretch.k != k or not stretch.mixture.counts[source]:
                     continue
                 number = counters - stretch.base[source, lane]
-                drawn = int(stretch.mixture.drawn(self.lanes, stretch.slots)[source, lane])
-                inside = (number >= 0) & (number < drawn)
+                inside = (number >= 0) & (number < stretch.drawn[source, lane])
                 number = number[inside]
                 slots = stretch.mixture.backward(np.full_like(number, lane), np.full_like(number, source), number)
                 positions.append((slots + stretch.start) * self.lanes + lane)
@@ -246,8 +247,9 @@ class Order:
             slots, used_up = _until_used_up(mixture, base, caps, left)
             if slots:
                 names = tuple(self.shards.sources[s] for s in used_up)
-                self._stretches.append(Stretch(number, start, slots, phase.k, base, mixture, names))
-                self._counters[phase.k] = base + mixture.drawn(self.lanes, slots)
+                drawn = mixture.drawn(self.lanes, slots)
+                self._stretches.append(Stretch(number, start, slots, phase.k, base, drawn, mixture, names))
+                self._counters[phase.k] = base + drawn
             weights = weights.copy()
             weights[used_up] = 0
             start, left, part = start + slots, left - slots, part + 1

@@ -181,12 +181,9 @@ class Pieces:
         found = [np.zeros((0, len(samples)), np.int64)]
         for low in range(0, epochs, step):
             epoch = np.arange(low, min(low + step, epochs), dtype=np.int64)
-            table = self._epochs(np.full(len(epoch), group, dtype=np.int64), epoch)
-            at = np.flatnonzero(table.piece == piece)
-            window = table.window_begin[at, None]
-            place = table.begin[at, None] + samples - window
-            local = invert(place, table.window_size[at, None], table.window_key[at, None])
-            within = window + local - table.begin[table.first][:, None]
+            begin, window, size, key = self._place(group, piece, epoch)
+            place = begin[:, None] + samples - window[:, None]
+            within = window[:, None] + invert(place, size[:, None], key[:, None])
             found.append(epoch[:, None] * self.samples[source, lane] + within)
         return np.concatenate(found)
 
@@ -202,6 +199,25 @@ class Pieces:
                 self._kept.popitem(last=False)
         self._kept[group, epoch] = found
         return found
+
+    def _place(self, group: int, piece: int, epoch: I64) -> tuple[I64, I64, I64, NDArray[np.uint64]]:
+        """Of one piece in some epochs: its first sample, its window's first sample, size and key; each [epochs].
+
+        Where one piece comes is told by counting those before it. That needs their hashes sorted, and no piece moved,
+        which is ten times quicker than the whole epoch's table.
+        """
+        first, count = int(self.group_first[group]), int(self.group_count[group])
+        pieces, length = np.arange(first, first + count), self.length[first : first + count]
+        key = keyed(self.key, group, epoch)
+        hashes = keyed(key[:, None], _PIECE, pieces[None])
+        mine = hashes[:, piece - first, None]
+        window = np.count_nonzero(hashes < mine, axis=1) // self.window
+        edges = np.stack([window * self.window, np.minimum((window + 1) * self.window, count) - 1], axis=1)
+        low, high = np.take_along_axis(np.sort(hashes, axis=1), edges, axis=1).T[:, :, None]
+        before = np.where(hashes < low, length, 0).sum(axis=1)
+        size = np.where((hashes >= low) & (hashes <= high), length, 0).sum(axis=1)
+        begin = np.where(hashes < mine, length, 0).sum(axis=1)
+        return begin, before, size, keyed(key, _WINDOW, window)
 
     def _epochs(self, group: I64, epoch: I64) -> _Epochs:
         count = self.group_count[group]
@@ -232,8 +248,9 @@ def _cut(rows: I64, source: int, k: int, lanes: int, key: NDArray[np.uint64]) ->
     order = np.argsort(keyed(key, _SHARD, source, np.arange(len(rows))), kind="stable").astype(np.int64)
     starts = np.concatenate([[0], np.cumsum(rows[order] // k)]).astype(np.int64)
     bounds = np.arange(lanes + 1, dtype=np.int64) * starts[-1] // lanes
-    cuts = np.unique(np.concatenate([starts, bounds]))
+    cuts = np.sort(np.concatenate([starts, bounds]), kind="stable")  # two runs in order, which it merges
     begin, length = cuts[:-1], np.diff(cuts)
+    begin, length = begin[length > 0], length[length > 0]
     shard = np.searchsorted(starts, begin, side="right") - 1
     lane = np.searchsorted(bounds, begin, side="right") - 1
     return source * lanes + lane, order[shard], begin - starts[shard], length, begin

@@ -73,7 +73,7 @@ def plan(order: Order, sequence_length: int) -> Plan:
     drawn_rows, drawn_samples = np.zeros_like(rows), np.zeros_like(rows)
     stretches = []
     for stretch in order.stretches:
-        samples = stretch.mixture.drawn(order.lanes, stretch.slots).sum(axis=1)
+        samples = stretch.drawn.sum(axis=1)
         drawn_samples += samples
         drawn_rows += samples * stretch.k
         length = stretch.k * sequence_length

@@ -14,7 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from stages.artifact.artifact import Artifact
+from stages.artifact.artifact import load
+from stages.artifact.errors import StoreError
+from stages.artifact.manifest import MANIFEST
+from stages.artifact.store import Store
 from stages.tokens.order import Order
 from stages.tokens.reader import STREAM, Document, TokenReader
 from stages.tokens.table import SHARDS
@@ -36,8 +39,19 @@ class Seen(NamedTuple):
     """Tokens of the whole document."""
 
 
-def tables_folder(tokens: Artifact) -> Path:
-    """The local folder of a tokens artifact with all that tracing reads; from an object store no shard is fetched."""
+def tables_folder(store: Store, folder: str) -> Path:
+    """The local folder of a tokens artifact with all that tracing reads; from an object store no shard is fetched.
+
+    On a local store its manifest is not read: it names every shard, which at a billion rows takes longer than the rest.
+
+    Raises:
+        StoreError: the artifact is gone.
+    """
+    if store.is_local and store.exists(f"{folder}/{MANIFEST}"):
+        return store.local_path(folder)
+    tokens = load(store, folder)
+    if tokens is None:
+        raise StoreError(f"the tokens in {store.where(folder)} are gone; make them again from their recipe")
     for path in (STREAM, "docs/", "index/", "heldout/docs/", "heldout/index/", f"heldout/{SHARDS}"):
         tokens.local(path)
     return tokens.local(SHARDS).parent

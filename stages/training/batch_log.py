@@ -14,6 +14,9 @@ from typing import Any, Literal, NamedTuple
 
 from stages.artifact.events import Event
 
+TOLD = ("workers", "checkpoint", "stopped", "skipped", "restart")
+"""Types of the events that a log is read from, beside `step`, of which the last one between two of these will do."""
+
 State = Literal["applied", "skipped", "discarded", "not reached"]
 Range = tuple[int, int]
 """Batches [first, end)."""
@@ -27,7 +30,7 @@ class Fate(NamedTuple):
     discarded: int
     """Times that it was trained on and the update lost."""
     ranks: int
-    """Processes that shared it; 0 if it was not reached."""
+    """Processes that shared it, or that would if the run went on as it last did; 0 if none has begun."""
 
 
 @dataclass
@@ -61,7 +64,7 @@ class BatchLog:
             state = "applied"
         elif _within(self.skipped, number):
             state = "skipped"
-        return Fate(state, discarded, ranks if number < self.next or discarded else 0)
+        return Fate(state, discarded, ranks)
 
     def _take(self, kind: str, event: dict[str, Any]) -> None:
         match kind:

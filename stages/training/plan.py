@@ -14,8 +14,8 @@ from stages.tokens.table import SHARDS, ShardTable
 from stages.training.config import TrainingConfig
 
 PLAN = "plan"
-"""Type of the event that says what a run will read: `tokens` (digest), `config` (the whole of it) and `plan`. It is
-enough to know the order of a run that has no manifest yet."""
+"""Type of the event that says what a run will read: `tokens` (folder) and their `digest`, `config` (all of it), `plan`.
+It is enough to know the order of a run that has no manifest yet."""
 
 
 def run_order(shards: ShardTable, tokens_digest: str, config: TrainingConfig) -> Order:

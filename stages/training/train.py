@@ -42,7 +42,7 @@ def build(config: TrainingConfig, inputs: Mapping[str, Any], writer: ArtifactWri
         submitted=time.time(),
     )
     plan = plan_of(tokens, config)  # before any worker: what cannot be drawn is refused here
-    writer.events.emit(PLAN, durable=True, tokens=tokens.digest, config=run.config, plan=plan)
+    writer.events.emit(PLAN, durable=True, tokens=tokens.folder, digest=tokens.digest, config=run.config, plan=plan)
     clear_stop(run)
     run.clear_outcome()
     if config.workers == 0:

@@ -17,6 +17,7 @@ ELSEWHERE = {
     "make test": "what runs this",
     "make biomed DATA=path/to/documents EVAL=path/to/questions": "test_own_documents",
     ".venv/bin/headwater down": "the end of the house fixture: make stop",
+    ".venv/bin/headwater tokens where biomed URI": "tests/flows/test_tokens_commands.py",
 }
 
 
@@ -38,7 +39,7 @@ def test_a_command_of_the_readme(house: House, command: str) -> None:
     short = " ".join(f"--set '{item}'" for item in house.overrides)
     if "curl" in here and json.loads(house.headwater("status", "--json").stdout)["served"]["name"] != "biomed":
         house.headwater("run", "biomed", *(f"--set={item}" for item in house.overrides))  # another test served its own
-    if "headwater run" in here:
+    if "headwater run" in here or "tokens plan" in here:
         here += f" {short}"
     if "prefect deployment run" in here:
         here += f" --param 'overrides={json.dumps(house.overrides)}'"

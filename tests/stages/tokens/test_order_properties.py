@@ -239,6 +239,25 @@ def test_any_order_is_the_references(
     check_inverse(order, found)
 
 
+@pytest.mark.parametrize(("lanes", "window"), [(1, 1), (1, 2), (1, 9), (3, 2)])
+def test_however_positions_are_asked_for(lanes: int, window: int) -> None:
+    """Shards of some size: all at once, in pieces of any length, one by one, and in no order at all."""
+    rows: Rows = ((400,) * 4 + (77,), (64, 64, 9))
+    parts = [Part(4200, weights={"a": 5, "b": 1}), Part(300, 2), Part(900)]
+    expected = sequence("ab", rows, "digest", 3, parts, window, lanes)
+    order = order_of(rows, parts, window, lanes)
+    assert read(order, range(order.samples)) == expected
+    generator, low = np.random.default_rng(0), 0
+    while low < order.samples:
+        size = int(generator.choice([1, 2, 7, 100, 700]))
+        assert read(order, range(low, min(low + size, order.samples))) == expected[low : low + size]
+        low += size
+    some = generator.permutation(4200)
+    found = order_of(rows, parts, window, lanes).at(some)
+    assert [(*map(int, triple), 1) for triple in found.triples] == [expected[p] for p in some.tolist()]
+    check_inverse(order, expected)
+
+
 @settings(max_examples=60)
 @given(st.integers(1, 4), st.integers(1, 30), st.integers(0, 30), st.integers(0, 9))
 def test_positions_do_not_depend_on_the_length_of_the_run(lanes: int, first: int, more: int, seed: int) -> None:

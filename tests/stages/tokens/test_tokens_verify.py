@@ -252,25 +252,42 @@ def test_a_table_of_shards_that_does_not_add_up(copy) -> None:
         assert [f for f in found if f.file == "shards.parquet" and f.field == column and message in f.problem], found
 
 
-def test_documents_of_another_corpus(make: Make, copy, made: Artifact, documents: dict[str, list[str]]) -> None:
-    """Another order, one document less, another text, a whole source less, and another artifact's table."""
-    texts = documents["abstracts"]
-    for changed, field, message in (
-        ([texts[1], texts[0], *texts[2:]], "doc_id", "document 0 is"),
-        (texts[:-1], "doc_id", "400 documents; corpus/"),
-        ([*texts[:200], "another", *texts[201:]], "doc_id", "document 200 is"),
-        ([], "doc_id", "has 0 of abstracts"),
+def test_documents_of_another_corpus(copy, made: Artifact, tmp_path: Path) -> None:
+    """Another order, one document less, another document, a source less, one more, and another artifact's table."""
+    corpus = corpus_of(made)
+
+    def other(change: Callable[[pa.Table], pa.Table], more: str = "") -> Artifact:
+        """The corpus with all documents of one source in one file, changed, and a copy of that under another name."""
+        files = [entry.path for entry in corpus.files("documents/abstracts/")]
+        table = change(pa.concat_tables(pq.read_table(corpus.local(path)) for path in files))
+        store = Store(tmp_path / f"corpus{table.num_rows}{more}")
+        writer = ArtifactWriter(store, corpus.folder, "corpus", 1, corpus.fingerprint, {}, {})
+        for entry in corpus.files():
+            if entry.path not in files:
+                writer.put(entry.path, corpus.read(entry.path))
+        pq.write_table(table, writer.file("documents/abstracts/00000.parquet"))
+        if more:
+            pq.write_table(table, writer.file(f"documents/{more}/00000.parquet"))
+        return writer.commit()
+
+    whole = other(lambda table: table)
+    assert findings(made, whole) == []
+    for change, field, message in (
+        (lambda table: pa.concat_tables([table[1:2], table[:1], table[2:], table[:1]]), "doc_id", "document 0 is"),
+        (lambda table: table[:-1], "doc_id", f"400 documents; {whole.id.split('/')[0]}/"),
+        (lambda table: pa.concat_tables([table[:200], table[:1], table[201:], table[:2]]), "doc_id", "document 200 is"),
+        (lambda table: table[:0], "doc_id", "has 0 of abstracts"),
+        (lambda table: table.set_column(4, "license", pa.array(["MIT"] * 400))[:399], "license", "'MIT' there"),
     ):
-        other = corpus_of(make(documents | {"abstracts": changed}))
-        found = findings(made, other)
+        found = findings(made, other(change, more="copy" if field == "license" else ""))
         assert [f for f in found if f.file == DOCS and f.field == field and message in f.problem], found
-    other = corpus_of(make(documents | {"more": ["one more"]}))
-    assert findings(made, other) == [
-        Finding("shards.parquet", "source", f"has no shard of 'more', of which {other.id} has 1 documents")
+    added = other(lambda table: table, more="more")
+    assert findings(made, added) == [
+        Finding("shards.parquet", "source", f"has no shard of 'more', of which {added.id} has 400 documents")
     ]
-    theirs = make(documents | {"abstracts": texts[::-1]}).read(DOCS)
-    found = findings(copy(mended={DOCS: lambda path: path.write_bytes(theirs) and None}), corpus_of(made))
-    assert {f.file for f in found} >= {DOCS} and any(f.field == "doc_id" for f in found)
+    theirs = edit_documents("doc_id", 3, "0" * 32)
+    found = findings(copy(mended={DOCS: theirs}), corpus)
+    assert [f for f in found if f.file == DOCS and "document 3 is '00000000" in f.problem], found
 
 
 def test_a_damaged_corpus_is_told_as_such(make: Make) -> None:
