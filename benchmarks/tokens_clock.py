@@ -10,7 +10,7 @@ BETWEEN_LOOKS = 16
 """Batches between two looks at the clock: a look costs little beside a batch, but not nothing."""
 
 
-def rows_per_second(step: Callable[[], int], seconds: float = 1.5) -> float:
+def rows_per_second(step: Callable[[], int], seconds: float = 1.0) -> float:
     """Rate of a function that makes a batch and returns its rows, over at least so many seconds."""
     step()
     rows, began = 0, time.perf_counter()

@@ -50,7 +50,7 @@ def make_table(folder: str, rows: int, step: int) -> Work:
 def stage(store: str, corpus: str, tokenizer: str, threads: int) -> Work:
     """The tokens stage, from a corpus artifact and an existing tokenizer to a committed artifact in a new store.
 
-    Result: `seconds`, `counts`, `digest`.
+    Result: `seconds`, `counts`, `digest`, and memory.
     """
     bound(threads)
     from stages.artifact import Store
@@ -68,7 +68,7 @@ def stage(store: str, corpus: str, tokenizer: str, threads: int) -> Work:
             inputs = {"corpus": artifact, "tokenizer": list_files(tokenizer)}
             made = tokens.run(config, inputs, Store(folder))
             seconds = time.perf_counter() - began
-            return {"seconds": seconds, "counts": dict(made.manifest.counts), "digest": made.digest}
+            return {"seconds": seconds, "counts": dict(made.manifest.counts), "digest": made.digest, **memory()}
 
     return work
 

@@ -48,12 +48,15 @@ def print_report(result: Mapping[str, Any]) -> None:
 
 
 def _print_shards(console: Console, result: Mapping[str, Any]) -> None:
-    table = Table("who", "threads", "MB/s", "ratio", "asked", title="Corpus Parquet to committed shards")
+    table = Table(
+        "who", "threads", "MB/s", "ratio", "asked", "MiB resident at most", title="Corpus Parquet to committed shards"
+    )
     for threads, found in result.get("shards", {}).items():
         for name, rate in found.get("megabytes_per_second", {}).items():
             ours = name.startswith("Headwater")
             told = _shown(found["ratio"], "{:.2f}") if ours else ""
-            table.add_row(name, str(threads), _shown(rate, "{:.0f}"), told, _asked("shards_over_gigatoken", ours))
+            size = f"{found['resident'][name] / 2**20:.0f}"
+            table.add_row(name, str(threads), _shown(rate, "{:.0f}"), told, _asked("shards_over_gigatoken", ours), size)
     if table.row_count:
         console.print(table)
 
