@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from stages.tokens.batch import ModelInputs
@@ -159,8 +160,14 @@ def tensors(arrays: ModelInputs) -> TensorInputs:
     """
     import torch
 
-    names = ("inputs", "targets", "positions", "cu_seqlens")
-    found = [torch.from_numpy(getattr(arrays, name)) for name in names]
-    if torch.cuda.is_available():
-        found = [tensor.pin_memory() for tensor in found]
-    return TensorInputs(*found, max_seqlen=arrays.max_seqlen)
+    def tensor(array: NDArray[Any]) -> Tensor:
+        found = torch.from_numpy(array)
+        return found.pin_memory() if torch.cuda.is_available() else found
+
+    return TensorInputs(
+        inputs=tensor(arrays.inputs),
+        targets=tensor(arrays.targets),
+        positions=tensor(arrays.positions),
+        cu_seqlens=tensor(arrays.cu_seqlens),
+        max_seqlen=arrays.max_seqlen,
+    )
