@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
-import numba
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -48,7 +49,7 @@ def kmer_ids(
     """
     ids = np.empty(int(offsets[-1] - offsets[0]), np.uint32)
     places = np.zeros(len(offsets), np.int64)
-    _encode(data, offsets, *_tables(letters, k), len(letters), k, ids, places)
+    _compiled()(data, offsets, *_tables(letters, k), len(letters), k, ids, places)
     return ids[: places[-1]].copy(), places
 
 
@@ -65,7 +66,15 @@ def _tables(letters: str, k: int) -> tuple[NDArray[np.int64], NDArray[np.int64],
     return number, byte_ids, 257 + np.cumsum([0, *sizes[:-1]])[: k + 1]
 
 
-@numba.njit(cache=True, nogil=True)
+@cache
+def _compiled() -> Callable[..., Any]:
+    """`_encode`, compiled. Whoever reads tokens imports this file too, and does not wait for the compiler's import."""
+    import numba
+
+    compiled: Callable[..., Any] = numba.njit(cache=True, nogil=True)(_encode)
+    return compiled
+
+
 def _encode(data, offsets, number, byte_ids, first_ids, radix, k, ids, places):  # type: ignore[no-untyped-def]
     """Fills ids and where each text's begin; both uint32 and int64 arrays that are long enough."""
     written = np.int64(0)

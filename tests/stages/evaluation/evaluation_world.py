@@ -118,13 +118,16 @@ def write_tokens(file: Callable[[str], Path], tokenizer: Any, parts: dict[str, d
             names = ("doc_id", "uri", "license", "start", "length", "bytes")
             table = pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
             _write_ipc(file(f"{prefix}docs/{source}.arrow"), table)
-            stream += [tokenizer.eos_token_id] * (-len(stream) % ROW)
+            whole = len(stream)
+            stream += [tokenizer.eos_token_id] * (-whole % ROW)
             matrix = np.array(stream, dtype=np.uint16).reshape(-1, ROW)
             for number, start in enumerate(range(0, len(matrix), SHARD_ROWS)):
                 cut = matrix[start : start + SHARD_ROWS]
                 column = pa.FixedSizeListArray.from_arrays(pa.array(cut.reshape(-1)), ROW)
-                _write_ipc(file(f"{prefix}shards/{source}/{number:05}.arrow"), pa.table({"tokens": column}))
-                shards.append({"source": source, "number": number, "rows": len(cut)})
+                path = file(f"{prefix}shards/{source}/{number:05}.arrow")
+                _write_ipc(path, pa.table({"tokens": column}))
+                shard = {"source": source, "number": number, "rows": len(cut)}
+                shards.append(shard | {"tokens": min(cut.size, whole - start * ROW), "bytes": path.stat().st_size})
         pq.write_table(pa.Table.from_pylist(shards), file(f"{prefix}shards.parquet"))
 
 
