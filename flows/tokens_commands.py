@@ -105,7 +105,7 @@ def verify(
     from dataclasses import asdict
 
     from flows.runs import find_artifact
-    from flows.upkeep import reading_bar, size
+    from flows.upkeep import counted, reading_bar, size
     from stages.artifact import Store, StoreError, all_artifacts
     from stages.tokens.verify import bytes_to_read, verify_tokens
 
@@ -134,10 +134,14 @@ def verify(
             )
     if as_json:
         print_json(results)
-    for result in [] if as_json else results:
-        state = f"{len(result['findings'])} faults" if result["findings"] else "all as it should be"
-        against = f"held against {result['corpus']}" if result["corpus"] else "its corpus is gone, not compared with it"
-        out.print(f"{result['tokens']}, {size(result['bytes'])}, {against}: {state}", markup=False, soft_wrap=True)
+    else:
+        for result in results:
+            faults = len(result["findings"])
+            against = (
+                f"held against {result['corpus']}" if result["corpus"] else "its corpus is gone, not compared with it"
+            )
+            state = counted(faults, "fault") if faults else "all as it should be"
+            out.print(f"{result['tokens']}, {size(result['bytes'])}, {against}: {state}", markup=False, soft_wrap=True)
     if any(result["findings"] for result in results):
         raise typer.Exit(1)
 

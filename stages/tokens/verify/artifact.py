@@ -38,8 +38,8 @@ def verify_tokens(tokens: Artifact, corpus: Artifact | None, read: Read) -> Iter
             yield from check_bytes(folder, entry, read)
     stream, findings = read_stream(folder, tokens.manifest.how)
     yield from findings
-    if stream is None:
-        return
+    if stream is None or findings:
+        return  # all the rest would be held against what is wrong itself
     yield from check_token_bytes(folder, stream)
     for part in ("", "heldout/"):
         yield from _check_part(tokens, corpus, folder, part, stream, read)
