@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from stages.tokens.mixture import BLOCK
 from stages.tokens.order import Order
 
 MANY_EPOCHS = 4.0
@@ -81,7 +80,7 @@ def plan(order: Order, sequence_length: int) -> Plan:
             name: PlannedSource(
                 samples=int(samples[s]),
                 tokens=int(samples[s]) * length,
-                share=_rounded(stretch.mixture.counts[s] / BLOCK),
+                share=_rounded(samples[s] / samples.sum()),
                 epochs=_rounded(samples[s] / shards.samples(stretch.k)[s]),
             )
             for s, name in enumerate(shards.sources)
