@@ -7,7 +7,6 @@ normaliser, so text decodes to exactly the bytes that were encoded.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
