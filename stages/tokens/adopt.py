@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO, Protocol
 
+import orjson
 from tokenizers import AddedToken, Tokenizer
 
 from stages.artifact.errors import InputError
@@ -67,7 +68,7 @@ def adopt(folder: Folder) -> TextTokenizer:
             "token stands for would be unknown. Use a byte-level BPE (Llama 3, Qwen, GPT-2, SmolLM), or train one"
         )
     try:
-        tokenizer = Tokenizer.from_str(json.dumps(content))
+        tokenizer = Tokenizer.from_str(orjson.dumps(content).decode())
     except Exception as error:  # the library raises bare Exception
         raise InputError(f"tokenizer: {folder.location}/{TOKENIZER} cannot be loaded: {error}") from error
 
