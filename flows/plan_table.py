@@ -23,6 +23,11 @@ def print_plan(console: Console, plan: Mapping[str, Any]) -> None:
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)
 
 
+def plan_records(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The same table for Prefect's page."""
+    return present.records(COLUMNS, plan_rows(plan))
+
+
 def plan_rows(plan: Mapping[str, Any]) -> list[list[Any]]:
     """Lines of the table: per stretch its sources, and the whole run at the end."""
     rows: list[list[Any]] = []

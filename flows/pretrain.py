@@ -21,6 +21,7 @@ from flows.artifacts import drop_repeats, show_link, show_report, show_table
 from flows.cancel import cancel_heard
 from flows.inputs import resolve_recipe
 from flows.job import Job
+from flows.plan_table import plan_records
 from flows.report import markdown, summarise
 from flows.steps import evaluation_inputs, list_inputs
 from infra.settings import load_settings
@@ -31,6 +32,7 @@ from stages.corpus import summary_rows
 from stages.evaluation import evaluation, preload, reasons, table
 from stages.tokens.fertility import fertility_rows
 from stages.training import launch
+from stages.training.plan import plan_of
 
 # Patterns reach the form and the server, which refuse a value before there is a run; the flow checks the rest.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+_-]*$|^/.+[.]ya?ml$")]
@@ -107,6 +109,8 @@ def make_tokens(job: Job) -> str:
 def train(job: Job) -> str:
     """Pretraining on Ray Train with FSDP2; curves go to MLflow while it runs."""
     job.mlflow_ready()
+    planned = plan_of(job.made["tokens"], job.recipe.training)
+    show_table("plan", plan_records(planned), "What the training reads: tokens, shares and epochs by phase and source")
     if not job.plan("training").done:
         start_early(job)
         job.background.submit(preload)
