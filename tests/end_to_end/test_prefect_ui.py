@@ -112,7 +112,17 @@ def test_a_run_by_hand_shows_progress_tables_and_links_on_its_page(page: Page, p
     assert done["name"].startswith("biomed ")
     page.get_by_role("tab", name="Artifacts").click()
     shown = page.get_by_role("tabpanel", name="Artifacts")
-    for key in ("training-progress", "corpus", "tokens", "plan", "evaluation", "report", "mlflow-model", "mlflow-run", "endpoint"):
+    for key in (
+        "training-progress",
+        "corpus",
+        "tokens",
+        "plan",
+        "evaluation",
+        "report",
+        "mlflow-model",
+        "mlflow-run",
+        "endpoint",
+    ):
         expect(shown.get_by_role("heading", name=key, exact=True)).to_be_visible()
     artifacts = {item["key"]: item["id"] for item in prefect.post("/artifacts/filter", _of(run))}
     for key, words in {
