@@ -1,12 +1,16 @@
 """Bloomberg's mixture as a recipe: 51 % own and 49 % public tokens in every block, and epochs that the plan shows."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from flows.recipe import load_recipe, with_own_documents
-from stages.artifact import ConfigError
+from flows.steps import STEPS, Made, list_inputs
+from stages.artifact import ConfigError, Store
 from stages.corpus.config import SourceConfig
 from stages.sample.finance import DENIED, OWN, PUBLIC
+from stages.tokens.fertility import fertility_rows
 from stages.tokens.mixture import BLOCK
 from stages.tokens.order import Order
 from stages.tokens.plan import plan
@@ -85,3 +89,36 @@ def test_own_documents_in_place_of_the_sample_are_drawn_by_size() -> None:
     (phase,) = recipe.training.all_phases
     assert phase.weights is None and phase.repeat is None
     assert phase.steps == recipe.training.steps
+
+
+def test_from_documents_to_a_verdict(tmp_path: Path) -> None:
+    """The whole recipe but for the services, on a small sample and with a model that cannot have learned anything."""
+    mixture = load_recipe("finance").training.phases[0].model_dump(mode="json") | {"steps": 4}
+    short = {"sample.megabytes": 0.4, "corpus.workers": 1, "tokens.sequence_length": 64, "evaluation.default_limit": 12}
+    short |= {"training.size": "1m", "training.steps": 4, "training.warmup": 1, "training.workers": 0}
+    recipe = load_recipe(
+        "finance", [f"{key}={value}" for key, value in short.items()] + [f"training.phases=[{mixture}]"]
+    )
+    made, store = Made(), Store(tmp_path)
+    for step in STEPS:
+        if step.kind == "corpus":
+            list_inputs(recipe, made)
+        made.artifacts[step.kind] = step.stage.run(step.config(recipe, made), step.inputs(recipe, made), store)
+
+    corpus = made["corpus"].manifest
+    assert corpus.counts["removed_policy"] == made["sample"].manifest.counts["planted denied_license"]
+    assert corpus.counts["removed_exact_duplicate"] == made["sample"].manifest.counts["planted exact_duplicate"]
+    assert corpus.counts["removed"] == corpus.counts["removed_policy"] + corpus.counts["removed_exact_duplicate"]
+    assert DENIED not in {line["source"] for line in made["tokens"].manifest.details["table"]}
+    for line in fertility_rows(made["tokens"]):
+        assert line["gpt2_text"] == f"finance/{line['source']}"
+        assert line["bytes_per_token"] > 0.7 * line["gpt2_bytes_per_token"]
+
+    measured = made["evaluation"].manifest.metrics
+    assert {"bits_per_byte", "bits_per_byte_unigram", "bits_per_byte_markov"} <= measured.keys()
+    by_source = {name.removeprefix("bits_per_byte_markov/") for name in measured if "_markov/" in name}
+    assert by_source and by_source <= {*OWN, *PUBLIC}
+    verdict = made["verdict"].manifest.details["verdict"]
+    failed = {reason["rule"] for reason in verdict["reasons"] if not reason["passed"]}
+    assert not verdict["accepted"]
+    assert failed == {"bits_per_byte < unigram", "bits_per_byte < Markov", "finance_synthetic > baselines"}
