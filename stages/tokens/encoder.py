@@ -8,6 +8,7 @@ It is trusted only after it has given the same ids on texts of this corpus and o
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeAlias
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from stages.artifact.events import Emit
-from stages.tokens.long_texts import LONG, encode_long
+from stages.tokens.long_texts import WINDOW, can_be_cut, encode_long
 from stages.tokens.tokenizer import TextTokenizer
 
 log = logging.getLogger(__name__)
@@ -69,25 +70,32 @@ class Encoder(Protocol):
 
 
 class TokenizersEncoder:
-    """Hugging Face's tokenizers: any tokenizer, on the library's own threads; documents of any length."""
+    """Hugging Face's tokenizers: any tokenizer, on the library's own threads.
+
+    Documents may be of any length, where the tokenizer `can_be_cut`; else a long one takes a hundred times its size.
+
+    Args:
+        window: most characters that are encoded at once.
+    """
 
     name = "tokenizers"
 
-    def __init__(self, tokenizer: TextTokenizer):
+    def __init__(self, tokenizer: TextTokenizer, window: int = WINDOW):
         self._tokenizer = tokenizer
+        self._most = window if can_be_cut(tokenizer.content["pre_tokenizer"]) else sys.maxsize
         self._long: Tokenizer | None = None
 
     def encode(self, texts: Texts) -> Encoded:
         """See `Encoder`."""
         strings = texts.to_pylist()
-        short = iter(self._tokenizer.encode([text for text in strings if len(text) < LONG]))
-        found = [next(short) if len(text) < LONG else self._encode_long(text) for text in strings]
+        short = iter(self._tokenizer.encode([text for text in strings if len(text) <= self._most]))
+        found = [next(short) if len(text) <= self._most else self._encode_long(text) for text in strings]
         return _joined(found)
 
     def _encode_long(self, text: str) -> NDArray[np.uint32]:
         if self._long is None:
             self._long = Tokenizer.from_str(self._tokenizer.text_json)
-        return encode_long(self._long, text)
+        return encode_long(self._long, text, self._most)
 
 
 class GigatokenEncoder:

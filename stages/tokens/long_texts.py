@@ -9,16 +9,34 @@ behind (`(?!\\S)` looks at one, `'ll` is two). So kept words end before the wind
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-LONG = 1 << 20
-"""Characters from which a text is encoded in windows."""
 WINDOW = 1 << 20
 """Characters in a window: about 100 MB in the library."""
 MARGIN = 256
 """Characters before the last change of runs whose words are not kept; more than an added token has."""
+
+
+_LOOKS_BACK = re.compile(r"\(\?<[=!]|\\[bBAGK]|(?<!\[)\^")
+
+
+def can_be_cut(step: Mapping[str, Any] | None) -> bool:
+    """Whether windows give the ids of the whole text: no space is put before a text, and no pattern looks back.
+
+    Args:
+        step: `pre_tokenizer` of a `tokenizer.json`.
+    """
+    if not step or step.get("add_prefix_space"):
+        return False
+    if "pretokenizers" in step:
+        return all(can_be_cut(inner) for inner in step["pretokenizers"])
+    return not _LOOKS_BACK.search(str((step.get("pattern") or {}).get("Regex", "")))
 
 
 def encode_long(tokenizer: Tokenizer, text: str, window: int = WINDOW, margin: int = MARGIN) -> NDArray[np.uint32]:
@@ -27,8 +45,8 @@ def encode_long(tokenizer: Tokenizer, text: str, window: int = WINDOW, margin: i
     Where a window holds no place to end it at (a run without white space that is longer), it is made larger.
 
     Args:
-        tokenizer: byte-level, with a split pattern that does not look back; no prefix space, and no post-processor,
-            which may move a word's first character out of its token.
+        tokenizer: byte-level, one that `can_be_cut`, and without post-processor, which may move a word's first
+            character out of its token.
     """
     found = [np.empty(0, dtype=np.uint32)]
     start, size = 0, window

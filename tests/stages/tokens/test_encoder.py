@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 
 from stages.tokens.encoder import BATTERY, Encoder, GigatokenEncoder, TokenizersEncoder, encoder_for
-from stages.tokens.long_texts import encode_long
+from stages.tokens.long_texts import can_be_cut, encode_long
 from stages.tokens.tokenizer import EOS, EOS_ID, LLAMA3_SPLIT, TextTokenizer, train
 
 GPT2_SPLIT = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
@@ -80,7 +80,7 @@ def ids(encoder: Encoder, given: Any) -> list[list[int]]:
     return [found[a:b].tolist() for a, b in pairwise(offsets.tolist())]
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.lists(texts, max_size=20))
 def test_ids_are_the_tokenizer_s(encoder: Encoder, ours: TextTokenizer, given: list[str]) -> None:
     found = ids(encoder, given)
@@ -192,5 +192,25 @@ def _plain(split: str, known: dict[str, Tokenizer] = {}) -> Tokenizer:  # noqa: 
 
 
 def test_the_fallback_encodes_a_long_document_in_windows(ours: TextTokenizer) -> None:
-    long = "The dose of 250 mg did not change in 12 weeks;\n\n serum potassium   rose. " * 14_800
-    assert ids(TokenizersEncoder(ours), ["short", long, ""]) == ours.encode(["short", long, ""])
+    long = "The dose of 250 mg did not change in 12 weeks;\n\n serum potassium   rose. " * 500
+    assert ids(TokenizersEncoder(ours, window=5000), ["short", long, ""]) == ours.encode(["short", long, ""])
+
+
+@pytest.mark.parametrize("split", [LLAMA3_SPLIT, GPT2_SPLIT, O200K_SPLIT, "(?<name>[a-z]+)"])
+def test_texts_are_cut_where_patterns_only_look_ahead(split: str) -> None:
+    assert can_be_cut(with_split(split).content["pre_tokenizer"])
+
+
+@pytest.mark.parametrize("split", ["(?<=a)b", "(?<!a)b", r"\bword", "^start|x", r"a\G"])
+def test_texts_are_not_cut_where_patterns_look_back(split: str) -> None:
+    step = {"type": "Split", "pattern": {"Regex": split}}
+    assert not can_be_cut({"type": "Sequence", "pretokenizers": [step, {"type": "ByteLevel"}]})
+    assert not can_be_cut({"type": "ByteLevel", "add_prefix_space": True}) and not can_be_cut(None)
+
+
+def test_a_tokenizer_that_puts_a_space_first_has_the_ids_of_the_whole() -> None:
+    content = json.loads(with_split(LLAMA3_SPLIT).tokenizer.to_str())
+    content["pre_tokenizer"]["pretokenizers"][1]["add_prefix_space"] = True
+    tokenizer = TextTokenizer(Tokenizer.from_str(json.dumps(content)), EOS, EOS, {})
+    long = "serum potassium rose. " * 1000
+    assert ids(TokenizersEncoder(tokenizer, window=5000), [long]) == tokenizer.encode([long])
