@@ -7,8 +7,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from targets import Targets, print_targets
 
-TARGETS: dict[str, tuple[str, float]] = {
+TARGETS: Targets = {
     "filters_ratio": (">=", 100),
     "filters_agreement": (">=", 0.99),
     "near_dedup_ratio": (">=", 60),
@@ -79,9 +80,7 @@ def print_report(result: Mapping[str, Any]) -> None:
     _print_agreement(console, result.get("filters", {}).get("agreement"))
     _print_memory(console, result.get("memory", []))
     _print_parts(console, result)
-    _print_targets(console, result)
-    for what, why in result["not_measured"].items():
-        console.print(f"not measured: {what} ({why})", highlight=False, markup=False)
+    print_targets(console, result, TARGETS)
 
 
 def _print_speed(console: Console, result: Mapping[str, Any]) -> None:
@@ -159,13 +158,3 @@ def _print_parts(console: Console, result: Mapping[str, Any]) -> None:
         table.add_row(part, f"{nanoseconds:.2f}", f"{nanoseconds * copy / 2:.0f}")
     if table.row_count:
         console.print(table)
-
-
-def _print_targets(console: Console, result: Mapping[str, Any]) -> None:
-    table = Table("figure", "measured", "asked for", "", title="Against the targets")
-    for name, (sign, limit) in TARGETS.items():
-        value = result[name]
-        held = value is not None and (value >= limit if sign == ">=" else value <= limit)
-        shown = "-" if value is None else f"{value:.4g}"
-        table.add_row(name, shown, f"{sign} {limit:g}", "" if value is None else "held" if held else "MISSED")
-    console.print(table)

@@ -8,9 +8,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from targets import Targets, print_targets
 from tokens_ours import PLAIN
 
-TARGETS: dict[str, tuple[str, float]] = {
+TARGETS: Targets = {
     "shards_over_gigatoken": (">=", 0.5),
     "ids_over_memmap": (">=", 0.9),
     "batch_over_plain_numpy": (">=", 0.9),
@@ -42,9 +43,7 @@ def print_report(result: Mapping[str, Any]) -> None:
     _print_readers(console, result)
     _print_first(console, result.get("first", {}))
     _print_trace(console, result.get("trace", {}))
-    _print_targets(console, result)
-    for what, why in result["not_measured"].items():
-        console.print(f"not measured: {what} ({why})", highlight=False, markup=False)
+    print_targets(console, result, TARGETS)
 
 
 def _print_shards(console: Console, result: Mapping[str, Any]) -> None:
@@ -122,16 +121,6 @@ def _print_trace(console: Console, found: Mapping[str, Any]) -> None:
     }
     for name, what in told.items():
         table.add_row(what, _shown(found[name], "{:.2f}"), str(found[name]["runs"]))
-    console.print(table)
-
-
-def _print_targets(console: Console, result: Mapping[str, Any]) -> None:
-    table = Table("figure", "measured", "asked for", "", title="Against the targets")
-    for name, (sign, limit) in TARGETS.items():
-        value = result[name]
-        held = value is not None and (value >= limit if sign == ">=" else value <= limit)
-        shown = "-" if value is None else f"{value:.4g}"
-        table.add_row(name, shown, f"{sign} {limit:g}", "" if value is None else "held" if held else "MISSED")
     console.print(table)
 
 
