@@ -6,7 +6,6 @@ prompts as the folder it came from. Only what asks for code, and what cuts or pa
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO, Protocol
@@ -177,7 +176,7 @@ def _text(folder: Folder, name: str) -> str:
 def _json(folder: Folder, name: str) -> dict[str, Any]:
     with folder.open(name) as stream:
         try:
-            return dict(json.loads(stream.read()))
+            return dict(orjson.loads(stream.read()))
         except ValueError as error:
             raise InputError(f"tokenizer: {folder.location}/{name} is not valid JSON: {error}") from error
 

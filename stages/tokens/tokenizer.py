@@ -82,7 +82,12 @@ class TextTokenizer:
     @cached_property
     def vocabulary_size(self) -> int:
         """Ids are below it."""
-        return max(self.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        return max(*self._vocabulary.values(), *self.tokenizer.get_added_tokens_decoder()) + 1
+
+    @cached_property
+    def _vocabulary(self) -> dict[str, int]:
+        """Id of each token in byte-level characters, without added ones."""
+        return dict(self.tokenizer.get_vocab(with_added_tokens=False))
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Ids of each text; no special token is added or recognised."""
@@ -91,7 +96,7 @@ class TextTokenizer:
     def token_bytes(self) -> NDArray[np.int32]:
         """int32 [V]: UTF-8 bytes that each token stands for; 0 for special tokens and ids without a token."""
         out = np.zeros(self.vocabulary_size, dtype=np.int32)
-        vocabulary = self.tokenizer.get_vocab(with_added_tokens=False)
+        vocabulary = self._vocabulary
         # a byte-level token has one character a byte
         out[np.fromiter(vocabulary.values(), np.int64)] = np.fromiter(map(len, vocabulary), np.int32)
         for index, added in self.tokenizer.get_added_tokens_decoder().items():
