@@ -9,12 +9,13 @@ from rich.console import Console
 
 from flows import present
 
-COLUMNS = ("phase", "from step", "k", "source", "share", "samples", "tokens", "epochs", "then")
+COLUMNS = ("phase", "step", "k", "source", "share", "samples", "tokens", "epochs", "then")
 
 
 def print_plan(console: Console, plan: Mapping[str, Any]) -> None:
     """Prints what `stages.training.plan.plan_of` gives."""
-    present.print_table(console, "What this run will read", COLUMNS, plan_rows(plan))
+    columns, rows = plan_table(plan)
+    present.print_table(console, "What this run will read", columns, rows)
     for k, left in plan["rows_left_out"].items():
         told = ", ".join(f"{count:,} of {name}" for name, count in left.items() if count)
         if told:
@@ -25,11 +26,14 @@ def print_plan(console: Console, plan: Mapping[str, Any]) -> None:
 
 def plan_records(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The same table for Prefect's page."""
-    return present.records(COLUMNS, plan_rows(plan))
+    return present.records(*plan_table(plan))
 
 
-def plan_rows(plan: Mapping[str, Any]) -> list[list[Any]]:
-    """Lines of the table: per stretch its sources, and the whole run at the end."""
+def plan_table(plan: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and lines: per stretch its sources, and the whole run where it has several stretches.
+
+    A column that would say the same in every line is left out, so that a plain run's table fits a narrow terminal.
+    """
     rows: list[list[Any]] = []
     for stretch in plan["stretches"]:
         step = f"{stretch['first_position'] / plan['batch']:,.2f}".removesuffix(".00")
@@ -38,11 +42,18 @@ def plan_rows(plan: Mapping[str, Any]) -> list[list[Any]]:
             then = "used up" if name in stretch["ended_by_repeat_of"] else ""
             rows.append([*head, name, *_numbers(source), then])
             head = ["", "", ""]
-    head = ["all", "", ""]
-    for name, source in plan["sources"].items():
-        rows.append([*head, name, *_numbers(source), ""])
-        head = ["", "", ""]
-    return rows
+    silent = set()
+    if len(plan["stretches"]) > 1:
+        for number, (name, source) in enumerate(plan["sources"].items()):
+            rows.append(["" if number else "all", "", "", name, *_numbers(source), ""])
+    else:
+        silent |= {"phase", "step"}
+    if all(stretch["k"] == 1 for stretch in plan["stretches"]):
+        silent.add("k")
+    if not any(row[-1] for row in rows):
+        silent.add("then")
+    kept = [number for number, column in enumerate(COLUMNS) if column not in silent]
+    return [COLUMNS[number] for number in kept], [[row[number] for number in kept] for row in rows]
 
 
 def _numbers(source: Mapping[str, Any]) -> list[Any]:
