@@ -64,7 +64,9 @@ def ray_cluster() -> Iterator[str]:
                 patch.setenv(name, value)
             yield address
         finally:
-            processes = [*process.children(recursive=True), process]
+            processes = [process]
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended by itself: what it said is told above
+                processes = [*process.children(recursive=True), process]
             for one in processes:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     one.kill()
