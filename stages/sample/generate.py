@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from stages.sample import phrases, planted
 from stages.sample.documents import DENIED, LICENSES, SHARES, Author, Document
 from stages.sample.questions import abstract_questions, four_option_questions
 from stages.sample.tables import all_facts
-from stages.sample.writing import write_documents, write_lines
+from stages.sample.writing import write_documents, write_rest
 
 PLANTED_SHARES = {
     "exact_duplicate": 0.03,
@@ -61,19 +60,9 @@ def generate(folder: Path, seed: int = 1, megabytes: float = 10.0) -> dict[str, 
 
     counts = write_documents(folder, rng, documents, LICENSES)
     rows = sorted((finding.row() for finding in findings), key=lambda row: (row["id"], row["kind"]))
-    write_lines(folder / "truth.jsonl", rows)
-    write_lines(folder / "eval" / "medqa_synthetic.jsonl", medqa)
-    write_lines(folder / "eval" / "pubmedqa_synthetic.jsonl", pubmedqa)
+    sets = {"medqa_synthetic": medqa, "pubmedqa_synthetic": pubmedqa}
     readme = README.format(seed=seed, megabytes=f"{megabytes:g}")
-    (folder / "README.txt").write_text(readme, encoding="utf-8", newline="\n")
-    return {
-        "documents": sum(source["documents"] for source in counts.values()),
-        "bytes": sum(source["bytes"] for source in counts.values()),
-        "sources": counts,
-        "planted": dict(sorted(Counter(row["kind"] for row in rows).items())),
-        "facts": len(all_facts()),
-        "questions": {"medqa_synthetic": len(medqa), "pubmedqa_synthetic": len(pubmedqa)},
-    }
+    return write_rest(folder, counts, rows, sets, len(all_facts()), readme)
 
 
 def _clean_documents(author: Author, megabytes: float) -> dict[str, list[Document]]:

@@ -17,13 +17,13 @@ record without sequence, one with line numbers in it, and a source whose licence
 from __future__ import annotations
 
 import gzip
-import json
 import random
-from collections import Counter
 from dataclasses import dataclass, field
 from itertools import accumulate, product
 from pathlib import Path
 from typing import Any
+
+from stages.sample.writing import write_rest
 
 LICENSES = {
     "synthetic_isolates": "CC0-1.0",
@@ -184,15 +184,8 @@ def generate(folder: Path, *, seed: int = 1, megabytes: float = 3.0) -> dict[str
         {"source": "synthetic_isolates", "id": "broken-empty", "kind": "empty"},
         {"source": "synthetic_isolates", "id": "broken-numbered", "kind": "numbered"},
     ]
-    (folder / "truth.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), newline="\n")
-    (folder / "README.txt").write_text(README.format(seed=seed, megabytes=f"{megabytes:g}"), newline="\n")
-    return {
-        "documents": sum(source["documents"] for source in counts.values()),
-        "bytes": sum(source["bytes"] for source in counts.values()),
-        "sources": counts,
-        "planted": dict(sorted(Counter(row["kind"] for row in rows).items())),
-        "facts": SPECIES + FAMILIES,
-    }
+    readme = README.format(seed=seed, megabytes=f"{megabytes:g}")
+    return write_rest(folder, counts, rows, {}, SPECIES + FAMILIES, readme)
 
 
 def _plant(rng: random.Random, pool: list[Contig], contigs: dict[str, list[Contig]]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import random
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,35 @@ def write_documents(
         size = sum(len(document.text.encode()) for document in found)
         counts[source] = {"license": licenses[source], "documents": len(found), "bytes": size}
     return counts
+
+
+def write_rest(
+    folder: Path,
+    counts: Mapping[str, Mapping[str, Any]],
+    truth: Sequence[dict[str, Any]],
+    sets: Mapping[str, Sequence[dict[str, Any]]],
+    facts: int,
+    readme: str,
+) -> dict[str, Any]:
+    """Writes the truth about what was planted, the question sets and the README; returns the whole sample's counts.
+
+    Args:
+        counts: of each source, with `documents` and `bytes`.
+        sets: questions by the set's name.
+        facts: facts that the documents tell of.
+    """
+    write_lines(folder / "truth.jsonl", truth)
+    for name, questions in sets.items():
+        write_lines(folder / "eval" / f"{name}.jsonl", questions)
+    (folder / "README.txt").write_text(readme, encoding="utf-8", newline="\n")
+    return {
+        "documents": sum(source["documents"] for source in counts.values()),
+        "bytes": sum(source["bytes"] for source in counts.values()),
+        "sources": counts,
+        "planted": dict(sorted(Counter(row["kind"] for row in truth).items())),
+        "facts": facts,
+        "questions": {name: len(questions) for name, questions in sets.items()},
+    }
 
 
 def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:

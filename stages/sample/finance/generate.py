@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from stages.sample.finance.phrases import PERSONAL
 from stages.sample.finance.questions import EXAM
 from stages.sample.questions import four_option_questions
 from stages.sample.tables import all_facts
-from stages.sample.writing import write_documents, write_lines
+from stages.sample.writing import write_documents, write_rest
 
 DUPLICATES = 0.02
 """Exact duplicates, as a part of the documents that may be used."""
@@ -54,18 +53,8 @@ def generate(folder: Path, seed: int = 1, megabytes: float = 6.0) -> dict[str, A
     findings = _plant(rng, documents)
     counts = write_documents(folder, rng, documents, LICENSES)
     rows = sorted((finding.row() for finding in findings), key=lambda row: (row["id"], row["kind"]))
-    write_lines(folder / "truth.jsonl", rows)
-    write_lines(folder / "eval" / f"{EXAM.name}.jsonl", questions)
     readme = README.format(seed=seed, megabytes=f"{megabytes:g}")
-    (folder / "README.txt").write_text(readme, encoding="utf-8", newline="\n")
-    return {
-        "documents": sum(source["documents"] for source in counts.values()),
-        "bytes": sum(source["bytes"] for source in counts.values()),
-        "sources": counts,
-        "planted": dict(sorted(Counter(row["kind"] for row in rows).items())),
-        "facts": len(all_facts(TABLES)),
-        "questions": {EXAM.name: len(questions)},
-    }
+    return write_rest(folder, counts, rows, {EXAM.name: questions}, len(all_facts(TABLES)), readme)
 
 
 def _clean_documents(rng: random.Random, megabytes: float) -> dict[str, list[Document]]:
