@@ -22,8 +22,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import fsspec
+from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
+from stages.artifact.connections import quiet_lost_writes
 from stages.artifact.errors import HeadwaterError, StoreError
 
 
@@ -46,6 +48,8 @@ class Store:
         self.root = self.root.rstrip("/")
         self.url = self.fs.unstrip_protocol(self.root)
         self.is_local = isinstance(self.fs, LocalFileSystem)
+        if isinstance(self.fs, AsyncFileSystem):
+            quiet_lost_writes(self.fs.loop)
 
     def path(self, name: str) -> str:
         """The file system's own path of `name`."""

@@ -12,7 +12,7 @@ import psutil
 
 from tests.end_to_end.conftest import House
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds until a test gives up waiting; nothing is asserted about how long it takes."""
 
 

@@ -76,7 +76,7 @@ class Disturbed(House):
         return process
 
     def wait(self, done: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 600
         while not done():
             log = (self.folder / "runs.log").read_text()[-3000:]
             assert time.monotonic() < deadline, log
@@ -111,11 +111,10 @@ def disturbed(object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactor
     house.wait(lambda: not processes_of(folder))
 
 
-@pytest.mark.timeout(300)
 def test_ctrl_c_in_training_leaves_a_checkpoint_and_no_process(disturbed: Disturbed) -> None:
     run = disturbed.start_training()
     run.send_signal(signal.SIGINT)
-    assert run.wait(60) == 130
+    assert run.wait(300) == 130
     stopped = disturbed.events("stopped")[-1]["step"]
     assert disturbed.events("checkpoint")[-1]["step"] == stopped
     disturbed.wait(lambda: not disturbed.own_processes())
@@ -152,7 +151,6 @@ def test_a_deployment_run_that_is_cancelled_in_training_leaves_a_checkpoint_and_
     assert last < stopped == disturbed.events("checkpoint")[-1]["step"] < STEPS
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("method", ["create_logged_model", "create_model_version"])
 def test_a_run_that_is_killed_while_registering_leaves_no_process(disturbed: Disturbed, method: str) -> None:
     run = disturbed.start([sys.executable, str(KILLED), method, *disturbed.arguments])
@@ -161,7 +159,6 @@ def test_a_run_that_is_killed_while_registering_leaves_no_process(disturbed: Dis
     disturbed.wait(lambda: not disturbed.own_processes())
 
 
-@pytest.mark.timeout(300)
 def test_after_all_that_the_model_is_made_once_registered_once_and_served(disturbed: Disturbed) -> None:
     result = disturbed.headwater(*disturbed.arguments, "--json")
     summary = json.loads(result.stdout)
@@ -201,7 +198,7 @@ def test_stopping_the_house_in_training_leaves_a_checkpoint_and_nothing_at_all(d
     disturbed.finished = list(disturbed.store.folders("training"))
     run = disturbed.start_training("--set=training.seed=1")
     disturbed.command(["make", "stop"], cwd=REPOSITORY)
-    assert run.wait(30) != 0
+    assert run.wait(300) != 0
     assert processes_of(disturbed.folder) == {}
     assert disturbed.events("checkpoint")[-1]["step"] == disturbed.events("stopped")[-1]["step"]
 

@@ -45,7 +45,7 @@ def test_the_endpoint_gives_a_real_completion(house: House) -> None:
         f"{house.gateway}/v1/completions",
         headers={"Authorization": f"Bearer {house.key}"},
         json={"model": "biomed", "prompt": completions[0]["prompt"], "max_tokens": 48, "temperature": 0},
-        timeout=60,
+        timeout=300,
     )
     assert answer.status_code == 200, answer.text
     assert answer.json()["choices"][0]["text"] == completions[0]["text"]
@@ -73,7 +73,7 @@ def test_served_log_probabilities_are_those_of_stock_transformers(house: House) 
         f"{house.gateway}/v1/completions",
         headers={"Authorization": f"Bearer {house.key}"},
         json={"model": "biomed", "prompt": prompt, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1},
-        timeout=60,
+        timeout=300,
     ).json()
     served = answer["choices"][0]["logprobs"]["token_logprobs"][1 : ids.shape[1]]
     expected = [reference[i, token].item() for i, token in enumerate(ids[0, 1:].tolist())]

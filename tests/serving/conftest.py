@@ -27,7 +27,7 @@ from tests.support import REPOSITORY, free_port
 FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
 
 
-def wait_for(condition: Callable[[], object], timeout: float = 20.0) -> None:
+def wait_for(condition: Callable[[], object], timeout: float = 60.0) -> None:
     """Returns when the condition holds; fails when it still does not after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not condition():

@@ -47,7 +47,7 @@ def test_no_request_fails_when_the_champion_changes(request: pytest.FixtureReque
         long = threading.Thread(target=ask_long)
         long.start()
         second = deployment_of(fake_model(store, "b"), "toy", 2)
-        status = deploy(second, store, gateway.url, timeout=30)
+        status = deploy(second, store, gateway.url, timeout=120)
         assert status.serving and status.serving.version == "2"
         wait_for(lambda: load.answered_by("toy@2"))
         wait_for(lambda: len(gateway_status(gateway.url).engines) == 1)
@@ -56,11 +56,11 @@ def test_no_request_fails_when_the_champion_changes(request: pytest.FixtureReque
         # A model that does not start: the old one goes on, or comes back; the record goes back, and the reason is told.
         broken = deployment_of(fake_model(store, "c", architecture="Broken"), "toy", 3)
         with pytest.raises(ServingError, match="the architecture Broken is not supported"):
-            deploy(broken, store, gateway.url, timeout=30)
+            deploy(broken, store, gateway.url, timeout=120)
         assert read_record(store).stable == second
         assert complete(gateway.url, gateway.key, "toy", "hi") == "toy@2 hi"
         count = len(load.seen)
-        deploy(first, store, gateway.url, timeout=30)  # and back
+        deploy(first, store, gateway.url, timeout=120)  # and back
         wait_for(lambda: ("toy@1", True) in load.seen[count:])
     assert load.failures == []
     assert long_answers == [200]  # the old engine finished what it had begun
@@ -78,7 +78,7 @@ def test_a_model_that_does_not_start_ends_the_old_engine_once(narrow: Gateway, s
     assert "Broken" in (new.reason or "") and new.ready_in is None  # left alone until the record is written again
     assert complete(narrow.url, narrow.key, "toy", "hi") == "toy@1 hi"
     mended = deployment_of(fake_model(store, "c"), "toy", 3)
-    assert deploy(mended, store, narrow.url, timeout=30).serving
+    assert deploy(mended, store, narrow.url, timeout=120).serving
 
 
 def test_requests_wait_no_longer_than_they_may(narrow: Gateway, store: Store) -> None:
@@ -120,7 +120,7 @@ def test_a_prepared_model_waits_for_memory(narrow: Gateway, store: Store) -> Non
     wait_for(lambda: canary() == "waiting")
     assert len(narrow.engine_processes()) == 3  # supervisor, engine and its child: of the one that serves
     assert complete(narrow.url, narrow.key, "toy", "hi") == "toy@1 hi"
-    deploy(second, store, narrow.url, timeout=30)
+    deploy(second, store, narrow.url, timeout=120)
     assert complete(narrow.url, narrow.key, "toy", "hi") == "toy@2 hi"
 
 

@@ -187,7 +187,7 @@ def test_a_refused_champion_leaves_the_old_one_serving(gateway: Gateway, store: 
     for version, (name, (extra, words)) in enumerate(REFUSED.items(), start=2):
         entry = deployment_of(fake_model(store, name, extra=extra), "toy", version)
         with pytest.raises(ServingError, match=words):
-            deploy(entry, store, gateway.url, timeout=30)
+            deploy(entry, store, gateway.url, timeout=120)
         assert read_record(store).stable == first
     write_record(store, DeploymentRecord(stable=entry))  # and with nobody to put the record back
     wait_for(lambda: (found := gateway_status(gateway.url).engine(entry.model_digest)) and found.state == "failed")
@@ -202,9 +202,9 @@ def test_a_mended_model_and_a_damaged_record(gateway: Gateway, store: Store) -> 
     stray = store.local_path(model.folder) / "weights" / "modeling.py"
     stray.write_text("import os")
     with pytest.raises(ServingError, match=r"modeling\.py: \.py files are refused"):
-        deploy(deployment_of(model, "toy", 1), store, gateway.url, timeout=30)
+        deploy(deployment_of(model, "toy", 1), store, gateway.url, timeout=120)
     stray.unlink()  # mended and asked for again: tried at once, whatever the back-off was
-    deploy(deployment_of(model, "toy", 1), store, gateway.url, timeout=30)
+    deploy(deployment_of(model, "toy", 1), store, gateway.url, timeout=120)
 
     record = store.local_path("deployments/record.json")
     for break_it, words in (

@@ -104,7 +104,7 @@ def test_prepared_model_waits_without_traffic(gateway: Gateway, store: Store) ->
 
     wait_for(lambda: canary_state() == "ready")
     assert complete(gateway.url, gateway.key, "toy", "hi") == "toy@1 hi"
-    status = deploy(second, store, gateway.url, timeout=30)
+    status = deploy(second, store, gateway.url, timeout=120)
     promoted = status.engine(second.model_digest)
     assert promoted and (promoted.role, promoted.starts) == ("stable", 1)
     prepare(deployment_of(fake_model(store, "c"), "toy", 3), store)
@@ -147,7 +147,7 @@ def test_a_port_in_use_and_a_second_gateway_are_told(gateway: Gateway, store: St
         ("state", str(free_port()), "another gateway"),
     ):
         command = [sys.executable, "-m", "serving", "--store", store.url, "--state-folder", str(tmp_path / state)]
-        result = subprocess.run([*command, "--port", at], capture_output=True, text=True, timeout=60)
+        result = subprocess.run([*command, "--port", at], capture_output=True, text=True, timeout=300)
         assert result.returncode == 2
         assert len(result.stderr.strip().splitlines()) == 1 and words in result.stderr
 

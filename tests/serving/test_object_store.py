@@ -41,7 +41,7 @@ def gateway(remote: Store, tmp_path: Path) -> Iterator[Gateway]:
 
 
 def test_what_is_served_goes_on_while_the_store_is_away(gateway: Gateway, remote: Store, server: ObjectStore) -> None:
-    deploy(deployment_of(fake_model(remote, "a"), "toy", 1), remote, gateway.url, timeout=30)
+    deploy(deployment_of(fake_model(remote, "a"), "toy", 1), remote, gateway.url, timeout=120)
     second = deployment_of(fake_model(remote, "b"), "toy", 2)
     server.stop()
     wait_for(lambda: gateway_status(gateway.url).record_error, 60)
@@ -52,7 +52,7 @@ def test_what_is_served_goes_on_while_the_store_is_away(gateway: Gateway, remote
 
     server.start()
     wait_for(lambda: gateway_status(gateway.url).record_error is None, 60)
-    deploy(second, remote, gateway.url, timeout=30)
+    deploy(second, remote, gateway.url, timeout=120)
     assert complete(gateway.url, gateway.key, "toy", "hi") == "toy@2 hi"
 
 

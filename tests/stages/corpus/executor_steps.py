@@ -61,7 +61,7 @@ class Together(PipelineStep):
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         (self.folder / f"at-work.{os.getpid()}").touch()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 200
         while len(list(self.folder.glob("at-work.*"))) < self.count:
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 
-def until(met: Callable[[], Any], seconds: float = 60) -> None:
+def until(met: Callable[[], Any], seconds: float = 200) -> None:
     """Waits for a condition; fails when it is not met in time."""
     deadline = time.monotonic() + seconds
     while not met():

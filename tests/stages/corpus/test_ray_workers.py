@@ -18,8 +18,6 @@ from stages.corpus.workers import make_workers
 from tests.stages.corpus.executor_steps import Fail, Numbers, WriteIds, WriteModules
 from tests.stages.corpus.parents import killed_at_work, until
 
-pytestmark = pytest.mark.timeout(90)
-
 
 def _actors() -> list[psutil.Process]:
     """Processes that run ranks."""

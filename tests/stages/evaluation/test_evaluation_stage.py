@@ -215,7 +215,7 @@ def test_alone_in_a_fresh_process_it_asks_no_network_writes_elsewhere_or_prints(
         cwd=home,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert [path for path in home.rglob("*") if path.is_file()] == []

@@ -62,7 +62,7 @@ def _torchrun(run: Run, ranks: int) -> dict[str, Any]:
     if ranks == 1:
         command = [sys.executable, "-m", "stages.training.loop", str(file)]
     done = subprocess.run(
-        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600
     )
     outcome = run.outcome()
     assert outcome is not None, done.stderr[-2000:]

@@ -37,7 +37,7 @@ def _events(root: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
 
 
-def _wait(root: Path, kind: str, seconds: float = 150) -> dict[str, Any]:
+def _wait(root: Path, kind: str, seconds: float = 400) -> dict[str, Any]:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = [event for event in _events(root) if event["type"] == kind]
@@ -47,7 +47,6 @@ def _wait(root: Path, kind: str, seconds: float = 150) -> dict[str, Any]:
     raise AssertionError(f"no {kind} event in {seconds} s: {_events(root)}")
 
 
-@pytest.mark.timeout(300)
 def test_a_killed_worker_is_replaced_and_nothing_is_left_running(tokens_artifact: Artifact, tmp_path: Path):
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     store, result = Store(tmp_path / "ray"), []
@@ -61,7 +60,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_left_running(tokens_artifact
         pids = _wait(root, "workers")["pids"]
         step = _wait(root, "checkpoint")["step"]
         os.kill(pids[1], signal.SIGKILL)
-        thread.join(200)
+        thread.join(600)
         started = {process.pid for process in psutil.Process().children(recursive=True)} - before
     finally:
         launch.shutdown()
