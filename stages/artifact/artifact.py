@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -256,8 +257,18 @@ class ArtifactWriter:
         local.parent.mkdir(parents=True, exist_ok=True)
         return local
 
-    def hashed(self, path: str, sha256: str) -> None:
-        """Takes over the hex sha256 of a file that was computed while it was written, so that it is not read again."""
+    def take(self, path: str, kept: Path, sha256: str) -> None:
+        """Makes a finished file below a `kept` folder the artifact's file `path`; its hash is not computed again.
+
+        It stays where it is too, so that the next attempt finds it if this one does not get as far as its commit.
+        """
+        local = self.file(path)
+        try:
+            os.link(kept, local)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK):
+                raise
+            shutil.copyfile(kept, local)  # a file system without hard links
         self._hashes[path] = sha256
 
     def put(self, path: str, data: bytes) -> None:

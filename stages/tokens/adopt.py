@@ -14,7 +14,15 @@ import orjson
 from tokenizers import AddedToken, Tokenizer
 
 from stages.artifact.errors import InputError
-from stages.tokens.tokenizer import CHAT_TEMPLATE, DEFAULT_TEMPLATE, EOS, FILES, MORE_TEMPLATES, TextTokenizer
+from stages.tokens.tokenizer import (
+    CHAT_TEMPLATE,
+    DEFAULT_TEMPLATE,
+    EOS,
+    FILES,
+    MORE_TEMPLATES,
+    TextTokenizer,
+    split_json,
+)
 
 TOKENIZER, CONFIG, SPECIAL = FILES
 
@@ -58,19 +66,16 @@ def adopt(folder: Folder) -> TextTokenizer:
     names = {entry.name for entry in folder.files}
     if TOKENIZER not in names:
         raise InputError(f"tokenizer: {folder.location} has no {TOKENIZER}; save it with `save_pretrained` first")
-    content, config, special = (_json(folder, name) if name in names else {} for name in FILES)
+    config, special = (_json(folder, name) if name in names else {} for name in (CONFIG, SPECIAL))
     if "auto_map" in config:
         raise InputError(f"tokenizer: {folder.location}/{CONFIG} asks for code (auto_map); that is refused")
-    if not _byte_level(content.get("pre_tokenizer")) or not _keeps_text(content.get("normalizer")):
+    tokenizer = _load(folder)
+    content = split_json(tokenizer.to_str())[0]
+    if not _byte_level(content["pre_tokenizer"]) or not _keeps_text(content["normalizer"]):
         raise InputError(
             f"tokenizer: {folder.location} is not byte-level, or changes text before it splits it; the bytes that a "
             "token stands for would be unknown. Use a byte-level BPE (Llama 3, Qwen, GPT-2, SmolLM), or train one"
         )
-    try:
-        tokenizer = Tokenizer.from_str(orjson.dumps(content).decode())
-    except Exception as error:  # the library raises bare Exception
-        raise InputError(f"tokenizer: {folder.location}/{TOKENIZER} cannot be loaded: {error}") from error
-
     _add_listed(folder, tokenizer, config.get("added_tokens_decoder") or {})
     named = _named({**config, **special})
     eos = named.get("eos_token", EOS)
@@ -88,6 +93,14 @@ def adopt(folder: Folder) -> TextTokenizer:
             settings[key] = more = _contents(settings[key])
             _add_missing(tokenizer, more.values() if isinstance(more, dict) else more)
     return TextTokenizer(tokenizer, eos, pad, named, settings, _chat_templates(folder, names, config))
+
+
+def _load(folder: Folder) -> Tokenizer:
+    text = _text(folder, TOKENIZER)
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:  # the library raises bare Exception
+        raise InputError(f"tokenizer: {folder.location}/{TOKENIZER} cannot be loaded: {error}") from error
 
 
 def _named(settings: Mapping[str, Any]) -> dict[str, str]:

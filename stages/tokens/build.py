@@ -71,7 +71,7 @@ def _build(config: TokensConfig, inputs: Mapping[str, Any], writer: ArtifactWrit
         files = beside.submit(_write_tokenizer, tokenizer, config.sequence_length, writer)
         streams = encode_sources(sources, encoder, form, key, workers, writer, tell)
         files.result()
-    written = [*zip(sources, write_streams(sources, streams, form, workers, writer), strict=True)]
+    written = [*zip(sources, write_streams(sources, streams, workers, writer), strict=True)]
     done, held = ({s.name: w for s, w in written if s.prefix == prefix} for prefix in ("", "heldout/"))
     for prefix, part in (("", done), ("heldout/", held)):
         lines = [line for one in part.values() for line in one.shards]
@@ -163,5 +163,5 @@ def _summarize(
 
 _COLUMNS = ("documents", "bytes", "tokens", "rows", "shards")
 
-tokens: Stage[TokensConfig] = Stage("tokens", 1, build)
+tokens: Stage[TokensConfig] = Stage("tokens", 2, build)
 """Input `corpus` (and optionally `tokenizer`); see `build`."""

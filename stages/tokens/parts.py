@@ -1,9 +1,9 @@
-"""Parts of a source's token stream, encoded side by side, each a file that is whole or not there.
+"""Parts of a source's token stream: encoded side by side, each there as a whole or not there.
 
-A part's file holds its tokens, one by one, with EOS behind each document; then the lines of its documents, as an Arrow
-stream; then a footer of fixed size. It is written aside and renamed, so a killed process leaves whole files or none. A
-machine that lost its power may leave one whose bytes never reached the disk: the footer's checksum tells, when a
-second attempt finds it.
+A part's tokens stand in the stream's shards (`shard_files.py`); its file says where, and holds the lines of its
+documents as an Arrow stream, behind them a footer of fixed size. It is written last, aside, and renamed, so a killed
+process leaves whole parts or none. A machine that lost its power may leave one whose bytes never reached the disk: the
+footer's checksums tell, when a second attempt finds it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from stages.artifact.errors import InputError
 from stages.tokens.encoder import Encoder
+from stages.tokens.shard_files import ShardFiles
 from stages.tokens.stream import DocumentFiles, RowGroups, StreamFormat, with_ends
 
 LINES = pa.schema(
@@ -37,10 +38,26 @@ LINES = pa.schema(
 )
 """A part's documents: tokens of each without EOS, bytes of its text."""
 
-_FOOTER = struct.Struct("<8s16s4QI4x")
-"""Format, key, tokens, bytes a token, bytes of lines, bytes of text, CRC-32 of all that stands before the footer."""
-_FORMAT = b"hwpart01"
-_READ = 1 << 22
+_FOOTER = struct.Struct("<8s16s4QI")
+"""Format, key, first token, tokens, bytes of lines, bytes of text, CRC-32 of the tokens."""
+_CRC = struct.Struct("<I")
+"""Of all that stands in the file before it."""
+_FORMAT = b"hwpart02"
+
+
+@dataclass(frozen=True)
+class EncodedPart:
+    """A part in memory."""
+
+    tokens: Sequence[NDArray[Any]]
+    """One array [n] a batch of documents, EOS behind each document."""
+    lines: pa.Table
+    """Its documents, with the columns of `LINES`."""
+
+    @property
+    def count(self) -> int:
+        """Tokens, EOS included."""
+        return sum(map(len, self.tokens))
 
 
 @dataclass(frozen=True)
@@ -48,103 +65,91 @@ class Part:
     """A part on disk."""
 
     path: Path
-    tokens: int
-    """EOS included."""
-    token_bytes: int
+    start: int
+    """Its first token in the stream."""
+    count: int
+    """Tokens, EOS included."""
     line_bytes: int
     text_bytes: int
-
-    def read(self, first: int, out: NDArray[Any]) -> None:
-        """Fills `out`, one-dimensional and of the part's dtype, with the tokens from `first` on."""
-        with self.path.open("rb", buffering=0) as file:
-            file.seek(first * self.token_bytes)
-            left = out.view(np.uint8).data
-            while left:
-                count = file.readinto(left)
-                if not count:
-                    raise OSError(f"{self.path} ends too early")
-                left = left[count:]
 
     def lines(self) -> pa.Table:
         """Its documents, with the columns of `LINES`."""
         with self.path.open("rb") as file:
-            file.seek(self.tokens * self.token_bytes)
             return pa.ipc.open_stream(file.read(self.line_bytes)).read_all()
 
 
-def find_part(path: Path, key: bytes) -> Part | None:
-    """The part that an earlier attempt left at `path`; None if there is none, another one, or a damaged one."""
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size - _FOOTER.size
-            if size < 0:
-                return None
-            file.seek(size)
-            layout, of, tokens, token_bytes, line_bytes, text_bytes, crc = _FOOTER.unpack(file.read())
-            if (layout, of, tokens * token_bytes + line_bytes) != (_FORMAT, key, size):
-                return None
-            file.seek(0)
-            return Part(path, tokens, token_bytes, line_bytes, text_bytes) if _crc(file, size) == crc else None
-    except FileNotFoundError:
-        return None
+@dataclass(frozen=True)
+class PartedStream:
+    """A source's whole token stream: its parts one behind the other, and the shards that they were written to."""
+
+    parts: Sequence[Part]
+    shards: ShardFiles
+
+    @property
+    def tokens(self) -> int:
+        """EOS included."""
+        return sum(part.count for part in self.parts)
+
+    @property
+    def text_bytes(self) -> int:
+        return sum(part.text_bytes for part in self.parts)
 
 
-def write_part(
-    path: Path, key: bytes, files: DocumentFiles, groups: RowGroups, encoder: Encoder, form: StreamFormat
-) -> Part:
-    """Encodes some row groups of a source. One batch of documents is held at a time, in text and in ids.
+def encode_part(files: DocumentFiles, groups: RowGroups, encoder: Encoder, form: StreamFormat) -> EncodedPart:
+    """Encodes some row groups of a source; one batch of documents is held at a time in text.
 
     Raises:
         InputError: a damaged file, or a tokenizer that takes text for its end of text.
     """
+    tokens, lines = [], []
+    for batch in files.read(groups):
+        ids, offsets = encoder.encode(batch.column("text"))
+        _check(ids, offsets, batch, form)
+        tokens.append(with_ends(ids, offsets, form.eos_id, form.dtype))
+        lines.append(_lines(batch, np.diff(offsets)))
+    return EncodedPart(tokens, pa.Table.from_batches(lines, LINES))
+
+
+def write_part(path: Path, key: bytes, start: int, part: EncodedPart, shards: ShardFiles) -> Part:
+    """Writes a part's tokens from the stream's token `start` on, then its file."""
+    crc, at = 0, start
+    for tokens in part.tokens:
+        crc = zlib.crc32(tokens.view(np.uint8).data, crc)
+        shards.write(at, tokens)
+        at += len(tokens)
+    content = _stream(part.lines)
+    text_bytes = pc.sum(part.lines["bytes"]).as_py() or 0
     aside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    lines, tokens, crc = [], 0, 0
+    sizes = (start, at - start, len(content), text_bytes)
     try:
         with aside.open("wb") as file:
-            for batch in files.read(groups):
-                ids, offsets = encoder.encode(batch.column("text"))
-                _check(ids, offsets, batch, form)
-                stream = with_ends(ids, offsets, form.eos_id, form.dtype)
-                content = stream.view(np.uint8).data
-                crc = zlib.crc32(content, crc)
-                file.write(content)
-                lines.append(_lines(batch, np.diff(offsets)))
-                tokens += len(stream)
-            table = pa.Table.from_batches(lines, LINES)
-            written = _stream(table)
-            crc = zlib.crc32(written, crc)
-            file.write(written)
-            text_bytes = pc.sum(table["bytes"]).as_py() or 0
-            sizes = (tokens, form.dtype.itemsize, len(written), text_bytes)
-            file.write(_FOOTER.pack(_FORMAT, key, *sizes, crc))
+            footer = _FOOTER.pack(_FORMAT, key, *sizes, crc)
+            for piece in (content, footer, _CRC.pack(zlib.crc32(footer, zlib.crc32(content)))):
+                file.write(piece)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
     return Part(path, *sizes)
 
 
-@dataclass(frozen=True)
-class PartedStream:
-    """A source's whole token stream, in parts one behind the other."""
-
-    parts: Sequence[Part]
-
-    @property
-    def tokens(self) -> int:
-        """EOS included."""
-        return sum(part.tokens for part in self.parts)
-
-    def read(self, first: int, out: NDArray[Any]) -> None:
-        """Fills `out` with the stream's tokens from `first` on."""
-        starts = np.cumsum([0, *(part.tokens for part in self.parts)])
-        number = int(np.searchsorted(starts, first, side="right")) - 1
-        done = 0
-        while done < len(out):
-            here = first + done - int(starts[number])
-            count = min(len(out) - done, self.parts[number].tokens - here)
-            self.parts[number].read(here, out[done : done + count])
-            done += count
-            number += 1
+def find_part(path: Path, key: bytes, shards: ShardFiles) -> Part | None:
+    """The part that an earlier attempt left; None if there is none, another one, or one that is not whole."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    end = len(content) - _CRC.size
+    line_bytes = end - _FOOTER.size
+    if line_bytes < 0 or _CRC.pack(zlib.crc32(memoryview(content)[:end])) != content[end:]:
+        return None
+    layout, of, start, tokens, *sizes, crc = _FOOTER.unpack_from(content, line_bytes)
+    if (layout, of) != (_FORMAT, key):
+        return None
+    there, size = 0, 0
+    for piece in shards.read(start, tokens):
+        there, size = zlib.crc32(piece, there), size + len(piece)
+    whole = there == crc and size == tokens * shards.form.dtype.itemsize
+    return Part(path, start, tokens, *sizes) if whole else None
 
 
 def _check(ids: NDArray[np.uint32], offsets: NDArray[np.int64], batch: pa.RecordBatch, form: StreamFormat) -> None:
@@ -176,11 +181,3 @@ def _stream(table: pa.Table) -> pa.Buffer:
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     return sink.getvalue()
-
-
-def _crc(file: BinaryIO, size: int) -> int:
-    crc = 0
-    while size and (piece := file.read(min(size, _READ))):
-        crc = zlib.crc32(piece, crc)
-        size -= len(piece)
-    return crc

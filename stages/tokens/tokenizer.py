@@ -7,6 +7,7 @@ normaliser, so text decodes to exactly the bytes that were encoded.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,8 +17,6 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-
-from stages.tokens.json_text import indented
 
 EOS = "<|endoftext|>"
 EOS_ID = 0
@@ -35,6 +34,9 @@ DEFAULT_TEMPLATE = "default"
 """Its name among several."""
 MORE_TEMPLATES = "additional_chat_templates"
 """Folder of further templates, `NAME.jinja`."""
+
+
+_MODEL = ',"model":'
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,14 @@ class TextTokenizer:
         return index
 
     @cached_property
+    def _json(self) -> tuple[dict[str, Any], str]:
+        """`tokenizer.json` without its model, and the rest of the text, from the model on."""
+        return split_json(self.tokenizer.to_str())
+
+    @property
     def content(self) -> dict[str, Any]:
-        """What stands in `tokenizer.json`."""
-        return dict(orjson.loads(self.tokenizer.to_str()))
+        """What stands in `tokenizer.json`, but for the model."""
+        return self._json[0]
 
     @cached_property
     def text_json(self) -> str:
@@ -75,9 +82,10 @@ class TextTokenizer:
         Ids stay as they are: a special token that has a place in the model's vocabulary keeps it, and no merge leads
         there.
         """
-        added = [token for token in self.content["added_tokens"] if not token["special"]]
+        content, model = self._json
+        added = [token for token in content["added_tokens"] if not token["special"]]
         without = {"added_tokens": added, "post_processor": None, "truncation": None, "padding": None}
-        return orjson.dumps({**self.content, **without}).decode()
+        return orjson.dumps({**content, **without}).decode()[:-1] + model
 
     @cached_property
     def vocabulary_size(self) -> int:
@@ -114,12 +122,30 @@ class TextTokenizer:
             **self.settings,
             **special,
         }
-        contents = (self.content, config, special)
-        files = {name: indented(content).encode() + b"\n" for name, content in zip(FILES, contents, strict=True)}
+        # As `save_pretrained` writes them; Python's own encoder takes half a second for a vocabulary of 16,384.
+        contents = (
+            self.tokenizer.to_str(pretty=True),
+            *(json.dumps(c, ensure_ascii=False, indent=2) for c in (config, special)),
+        )
+        files = {name: f"{content}\n".encode() for name, content in zip(FILES, contents, strict=True)}
         for name, template in self.chat_templates.items():
             path = CHAT_TEMPLATE if name == DEFAULT_TEMPLATE else f"{MORE_TEMPLATES}/{name}.jinja"
             files[path] = template.encode()
         return files
+
+
+def split_json(text: str) -> tuple[dict[str, Any], str]:
+    """A tokenizer's JSON as the library writes it, which ends with the model: what stands before, and `,"model":...`.
+
+    A vocabulary of 128,000 with its merges is half a million Python objects, and nobody looks at them.
+    """
+    at = -1
+    while True:
+        at = text.index(_MODEL, at + 1)
+        try:  # a special token may be called "model": what stands before that is not whole
+            return dict(orjson.loads(text[:at] + "}")), text[at:]
+        except orjson.JSONDecodeError:
+            continue
 
 
 def train(texts: Iterable[list[str]], vocabulary: int) -> TextTokenizer:

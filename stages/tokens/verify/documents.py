@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from stages.tokens.shards import DOCUMENTS
+from stages.tokens.documents_table import DOCUMENTS
 from stages.tokens.verify.finding import Finding
 
 I64 = NDArray[np.int64]

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from stages.artifact.errors import ConfigError, StoreError
 from stages.tokens import loader as loader_module
 from stages.tokens.batch import model_inputs, rank_positions
+from stages.tokens.documents_table import DOCUMENTS
 from stages.tokens.loader import Loader
 from stages.tokens.mapped import SlotsFullError
 from stages.tokens.order import Order, Phase
 from stages.tokens.reader import STREAM, TokenReader
-from stages.tokens.shards import DOCUMENTS
 from stages.tokens.table import SCHEMA, SHARDS
 from tests.stages.tokens.token_streams import EOS, S, sample, stream_tokens, write_shard, write_stream
 

@@ -1,11 +1,16 @@
-"""Parts: whole or not there, found again after a kill, and read at any place as one stream."""
+"""Parts: whole or not there, found again after a kill, and their tokens where the stream has them."""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import random
 import signal
 import subprocess
 import sys
+import tempfile
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +22,8 @@ from hypothesis import strategies as st
 
 from stages.artifact import Artifact, ArtifactWriter, InputError, Store, all_artifacts
 from stages.tokens import TokensConfig, encode, stream, tokens
-from stages.tokens.parts import Part, PartedStream, find_part, write_part
+from stages.tokens.parts import Part, PartedStream, encode_part, find_part, write_part
+from stages.tokens.shard_files import ShardFiles
 from stages.tokens.stream import DocumentFiles, StreamFormat, document_files, with_ends
 from tests.stages.tokens.conftest import Text, table, write_corpus
 
@@ -41,9 +47,16 @@ def source(folder: Path, texts: list[str], a_file: int = 3) -> DocumentFiles:
     return files
 
 
-def written(folder: Path, files: DocumentFiles) -> list[Part]:
-    parts = enumerate(files.parts)
-    return [write_part(folder / f"{n}.part", KEY, files, groups, Bytes(), FORM) for n, groups in parts]
+def written(folder: Path, files: DocumentFiles, form: StreamFormat = FORM) -> PartedStream:
+    """All parts of a source, the last one first."""
+    shards = ShardFiles(folder / "shards", form)
+    shards.folder.mkdir()
+    encoded = [encode_part(files, groups, Bytes(), form) for groups in files.parts]
+    starts = np.cumsum([0, *(part.count for part in encoded)]).tolist()
+    parts = [
+        write_part(folder / f"{n}.part", KEY, starts[n], part, shards) for n, part in reversed([*enumerate(encoded)])
+    ]
+    return PartedStream(parts[::-1], shards)
 
 
 @given(st.lists(st.lists(st.integers(0, 70_000), max_size=5), max_size=8), st.sampled_from([np.uint16, np.uint32]))
@@ -56,43 +69,103 @@ def test_an_end_stands_behind_every_document(documents: list[list[int]], dtype: 
     assert found.tolist() == [token for document in documents for token in [*document, 9]]
 
 
-def test_a_stream_in_parts_is_read_at_any_place(tmp_path: Path) -> None:
+def test_tokens_of_all_parts_stand_one_behind_the_other(tmp_path: Path) -> None:
     texts = ["one", "", "three and more", "four", "", "", "", "x" * 50]
-    files = source(tmp_path / "store", texts)
-    parts = written(tmp_path, files)
-    assert len(parts) == 3
+    stream = written(tmp_path, source(tmp_path / "store", texts))
+    assert len(stream.parts) == 3
     whole = np.concatenate([np.append(np.frombuffer(text.encode(), np.uint8), 7) for text in texts]).astype(np.uint16)
-    whole_stream = PartedStream(parts)
-    assert whole_stream.tokens == len(whole)
+    assert stream.tokens == len(whole)
     for first in range(len(whole)):
         for count in (0, 1, 5, len(whole) - first):
-            out = np.zeros(min(count, len(whole) - first), np.uint16)
-            whole_stream.read(first, out)
-            assert (out == whole[first : first + len(out)]).all()
-    lines = pa.concat_tables([part.lines() for part in parts]).to_pylist()
+            found = b"".join(stream.shards.read(first, min(count, len(whole) - first), most=7))
+            assert found == whole[first : first + count].tobytes()
+    lines = pa.concat_tables([part.lines() for part in stream.parts]).to_pylist()
     assert [line["length"] for line in lines] == [line["bytes"] for line in lines] == [len(text) for text in texts]
     assert [line["uri"] for line in lines] == [f"a.jsonl#record={n}" for n in range(len(texts))]
-    assert sum(part.text_bytes for part in parts) == sum(len(text) for text in texts)
+    assert stream.text_bytes == sum(len(text) for text in texts)
+
+
+@given(
+    st.integers(1, 200),
+    st.sampled_from([(1, 1), (7, 3), (8, 4), (5, 16)]),
+    st.sampled_from([256, 1 << 17]),
+    st.lists(st.integers(1, 199), max_size=5),
+    st.randoms(use_true_random=False),
+)
+def test_shards_that_were_written_piece_by_piece_are_what_arrow_writes(
+    tokens: int, sizes: tuple[int, int], vocabulary: int, cuts: list[int], random: random.Random
+) -> None:
+    sequence, rows = sizes
+    form = StreamFormat(sequence, rows, vocabulary, 7, "<end>")
+    whole = np.arange(100, 100 + tokens).astype(form.dtype)
+    bounds = sorted({0, tokens, *(cut for cut in cuts if cut < tokens)})
+    pieces = [*itertools.pairwise(bounds)]
+    random.shuffle(pieces)
+    with tempfile.TemporaryDirectory() as folder:
+        files = ShardFiles(Path(folder), form)
+        for first, end in pieces:
+            files.write(first, whole[first:end])
+        padded = np.full((-(-tokens // sequence), sequence), 7, form.dtype)
+        padded.reshape(-1)[:tokens] = whole
+        for number in range(files.count(tokens)):
+            here = padded[number * rows : (number + 1) * rows]
+            column = pa.FixedSizeListArray.from_arrays(pa.array(here.reshape(-1)), sequence)
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_file(sink, pa.schema([("tokens", column.type)])) as writer:
+                writer.write_batch(pa.record_batch([column], names=["tokens"]))
+            content = sink.getvalue().to_pybytes()
+            left = min(tokens - number * rows * sequence, here.size)
+            expected = (number, len(here), left, len(content), hashlib.sha256(content).hexdigest())
+            for _ in range(2):  # an attempt that finds it finished finishes it again
+                assert tuple(files.finish(number, tokens).values()) == expected
+                assert files.path(number).read_bytes() == content
+        assert len([*Path(folder).iterdir()]) == files.count(tokens)
 
 
 def test_only_a_whole_part_of_the_same_plan_is_found(tmp_path: Path) -> None:
     files = source(tmp_path / "store", ["some text"] * 3)
-    (part,) = written(tmp_path, files)
-    assert find_part(part.path, KEY) == part
-    assert find_part(part.path, b"o" * 16) is None and find_part(tmp_path / "none", KEY) is None
-    content = part.path.read_bytes()
-    for damaged in (
-        *(content[:size] for size in (0, 1, len(content) // 2, len(content) - 1)),
-        *(
-            content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
-            for place in (0, 9, 31, len(content) - 5)
-        ),
-        content + b"\0",
-        bytes(len(content)),
-    ):
-        part.path.write_bytes(damaged)
-        assert find_part(part.path, KEY) is None
+    stream = written(tmp_path, files)
+    (part,), shards = stream.parts, stream.shards
+    assert find_part(part.path, KEY, shards) == part
+    assert find_part(part.path, b"o" * 16, shards) is None and find_part(tmp_path / "none", KEY, shards) is None
+    for path in (part.path, shards.path(0)):
+        content = path.read_bytes()
+        damaged = [content[:size] for size in (0, 1, len(content) // 2, len(content) - 1)]
+        places = [len(content) - 5, len(content) - 50] + [0, 9, 31] * (path == part.path)
+        damaged += [content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :] for place in places]
+        damaged += [bytes(len(content))] + [content + b"\0"] * (path == part.path)
+        for wrong in damaged:
+            path.write_bytes(wrong)
+            assert find_part(part.path, KEY, shards) is None, (path, wrong)
+        path.unlink()
+        assert find_part(part.path, KEY, shards) is None
+        path.write_bytes(content)
+        assert find_part(part.path, KEY, shards) == part
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["0.part"]
+
+
+def test_a_part_that_stood_elsewhere_is_made_again(tmp_path: Path) -> None:
+    files = source(tmp_path / "store", ["some text"] * 3)
+    stream = written(tmp_path, files)
+    (old,), (groups,) = stream.parts, files.parts
+    for first, was_there in ((0, True), (3, False), (3, True)):
+        start, end = Future[int](), Future[int]()
+        start.set_result(first)
+        encoded = partial(encode_part, files, groups, Bytes(), FORM)
+        part, found = encode._part(old.path, KEY, encoded, stream.shards, start, end)
+        assert (found, part.start, end.result()) == (was_there, first, first + old.count)
+        assert b"".join(stream.shards.read(first + 5, 4)) == b"t\0e\0x\0t\0"
+
+
+@pytest.mark.parametrize("failing", [0, 2])
+def test_one_part_that_fails_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
+    texts = [f"text {n}" for n in range(30)]
+    texts[3 * failing] = "bad \x07 bad"
+    (tmp_path / "corpus").mkdir()
+    files = source(tmp_path / "corpus", texts)
+    writer = ArtifactWriter(Store(tmp_path / "store"), "tokens/0", "tokens", 1, "0" * 32, {}, {})
+    with pytest.raises(InputError, match="own end of text"):
+        encode.encode_sources([encode.Source("", files)], Bytes(), FORM, KEY, 4, writer, lambda more: None)
 
 
 def test_parts_follow_from_the_corpus_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +192,7 @@ def test_text_that_becomes_an_end_is_refused_with_its_document(tmp_path: Path) -
     assert [path for path in tmp_path.iterdir() if path.is_file()] == []
     small = StreamFormat(8, 4, 100, 7, "<end>")
     with pytest.raises(InputError, match="gives id 110, and has 100 tokens"):
-        write_part(tmp_path / "x", KEY, files, files.parts[0], Bytes(), small)
+        encode_part(files, files.parts[0], Bytes(), small)
 
 
 def test_a_file_that_is_cut_short_is_named(tmp_path: Path) -> None:
@@ -156,7 +229,7 @@ tokens.run(CONFIG.model_copy(update={"workers": 1}), {"corpus": corpus}, Store(s
 """
 
 
-@pytest.mark.parametrize(("function", "calls", "kept"), [("write_part", 4, 4), ("write_shard", 5, 6)])
+@pytest.mark.parametrize(("function", "calls", "kept"), [("write_part", 4, 4), ("write_documents", 1, 6)])
 def test_a_killed_run_goes_on_behind_its_last_part(
     made: Artifact,
     config: TokensConfig,
@@ -197,7 +270,7 @@ def test_a_run_that_failed_keeps_its_parts_and_says_why(
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device", "shards/abstracts/00000.arrow")
 
-    monkeypatch.setattr(encode, "write_shard", full)
+    monkeypatch.setattr(ShardFiles, "finish", full)
     with pytest.raises(Exception, match=r"No space left.*make room there and start again: what is finished is kept"):
         tokens.run(config.model_copy(update={"workers": workers}), {"corpus": corpus}, Store(tmp_path))
     assert len([*(tmp_path / "tokens").rglob("*.part")]) == 5

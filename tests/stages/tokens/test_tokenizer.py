@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from stages.artifact import Artifact, ConfigError, InputError
 from stages.tokens import TokensConfig, tokens
 from stages.tokens.adopt import adopt
 from stages.tokens.reader import TokenReader
-from stages.tokens.tokenizer import EOS, EOS_ID, LLAMA3_SPLIT, TextTokenizer, train
+from stages.tokens.tokenizer import EOS, EOS_ID, LLAMA3_SPLIT, TextTokenizer, split_json, train
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_large_vocabularies_take_four_bytes_a_token(
     ("change", "message"),
     [
         (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer.json"),
-        (lambda f: (f / "tokenizer.json").write_text("{"), "not valid JSON"),
+        (lambda f: (f / "tokenizer.json").write_text("{"), "tokenizer.json cannot be loaded: EOF while parsing"),
         (lambda f: (f / "tokenizer.json").write_text('{"pre_tokenizer": {"type": "ByteLevel"}}'), "cannot be loaded"),
         (lambda f: (f / "tokenizer_config.json").write_text('{"auto_map": {}}'), "auto_map"),
         (lambda f: (f / "tokenizer_config.json").write_text('{"eos_token": "the"}'), "no special token 'the'"),
@@ -153,3 +153,17 @@ def whitespace(folder: Path) -> None:
 def test_a_folder_in_the_config_must_be_an_input(config: TokensConfig) -> None:
     with pytest.raises(ConfigError, match="/some/folder must be listed"):
         tokens.build(config.model_copy(update={"tokenizer": "/some/folder"}), {}, None)  # type: ignore[arg-type]
+
+
+def test_what_stands_before_the_model_is_read_without_it(folder: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_special_tokens(["model", ',"model":{'])
+    names = ["</s>", "model"]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="</s> $A model", special_tokens=[(name, tokenizer.token_to_id(name)) for name in names]
+    )
+    text = tokenizer.to_str()
+    assert text.count(',"model":') > 1
+    before, model = split_json(text)
+    whole = json.loads(text)
+    assert json.loads("{" + model[1:])["model"] == whole.pop("model") and before == whole

@@ -221,4 +221,4 @@ def test_a_folder_that_is_no_tokens_artifact_is_named(tmp_path: Path) -> None:
         TokenReader(tmp_path)
 
 
-GOLDEN = "ad9051e9818be72ac6bc753c975bfe1ce3748daca5d1c0408d58bd1286986ba2"
+GOLDEN = "76289099e7e53d67e03dcdef58a84b9e5af70f975956d7eb7e2f5d0e5431659a"

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages.artifact import Artifact
+from stages.tokens.documents_table import DOCUMENTS, DOCUMENTS_A_BATCH
 from stages.tokens.order import Order, Phase
 from stages.tokens.reader import TokenReader
-from stages.tokens.shards import DOCUMENTS, DOCUMENTS_A_BATCH
 from stages.tokens.table import SCHEMA
 from stages.tokens.trace import documents_at, named, sightings, tables_folder
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import psutil
 import pyarrow.parquet as pq
-import pytest
 
 from stages.artifact import Artifact, Store
 from stages.training import TrainingConfig, launch, training

@@ -1,19 +1,15 @@
-"""A source's token stream on disk: shards, the table of its documents and that table's indexes."""
+"""The table of a source's documents, and that table's indexes."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from stages.tokens.parts import PartedStream
-from stages.tokens.stream import StreamFormat
 
 DOCUMENTS_A_BATCH = 1 << 16
 """Lines in each record batch of a table of documents but the last, so that line n is found by division."""
@@ -34,37 +30,6 @@ NewFile = Callable[[str], Path]
 """Gives the local path to write a file of the artifact to."""
 
 
-def shard_count(stream: PartedStream, form: StreamFormat) -> int:
-    """Shards that a stream is cut into."""
-    return -(-stream.tokens // form.shard_tokens)
-
-
-def write_shard(stream: PartedStream, path: Path, source: str, number: int, form: StreamFormat) -> dict[str, Any]:
-    """Writes shard `number` of a source's stream; what is missing in the stream's last row is filled with EOS.
-
-    Returns:
-        Its line for `shards.parquet`.
-    """
-    first = number * form.shard_tokens
-    tokens = min(stream.tokens - first, form.shard_tokens)
-    rows = -(-tokens // form.sequence_length)
-    buffer = np.empty(rows * form.sequence_length, dtype=form.dtype)
-    stream.read(first, buffer[:tokens])
-    buffer[tokens:] = form.eos_id
-    column = pa.FixedSizeListArray.from_arrays(pa.array(buffer), form.sequence_length)
-    batch = pa.record_batch([column], names=["tokens"])
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    return {
-        "source": source,
-        "number": number,
-        "rows": rows,
-        "tokens": tokens,
-        "bytes": path.stat().st_size,
-        "sha256": _sha256(path, buffer),
-    }
-
-
 def write_documents(stream: PartedStream, new_file: NewFile, source: str) -> int:
     """Writes the table of a source's documents, and its indexes by `doc_id` and by `uri`.
 
@@ -80,7 +45,7 @@ def write_documents(stream: PartedStream, new_file: NewFile, source: str) -> int
             lines = part.lines()
             lengths = lines["length"].to_numpy()
             starts = start + np.cumsum(lengths + 1) - lengths - 1
-            start, count = start + part.tokens, count + len(lines)
+            start, count = start + part.count, count + len(lines)
             more = lines.add_column(3, "start", pa.array(starts))
             waiting = pa.concat_tables([waiting, more])
             if len(waiting) >= DOCUMENTS_A_BATCH:
@@ -99,15 +64,3 @@ def write_documents(stream: PartedStream, new_file: NewFile, source: str) -> int
 def _write(writer: pa.RecordBatchFileWriter, table: pa.Table) -> None:
     for batch in table.combine_chunks().to_batches(max_chunksize=DOCUMENTS_A_BATCH):
         writer.write_batch(batch)
-
-
-def _sha256(path: Path, tokens: NDArray[Any]) -> str:
-    """The hash of a shard file that was just written: what stands around the tokens is read again, they are not."""
-    with pa.memory_map(str(path)) as file:
-        values = pa.ipc.open_file(file).get_batch(0).column(0).values.buffers()[1]
-        file.seek(0)
-        offset = values.address - file.read_buffer(1).address
-        total = hashlib.sha256(file.read_at(offset, 0))
-        total.update(tokens.view(np.uint8).data)
-        total.update(file.read_at(file.size() - offset - tokens.nbytes, offset + tokens.nbytes))
-    return total.hexdigest()
