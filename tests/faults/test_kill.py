@@ -23,7 +23,7 @@ PASSES = {
     "tokens": [
         event("'tokenizer'"),
         Moment("stages.tokens.encode:write_part", nth=4, after=True),
-        Moment("stages.tokens.encode:write_shard", nth=9, after=True),
+        Moment("stages.tokens.shard_files:ShardFiles.finish", nth=9, after=True),
         Moment("stages.tokens.encode:write_documents", nth=3),
     ],
     "model": [Moment("stages.model.build:save_weights", after=True)],
