@@ -60,7 +60,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--medquad", type=Path, default=SHARED / "medquad", help="folder with MedQuAD's *.jsonl.gz")
-    parser.add_argument("--megabytes", type=float, default=100, help="of text to tokenize")
+    parser.add_argument("--megabytes", type=float, default=400, help="of text to tokenize")
     parser.add_argument("--trained-on", type=float, default=10, help="megabytes that the 16k BPE is trained on")
     parser.add_argument("--rows", type=int, default=1 << 16, help="rows of 2048 tokens that loaders read")
     parser.add_argument("--table-rows", type=int, default=10**9, help="rows of the run that a process begins in")

@@ -21,7 +21,6 @@ from stages.tokens.tokenizer import (
     FILES,
     MORE_TEMPLATES,
     TextTokenizer,
-    split_json,
 )
 
 TOKENIZER, CONFIG, SPECIAL = FILES
@@ -70,8 +69,7 @@ def adopt(folder: Folder) -> TextTokenizer:
     if "auto_map" in config:
         raise InputError(f"tokenizer: {folder.location}/{CONFIG} asks for code (auto_map); that is refused")
     tokenizer = _load(folder)
-    content = split_json(tokenizer.to_str())[0]
-    if not _byte_level(content["pre_tokenizer"]) or not _keeps_text(content["normalizer"]):
+    if not _byte_level(_step(tokenizer.pre_tokenizer)) or not _keeps_text(_step(tokenizer.normalizer)):
         raise InputError(
             f"tokenizer: {folder.location} is not byte-level, or changes text before it splits it; the bytes that a "
             "token stands for would be unknown. Use a byte-level BPE (Llama 3, Qwen, GPT-2, SmolLM), or train one"
@@ -192,6 +190,11 @@ def _json(folder: Folder, name: str) -> dict[str, Any]:
             return dict(orjson.loads(stream.read()))
         except ValueError as error:
             raise InputError(f"tokenizer: {folder.location}/{name} is not valid JSON: {error}") from error
+
+
+def _step(step: Any) -> dict[str, Any] | None:
+    """What stands in `tokenizer.json` of one step of a tokenizer's work."""
+    return orjson.loads(step.__getstate__()) if step else None
 
 
 def _byte_level(step: dict[str, Any] | None) -> bool:
