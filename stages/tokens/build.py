@@ -25,7 +25,7 @@ from stages.tokens.kmers import KmerEncoder
 from stages.tokens.reader import STREAM
 from stages.tokens.stream import DocumentFiles, StreamFormat, document_files, first_texts, sample_texts, threads
 from stages.tokens.table import SCHEMA, SHARDS
-from stages.tokens.tokenizer import TextTokenizer, train
+from stages.tokens.tokenizer import TextTokenizer, train_once
 from stages.tokens.tokenizer_kmers import kmer_tokenizer
 
 _TELL_SECONDS = 0.5
@@ -104,7 +104,8 @@ def _tokenizer(
     elif config.kmers:
         tokenizer = kmer_tokenizer(config.kmers)
     else:
-        tokenizer = train(sample_texts(sources, config.sample_bytes), config.vocabulary)
+        kept = writer.kept("tokenizer") / "trained.json"
+        tokenizer = train_once(kept, sample_texts(sources, config.sample_bytes), config.vocabulary)
     seconds = round(time.monotonic() - began, 3)
     trained = "tokenizer" not in inputs and config.kmers is None
     writer.events.emit("tokenizer", vocabulary=tokenizer.vocabulary_size, trained=trained, seconds=seconds)

@@ -8,15 +8,21 @@ normaliser, so text decodes to exactly the bytes that were encoded.
 from __future__ import annotations
 
 import json
+import logging
+import os
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+log = logging.getLogger(__name__)
 
 EOS = "<|endoftext|>"
 EOS_ID = 0
@@ -172,6 +178,21 @@ def train(texts: Iterable[list[str]], vocabulary: int) -> TextTokenizer:
     found = TextTokenizer(tokenizer, EOS, EOS, {})
     assert found.eos_id == EOS_ID
     return found
+
+
+def train_once(path: Path, texts: Iterable[list[str]], vocabulary: int) -> TextTokenizer:
+    """`train`, unless an earlier attempt at the same tokenizer got as far as leaving it at `path`."""
+    try:
+        return TextTokenizer(Tokenizer.from_str(path.read_text()), EOS, EOS, {})
+    except FileNotFoundError:
+        pass
+    except Exception as error:  # the library raises bare Exception
+        log.warning("tokens: %s is damaged and made again: %s", path, error)
+    tokenizer = train(texts, vocabulary)
+    aside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    aside.write_text(tokenizer.tokenizer.to_str())
+    aside.replace(path)
+    return tokenizer
 
 
 def _batches(texts: Iterable[list[str]]) -> Iterator[list[str]]:

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.artifact import Artifact, ArtifactWriter, InputError, Store, all_artifacts
-from stages.tokens import TokensConfig, encode, stream, tokens
+from stages.tokens import TokensConfig, encode, stream, tokenizer, tokens
 from stages.tokens.parts import Part, PartedStream, encode_part, find_part, write_part
 from stages.tokens.shard_files import ShardFiles
 from stages.tokens.stream import DocumentFiles, StreamFormat, document_files, with_ends
@@ -254,6 +254,7 @@ def test_a_killed_run_goes_on_behind_its_last_part(
         return real(path, *args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(encode, "write_part", counted)
+    monkeypatch.setattr(tokenizer, "train", None)  # it is not trained again
     artifact = tokens.run(config.model_copy(update={"workers": 2}), {"corpus": corpus}, store)
     assert artifact.digest == made.digest
     told = [event for event in artifact.events().read()[0] if event["type"] == "parts"][-1]

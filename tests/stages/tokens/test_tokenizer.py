@@ -16,7 +16,7 @@ from stages.artifact import Artifact, ConfigError, InputError
 from stages.tokens import TokensConfig, tokens
 from stages.tokens.adopt import adopt
 from stages.tokens.reader import TokenReader
-from stages.tokens.tokenizer import EOS, EOS_ID, LLAMA3_SPLIT, TextTokenizer, split_json, train
+from stages.tokens.tokenizer import EOS, EOS_ID, LLAMA3_SPLIT, TextTokenizer, split_json, train, train_once
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +167,16 @@ def test_what_stands_before_the_model_is_read_without_it(folder: Path) -> None:
     before, model = split_json(text)
     whole = json.loads(text)
     assert json.loads("{" + model[1:])["model"] == whole.pop("model") and before == whole
+
+
+@pytest.mark.parametrize("left", [None, "", '{"version": "1.0", "model"', "\0" * 2000])
+def test_a_tokenizer_is_trained_once(
+    ours: TextTokenizer, documents: dict[str, list[str]], tmp_path: Path, left: str | None
+) -> None:
+    path = tmp_path / "trained.json"
+    if left is not None:
+        path.write_text(left)
+    first = train_once(path, documents.values(), 400)
+    again = train_once(path, iter([["never asked for"]]), 400)
+    assert first.tokenizer.to_str() == again.tokenizer.to_str() == ours.tokenizer.to_str()
+    assert [path.name for path in tmp_path.iterdir()] == ["trained.json"]
