@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Container, Iterator
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from stages.artifact.artifact import Artifact
-from stages.artifact.errors import InputError
+from stages.tokens.stream import DocumentFiles, document_files
 from stages.tokens.verify.documents import DocumentTable
 from stages.tokens.verify.finding import Finding
 
@@ -25,11 +23,12 @@ def check_corpus(corpus: Artifact, part: str, source: str, table: DocumentTable)
     Args:
         part: `documents` or `heldout`.
     """
-    total = sum(_count(corpus, path) for path in _files(corpus, f"{part}/{source}/"))
+    files = _sources(corpus, part).get(source, DocumentFiles(corpus, source, ()))
+    total = _count(files)
     if total != table.count:
         yield Finding(table.file, "doc_id", f"{table.count:,} documents; {corpus.id} has {total:,} of {source}")
     number = 0
-    for batch in _batches(corpus, part, source):
+    for batch in files.batches(COLUMNS, _BATCH):
         here = np.arange(number, min(number + batch.num_rows, table.count), dtype=np.int64)
         if not here.size:
             return
@@ -45,41 +44,20 @@ def check_corpus(corpus: Artifact, part: str, source: str, table: DocumentTable)
         number += batch.num_rows
 
 
-def check_sources(corpus: Artifact, part: str, table: str, sources: Iterable[str]) -> Iterator[Finding]:
+def check_sources(corpus: Artifact, part: str, table: str, sources: Container[str]) -> Iterator[Finding]:
     """Every source of the corpus that has documents has a stream.
 
     Args:
         table: the table of shards, which should name it.
     """
-    there = {path.rpartition("/")[0].removeprefix(f"{part}/") for path in _files(corpus, f"{part}/")}
-    for source in sorted(there - set(sources)):
-        count = sum(_count(corpus, path) for path in _files(corpus, f"{part}/{source}/"))
-        if count:
+    for source, files in sorted(_sources(corpus, part).items()):
+        if source not in sources and (count := _count(files)):
             yield Finding(table, "source", f"has no shard of {source!r}, of which {corpus.id} has {count:,} documents")
 
 
-def _files(corpus: Artifact, prefix: str) -> list[str]:
-    return [entry.path for entry in corpus.files(prefix) if entry.path.endswith(".parquet")]
+def _sources(corpus: Artifact, part: str) -> dict[str, DocumentFiles]:
+    return {files.source: files for files in document_files(corpus, part)}
 
 
-def _count(corpus: Artifact, path: str) -> int:
-    with _opened(corpus, path) as file:
-        return int(file.metadata.num_rows)
-
-
-def _batches(corpus: Artifact, part: str, source: str) -> Iterator[pa.RecordBatch]:
-    for path in _files(corpus, f"{part}/{source}/"):
-        with _opened(corpus, path) as file:
-            yield from file.iter_batches(batch_size=_BATCH, columns=list(COLUMNS))
-
-
-@contextmanager
-def _opened(corpus: Artifact, path: str) -> Iterator[pq.ParquetFile]:
-    with corpus.open(path) as stream:
-        try:
-            yield pq.ParquetFile(stream)
-        except pa.ArrowException as error:
-            where = corpus.store.where(f"{corpus.folder}/{path}")
-            raise InputError(
-                f"{where} cannot be read: {error}; `headwater verify` says what else is damaged"
-            ) from error
+def _count(files: DocumentFiles) -> int:
+    return sum(part.rows for part in files.parts)
