@@ -1,7 +1,8 @@
-"""A Qwen3-type decoder in plain PyTorch, written to be read; parallelism and number formats are applied from outside.
+"""A decoder in plain PyTorch, written to be read; parallelism and number formats are applied from outside.
 
-RMSNorm before each block, grouped-query attention with normed queries and keys, rotary positions (rotate-half), SwiGLU,
-no biases. Module names are those of Hugging Face's `Qwen3ForCausalLM`, so that a state dict leaves as it is.
+RMSNorm before each block, grouped-query attention, rotary positions (rotate-half), SwiGLU, no biases. With normed
+queries and keys it is Hugging Face's `Qwen3ForCausalLM`, without them `LlamaForCausalLM`; module names are theirs, so
+that a state dict comes and leaves as it is.
 
 Several documents share a sequence: attention never crosses an end-of-text token and positions restart after it, so
 each document is computed as if it stood alone.
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from models.attention import Attend, attention, split_documents
 from models.loss import linear_cross_entropy
+from models.rope import frequencies
 from models.sizes import ModelConfig
 
 
@@ -54,8 +56,8 @@ class Attention(nn.Module):
         self.k_proj = Linear(size, keys * config.head_size)
         self.v_proj = Linear(size, keys * config.head_size)
         self.o_proj = Linear(queries, size)
-        self.q_norm = RMSNorm(config.head_size, config.norm_eps)
-        self.k_norm = RMSNorm(config.head_size, config.norm_eps)
+        norm = (lambda: RMSNorm(config.head_size, config.norm_eps)) if config.qk_norm else nn.Identity
+        self.q_norm, self.k_norm = norm(), norm()
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
         heads = (*x.shape[:-1], -1, self.head_size)  # [B, T, heads, head_size]
@@ -131,7 +133,7 @@ class Decoder(nn.Module):
         """
         documents, positions = split_documents(tokens, self.eos_id)
         x = self.model.embed_tokens(tokens).to(self.dtype)
-        rotation = rotary(positions, self.config.head_size, self.config.rope_theta, x.dtype)
+        rotation = rotary(positions, self.config, x.dtype)
         attend = attention(documents, positions, x.dtype)
         for layer in self.model.layers:
             x = layer(x, rotation, attend)
@@ -143,15 +145,15 @@ class Decoder(nn.Module):
         return loss, nats.view_as(targets)
 
 
-def rotary(positions: Tensor, head_size: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosine and sine, each [B, T, 1, head_size], of the rotary embedding (Su et al. 2021), angles in fp32.
+def rotary(positions: Tensor, config: ModelConfig, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosine and sine, each [B, T, 1, head_size], of the rotary embedding, angles in fp32.
 
     Computed and not stored: a buffer would be left at zero by meta-device construction and silently so.
     """
-    exponent = torch.arange(0, head_size, 2, device=positions.device).float() / head_size
-    angles = positions.float()[:, :, None, None] * (1.0 / theta**exponent)
+    turning, factor = frequencies(config.head_size, config.rope_theta, config.rope_scaling)
+    angles = positions.float()[:, :, None, None] * turning.to(positions.device)
     angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos().to(dtype), angles.sin().to(dtype)
+    return (angles.cos() * factor).to(dtype), (angles.sin() * factor).to(dtype)
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:

@@ -1,16 +1,20 @@
-"""To and from Hugging Face's `Qwen3ForCausalLM`: config, names, SafeTensors. Imports no transformers.
+"""To and from Hugging Face's `Qwen3ForCausalLM` and `LlamaForCausalLM`: config, names, SafeTensors.
 
 Parameter names are the same on both sides, so that a state dict needs no mapping; a tied head is not stored, as there.
+Imports no transformers.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.rope import RopeScaling
 from models.sizes import ModelConfig
 
 if TYPE_CHECKING:
@@ -18,7 +22,11 @@ if TYPE_CHECKING:
 
     from models.decoder import Decoder
 
-ARCHITECTURE = "Qwen3ForCausalLM"
+WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
+
+QWEN3, LLAMA = "Qwen3ForCausalLM", "LlamaForCausalLM"
+_TYPES = {QWEN3: "qwen3", LLAMA: "llama"}
+"""`model_type` by architecture."""
 
 _NAMES = {
     "vocabulary_size": "vocab_size",
@@ -33,23 +41,38 @@ _NAMES = {
     "rope_theta": "rope_theta",
     "norm_eps": "rms_norm_eps",
 }
+_OF_KIND = {
+    "linear": (),
+    "yarn": ("original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow"),
+    "llama3": ("original_max_position_embeddings", "low_freq_factor", "high_freq_factor"),
+}
+"""Entries of `rope_parameters` besides the factor."""
+_NEEDED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+
+
+def architecture(config: ModelConfig) -> str:
+    """The class of transformers that has this shape."""
+    return QWEN3 if config.qk_norm else LLAMA
 
 
 def to_config(config: ModelConfig, eos_id: int, dtype: str = "float32") -> dict[str, Any]:
     """The content of `config.json`.
 
-    `rope_theta` stands both at the top, where vLLM and transformers 4 read it, and in `rope_parameters`, where
-    transformers 5 does.
+    What is said of rotary positions stands both at the top, where vLLM and transformers 4 read it, and in
+    `rope_parameters`, where transformers 5 does.
     """
+    scaling = _written(config.rope_scaling)
+    name = architecture(config)
     return {
-        "architectures": [ARCHITECTURE],
-        "model_type": "qwen3",
+        "architectures": [name],
+        "model_type": _TYPES[name],
         **{theirs: getattr(config, ours) for ours, theirs in _NAMES.items()},
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta, **(scaling or {})},
+        **({"rope_scaling": scaling} if scaling else {}),
         "hidden_act": "silu",
         "attention_bias": False,
         "attention_dropout": 0.0,
-        "use_sliding_window": False,
+        **({"use_sliding_window": False} if name == QWEN3 else {"mlp_bias": False}),
         "initializer_range": 0.02,
         "use_cache": True,
         "bos_token_id": None,
@@ -60,22 +83,64 @@ def to_config(config: ModelConfig, eos_id: int, dtype: str = "float32") -> dict[
     }
 
 
+def _written(scaling: RopeScaling | None) -> dict[str, Any] | None:
+    """A scaling's entries, those of other kinds left out."""
+    if scaling is None:
+        return None
+    entries = ("rope_type", "factor", *_OF_KIND[scaling.rope_type])
+    return {name: value for name in entries if (value := getattr(scaling, name)) is not None}
+
+
 def from_config(config: Mapping[str, Any]) -> tuple[ModelConfig, int]:
-    """The shape and the EOS id that a `config.json` describes.
+    """The shape and the EOS id that a `config.json` describes; of several EOS ids the first.
 
     Raises:
-        ValueError: another architecture, or a feature that the decoder does not have.
+        ValueError: another architecture, a feature that the decoder does not have, or an entry that is missing.
     """
-    if config.get("architectures") != [ARCHITECTURE]:
-        raise ValueError(f"config.json: architectures is {config.get('architectures')}; only {ARCHITECTURE} is read")
-    if config.get("attention_bias") or config.get("use_sliding_window"):
-        raise ValueError("config.json: attention_bias and use_sliding_window are not supported")
-    rope = config.get("rope_parameters") or {}
-    if rope.get("rope_type", "default") != "default":
-        raise ValueError(f"config.json: rope_type {rope['rope_type']!r} is not supported")
-    values = {ours: config[theirs] for ours, theirs in _NAMES.items() if theirs in config}
-    values["rope_theta"] = float(rope.get("rope_theta", config.get("rope_theta", 10_000.0)))
-    return ModelConfig(**values), int(config["eos_token_id"])
+    names = config.get("architectures") or [None]
+    if names[0] not in _TYPES:
+        raise ValueError(f"config.json: architectures is {names}; only {' and '.join(_TYPES)} are read")
+    for entry in ("attention_bias", "mlp_bias", "use_sliding_window"):
+        if config.get(entry):
+            raise ValueError(f"config.json: {entry} is not supported")
+    if config.get("hidden_act", "silu") != "silu":
+        raise ValueError(f"config.json: hidden_act is {config['hidden_act']!r}; only 'silu' is supported")
+    for entry in _NEEDED:
+        if type(config.get(entry)) is not int or config[entry] < 1:
+            raise ValueError(f"config.json: {entry} is {config.get(entry)!r}; it must be a whole number from 1 on")
+    values = {ours: config[theirs] for ours, theirs in _NAMES.items() if config.get(theirs) is not None}
+    values.setdefault("key_value_heads", values["heads"])
+    values.setdefault("head_size", values["hidden_size"] // values["heads"])
+    rope = dict(config.get("rope_parameters") or {})
+    values["rope_theta"] = float(rope.pop("rope_theta", None) or config.get("rope_theta") or 10_000.0)
+    values["rope_scaling"] = _read(rope or config.get("rope_scaling") or {})
+    eos = config.get("eos_token_id")
+    eos = eos[0] if isinstance(eos, list) and eos else eos
+    if type(eos) is not int or not 0 <= eos < values["vocabulary_size"]:
+        raise ValueError(
+            f"config.json: eos_token_id is {config.get('eos_token_id')!r}; name the token that ends a text"
+        )
+    return ModelConfig(qk_norm=names[0] == QWEN3, **values), eos
+
+
+def _read(entries: Mapping[str, Any]) -> RopeScaling | None:
+    kind = entries.get("rope_type", entries.get("type", "default"))
+    if kind == "default":
+        return None
+    if (
+        float(entries.get("partial_rotary_factor", 1.0)) != 1.0
+        or entries.get("mscale")
+        or not entries.get("truncate", True)
+    ):
+        raise ValueError("config.json: partial_rotary_factor, mscale and truncate of rope_parameters are not supported")
+    known = {field.name for field in fields(RopeScaling)} - {"rope_type"}
+    values = {name: value for name, value in entries.items() if name in known and value is not None}
+    if "factor" not in values:
+        raise ValueError(f"config.json: rope_parameters has no factor for rope_type {kind!r}")
+    try:
+        return RopeScaling(kind, **values)
+    except ValueError as error:
+        raise ValueError(f"config.json: rope_parameters: {error}") from error
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
@@ -107,11 +172,69 @@ def load_decoder(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> De
     """A decoder with these weights, fp32 on the host.
 
     Raises:
-        ValueError, RuntimeError: a config or tensors of something else.
+        ValueError: a config of another kind of model, tensors that are missing, too many, of another shape, or not
+            finite; it names them.
     """
     from models.decoder import Decoder
 
     shape, eos_id = from_config(config)
     model = Decoder(shape, eos_id)
-    model.load_state_dict(dict(weights))
+    found = dict(weights)
+    if shape.tied:
+        found.pop("lm_head.weight", None)  # some write it twice
+    wrong = [*_differences({name: parameter.shape for name, parameter in model.named_parameters()}, found)]
+    if wrong:
+        more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
+        raise ValueError(
+            f"these weights are not those of {architecture(shape)} as in config.json: {'; '.join(wrong[:3])}{more}"
+        )
+    model.load_state_dict({name: tensor.float() for name, tensor in found.items()})
     return model
+
+
+def _differences(wanted: Mapping[str, Any], found: Mapping[str, Tensor]) -> Iterator[str]:
+    for name in sorted({*wanted, *found}):
+        if name not in found:
+            yield f"{name} is missing"
+        elif name not in wanted:
+            yield f"{name} is not a tensor of this model"
+        elif found[name].shape != wanted[name]:
+            yield f"{name} has shape {list(found[name].shape)}, not {list(wanted[name])}"
+        elif not found[name].isfinite().all():
+            yield f"{name} holds values that are not finite"
+
+
+def load_folder(folder: Path) -> Decoder:
+    """A decoder from a folder as `save_pretrained` writes it, weights in one file or in several.
+
+    Raises:
+        ValueError: see `load_decoder`; or files that are missing or damaged.
+    """
+    from safetensors import SafetensorError
+
+    config = _json(folder / "config.json")
+    index = folder / WEIGHTS_INDEX
+    names = sorted(set(_json(index)["weight_map"].values())) if index.is_file() else [WEIGHTS]
+    weights: dict[str, Tensor] = {}
+    for name in names:
+        path = folder / name
+        if path.parent != folder or not path.is_file():  # a name that leads out of the folder is refused too
+            raise ValueError(f"{folder} has no {name}; weights are read from SafeTensors only")
+        try:
+            weights |= load_weights(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
+    try:
+        return load_decoder(config, weights)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is no JSON object")
+    return found

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from models.rope import RopeScaling
+
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Shape of a Qwen3-type decoder. Field names are the field's standard terms; `models/huggingface.py` maps them."""
+    """Shape of a decoder of Qwen3's or of Llama's kind. Names are standard terms; `models/huggingface.py` maps them."""
 
     vocabulary_size: int
     """Rows of the embedding; a multiple of 64, so that the head's products are well shaped."""
@@ -27,6 +29,10 @@ class ModelConfig:
     """Longest sequence that the model is trained on; consumers read it as its limit."""
     rope_theta: float = 10_000.0
     """Base of the rotary position frequencies."""
+    rope_scaling: RopeScaling | None = None
+    """How those frequencies are stretched for a longer context."""
+    qk_norm: bool = True
+    """True: queries and keys are normed, as in Qwen3, which trains more steadily; False: Llama's shape."""
     norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
@@ -80,7 +86,8 @@ def sized(name: str, vocabulary_size: int, context: int) -> ModelConfig:
 def parameters(config: ModelConfig) -> int:
     """Number of parameters; a tied head counts once."""
     head = 0 if config.tied else config.vocabulary_size * config.hidden_size
-    norms = config.layers * (2 * config.hidden_size + 2 * config.head_size) + config.hidden_size
+    head_norms = 2 * config.head_size if config.qk_norm else 0
+    norms = config.layers * (2 * config.hidden_size + head_norms) + config.hidden_size
     return config.vocabulary_size * config.hidden_size + head + config.layers * _layer_matrices(config) + norms
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from models.huggingface import ARCHITECTURE, load_weights, save_weights
+from models.huggingface import load_weights, save_weights
 from stages.artifact import Artifact, ArtifactWriter, Config, InputError, Stage
 from stages.training.run import CONFIG, WEIGHTS
 
@@ -50,7 +50,7 @@ def build(config: ModelConfig, inputs: Mapping[str, Any], writer: ArtifactWriter
     for name in ("bits_per_byte", "loss"):
         if name in training.manifest.metrics:
             writer.metrics[name] = training.manifest.metrics[name]
-    writer.details.update(architecture=ARCHITECTURE, dtype=config.dtype)
+    writer.details.update(architecture=described["architectures"][0], dtype=config.dtype)
 
 
 def _json(value: dict[str, Any]) -> bytes:
