@@ -76,6 +76,11 @@ class TrainingConfig(Config):
     """Share of the steps, at the end, over which the learning rate falls linearly (warm-up, stable, decay)."""
     final_learning_rate: float = Field(0.0, ge=0, le=1)
     """Learning rate at the end, as a share of the peak."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """adamw for all parameters, or muon for the layers' matrices and adamw for embedding, head and norms. The learning
+    rate means the same for both."""
+    momentum: float = Field(0.95, ge=0, lt=1)
+    """Decay rate of Muon's average of gradients."""
     weight_decay: float = Field(0.1, ge=0)
     """Decoupled weight decay of matrices; norms and the embedding have none."""
     betas: tuple[float, float] = (0.9, 0.95)

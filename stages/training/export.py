@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from stages.training.parallel import whole
+from stages.training.sharded import whole
 
 SCHEMA = pa.schema(
     [

@@ -110,7 +110,7 @@ class Loop:
             model = Decoder(self.shape, reader.eos_id, dtype)
         self.model = place(model, ranks, config.seed)
         self.peak = peak_learning_rate(config, self.shape)
-        self.optimizer = build_optimizer(self.model, config, self.peak)
+        self.optimizer = build_optimizer(self.model, config, self.peak, dtype)
         if refused:
             self._emit("checkpoint_refused", durable=True, files=refused)
         if path:
@@ -237,7 +237,7 @@ class Loop:
         learning_rate = self.peak * factor(config, number)
         set_learning_rate(self.optimizer, learning_rate)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         self.state.update += 1
         self.state.position += config.batch
         length = self.data.sequence_length(number)

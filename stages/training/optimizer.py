@@ -1,49 +1,90 @@
-"""AdamW, its groups, and its state under parameter names."""
+"""AdamW, and Muon beside it for the hidden matrices: groups, and state under parameter names."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from stages.training.config import TrainingConfig
+from stages.training.muon import MOMENTUM, Muon
+from stages.training.sharded import local
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def build_optimizer(model: nn.Module, config: TrainingConfig, peak: float) -> torch.optim.AdamW:
-    """Fused AdamW; matrices decay, norms and the embedding do not."""
+class Optimizers:
+    """Several optimizers, each of some of the parameters, that take their steps together."""
+
+    def __init__(self, parts: Sequence[torch.optim.Optimizer]):
+        self.parts = parts
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return [group for part in self.parts for group in part.param_groups]
+
+    def step(self) -> None:
+        for part in self.parts:
+            part.step()
+
+    def zero_grad(self) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+
+
+def build_optimizer(model: nn.Module, config: TrainingConfig, peak: float, dtype: torch.dtype) -> Optimizers:
+    """Fused AdamW, or Muon for the layers' matrices and AdamW for the rest. Norms and the embedding do not decay.
+
+    Args:
+        dtype: number format of Muon's products.
+    """
+    hidden: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        (decayed if parameter.ndim > 1 and "embed_tokens" not in name else kept).append(parameter)
+        if parameter.ndim == 1 or "embed_tokens" in name:
+            kept.append(parameter)
+        elif config.optimizer == "muon" and ".layers." in name:
+            hidden.append(parameter)
+        else:
+            decayed.append(parameter)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": kept, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=peak, betas=config.betas, eps=1e-8, fused=True)
+    adam = torch.optim.AdamW(groups, lr=peak, betas=config.betas, eps=1e-8, fused=True)
+    return Optimizers([adam, Muon(hidden, peak, config.weight_decay, config.momentum, dtype)] if hidden else [adam])
 
 
-def moments(model: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
-    """Adam's averages under `{moment}.{parameter}`, made (as zeros) where there are none yet.
+def moments(model: nn.Module, optimizer: Optimizers) -> dict[str, Tensor]:
+    """The optimizers' averages under `{average}.{parameter}`, made (as zeros) where there are none yet.
 
-    The tensors are the optimizer's own: filling them in place restores it.
+    The tensors are the optimizers' own: filling them in place restores them.
     """
+    names = {parameter: name for name, parameter in model.named_parameters()}
     out = {}
-    for name, parameter in model.named_parameters():
-        state = optimizer.state[parameter]
-        if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-            for moment in MOMENTS:
-                state[moment] = torch.zeros_like(parameter.detach(), memory_format=torch.preserve_format)
-        for moment in MOMENTS:
-            out[f"{moment}.{name}"] = state[moment]
+    for part in optimizer.parts:
+        averages = (MOMENTUM,) if isinstance(part, Muon) else MOMENTS
+        for parameter in (parameter for group in part.param_groups for parameter in group["params"]):
+            state = part.state[parameter]
+            if not state:
+                if averages is MOMENTS:
+                    state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                for average in averages:
+                    state[average] = torch.zeros_like(parameter.detach(), memory_format=torch.preserve_format)
+            for average in averages:
+                out[f"{average}.{names[parameter]}"] = state[average]
     return out
 
 
-def set_updates(optimizer: torch.optim.AdamW, updates: int) -> None:
+def set_updates(optimizer: Optimizers, updates: int) -> None:
     """Sets how many updates were made, for Adam's bias correction: after a checkpoint was loaded."""
-    for state in optimizer.state.values():
-        state["step"].fill_(updates)
+    for part in optimizer.parts:
+        for state in part.state.values():
+            if "step" in state:
+                state["step"].fill_(updates)
 
 
-def set_learning_rate(optimizer: torch.optim.AdamW, value: float) -> None:
+def set_learning_rate(optimizer: Optimizers, value: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = value
 
@@ -62,9 +103,3 @@ def clip_gradients(model: nn.Module, most: float, alone: bool) -> Tensor:
     norm = squares.sqrt()
     torch._foreach_mul_(grads, (most / (norm + 1e-6)).clamp(max=1.0))
     return norm
-
-
-def local(tensor: Tensor) -> Tensor:
-    """This rank's part of a sharded tensor, any other as it is."""
-    to_local = getattr(tensor, "to_local", None)
-    return to_local() if to_local is not None else tensor

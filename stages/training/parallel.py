@@ -121,12 +121,6 @@ def last_micro_batch(model: nn.Module, last: bool) -> None:
         model.set_requires_gradient_sync(last)
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A sharded tensor gathered (every rank must call it), any other as it is."""
-    full = getattr(tensor, "full_tensor", None)
-    return full() if full is not None else tensor
-
-
 def leave() -> None:
     """Ends the process group if there is one."""
     if dist.is_initialized():

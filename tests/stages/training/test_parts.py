@@ -81,7 +81,7 @@ def test_peak_learning_rate_falls_with_size():
 def test_norms_and_embedding_do_not_decay():
     with torch.device("meta"):
         model = Decoder(sized("350m", 1000, 64), 0)
-    groups = build_optimizer(model, TrainingConfig(), 1e-3).param_groups
+    groups = build_optimizer(model, TrainingConfig(), 1e-3, torch.float32).param_groups
     names = {id(p): name for name, p in model.named_parameters()}
     kept = {names[id(p)] for p in groups[1]["params"]}
     assert groups[0]["weight_decay"] == 0.1 and groups[1]["weight_decay"] == 0

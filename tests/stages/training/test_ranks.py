@@ -81,6 +81,12 @@ def two(tokens_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> 
     return run
 
 
+def test_two_ranks_with_muon_agree_with_one(tokens_artifact, tmp_path):
+    runs = [_prepare(tmp_path / str(ranks), tokens_artifact, optimizer="muon", steps=4) for ranks in (1, 2)]
+    assert [_torchrun(run, ranks)["status"] for run, ranks in zip(runs, (1, 2), strict=True)] == ["finished"] * 2
+    assert _losses(runs[1]) == pytest.approx(_losses(runs[0]), rel=1e-4)
+
+
 def test_two_ranks_agree_with_one_within_rounding(two: Run, tokens_artifact, tmp_path):
     one = _prepare(tmp_path, tokens_artifact)
     outcome = _torchrun(one, 1)

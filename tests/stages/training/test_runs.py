@@ -106,6 +106,20 @@ def test_a_resumed_run_has_the_same_bits(tokens_artifact, undisturbed, tmp_path,
     assert losses[0] == losses[1]
 
 
+def test_a_run_with_muon_learns_and_resumes_too(tokens_artifact, undisturbed, tmp_path, monkeypatch):
+    whole = _run(Store(tmp_path / "whole"), tokens_artifact, optimizer="muon")
+    history = pq.read_table(whole.local("loss.parquet")).to_pydict()
+    assert history["loss"][-1] < history["loss"][0] - 0.3
+    assert whole.read("weights.safetensors") != undisturbed.read("weights.safetensors")
+    store = Store(tmp_path)
+    _interrupt_at(monkeypatch, 10, _die)
+    with pytest.raises(KeyboardInterrupt):
+        _run(store, tokens_artifact, optimizer="muon")
+    resumed = _run(store, tokens_artifact, optimizer="muon")
+    assert [event["step"] for event in _events(store, "restart")] == [8]
+    assert resumed.read("weights.safetensors") == whole.read("weights.safetensors")
+
+
 def test_another_micro_batch_agrees_within_rounding(tokens_artifact, undisturbed, tmp_path):
     other = _run(Store(tmp_path), tokens_artifact, micro_batch=1, precision="fp32", steps=3, checkpoint_every=3)
     whole = _run(Store(tmp_path / "b"), tokens_artifact, micro_batch=4, precision="fp32", steps=3, checkpoint_every=3)

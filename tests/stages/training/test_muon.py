@@ -1,0 +1,92 @@
+"""Muon against torch's own on whole matrices, and sharded against whole."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from stages.training.muon import Muon, orthogonalize
+
+SHAPES = [(24, 16), (16, 24), (24, 16), (5, 16), (16, 24), (24, 16), (1, 8)]
+
+
+def _trained(params: list[nn.Parameter], optimizer: torch.optim.Optimizer, steps: int = 4) -> list[nn.Parameter]:
+    for step in range(steps):
+        generator = torch.Generator().manual_seed(step)
+        for parameter in params:
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        optimizer.step()
+    return params
+
+
+def _params() -> list[nn.Parameter]:
+    generator = torch.Generator().manual_seed(9)
+    return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in SHAPES]
+
+
+def test_singular_values_are_made_about_one() -> None:
+    torch.manual_seed(0)
+    for shape in ((3, 40, 30), (2, 30, 40), (1, 1, 7)):
+        found = torch.linalg.svdvals(orthogonalize(torch.randn(shape), torch.float32))
+        assert found.min() > 0.6 and found.max() < 1.25
+    assert orthogonalize(torch.zeros(1, 4, 4), torch.float32).abs().max() == 0
+
+
+def test_whole_matrices_are_updated_as_torch_does() -> None:
+    ours = _params()
+    _trained(ours, Muon(ours, lr=0.02, weight_decay=0.1, momentum=0.9))
+    theirs = _params()
+    reference = torch.optim.Muon(theirs, 0.02, weight_decay=0.1, momentum=0.9, adjust_lr_fn="match_rms_adamw")
+    _trained(theirs, reference)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=4e-3, rtol=0)  # bf16, in another order
+
+
+SHARDED = """
+import json, sys
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+from stages.training.muon import Muon
+from tests.stages.training.test_muon import _params
+
+dist.init_process_group("gloo")
+replicas = int(sys.argv[1])
+if replicas > 1:
+    mesh, how = init_device_mesh("cpu", (replicas, dist.get_world_size() // replicas)), [Replicate(), Shard(0)]
+else:
+    mesh, how = init_device_mesh("cpu", (dist.get_world_size(),)), [Shard(0)]
+params = [nn.Parameter(distribute_tensor(p.detach(), mesh, how)) for p in _params()]
+optimizer = Muon(params, lr=0.02, weight_decay=0.1, momentum=0.9, dtype=torch.float32)
+for step in range(4):
+    generator = torch.Generator().manual_seed(step)
+    for p in params:
+        p.grad = distribute_tensor(torch.randn(p.shape, generator=generator), mesh, how)
+    optimizer.step()
+found = [p.full_tensor().tolist() for p in params]
+if dist.get_rank() == 0:
+    open(sys.argv[2], "w").write(json.dumps(found))
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize(("ranks", "replicas"), [(3, 1), (4, 2)])
+def test_shards_are_updated_as_the_whole_matrix(ranks: int, replicas: int, tmp_path: Path) -> None:
+    script, result = tmp_path / "sharded.py", tmp_path / "found.json"
+    script.write_text(SHARDED)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    command += ["--nproc-per-node", str(ranks), str(script), str(replicas), str(result)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    whole = _params()
+    _trained(whole, Muon(whole, lr=0.02, weight_decay=0.1, momentum=0.9, dtype=torch.float32))
+    for found, expected in zip(json.loads(result.read_text()), whole, strict=True):
+        torch.testing.assert_close(torch.tensor(found), expected.detach(), atol=1e-5, rtol=0)
