@@ -22,7 +22,7 @@ _ABSENT = object()
 def config_changes(section: str, config: Config, before: Artifact) -> list[str]:
     """Settings that decide what is made and are others than they were, `section.key: old -> new`."""
     manifest = before.manifest
-    return _differences(section, manifest.config, canonical(config), manifest.how, config.model_dump(mode="json"))
+    return differences(section, manifest.config, canonical(config), manifest.how, config.model_dump(mode="json"))
 
 
 def version_change(stage: Stage[Any], before: Artifact) -> list[str]:
@@ -69,7 +69,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(sorted(names)[:SHOWN]) + more
 
 
-def _differences(path: str, old: Any, new: Any, whole_old: Any, whole_new: Any) -> list[str]:
+def differences(path: str, old: Any, new: Any, whole_old: Any, whole_new: Any) -> list[str]:
     """Walks the two canonical configs, which leave defaults out; the whole ones say what those are."""
     lines = []
     for key in sorted({*old, *new}):
@@ -80,7 +80,7 @@ def _differences(path: str, old: Any, new: Any, whole_old: Any, whole_new: Any) 
         all_before, all_now = whole_old.get(key, before), whole_new.get(key, now)
         if isinstance(all_before, dict) and isinstance(all_now, dict):
             inner_old, inner_new = (value if isinstance(value, dict) else {} for value in (before, now))
-            lines += _differences(name, inner_old, inner_new, all_before, all_now)
+            lines += differences(name, inner_old, inner_new, all_before, all_now)
         elif all_before is _ABSENT or all_now is _ABSENT:
             value = all_now if all_before is _ABSENT else all_before
             said = "added" if all_before is _ABSENT else "removed"

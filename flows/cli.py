@@ -12,6 +12,7 @@ import typer
 
 from flows.console import Json, err, escape, load, out, print_json, show
 from flows.doctor import doctor
+from flows.runs_commands import compare, runs
 from flows.tokens_commands import app as tokens
 from flows.upkeep import gc, verify
 from stages.artifact.errors import HeadwaterError
@@ -203,6 +204,8 @@ def status(as_json: Json = False) -> None:
 app.command()(doctor)
 app.command()(gc)
 app.command()(verify)
+app.command()(runs)
+app.command()(compare)
 app.add_typer(tokens, name="tokens")
 
 

@@ -20,6 +20,8 @@ class TracedRun:
 
     name: str
     """What people type: `training/` and the first digits of its digest, or its folder while it has none."""
+    folder: str
+    """The run's folder in the store."""
     config: TrainingConfig
     tokens: str
     """Folder of the tokens artifact in the store."""
@@ -52,7 +54,7 @@ def find_run(store: Store, name: str) -> TracedRun:
         settings = TrainingConfig.model_validate(config)
     except ValidationError as error:
         raise StoreError(f"{store.where(folder)}: its config is not this version's: {error}") from None
-    return TracedRun(artifact.id if artifact else folder, settings, tokens, digest, BatchLog.read(events))
+    return TracedRun(artifact.id if artifact else folder, folder, settings, tokens, digest, BatchLog.read(events))
 
 
 def find_artifact(store: Store, name: str, kind: str) -> Artifact:

@@ -1,0 +1,136 @@
+"""Two training runs side by side: what is different in recipe and data, and their losses at equal tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flows.changes import differences
+from flows.histories import curves
+from flows.runs import TracedRun
+from stages.artifact import Store, StoreError, all_artifacts, canonical, load
+
+POINTS = 12
+"""Lines of the table of losses."""
+METRICS = ("loss", "bits_per_byte", "tokens_per_second", "model_flops_utilization")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `headwater compare` shows."""
+
+    names: tuple[str, str]
+    differences: list[str]
+    """Settings and data of which the runs differ, `what: first -> second`."""
+    losses: list[dict[str, Any]]
+    """Mean losses over equal stretches of tokens, as far as both runs went."""
+    ends: list[dict[str, Any]]
+    """What each run came to."""
+    curves: tuple[Mapping[str, NDArray[Any]], Mapping[str, NDArray[Any]]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values, without the curves."""
+        return {
+            "runs": list(self.names),
+            "differences": self.differences,
+            "losses": self.losses,
+            "ends": self.ends,
+        }
+
+
+def compare(store: Store, first: TracedRun, second: TracedRun) -> Comparison:
+    """Compares two runs, finished or not.
+
+    Raises:
+        StoreError: one of them has not told a step yet.
+    """
+    both = (curves(store, first.folder), curves(store, second.folder))
+    for run, curve in zip((first, second), both, strict=True):
+        if not len(curve["step"]):
+            raise StoreError(f"{run.name} has not told a step yet; there is nothing to compare")
+    return Comparison(
+        names=(first.name, second.name),
+        differences=[*_settings(first, second), *_data(store, first, second)],
+        losses=losses_at_equal_tokens(*both),
+        ends=_ends(store, first, second, both),
+        curves=both,
+    )
+
+
+def losses_at_equal_tokens(
+    first: Mapping[str, NDArray[Any]], second: Mapping[str, NDArray[Any]], points: int = POINTS
+) -> list[dict[str, Any]]:
+    """Mean losses in equal stretches of tokens, up to where the shorter run ends; None where a run told no step.
+
+    Returns:
+        Lines `tokens` (the end of a stretch), `first`, `second`, `difference`.
+    """
+    edges = np.linspace(0, min(first["tokens"][-1], second["tokens"][-1]), points + 1)
+    means = [_means(curve["tokens"], curve["loss"], edges) for curve in (first, second)]
+    return [
+        {
+            "tokens": round(float(edge)),
+            "first": a,
+            "second": b,
+            "difference": None if a is None or b is None else b - a,
+        }
+        for edge, a, b in zip(edges[1:], *means, strict=True)
+    ]
+
+
+def _means(tokens: NDArray[Any], loss: NDArray[Any], edges: NDArray[Any]) -> list[float | None]:
+    stretch = np.searchsorted(edges, tokens, side="left") - 1
+    inside = [loss[stretch == number] for number in range(len(edges) - 1)]
+    return [float(values.mean()) if len(values) else None for values in inside]
+
+
+def _settings(first: TracedRun, second: TracedRun) -> list[str]:
+    a, b = first.config, second.config
+    return differences("training", canonical(a), canonical(b), a.model_dump(mode="json"), b.model_dump(mode="json"))
+
+
+def _data(store: Store, first: TracedRun, second: TracedRun) -> Iterator[str]:
+    """From the tokens back to the corpus and its sources, as far as their artifacts are still there."""
+    if first.tokens_digest == second.tokens_digest:
+        return
+    yield f"tokens: {first.tokens_digest[:12]} -> {second.tokens_digest[:12]}"
+    known = {(artifact.manifest.kind, artifact.digest): artifact for artifact in all_artifacts(store)}
+    digests = [first.tokens_digest, second.tokens_digest]
+    for kind in ("tokens", "corpus"):
+        pair = [known[kind, digest].manifest for digest in digests if (kind, digest) in known]
+        if digests[0] == digests[1] or len(pair) < 2:
+            return
+        a, b = pair
+        yield from differences(kind, a.config, b.config, a.how, b.how)
+        for role in sorted({*a.inputs, *b.inputs} - {"corpus"}):
+            before, now = a.inputs.get(role), b.inputs.get(role)
+            if before != now:
+                yield f"{kind}, {role}: {_short(before)} -> {_short(now)}"
+        digests = [manifest.inputs.get("corpus", "") for manifest in pair]
+
+
+def _short(digest: str | None) -> str:
+    return digest[:12] if digest else "none"
+
+
+def _ends(store: Store, first: TracedRun, second: TracedRun, both: tuple[Any, Any]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    found = [load(store, run.folder) for run in (first, second)]
+    values = [
+        {
+            "steps": int(curve["step"][-1]) + 1,
+            "tokens": int(curve["tokens"][-1]),
+            **{name: artifact.manifest.metrics.get(name) if artifact else None for name in METRICS},
+            **({} if artifact else {"loss": float(curve["loss"][-10:].mean())}),
+        }
+        for artifact, curve in zip(found, both, strict=True)
+    ]
+    for name in ("steps", "tokens", *METRICS):
+        a, b = (value[name] for value in values)
+        ratio = b / a if a and b is not None else None
+        rows.append({"what": name, "first": a, "second": b, "ratio": ratio})
+    return rows

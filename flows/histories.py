@@ -1,0 +1,123 @@
+"""Training runs in the store, finished or not: how far each is, and the curve of its loss."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from stages.artifact import Artifact, EventLog, Store, list_refs, load
+from stages.artifact.events import Event
+from stages.artifact.lease import STALE_SECONDS, Lease
+from stages.training.plan import PLAN
+from stages.training.run import HISTORY
+
+CURVES = ("step", "tokens", "loss", "grad_norm", "learning_rate", "tokens_per_second")
+FINISHED, RUNNING, STOPPED, FAILED, LEFT = "finished", "running", "stopped", "failed", "unfinished"
+"""States of a run; the last one has neither ended nor somebody who works at it."""
+_ENDS = ("failed", "stopped", "started", "workers")
+
+
+@dataclass(frozen=True)
+class Overview:
+    """One training run."""
+
+    folder: str
+    artifact: Artifact | None
+    state: str
+    size: str
+    step: int
+    """Batches done."""
+    steps: int
+    """Batches of the whole run."""
+    loss: float | None
+    bits_per_byte: float | None
+    tokens: int
+    tokens_per_second: float | None
+    started: float
+    """Seconds since 1970; 0 where no event tells."""
+
+    @property
+    def name(self) -> str:
+        """What people type: see `flows.runs.find_run`."""
+        return f"training/{self.artifact.digest[:12]}" if self.artifact else self.folder
+
+
+def overviews(store: Store) -> list[Overview]:
+    """All training runs, the newest first."""
+    found = [_overview(store, folder) for folder in store.folders("training")]
+    return sorted((run for run in found if run), key=lambda run: run.started, reverse=True)
+
+
+def _overview(store: Store, folder: str) -> Overview | None:
+    """None for a folder whose run never came so far that its plan is known."""
+    artifact = load(store, folder)
+    events = EventLog(store, folder).read(only=(PLAN, *_ENDS), newest=("step", "validation"))[0]
+    last = {event["type"]: event for event in events}
+    if PLAN not in last and not artifact:
+        return None
+    config = artifact.manifest.how if artifact else last[PLAN]["config"]
+    step, metrics = last.get("step", {}), artifact.manifest.metrics if artifact else {}
+    return Overview(
+        folder=folder,
+        artifact=artifact,
+        state=FINISHED if artifact else _state(store, folder, events),
+        size=str(config.get("size", "")),
+        step=int(config["steps"]) if artifact else int(step.get("step", -1)) + 1,
+        steps=int(config["steps"]),
+        loss=metrics.get("loss", step.get("loss")),
+        bits_per_byte=metrics.get("bits_per_byte", last.get("validation", {}).get("bits_per_byte")),
+        tokens=int(artifact.manifest.counts.get("tokens", 0)) if artifact else int(step.get("tokens", 0)),
+        tokens_per_second=metrics.get("tokens_per_second", step.get("tokens_per_second")),
+        started=float(events[0]["time"]) if events else 0.0,
+    )
+
+
+def _state(store: Store, folder: str, events: list[Event]) -> str:
+    holder = Lease(store, folder).holder()
+    if holder and not holder.surely_dead and time.time() - holder.beat < STALE_SECONDS:
+        return RUNNING
+    ends = [event["type"] for event in events if event["type"] in _ENDS]
+    return {"failed": FAILED, "stopped": STOPPED}.get(ends[-1] if ends else "", LEFT)
+
+
+def overview_rows(store: Store) -> list[dict[str, Any]]:
+    """The runs as lines of a table."""
+    refs = {digest: name for name, digest in list_refs(store).items() if name.endswith("/training")}
+    rows = []
+    for run in overviews(store):
+        started = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.started)) if run.started else None
+        rows.append(
+            {
+                "run": run.name,
+                "ref": refs.get(run.artifact.digest) if run.artifact else None,
+                "state": run.state,
+                "size": run.size,
+                "step": f"{run.step:,}/{run.steps:,}",
+                "loss": run.loss,
+                "bits_per_byte": run.bits_per_byte,
+                "tokens": run.tokens,
+                "tokens_per_second": round(run.tokens_per_second) if run.tokens_per_second else None,
+                "started": started,
+            }
+        )
+    return rows
+
+
+def curves(store: Store, folder: str) -> Mapping[str, NDArray[Any]]:
+    """`CURVES` of a run, each [n]: of every step where it is finished, of those that were told where it is not.
+
+    Steps that were done again after a restart count once, as they were done last.
+    """
+    artifact = load(store, folder)
+    if artifact:
+        with artifact.open(HISTORY) as file:
+            table = pq.read_table(file)
+        return {name: table[name].to_numpy() for name in CURVES}
+    told = {event["step"]: event for event in EventLog(store, folder).read(only=("step",))[0]}
+    return {name: np.array([told[step][name] for step in sorted(told)]) for name in CURVES}
