@@ -121,6 +121,16 @@ def last_micro_batch(model: nn.Module, last: bool) -> None:
         model.set_requires_gradient_sync(last)
 
 
+def reshard(model: nn.Module) -> None:
+    """Gives gathered parameters back after forward passes that no backward pass followed, which would have done it.
+
+    Until then the model's parameters are the gathered ones, in the number format of the products.
+    """
+    for module in model.modules():
+        if hasattr(module, "reshard"):
+            module.reshard()
+
+
 def leave() -> None:
     """Ends the process group if there is one."""
     if dist.is_initialized():

@@ -14,7 +14,7 @@ from models.decoder import Decoder
 from stages.tokens.batch import counted, counted_bytes
 from stages.tokens.reader import TokenReader
 from stages.training.data import Batch
-from stages.training.parallel import Ranks
+from stages.training.parallel import Ranks, reshard
 
 
 class Validation:
@@ -50,6 +50,7 @@ class Validation:
                 targets = batch.targets.numpy()
                 nats += float(costs.double().cpu().numpy()[counted(targets, eos_id)].sum())
                 size += counted_bytes(targets, eos_id, token_bytes)
+        reshard(model)
         model.train()
         nats, size = ranks.sum([nats, float(size)])  # type: ignore[assignment]
         return nats / math.log(2) / size if size else None

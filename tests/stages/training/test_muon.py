@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from stages.training.muon import Muon, orthogonalize
+from tests.support import REPOSITORY
 
 SHAPES = [(24, 16), (16, 24), (24, 16), (5, 16), (16, 24), (24, 16), (1, 8)]
 
@@ -84,7 +86,8 @@ def test_shards_are_updated_as_the_whole_matrix(ranks: int, replicas: int, tmp_p
     script.write_text(SHARDED)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
     command += ["--nproc-per-node", str(ranks), str(script), str(replicas), str(result)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    env = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     whole = _params()
     _trained(whole, Muon(whole, lr=0.02, weight_decay=0.1, momentum=0.9, dtype=torch.float32))

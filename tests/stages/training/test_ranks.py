@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from models.huggingface import load_weights
 from stages.artifact import Artifact, Store
@@ -30,7 +31,7 @@ SETTINGS: dict[str, Any] = {
     "precision": "fp32",
     "micro_batch": 1,
     "checkpoint_every": 3,
-    "validate_every": 8,
+    "validate_every": 3,  # just before a checkpoint, which holds shards in fp32 and the optimizer's state all the same
     "validation_rows": 5,
 }
 
@@ -95,7 +96,9 @@ def test_two_ranks_agree_with_one_within_rounding(two: Run, tokens_artifact, tmp
     assert two.outcome()["metrics"]["bits_per_byte"] == pytest.approx(outcome["metrics"]["bits_per_byte"], rel=1e-4)
     ours, theirs = load_weights(_path(two, WEIGHTS)), load_weights(_path(one, WEIGHTS))
     assert ours.keys() == theirs.keys()
-    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-3
+    # Adam makes a step of up to the learning rate of a gradient that is zero but for rounding: few, and not more.
+    differences = torch.cat([(ours[name] - theirs[name]).abs().flatten() for name in ours])
+    assert differences.max() < SETTINGS["learning_rate"] and differences.mean() < 1e-5
 
 
 def test_two_ranks_resume_with_the_same_bits_and_one_takes_over(two: Run, tokens_artifact, tmp_path):
