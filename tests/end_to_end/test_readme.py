@@ -17,6 +17,7 @@ ELSEWHERE = {
     "make test": "what runs this",
     "make biomed DATA=path/to/documents EVAL=path/to/questions": "test_own_documents",
     ".venv/bin/headwater down": "the end of the house fixture: make stop",
+    ".venv/bin/headwater compare RUN RUN --html curves.html": "tests/flows/test_compare.py",
     ".venv/bin/headwater tokens where biomed URI": "tests/flows/test_tokens_commands.py",
 }
 

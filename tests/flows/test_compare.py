@@ -11,12 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from flows.cli import app
 from flows.compare import compare, losses_at_equal_tokens
 from flows.compare_page import comparison_page
 from flows.histories import curves, overview_rows, overviews
 from flows.runs import find_run
-from stages.artifact import Artifact, ArtifactWriter, EventLog, Store, StoreError, canonical, write_ref
+from stages.artifact import Artifact, ArtifactWriter, ConfigError, EventLog, Store, StoreError, canonical, write_ref
 from stages.artifact.lease import Lease
 from stages.training.config import TrainingConfig
 from stages.training.plan import PLAN
@@ -148,3 +150,23 @@ def test_the_page_is_whole_and_takes_no_name_for_markup(store: Store, tokens: tu
     tree = ET.fromstring(page.removeprefix("<!doctype html>\n").replace('<meta charset="utf-8">', ""))
     assert len(tree.findall(".//table")) == 2 and "script" not in page
     assert not [value for element in tree.iter() for value in element.attrib.values() if value.startswith("http")]
+
+
+def test_the_commands(store: Store, tokens: tuple[Artifact, Artifact], tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("HEADWATER_STORE", str(tmp_path))
+    monkeypatch.setenv("HEADWATER_HOME", str(tmp_path / "home"))
+    empty = CliRunner().invoke(app, ["runs"])
+    assert empty.exit_code == 0 and "no training run yet" in empty.stderr
+    one = put(store, "training", 1, {"steps": 4}, {"tokens": tokens[0].digest}, loss_parquet=history([4, 3, 2, 1]))
+    two = put(store, "training", 2, {"steps": 3}, {"tokens": tokens[0].digest}, loss_parquet=history([4, 2, 1]))
+    listed = CliRunner().invoke(app, ["runs", "--json"])
+    assert {row["run"] for row in json.loads(listed.stdout)} == {f"training/{a.digest[:12]}" for a in (one, two)}
+    page = tmp_path / "page.html"
+    shown = CliRunner().invoke(app, ["compare", one.id, two.id, "--html", str(page)])
+    assert shown.exit_code == 0, shown.output
+    assert "training.steps: 4 -> 3" in shown.stdout and str(page.name) in shown.stdout.replace("\n", "")
+    assert "<svg" in page.read_text()
+    nowhere = CliRunner().invoke(app, ["compare", one.id, two.id, "--html", str(tmp_path / "no" / "page.html")])
+    assert isinstance(nowhere.exception, ConfigError) and "cannot write" in str(nowhere.exception)
+    unknown = CliRunner().invoke(app, ["compare", one.id, "training/none"])
+    assert isinstance(unknown.exception, StoreError)
