@@ -40,7 +40,7 @@ def test_a_command_of_the_readme(house: House, command: str) -> None:
     short = " ".join(f"--set '{item}'" for item in house.overrides)
     if "curl" in here and json.loads(house.headwater("status", "--json").stdout)["served"]["name"] != "biomed":
         house.headwater("run", "biomed", *(f"--set={item}" for item in house.overrides))  # another test served its own
-    if "headwater run" in here or "tokens plan" in here:
+    if "headwater run " in here or "tokens plan" in here:
         here += f" {short}"
     if "prefect deployment run" in here:
         here += f" --param 'overrides={json.dumps(house.overrides)}'"
