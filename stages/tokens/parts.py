@@ -8,8 +8,6 @@ footer's checksums tell, when a second attempt finds it.
 
 from __future__ import annotations
 
-import os
-import secrets
 import struct
 import zlib
 from collections.abc import Sequence
@@ -23,6 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from stages.artifact.errors import InputError
+from stages.tokens.aside import written_aside
 from stages.tokens.encoder import Encoder
 from stages.tokens.shard_files import ShardFiles
 from stages.tokens.stream import DocumentFiles, RowGroups, StreamFormat, with_ends
@@ -38,8 +37,8 @@ LINES = pa.schema(
 )
 """A part's documents: tokens of each without EOS, bytes of its text."""
 
-_FOOTER = struct.Struct("<8s16s4QI")
-"""Format, key, first token, tokens, bytes of lines, bytes of text, CRC-32 of the tokens."""
+_FOOTER = struct.Struct("<8s16s3QI")
+"""Format, key, first token, tokens, bytes of text, CRC-32 of the tokens."""
 _CRC = struct.Struct("<I")
 """Of all that stands in the file before it."""
 _FORMAT = b"hwpart02"
@@ -119,17 +118,11 @@ def write_part(path: Path, key: bytes, start: int, part: EncodedPart, shards: Sh
         at += len(tokens)
     content = _stream(part.lines)
     text_bytes = pc.sum(part.lines["bytes"]).as_py() or 0
-    aside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    sizes = (start, at - start, len(content), text_bytes)
-    try:
-        with aside.open("wb") as file:
-            footer = _FOOTER.pack(_FORMAT, key, *sizes, crc)
-            for piece in (content, footer, _CRC.pack(zlib.crc32(footer, zlib.crc32(content)))):
-                file.write(piece)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-    return Part(path, *sizes)
+    footer = _FOOTER.pack(_FORMAT, key, start, at - start, text_bytes, crc)
+    with written_aside(path) as aside, aside.open("wb") as file:
+        for piece in (content, footer, _CRC.pack(zlib.crc32(footer, zlib.crc32(content)))):
+            file.write(piece)
+    return Part(path, start, at - start, len(content), text_bytes)
 
 
 def find_part(path: Path, key: bytes, shards: ShardFiles) -> Part | None:
@@ -142,14 +135,14 @@ def find_part(path: Path, key: bytes, shards: ShardFiles) -> Part | None:
     line_bytes = end - _FOOTER.size
     if line_bytes < 0 or _CRC.pack(zlib.crc32(memoryview(content)[:end])) != content[end:]:
         return None
-    layout, of, start, tokens, *sizes, crc = _FOOTER.unpack_from(content, line_bytes)
+    layout, of, start, tokens, text_bytes, crc = _FOOTER.unpack_from(content, line_bytes)
     if (layout, of) != (_FORMAT, key):
         return None
     there, size = 0, 0
     for piece in shards.read(start, tokens):
         there, size = zlib.crc32(piece, there), size + len(piece)
     whole = there == crc and size == tokens * shards.form.dtype.itemsize
-    return Part(path, start, tokens, *sizes) if whole else None
+    return Part(path, start, tokens, line_bytes, text_bytes) if whole else None
 
 
 def _check(ids: NDArray[np.uint32], offsets: NDArray[np.int64], batch: pa.RecordBatch, form: StreamFormat) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +19,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from stages.tokens.aside import written_aside
 
 log = logging.getLogger(__name__)
 
@@ -189,9 +189,8 @@ def train_once(path: Path, texts: Iterable[list[str]], vocabulary: int) -> TextT
     except Exception as error:  # the library raises bare Exception
         log.warning("tokens: %s is damaged and made again: %s", path, error)
     tokenizer = train(texts, vocabulary)
-    aside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    aside.write_text(tokenizer.tokenizer.to_str())
-    aside.replace(path)
+    with written_aside(path) as aside:
+        aside.write_text(tokenizer.tokenizer.to_str())
     return tokenizer
 
 

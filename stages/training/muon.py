@@ -56,7 +56,7 @@ class Muon(torch.optim.Optimizer):
             params = [p for p in group["params"] if p.grad is not None]
             if not params:
                 continue
-            averages = [local(self._average(p)) for p in params]
+            averages = [local(self.averages(p)[MOMENTUM]) for p in params]
             grads = [local(p.grad) for p in params]
             torch._foreach_lerp_(averages, grads, 1 - group["momentum"])
             updates = torch._foreach_lerp(grads, averages, group["momentum"])
@@ -70,11 +70,12 @@ class Muon(torch.optim.Optimizer):
                     step = group["lr"] * 0.2 * max(parameter.shape) ** 0.5
                     local(parameter).add_(update, alpha=-step)
 
-    def _average(self, parameter: nn.Parameter) -> Tensor:
+    def averages(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """The averages that are kept of a parameter, by name, made (as zeros) where there are none yet."""
         state = self.state[parameter]
         if MOMENTUM not in state:
             state[MOMENTUM] = torch.zeros_like(parameter.detach(), memory_format=torch.preserve_format)
-        return state[MOMENTUM]
+        return {MOMENTUM: state[MOMENTUM]}
 
     def _orthogonal(self, params: Sequence[nn.Parameter], updates: Sequence[Tensor]) -> Iterator[Tensor]:
         """This rank's part of each orthogonalised update, for parameters of one shape, in turn."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.training.config import TrainingConfig
-from stages.training.muon import MOMENTUM, Muon
+from stages.training.muon import Muon
 from stages.training.sharded import local
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -61,19 +61,21 @@ def moments(model: nn.Module, optimizer: Optimizers) -> dict[str, Tensor]:
     The tensors are the optimizers' own: filling them in place restores them.
     """
     names = {parameter: name for name, parameter in model.named_parameters()}
-    out = {}
+    out: dict[str, Tensor] = {}
     for part in optimizer.parts:
-        averages = (MOMENTUM,) if isinstance(part, Muon) else MOMENTS
         for parameter in (parameter for group in part.param_groups for parameter in group["params"]):
-            state = part.state[parameter]
-            if not state:
-                if averages is MOMENTS:
-                    state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-                for average in averages:
-                    state[average] = torch.zeros_like(parameter.detach(), memory_format=torch.preserve_format)
-            for average in averages:
-                out[f"{average}.{names[parameter]}"] = state[average]
+            averages = part.averages(parameter) if isinstance(part, Muon) else _adam_averages(part, parameter)
+            out |= {f"{average}.{names[parameter]}": tensor for average, tensor in averages.items()}
     return out
+
+
+def _adam_averages(adam: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
+    state = adam.state[parameter]
+    if not state:
+        state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+        for moment in MOMENTS:
+            state[moment] = torch.zeros_like(parameter.detach(), memory_format=torch.preserve_format)
+    return {moment: state[moment] for moment in MOMENTS}
 
 
 def set_updates(optimizer: Optimizers, updates: int) -> None:
