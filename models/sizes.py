@@ -85,10 +85,14 @@ def sized(name: str, vocabulary_size: int, context: int) -> ModelConfig:
 
 def parameters(config: ModelConfig) -> int:
     """Number of parameters; a tied head counts once."""
-    head = 0 if config.tied else config.vocabulary_size * config.hidden_size
+    tables = (1 if config.tied else 2) * config.vocabulary_size * config.hidden_size
+    return tables + config.layers * layer_parameters(config) + config.hidden_size
+
+
+def layer_parameters(config: ModelConfig) -> int:
+    """Number of parameters of one layer."""
     head_norms = 2 * config.head_size if config.qk_norm else 0
-    norms = config.layers * (2 * config.hidden_size + head_norms) + config.hidden_size
-    return config.vocabulary_size * config.hidden_size + head + config.layers * _layer_matrices(config) + norms
+    return _layer_matrices(config) + 2 * config.hidden_size + head_norms
 
 
 def training_flops(config: ModelConfig, sequence_length: int) -> float:
