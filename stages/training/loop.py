@@ -23,7 +23,6 @@ from torch import Tensor
 
 from models.decoder import Decoder
 from models.huggingface import save_weights
-from models.loss import IGNORED
 from models.sizes import parameters, sized, training_flops
 from stages.artifact.artifact import scratch_folder
 from stages.artifact.errors import HeadwaterError, StoreError
@@ -32,11 +31,12 @@ from stages.training.checkpoint import STATE, Checkpointer, rng_state, set_rng_s
 from stages.training.data import Batch, DataState, TrainingData
 from stages.training.errors import TrainingError
 from stages.training.export import whole_weights, write_history
-from stages.training.optimizer import build_optimizer, clip_gradients, moments, set_learning_rate, set_updates
-from stages.training.parallel import join, last_micro_batch, leave, place
+from stages.training.optimizer import build_optimizer, moments, set_updates
+from stages.training.parallel import join, leave, place
 from stages.training.precision import FORMATS, faster_format, product_rate
 from stages.training.run import HISTORY, WEIGHTS, Run
 from stages.training.schedule import factor, peak_learning_rate
+from stages.training.step import Computed, Updater
 from stages.training.stop import StopFlag
 from stages.training.validation import Validation
 
@@ -56,8 +56,7 @@ class _Step:
     sequences: int
     length: int
     valid: float
-    nats: Tensor
-    norm: Tensor
+    computed: Computed
     began: float
 
 
@@ -111,6 +110,7 @@ class Loop:
         self.model = place(model, ranks, config.seed)
         self.peak = peak_learning_rate(config, self.shape)
         self.optimizer = build_optimizer(self.model, config, self.peak, dtype)
+        self.updater = Updater(self.model, self.optimizer, config, ranks, self.data.most_rows)
         if refused:
             self._emit("checkpoint_refused", durable=True, files=refused)
         if path:
@@ -194,7 +194,7 @@ class Loop:
                 float(batch.valid if batch else 0),
                 float(self.stop.set),
                 float(self.checkpoints.finished_writing),
-                float(self._last.nats) if self._last else 0.0,
+                float(self._last.computed.nats) if self._last else 0.0,
             ]
         )
         self._valid = valid
@@ -216,32 +216,15 @@ class Loop:
         return stop > 0
 
     def _step(self, number: int, batch: Batch) -> None:
-        """One update."""
-        began = time.perf_counter()
-        ranks, config, rows = self.ranks, self.config, self._micro_batch(number)
-        count = -(-self.data.most_rows // rows)
-        scale = 1.0 / max(1.0, self._valid)
-        nats = torch.zeros((), dtype=torch.float64, device=ranks.device)
-        for index in range(count):
-            part = slice(index * rows, (index + 1) * rows)
-            tokens, targets = batch.tokens[part], batch.targets[part]
-            if not len(tokens):  # a short rank: FSDP needs equal collectives, so one sequence of weight zero
-                tokens = torch.zeros(1, self.data.sequence_length(number) - 1, dtype=torch.long)
-                targets = torch.full_like(tokens, IGNORED)
-            last_micro_batch(self.model, index == count - 1)
-            tokens = tokens.to(ranks.device, non_blocking=True)
-            loss, costs = self.model(tokens, targets.to(ranks.device, non_blocking=True), scale, config.z_loss)
-            loss.backward()
-            nats += costs.sum(dtype=torch.float64)
-        norm = clip_gradients(self.model, config.grad_clip, ranks.alone)
+        """One update, and what it does to the state of the data."""
+        began, config = time.perf_counter(), self.config
+        computed = self.updater.compute(batch, self._valid, self._micro_batch(number))
         learning_rate = self.peak * factor(config, number)
-        set_learning_rate(self.optimizer, learning_rate)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.updater.apply(learning_rate)
         self.state.update += 1
         self.state.position += config.batch
         length = self.data.sequence_length(number)
-        self._last = _Step(number, learning_rate, config.batch, length, self._valid, nats, norm, began)
+        self._last = _Step(number, learning_rate, config.batch, length, self._valid, computed, began)
 
     def _micro_batch(self, number: int) -> int:
         """Sequences a forward pass: a function of the config alone, so that a resumed run adds up the same way."""
@@ -264,7 +247,7 @@ class Loop:
             "loss": loss,
             "learning_rate": step.learning_rate,
             "tokens_per_second": tokens / (now - step.began),
-            "grad_norm": float(step.norm),
+            "grad_norm": float(step.computed.norm),
             "tokens": tokens + (self.history[-1]["tokens"] if self.history else 0),
         }
         self.history.append(entry)
