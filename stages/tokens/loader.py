@@ -106,6 +106,10 @@ class Loader:
             step, self._mapped.take(self._located[low : low + len(self._slots)], self._k), self.reader.eos_id
         )
 
+    def positions(self, step: int) -> NDArray[np.int64]:
+        """Positions of the order that this rank takes in batch number `step`, in the order of its rows."""
+        return step * self.batch_size + self._slots
+
     def __len__(self) -> int:
         return self.steps
 

@@ -126,6 +126,11 @@ class TrainingConfig(Config):
                 f"training.batch ({self.batch}) is no multiple of training.lanes ({self.lanes}), and a batch takes as "
                 f"much of each lane; {fitting} would be"
             )
+        if self.micro_batch > self.batch:
+            raise ValueError(
+                f"training.micro_batch ({self.micro_batch}) is more than the whole training.batch ({self.batch}); it "
+                "counts sequences, not tokens: 0 has it chosen"
+            )
         if self.phases and (self.k != 1 or self.weights is not None):
             raise ValueError("k and weights belong to each phase where phases are given")
         if self.phases and sum(phase.steps for phase in self.phases) != self.steps:

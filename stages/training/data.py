@@ -15,6 +15,7 @@ from stages.tokens.batch import model_inputs
 from stages.tokens.loader import Loader
 from stages.tokens.prefetch import Prefetch
 from stages.tokens.reader import TokenReader
+from stages.training.checks import check_ids, check_stream
 from stages.training.config import TrainingConfig
 from stages.training.plan import run_order
 
@@ -68,7 +69,7 @@ class TrainingData:
 
     Raises:
         ConfigError: phases that cannot be drawn from these tokens.
-        StoreError: the folder holds no token stream.
+        StoreError: the folder holds no token stream, or parts of several.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class TrainingData:
         self.reader = TokenReader(folder)
         self.order = run_order(self.reader.shards, digest, config)
         self.batch_size = config.batch
+        check_stream(self.reader)
         self._loader = loader = Loader(self.reader, self.order, config.batch, rank, world)
         self._ahead = Prefetch(lambda number: _batch(loader, number).pinned(), len(loader)) if ahead else None
         self.most_rows = -(-config.batch // world)
@@ -92,5 +94,11 @@ class TrainingData:
 
 
 def _batch(loader: Loader, number: int) -> Batch:
-    found = loader[number]
+    """Batch `number` as the rank of this loader sees it.
+
+    Raises:
+        StoreError: ids beyond the vocabulary, or a shard that is missing or damaged.
+    """
+    found, reader = loader[number], loader.reader
+    check_ids(found.rows, reader, lambda: loader.order.at(loader.positions(number)).triples)
     return Batch.of(found.rows, found.eos_id)

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages.training.checks import check_cards
 from stages.training.config import TrainingConfig
 from stages.training.errors import TrainingError
 from stages.training.run import BACKEND, TIMEOUT_SECONDS, Run
@@ -130,6 +131,7 @@ class _Local:
     def take(self, run: Run) -> _Group:
         """A worker group at work on the run: the one that waits if it is of the kind asked for, else a new one."""
         config = run.settings()
+        _check_cards(config)
         group = self.group
         if (
             group
@@ -204,6 +206,7 @@ def train_on_ray(run: Run) -> None:
 
     Raises:
         TrainingError: Ray did not start, or workers were lost more often than `max_failures`.
+        ConfigError: more GPUs are asked for than this machine has.
     """
     global _local
     config = run.settings()
@@ -303,6 +306,14 @@ def _gpu(config: TrainingConfig) -> bool:
 
     enough = ray.cluster_resources().get("GPU", 0) >= config.workers
     return config.device == "cuda" or (config.device == "auto" and enough)
+
+
+def _check_cards(config: TrainingConfig) -> None:
+    """Ray would wait for GPUs that this machine does not have; on a cluster more may come."""
+    import ray
+
+    if config.device == "cuda" and not _cluster():
+        check_cards(config.workers, int(ray.cluster_resources().get("GPU", 0)))
 
 
 def _cluster() -> bool:

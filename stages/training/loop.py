@@ -27,7 +27,9 @@ from models.sizes import parameters, sized, training_flops
 from stages.artifact.artifact import scratch_folder
 from stages.artifact.errors import HeadwaterError, StoreError
 from stages.artifact.store import disk_trouble_told
+from stages.training.alike import check_alike, this_process
 from stages.training.checkpoint import STATE, Checkpointer, rng_state, set_rng_state
+from stages.training.checks import OF, check_checkpoint, check_device, check_ranks
 from stages.training.data import Batch, DataState, TrainingData
 from stages.training.errors import TrainingError
 from stages.training.export import whole_weights, write_history
@@ -72,7 +74,11 @@ class Loop:
         self.run, self.config = run, run.settings()
         self.entered = time.time()
         config = self.config
+        check_device(config.device)
         self.ranks = ranks = join(config.device)
+        check_ranks(config, ranks.world)
+        if not ranks.alone:
+            check_alike(ranks.gather(this_process(ranks.device.type == "cuda")))
         if ranks.device.type == "cpu":
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks.local_world))
         self.first = ranks.rank == 0
@@ -99,6 +105,8 @@ class Loop:
         config, ranks, reader = self.config, self.ranks, self.data.reader
         path, refused = self.checkpoints.newest()
         saved = json.loads((path / STATE).read_bytes()) if path else {}
+        if path:
+            check_checkpoint(saved, self.run, self.run.store.where(f"{self.run.folder}/checkpoints/{path.name}"))
         wanted = config.precision if config.precision != "auto" else faster_format(ranks.device)
         self.precision = ranks.from_first(saved.get("precision", wanted))
         dtype = FORMATS[self.precision]
@@ -133,6 +141,7 @@ class Loop:
 
     def _saved_state(self) -> dict[str, Any]:
         return {
+            OF: self.run.identity(),
             "data": self.state.as_dict(),
             "precision": self.precision,
             "rng": rng_state(),

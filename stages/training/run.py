@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stages.artifact import EventLog, FileEntry, Store, StoreError, load
+from stages.artifact import EventLog, FileEntry, Store, StoreError, canonical, load
 from stages.artifact.artifact import scratch_folder
 from stages.artifact.hashing import sha256_file
 from stages.training.config import TrainingConfig
@@ -62,6 +62,10 @@ class Run:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides which model is made: a checkpoint that says otherwise is not of this run."""
+        return {"tokens": self.tokens_digest, "config": canonical(self.settings())}
 
     def tokens_folder(self) -> Path:
         """The tokens on this machine; from an object store they are fetched once a machine."""

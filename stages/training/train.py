@@ -11,6 +11,7 @@ from models.huggingface import to_config
 from models.sizes import sized
 from stages.artifact import Artifact, ArtifactWriter, ConfigError, FileEntry, Stage, StoreError
 from stages.artifact import errors as artifact_errors
+from stages.training.checks import check_ranks, check_tokenizer
 from stages.training.config import TrainingConfig
 from stages.training.errors import StoppedError, TrainingError
 from stages.training.plan import PLAN, plan_of
@@ -41,7 +42,10 @@ def build(config: TrainingConfig, inputs: Mapping[str, Any], writer: ArtifactWri
         config=config.model_dump(mode="json"),
         submitted=time.time(),
     )
-    plan = plan_of(tokens, config)  # before any worker: what cannot be drawn is refused here
+    # Before any worker: what cannot be drawn, or not be shared, is refused here.
+    check_ranks(config, max(1, config.workers))
+    check_tokenizer(tokens)
+    plan = plan_of(tokens, config)
     writer.events.emit(PLAN, durable=True, tokens=tokens.folder, digest=tokens.digest, config=run.config, plan=plan)
     clear_stop(run)
     run.clear_outcome()

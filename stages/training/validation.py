@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from models.decoder import Decoder
 from stages.tokens.batch import counted, counted_bytes
 from stages.tokens.reader import TokenReader
+from stages.training.checks import check_ids
 from stages.training.data import Batch
 from stages.training.parallel import Ranks, reshard
 
@@ -40,7 +42,9 @@ class Validation:
         model.eval()
         with torch.no_grad():
             for start in range(0, most, micro_batch):
-                rows = self.reader.batch(mine[start : start + micro_batch])
+                places = mine[start : start + micro_batch]
+                rows = self.reader.batch(places)
+                check_ids(rows, self.reader, lambda places=places: np.asarray(places))  # type: ignore[misc]
                 # A rank that has run out goes on with the first row, uncounted: FSDP needs equal collectives.
                 short = not len(rows)
                 batch = Batch.of(self.reader.batch(self.rows[:1]) if short else rows, eos_id)

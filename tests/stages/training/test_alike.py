@@ -1,0 +1,81 @@
+"""Ranks that run other software than the rest are refused by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra.settings import REPOSITORY
+from stages.artifact import Artifact
+from stages.training.alike import SOURCES, Process, check_alike, source_digest, this_process
+from stages.training.errors import TrainingError
+from tests.stages.training.test_ranks import _path, _prepare
+
+OTHER_NUMPY = """
+import json, os, sys
+from pathlib import Path
+
+import numpy
+
+if os.environ["RANK"] == "1":
+    numpy.__version__ = "1.0.0"
+from stages.training.loop import train
+from stages.training.parallel import leave
+from stages.training.run import Run
+
+train(Run(**json.loads(Path(sys.argv[1]).read_text())))
+leave()
+"""
+
+
+def test_a_rank_with_another_version_ends_the_run_before_the_first_step(tokens_artifact: Artifact, tmp_path: Path):
+    import numpy
+
+    run = _prepare(tmp_path, tokens_artifact, steps=2)
+    script, file = tmp_path / "other.py", _path(run, "run.json")
+    script.write_text(OTHER_NUMPY)
+    file.write_text(json.dumps(run.as_dict()))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    command += ["--nproc-per-node", "2", str(script), str(file)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    outcome = run.outcome()
+    assert outcome["status"] == "failed" and outcome["kind"] == "TrainingError"
+    assert f"numpy is {numpy.__version__} on " in outcome["error"] and "but 1.0.0 on " in outcome["error"]
+    assert "(rank 1)" in outcome["error"] and "PyTorch" not in outcome["error"]
+
+
+def test_sides_are_named_by_host_the_largest_first():
+    new, old = {"PyTorch": "2.13.0", "numpy": "2.4"}, {"PyTorch": "2.12.1", "numpy": "2.4"}
+    processes = [Process("a", old), *[Process(f"h{rank // 2}", new) for rank in range(1, 16)]]
+    check_alike(processes[1:])
+    with pytest.raises(TrainingError) as caught:
+        check_alike(processes)
+    assert str(caught.value) == (
+        "training: the workers do not run the same software: PyTorch is 2.13.0 on h0 (rank 1), h1 (ranks 2, 3), "
+        "h2 (ranks 4, 5), h3 (ranks 6, 7) and 4 more, but 2.12.1 on a (rank 0); install the same on every machine"
+    )
+
+
+def test_ranks_that_share_a_gpu_are_refused():
+    versions = {"numpy": "2.4"}
+    check_alike([Process(host, versions, card) for host in "ab" for card in ("GPU-1", "GPU-2")])
+    with pytest.raises(TrainingError, match="ranks 0, 2 of a share the GPU GPU-1"):
+        check_alike([Process("a", versions, card) for card in ("GPU-1", "GPU-2", "GPU-1")])
+
+
+def test_a_changed_line_of_what_workers_run_is_another_version(tmp_path: Path):
+    for folder in SOURCES:
+        shutil.copytree(REPOSITORY / folder, tmp_path / folder)
+    here = source_digest(REPOSITORY)
+    assert source_digest(tmp_path) == here == this_process(cuda=False).versions["Headwater's source"]
+    with (tmp_path / "models" / "decoder.py").open("a") as file:
+        file.write("\n")
+    assert source_digest(tmp_path) != here
