@@ -3,7 +3,7 @@
 A batch was *applied* (its update is in the weights), *skipped* (left out by the config) or *discarded* (trained on, and
 the update lost when the run went back to an earlier checkpoint). A batch that was discarded is as a rule trained on
 again: then it is applied, and was discarded before. Events tell of steps at most every half second
-(`loop.TELL_SECONDS`), so that of an attempt that was killed the last half second is not told, and not counted.
+(`watch.TELL_SECONDS`), so that of an attempt that was killed the last half second is not told, and not counted.
 """
 
 from __future__ import annotations

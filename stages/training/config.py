@@ -72,8 +72,10 @@ class TrainingConfig(Config):
     """Peak learning rate. Absent: the OLMo ladder's, 0.0047 / 2 x (parameters / 108M)^(-1/3)."""
     warmup: int = Field(20, ge=0)
     """Steps of linear warm-up."""
+    schedule: Literal["wsd", "cosine"] = "wsd"
+    """Learning rate after the warm-up. wsd: stable, then a linear decay; cosine: half a cosine from peak to end."""
     decay: float = Field(0.3, ge=0, le=1)
-    """Share of the steps, at the end, over which the learning rate falls linearly (warm-up, stable, decay)."""
+    """Share of the steps, at the end, over which the learning rate falls linearly; wsd only."""
     final_learning_rate: float = Field(0.0, ge=0, le=1)
     """Learning rate at the end, as a share of the peak."""
     optimizer: Literal["adamw", "muon"] = "adamw"

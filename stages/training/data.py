@@ -31,6 +31,11 @@ class DataState:
     skipped: list[list[int]] = field(default_factory=list)
     """Ranges [first, end) of batch numbers that were left out so far."""
 
+    @property
+    def left_out(self) -> list[tuple[int, int]]:
+        """`skipped`, as pairs."""
+        return [(first, end) for first, end in self.skipped]
+
     def as_dict(self) -> dict[str, Any]:
         return {"update": self.update, "position": self.position, "skipped": self.skipped}
 

@@ -11,10 +11,8 @@ import gc
 import json
 import math
 import os
-import statistics
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from torch import Tensor
 
 from models.decoder import Decoder
 from models.huggingface import save_weights
-from models.sizes import parameters, sized, training_flops
+from models.sizes import parameters, sized
 from stages.artifact.artifact import scratch_folder
 from stages.artifact.errors import HeadwaterError, StoreError
 from stages.artifact.store import disk_trouble_told
@@ -32,34 +30,21 @@ from stages.training.checkpoint import STATE, Checkpointer, rng_state, set_rng_s
 from stages.training.checks import OF, check_checkpoint, check_device, check_ranks
 from stages.training.data import Batch, DataState, TrainingData
 from stages.training.errors import TrainingError
-from stages.training.export import whole_weights, write_history
+from stages.training.export import whole_weights
+from stages.training.history import History
 from stages.training.optimizer import build_optimizer, moments, set_updates
 from stages.training.parallel import join, leave, place
-from stages.training.precision import FORMATS, faster_format, product_rate
-from stages.training.run import HISTORY, WEIGHTS, Run
+from stages.training.phases import PhaseClock
+from stages.training.precision import FORMATS, faster_format, peak_rate, product_rate
+from stages.training.run import HISTORY, VALIDATIONS, WEIGHTS, Run
 from stages.training.schedule import factor, peak_learning_rate
-from stages.training.step import Computed, Updater
+from stages.training.step import Updater
 from stages.training.stop import StopFlag
 from stages.training.validation import Validation
+from stages.training.watch import Step, Watch
 
 MICRO_BATCH_TOKENS = 4096
 """Tokens a forward pass where nothing else is asked: big enough for good products, small enough for 12 GiB."""
-
-TELL_SECONDS = 0.5
-"""Least time between two step events; the loss of every step is in the history."""
-
-
-@dataclass
-class _Step:
-    """A step whose loss the ranks have not added up yet."""
-
-    number: int
-    learning_rate: float
-    sequences: int
-    length: int
-    valid: float
-    computed: Computed
-    began: float
 
 
 class Loop:
@@ -88,15 +73,14 @@ class Loop:
         self.data = TrainingData(tokens, run.tokens_digest, config, ranks.rank, ranks.world, ahead=ahead)
         self.validation = Validation(tokens, config.validation_rows)
         self.checkpoints = Checkpointer(run.store, f"{run.folder}/checkpoints", ranks, self._committed)
-        self.state, self.history, self.bits_per_byte = DataState(), [], None
-        self._last: _Step | None = None
-        self._told = 0.0
+        self.state = DataState()
+        self.clock = PhaseClock(ranks.device)
+        self._last: Step | None = None
+        self._started = False
         self.joined = time.time()
         self._build()
         self.ready = time.time()
 
-    history: list[dict[str, float]]
-    bits_per_byte: float | None
     files: list[dict[str, Any]]
     """What a finished run has left in the store, on rank 0."""
 
@@ -118,13 +102,16 @@ class Loop:
         self.model = place(model, ranks, config.seed)
         self.peak = peak_learning_rate(config, self.shape)
         self.optimizer = build_optimizer(self.model, config, self.peak, dtype)
-        self.updater = Updater(self.model, self.optimizer, config, ranks, self.data.most_rows)
+        self.updater = Updater(self.model, self.optimizer, config, ranks, self.clock, self.data.most_rows)
+        peak = peak_rate(ranks.device, self.precision)
+        flops_rate = peak * ranks.world if peak else self.product_rate
+        self.watch = Watch(config, self.shape, self.data, flops_rate, self._emit, self.first)
         if refused:
             self._emit("checkpoint_refused", durable=True, files=refused)
         if path:
             state = self.checkpoints.load(path, self._tensors())
             self.state = DataState(**state["data"])
-            self.history, self.bits_per_byte = state["history"], state["bits_per_byte"]
+            self.watch.history = History.load(state["history"])
             set_updates(self.optimizer, self.state.update)
             set_rng_state(state["rng"])
             self.checkpoints.forget_fetched()
@@ -145,8 +132,7 @@ class Loop:
             "data": self.state.as_dict(),
             "precision": self.precision,
             "rng": rng_state(),
-            "bits_per_byte": self.bits_per_byte,
-            "history": self.history,
+            "history": self.watch.history.saved(),
         }
 
     def _next_number(self) -> int:
@@ -165,9 +151,12 @@ class Loop:
             parameters=parameters(self.shape),
             micro_batch=self._micro_batch(self._next_number()),
         )
+        self.clock.start()
+        self.watch.start()
         while True:
             number = self._pass_over_skipped()
-            batch = self.data.batch(number) if number is not None else None
+            with self.clock.phase("data"):
+                batch = self.data.batch(number) if number is not None else None
             stop = self._boundary(batch)
             if number is None or batch is None:
                 break
@@ -181,7 +170,8 @@ class Loop:
         if self.first:
             self.files = [
                 self.run.leave(WEIGHTS, lambda path: save_weights(weights, path)),
-                self.run.leave(HISTORY, lambda path: write_history(self.history, path)),
+                self.run.leave(HISTORY, self.watch.history.write_steps),
+                self.run.leave(VALIDATIONS, self.watch.history.write_validations),
             ]
         return "finished"
 
@@ -198,42 +188,49 @@ class Loop:
 
     def _boundary(self, batch: Batch | None) -> bool:
         """What happens between steps; returns whether to stop. `batch` is the next one, None after the last."""
-        valid, stop, written, nats = self.ranks.sum(
+        number = self._next_number()
+        valid, stop, written, measure, nats = self.ranks.sum(
             [
                 float(batch.valid if batch else 0),
                 float(self.stop.set),
                 float(self.checkpoints.finished_writing),
+                float(self.watch.wants_norms(number)),
                 float(self._last.computed.nats) if self._last else 0.0,
             ]
         )
-        self._valid = valid
+        self._valid, self._measure = valid, measure > 0
         if written == self.ranks.world:
-            self.checkpoints.commit()
+            with self.clock.phase("checkpoint"):
+                self.checkpoints.commit()
         if self._last is None:
             return stop > 0
         last, self._last = self._last, None
         self._record(last, nats)
         done, end = last.number + 1, batch is None
         if (done % self.config.validate_every == 0 or end) and self.validation.rows:
-            length = self.validation.reader.sequence_length
-            rows = max(1, round(MICRO_BATCH_TOKENS / length))
-            self.bits_per_byte = self.validation.bits_per_byte(self.model, self.ranks, rows)
-            if self.bits_per_byte is not None:
-                self._emit("validation", step=done, bits_per_byte=self.bits_per_byte)
+            self._validate(done)
         if done % self.config.checkpoint_every == 0 and not end:
-            self.checkpoints.save(self._next_number(), self._tensors(), self._saved_state())
+            with self.clock.phase("checkpoint"):
+                self.checkpoints.save(number, self._tensors(), self._saved_state())
         return stop > 0
+
+    def _validate(self, done: int) -> None:
+        rows = max(1, round(MICRO_BATCH_TOKENS / self.validation.reader.sequence_length))
+        with self.clock.phase("validation"):
+            found = self.validation.bits_per_byte(self.model, self.ranks, rows)
+        if found is not None:
+            self.watch.validated(done, found)
 
     def _step(self, number: int, batch: Batch) -> None:
         """One update, and what it does to the state of the data."""
         began, config = time.perf_counter(), self.config
         computed = self.updater.compute(batch, self._valid, self._micro_batch(number))
         learning_rate = self.peak * factor(config, number)
-        self.updater.apply(learning_rate)
+        norms = self.updater.apply(learning_rate, self._measure)
         self.state.update += 1
         self.state.position += config.batch
-        length = self.data.sequence_length(number)
-        self._last = _Step(number, learning_rate, config.batch, length, self._valid, computed, began)
+        length, phases = self.data.sequence_length(number), self.clock.cut()
+        self._last = Step(number, learning_rate, config.batch, length, self._valid, computed, norms, began, phases)
 
     def _micro_batch(self, number: int) -> int:
         """Sequences a forward pass: a function of the config alone, so that a resumed run adds up the same way."""
@@ -242,31 +239,17 @@ class Loop:
         length = self.data.sequence_length(min(number, self.config.steps - 1))
         return max(1, min(self.data.most_rows, round(MICRO_BATCH_TOKENS / length)))
 
-    def _record(self, step: _Step, nats: float) -> None:
+    def _record(self, step: Step, nats: float) -> None:
         """Keeps and tells a step's loss, and refuses one that is no number."""
-        loss, now = nats / max(1.0, step.valid), time.perf_counter()
+        loss = nats / max(1.0, step.valid)
         if not math.isfinite(loss):
             raise TrainingError(
                 f"training: the loss of step {step.number} is {loss}; lower learning_rate ({self.peak:g}), or leave "
                 f"its documents out with skip: [[{step.number}, {step.number + 1}]]"
             )
-        tokens = step.sequences * step.length
-        entry: dict[str, Any] = {
-            "step": step.number,
-            "loss": loss,
-            "learning_rate": step.learning_rate,
-            "tokens_per_second": tokens / (now - step.began),
-            "grad_norm": float(step.computed.norm),
-            "tokens": tokens + (self.history[-1]["tokens"] if self.history else 0),
-        }
-        self.history.append(entry)
-        started = not self._told
-        done = step.number + 1
-        if time.monotonic() - self._told >= TELL_SECONDS or done == self.config.steps:
-            self._told = time.monotonic()
-            self._emit("step", steps=self.config.steps, **entry)
-            self._emit("progress", done=done, total=self.config.steps, unit="steps")
-        if started:
+        self.watch.record(step, loss, self.state.left_out)
+        if not self._started:
+            self._started = True
             gc.collect()
             gc.freeze()  # what is there after a step stays: later collections need not look at it
             origin = self.run.submitted or self.entered
@@ -280,18 +263,6 @@ class Loop:
     def _emit(self, type: str, *, durable: bool = False, **fields: Any) -> None:
         if self.first:
             self.run.events.emit(type, durable=durable, **fields)
-
-    def metrics(self) -> dict[str, float]:
-        """Of a finished run; rates are of the median step of this process's life."""
-        rate = statistics.median(entry["tokens_per_second"] for entry in self.history)
-        flops = training_flops(self.shape, self.data.reader.sequence_length)
-        found = {
-            "loss": statistics.fmean(entry["loss"] for entry in self.history[-10:]),
-            "tokens_per_second": rate,
-            "product_gflops": self.product_rate / 1e9,
-            "model_flops_utilization": rate * flops / self.product_rate,
-        }
-        return found | ({"bits_per_byte": self.bits_per_byte} if self.bits_per_byte is not None else {})
 
 
 def train(run: Run) -> None:
@@ -309,13 +280,12 @@ def train(run: Run) -> None:
                 loop.stop.close()
         if rank == 0:
             counts = {"updates": loop.state.update, "parameters": parameters(loop.shape)}
-            counts["tokens"] = int(loop.history[-1]["tokens"]) if loop.history else 0
-            metrics = loop.metrics() if loop.history else {}
+            counts["tokens"] = int(loop.watch.history.last("tokens"))
             run.write_outcome(
                 status=status,
                 step=loop.state.position // loop.config.batch,
                 counts=counts,
-                metrics=metrics,
+                metrics=loop.watch.metrics() | {"product_gflops": loop.product_rate / 1e9},
                 files=loop.files if status == "finished" else [],
                 details={"precision": loop.precision, "world": loop.ranks.world, "skipped": loop.state.skipped},
             )

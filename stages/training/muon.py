@@ -48,6 +48,8 @@ class Muon(torch.optim.Optimizer):
     ):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         self.dtype = dtype
+        self.change_squares: Tensor | None = None
+        """Where the squares of the next updates' changes to this rank's weights are added, if anybody wants them."""
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -67,8 +69,11 @@ class Muon(torch.optim.Optimizer):
                     self._orthogonal([params[n] for n in same], [updates[n] for n in same]),
                     strict=True,
                 ):
-                    step = group["lr"] * 0.2 * max(parameter.shape) ** 0.5
-                    local(parameter).add_(update, alpha=-step)
+                    step, weight = group["lr"] * 0.2 * max(parameter.shape) ** 0.5, local(parameter)
+                    if self.change_squares is not None:
+                        shrunk = group["lr"] * group["weight_decay"] / (1 - group["lr"] * group["weight_decay"])
+                        self.change_squares += (shrunk * weight + step * update).norm().square()
+                    weight.add_(update, alpha=-step)
 
     def averages(self, parameter: nn.Parameter) -> dict[str, Tensor]:
         """The averages that are kept of a parameter, by name, made (as zeros) where there are none yet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import torch
@@ -9,6 +10,21 @@ import torch
 FORMATS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 SIZE = 2048
+
+DENSE_PEAKS = {
+    "B200": 2250e12,
+    "H200 NVL": 835e12,
+    "H200": 989e12,
+    "GH200": 989e12,
+    "H100 NVL": 835e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+}
+"""bf16 operations a second of the makers' data sheets, without sparsity, by a part of the card's name; the first that
+fits counts."""
 
 
 def product_rate(dtype: torch.dtype, device: torch.device, size: int = SIZE, repeats: int = 3) -> float:
@@ -23,6 +39,16 @@ def product_rate(dtype: torch.dtype, device: torch.device, size: int = SIZE, rep
         if attempt:
             best = min(best, time.perf_counter() - began)
     return 2 * size**3 / best
+
+
+def peak_rate(device: torch.device, precision: str) -> float | None:
+    """The data sheet's rate of a known card: what utilization is a share of there. None elsewhere."""
+    return dense_peak(torch.cuda.get_device_name(device)) if device.type == "cuda" and precision == "bf16" else None
+
+
+def dense_peak(card: str) -> float | None:
+    """The entry of `DENSE_PEAKS` for a card's name, such as `NVIDIA H100 80GB HBM3`."""
+    return next((rate for name, rate in DENSE_PEAKS.items() if re.search(rf"\b{name}\b", card)), None)
 
 
 def faster_format(device: torch.device) -> str:

@@ -17,7 +17,7 @@ from stages.training.config import TrainingConfig
 
 OUTCOME = "outcome.json"
 
-WEIGHTS, CONFIG, HISTORY = "weights.safetensors", "config.json", "loss.parquet"
+WEIGHTS, CONFIG, HISTORY, VALIDATIONS = "weights.safetensors", "config.json", "loss.parquet", "validation.parquet"
 """What a finished run leaves."""
 
 BACKEND = "cpu:gloo,cuda:nccl"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from models.decoder import Decoder
@@ -17,6 +18,8 @@ from stages.training.config import TrainingConfig
 from stages.training.data import Batch
 from stages.training.optimizer import Optimizers, clip_gradients, set_learning_rate
 from stages.training.parallel import Ranks, last_micro_batch
+from stages.training.phases import PhaseClock
+from stages.training.update_norm import change_squares, watch_next_update, weight_squares
 
 
 @dataclass(frozen=True)
@@ -29,17 +32,36 @@ class Computed:
     """Norm of the gradient over all ranks, before it was clipped."""
 
 
+@dataclass(frozen=True)
+class Norms:
+    """Of all weights, over all ranks: scalars on the device."""
+
+    update: Tensor
+    """Norm of what an update added to the weights, decay included."""
+    weights: Tensor
+    """Norm of the weights after it."""
+
+
 class Updater:
     """Makes updates of one model. Every rank makes the same calls in the same order.
 
     Args:
+        clock: is told when forward, backward and optimizer are at work.
         most_rows: sequences of the rank that has most: each rank runs as many micro-batches as that one, since FSDP
             needs equal collectives.
     """
 
-    def __init__(self, model: Decoder, optimizer: Optimizers, config: TrainingConfig, ranks: Ranks, most_rows: int):
+    def __init__(
+        self,
+        model: Decoder,
+        optimizer: Optimizers,
+        config: TrainingConfig,
+        ranks: Ranks,
+        clock: PhaseClock,
+        most_rows: int,
+    ):
         self.model, self.optimizer, self.config, self.ranks = model, optimizer, config, ranks
-        self.most_rows = most_rows
+        self.clock, self.most_rows = clock, most_rows
 
     def compute(self, batch: Batch, valid: float, micro_batch: int) -> Computed:
         """Computes the clipped gradients of a batch; `apply` or `discard` must follow.
@@ -61,16 +83,37 @@ class Updater:
             last_micro_batch(self.model, index == count - 1)
             tokens = tokens.to(self.ranks.device, non_blocking=True)
             targets = targets.to(self.ranks.device, non_blocking=True)
-            loss, costs = self.model(tokens, targets, scale, self.config.z_loss)
-            loss.backward()
-            nats += costs.sum(dtype=torch.float64)
-        return Computed(nats, clip_gradients(self.model, self.config.grad_clip, self.ranks.alone))
+            with self.clock.phase("forward"):
+                loss, costs = self.model(tokens, targets, scale, self.config.z_loss)
+                nats += costs.sum(dtype=torch.float64)
+            with self.clock.phase("backward"):
+                loss.backward()
+        with self.clock.phase("optimizer"):
+            norm = clip_gradients(self.model, self.config.grad_clip, self.ranks.alone)
+        return Computed(nats, norm)
 
-    def apply(self, learning_rate: float) -> None:
-        """Makes the update from the gradients that are there."""
-        set_learning_rate(self.optimizer, learning_rate)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+    def apply(self, learning_rate: float, measure: bool = False) -> Norms | None:
+        """Makes the update from the gradients that are there.
+
+        Args:
+            measure: also computes the norms of update and weights, all ranks or none; it costs as much as half an
+                optimizer's step.
+        """
+        with self.clock.phase("optimizer"):
+            set_learning_rate(self.optimizer, learning_rate)
+            if measure:
+                watch_next_update(self.optimizer)
+            self.optimizer.step()
+            norms = self._norms() if measure else None
+            self.optimizer.zero_grad()
+        return norms
+
+    def _norms(self) -> Norms:
+        squares = torch.stack([change_squares(self.optimizer), weight_squares(self.model)])
+        if not self.ranks.alone:
+            dist.all_reduce(squares)
+        update, weights = squares.sqrt()
+        return Norms(update, weights)
 
     def discard(self) -> None:
         """Throws the gradients away: weights, the optimizer's averages and its count of updates keep every bit."""

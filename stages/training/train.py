@@ -1,4 +1,4 @@
-"""The training stage: tokens in; weights, their config and the loss of every step out."""
+"""The training stage: tokens in; weights, their config, and the history of every step and validation out."""
 
 from __future__ import annotations
 
@@ -82,4 +82,4 @@ def _error(kind: str) -> type[artifact_errors.HeadwaterError]:
     return known.get(kind, TrainingError)
 
 
-training = Stage("training", 1, build, keeps_runs=True)
+training = Stage("training", 2, build, keeps_runs=True)

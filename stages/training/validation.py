@@ -6,17 +6,28 @@ After nanochat's `loss_eval.py`: summed nats of targets that stand for bytes, ov
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from models.decoder import Decoder
-from stages.tokens.batch import counted, counted_bytes
+from stages.tokens.batch import counted
 from stages.tokens.reader import TokenReader
 from stages.training.checks import check_ids
 from stages.training.data import Batch
 from stages.training.parallel import Ranks, reshard
+
+
+@dataclass(frozen=True)
+class BitsPerByte:
+    """What a model needs for held-out text."""
+
+    total: float
+    """Over all rows."""
+    by_source: dict[str, float]
+    """Of the sources that have a row with text among them."""
 
 
 class Validation:
@@ -33,28 +44,33 @@ class Validation:
         count = len(every) if most == 0 else min(most, len(every))
         self.rows = [every[index * len(every) // count] for index in range(count)]
 
-    def bits_per_byte(self, model: Decoder, ranks: Ranks, micro_batch: int) -> float | None:
+    def bits_per_byte(self, model: Decoder, ranks: Ranks, micro_batch: int) -> BitsPerByte | None:
         """Runs the model over the rows; None if they hold nothing to count. Every rank must call it."""
-        eos_id, token_bytes = self.reader.eos_id, self.reader.token_bytes
+        eos_id, token_bytes, names = self.reader.eos_id, self.reader.token_bytes, self.reader.shards.sources
         mine = self.rows[ranks.rank :: ranks.world]
         most = -(-len(self.rows) // ranks.world)
-        nats, size = 0.0, 0
+        nats, size = np.zeros(len(names)), np.zeros(len(names))
         model.eval()
         with torch.no_grad():
             for start in range(0, most, micro_batch):
                 places = mine[start : start + micro_batch]
-                rows = self.reader.batch(places)
-                check_ids(rows, self.reader, lambda places=places: np.asarray(places))  # type: ignore[misc]
                 # A rank that has run out goes on with the first row, uncounted: FSDP needs equal collectives.
-                short = not len(rows)
-                batch = Batch.of(self.reader.batch(self.rows[:1]) if short else rows, eos_id)
+                taken = places or self.rows[:1]
+                rows = self.reader.batch(taken)
+                check_ids(rows, self.reader, lambda taken=taken: np.asarray(taken))  # type: ignore[misc]
+                batch = Batch.of(rows, eos_id)
                 _, costs = model(batch.tokens.to(ranks.device), batch.targets.to(ranks.device))
-                if short:
+                if not places:
                     continue
-                targets = batch.targets.numpy()
-                nats += float(costs.double().cpu().numpy()[counted(targets, eos_id)].sum())
-                size += counted_bytes(targets, eos_id, token_bytes)
+                targets, sources = batch.targets.numpy(), [source for source, _, _ in places]
+                counts = counted(targets, eos_id)
+                np.add.at(nats, sources, np.where(counts, costs.double().cpu().numpy(), 0.0).sum(axis=1))
+                np.add.at(size, sources, np.where(counts, token_bytes[np.where(counts, targets, 0)], 0).sum(axis=1))
         reshard(model)
         model.train()
-        nats, size = ranks.sum([nats, float(size)])  # type: ignore[assignment]
-        return nats / math.log(2) / size if size else None
+        sums = np.array(ranks.sum([*nats, *size])).reshape(2, -1)
+        bits, size = sums[0] / math.log(2), sums[1]
+        if not size.any():
+            return None
+        by_source = {name: float(bits[s] / size[s]) for s, name in enumerate(names) if size[s]}
+        return BitsPerByte(float(bits.sum() / size.sum()), by_source)

@@ -21,7 +21,7 @@ from stages.training.config import PhaseConfig, TrainingConfig
 from stages.training.data import Batch, TrainingData
 from stages.training.optimizer import build_optimizer
 from stages.training.parallel import Ranks, place
-from stages.training.precision import faster_format
+from stages.training.precision import dense_peak, faster_format
 from stages.training.schedule import factor, peak_learning_rate
 from stages.training.validation import Validation
 
@@ -58,17 +58,34 @@ def test_how_is_not_part_of_the_name():
     assert canonical(config) == {"steps": 50}
 
 
-@given(st.integers(1, 300), st.integers(0, 300), st.floats(0, 1), st.floats(0, 1))
-def test_schedule_warms_up_stays_and_decays(steps, warmup, decay, last):
-    config = TrainingConfig(steps=steps, warmup=min(warmup, steps), decay=decay, final_learning_rate=last)
+@given(st.sampled_from(["wsd", "cosine"]), st.integers(1, 300), st.integers(0, 300), st.floats(0, 1), st.floats(0, 1))
+def test_schedules_warm_up_and_decay(schedule, steps, warmup, decay, last):
+    config = TrainingConfig(
+        schedule=schedule, steps=steps, warmup=min(warmup, steps), decay=decay, final_learning_rate=last
+    )
     values = [factor(config, step) for step in range(steps)]
-    assert all(0 < value <= 1 for value in values)
+    assert all(max(0, min(last, values[0])) <= value <= 1 and value > 0 for value in values)
     rising = values[: config.warmup]
     assert rising == sorted(set(rising))
     after = values[config.warmup :]
     assert after == sorted(after, reverse=True)
+    if after:
+        assert after[0] == 1 or schedule == "wsd"
     flat = steps - round(decay * steps)
-    assert all(value == 1 for value in values[config.warmup : flat])
+    assert schedule == "cosine" or all(value == 1 for value in values[config.warmup : flat])
+
+
+@given(st.integers(2, 10_000), st.floats(0, 1))
+def test_a_cosine_is_half_way_down_in_the_middle_and_ends_at_its_end(half, last):
+    config = TrainingConfig(schedule="cosine", steps=2 * half + 10, warmup=10, final_learning_rate=last)
+    assert factor(config, 10) == 1
+    assert factor(config, 10 + half) == pytest.approx((1 + last) / 2)
+    assert last < factor(config, config.steps - 1) + 1e-12 <= last + 2.5 * (1 - last) / half**2 + 1e-9
+    assert factor(config, config.steps) == pytest.approx(last)
+
+
+def test_the_schedule_is_part_of_the_name():
+    assert canonical(TrainingConfig(schedule="cosine")) == {"schedule": "cosine"}
 
 
 def test_peak_learning_rate_falls_with_size():
@@ -137,16 +154,31 @@ def test_validation_equals_a_naive_sum(tokens_folder_, micro_batch):
     place(model, ALONE, seed=3)
     validation = Validation(tokens_folder_, 10)
     assert len(set(validation.rows)) == 10
-    nats, size = 0.0, 0
-    for row in validation.rows:
-        tokens = torch.from_numpy(reader.rows(*row).astype(np.int64))
+    nats, size = [0.0, 0.0], [0, 0]
+    for source, shard, row in validation.rows:
+        tokens = torch.from_numpy(reader.rows(source, shard, row).astype(np.int64))
         costs = -torch.log_softmax(model(tokens[None])[0].double(), 1)
         for place_, following in enumerate(tokens[1:].tolist()):
             if reader.eos_id not in (int(tokens[place_]), following):
-                nats += costs[place_, following].item()
-                size += int(reader.token_bytes[following])
-    expected = nats / math.log(2) / size
-    assert validation.bits_per_byte(model, ALONE, micro_batch) == pytest.approx(expected, rel=1e-5)
+                nats[source] += costs[place_, following].item()
+                size[source] += int(reader.token_bytes[following])
+    found = validation.bits_per_byte(model, ALONE, micro_batch)
+    assert found is not None and reader.shards.sources == ("alpha", "beta")
+    assert found.total == pytest.approx(sum(nats) / math.log(2) / sum(size), rel=1e-5)
+    expected = {name: nats[s] / math.log(2) / size[s] for s, name in enumerate(reader.shards.sources)}
+    assert found.by_source == pytest.approx(expected, rel=1e-5)
+
+
+def test_validation_on_one_source_s_rows_tells_of_no_other(tokens_folder_):
+    reader = TokenReader(tokens_folder_, "heldout")
+    with torch.device("meta"):
+        model = Decoder(sized("1m", reader.vocabulary_size, 64), reader.eos_id)
+    place(model, ALONE, seed=3)
+    validation = Validation(tokens_folder_, 1)
+    found = validation.bits_per_byte(model, ALONE, 4)
+    assert found is not None and found.by_source == {"alpha": found.total}
+    validation.rows = []
+    assert validation.bits_per_byte(model, ALONE, 4) is None
 
 
 @pytest.fixture(scope="session")
@@ -156,3 +188,23 @@ def tokens_folder_(tokens_artifact) -> Path:
 
 def test_number_format_is_one_of_two():
     assert faster_format(torch.device("cpu")) in ("bf16", "fp32")
+
+
+@pytest.mark.parametrize(
+    ("card", "teraflops"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA H200", 989),
+        ("NVIDIA GH200 480GB", 989),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA L40S", 362),
+        ("NVIDIA L4", 121),
+    ],
+)
+def test_known_cards_have_a_dense_peak(card, teraflops):
+    assert dense_peak(card) == teraflops * 1e12
+
+
+def test_an_unknown_card_has_none():
+    assert dense_peak("NVIDIA L400 Imagined") is None

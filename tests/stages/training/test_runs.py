@@ -77,7 +77,12 @@ def undisturbed(tokens_artifact: Artifact, tmp_path_factory: pytest.TempPathFact
 
 
 def test_a_run_leaves_what_the_contract_says(undisturbed: Artifact, tokens_artifact: Artifact):
-    assert [f.path for f in undisturbed.files()] == ["config.json", "loss.parquet", "weights.safetensors"]
+    assert [f.path for f in undisturbed.files()] == [
+        "config.json",
+        "loss.parquet",
+        "validation.parquet",
+        "weights.safetensors",
+    ]
     history = pq.read_table(undisturbed.local("loss.parquet")).to_pydict()
     assert history["step"] == list(range(12))
     assert history["tokens"] == [4 * 64 * (n + 1) for n in range(12)]
@@ -91,7 +96,36 @@ def test_a_run_leaves_what_the_contract_says(undisturbed: Artifact, tokens_artif
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
     kinds = {event["type"] for event in undisturbed.events().read()[0]}
     assert {"workers", "startup", "step", "validation", "checkpoint", "progress"} <= kinds
+    assert history["seconds"] == sorted(history["seconds"]) and history["seconds"][0] > 0
+    assert history["update_norm"][0] > 0 and history["weight_norm"][0] > history["update_norm"][0]
+    for name in ("forward_seconds", "backward_seconds", "optimizer_seconds", "data_seconds", "memory_bytes"):
+        assert min(history[name]) > 0
+    in_between = [at for at, value in enumerate(history["validation_seconds"]) if value]
+    assert in_between == [6], "of the two validations one lies before another step"
+    assert {4, 8} <= {at for at, value in enumerate(history["checkpoint_seconds"]) if value}
     assert _checkpoints(undisturbed.store) == ["step-00000008", "step-00000012"]
+
+
+def test_validations_are_kept_by_source(undisturbed: Artifact):
+    told = [event for event in undisturbed.events().read()[0] if event["type"] == "validation"]
+    lines = pq.read_table(undisturbed.local("validation.parquet")).to_pylist()
+    for event, number in zip(told, (6, 12), strict=True):
+        assert event["step"] == number and event["tokens"] == 4 * 64 * number and event["seconds"] > 0
+        assert event["by_source"].keys() == {"alpha", "beta"}
+        found = {line["source"]: line["bits_per_byte"] for line in lines if line["step"] == number}
+        assert found == event["by_source"] | {None: event["bits_per_byte"]}
+        assert min(event["by_source"].values()) <= event["bits_per_byte"] <= max(event["by_source"].values())
+    metrics = undisturbed.manifest.metrics
+    assert metrics["bits_per_byte"] == told[-1]["bits_per_byte"]
+    assert metrics["bits_per_byte/alpha"] == told[-1]["by_source"]["alpha"]
+
+
+def test_a_told_step_says_how_much_of_each_source_there_was(undisturbed: Artifact):
+    told = [event for event in undisturbed.events().read()[0] if event["type"] == "step"]
+    assert told[-1]["step"] == 11
+    for event in told:
+        assert sum(event["tokens_by_source"].values()) == event["tokens"]
+        assert event["tokens_by_source"].keys() == {"alpha", "beta"}
 
 
 def test_a_resumed_run_has_the_same_bits(tokens_artifact, undisturbed, tmp_path, monkeypatch):
@@ -104,6 +138,10 @@ def test_a_resumed_run_has_the_same_bits(tokens_artifact, undisturbed, tmp_path,
     assert resumed.read("weights.safetensors") == undisturbed.read("weights.safetensors")
     losses = [pq.read_table(a.local("loss.parquet"))["loss"].to_pylist() for a in (resumed, undisturbed)]
     assert losses[0] == losses[1]
+    seconds = pq.read_table(resumed.local("loss.parquet"))["seconds"].to_pylist()
+    assert seconds == sorted(seconds), "time goes on from the checkpoint's"
+    kept = [pq.read_table(a.local("validation.parquet")).drop_columns("seconds") for a in (resumed, undisturbed)]
+    assert kept[0] == kept[1]
 
 
 def test_a_run_with_muon_learns_and_resumes_too(tokens_artifact, undisturbed, tmp_path, monkeypatch):

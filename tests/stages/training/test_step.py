@@ -14,6 +14,7 @@ from stages.training.config import TrainingConfig
 from stages.training.data import Batch, TrainingData
 from stages.training.optimizer import build_optimizer, moments
 from stages.training.parallel import Ranks, place
+from stages.training.phases import PHASES, PhaseClock
 from stages.training.step import Updater
 
 ALONE = Ranks(0, 1, 1, torch.device("cpu"))
@@ -31,7 +32,8 @@ class Trained:
             model = Decoder(sized("1m", reader.vocabulary_size, 64), reader.eos_id)
         self.model = place(model, ALONE, seed=1)
         self.optimizer = build_optimizer(self.model, self.config, RATE, torch.float32)
-        self.updater = Updater(self.model, self.optimizer, self.config, ALONE, self.data.most_rows)
+        self.clock = PhaseClock(ALONE.device)
+        self.updater = Updater(self.model, self.optimizer, self.config, ALONE, self.clock, self.data.most_rows)
 
     def compute(self, number: int, micro_batch: int = 4) -> tuple[float, float]:
         batch = self.data.batch(number)
@@ -39,9 +41,10 @@ class Trained:
         return float(computed.nats), float(computed.norm)
 
     def tensors(self) -> dict[str, Tensor]:
-        steps = [state["step"] for part in self.optimizer.parts for state in part.state.values() if "step" in state]
         found = {f"weight.{name}": p.detach() for name, p in self.model.named_parameters()}
-        found |= moments(self.model, self.optimizer) | {"updates": torch.stack(steps)}
+        found |= moments(self.model, self.optimizer)
+        steps = [state["step"] for part in self.optimizer.parts for state in part.state.values() if "step" in state]
+        found["updates"] = torch.stack(steps)
         return {name: tensor.clone() for name, tensor in found.items()}
 
 
@@ -81,3 +84,56 @@ def test_a_rank_without_sequences_takes_part_and_adds_nothing(tokens_folder: Pat
     computed = trained.updater.compute(nothing, 100.0, 2)
     assert float(computed.nats) == float(computed.norm) == 0.0
     assert all(p.grad is not None for p in trained.model.parameters())
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_norm_of_an_update_is_that_of_the_weights_change(tokens_folder: Path, optimizer: str) -> None:
+    trained = Trained(tokens_folder, optimizer=optimizer, weight_decay=0.5)
+    for number in range(3):
+        before = trained.tensors()
+        trained.compute(number)
+        norms = trained.updater.apply(RATE * (number + 1), measure=True)
+        after = trained.tensors()
+        names = [name for name in after if name.startswith("weight.")]
+        change = sum((after[name].double() - before[name].double()).square().sum() for name in names)
+        weights = sum(after[name].double().square().sum() for name in names)
+        assert norms is not None
+        assert float(norms.update) == pytest.approx(float(change) ** 0.5, rel=1e-4)
+        assert float(norms.weights) == pytest.approx(float(weights) ** 0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_measuring_changes_nothing(tokens_folder: Path, optimizer: str) -> None:
+    measured, plain = Trained(tokens_folder, optimizer=optimizer), Trained(tokens_folder, optimizer=optimizer)
+    for number in range(3):
+        for trained in (measured, plain):
+            trained.compute(number)
+        measured.updater.apply(RATE, measure=number == 1)
+        assert plain.updater.apply(RATE) is None
+    one, other = measured.tensors(), plain.tensors()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def test_a_cut_holds_what_led_to_an_update_and_no_more(tokens_folder: Path) -> None:
+    trained = Trained(tokens_folder)
+    with trained.clock.phase("data"):
+        pass
+    trained.compute(0, micro_batch=1)
+    trained.updater.apply(RATE)
+    with trained.clock.phase("data"):
+        pass
+    spans = trained.clock.cut()
+    counts = {name: sum(span.phase == name for span in spans) for name in (*PHASES, "stall")}
+    assert counts == {
+        "data": 2,
+        "forward": 4,
+        "backward": 4,
+        "optimizer": 2,
+        "checkpoint": 0,
+        "validation": 0,
+        "stall": 1,
+    }
+    assert trained.clock.cut() == []
+    seconds = PhaseClock.seconds(spans)
+    assert all(seconds[name] > 0 for name in ("data", *("forward", "backward", "optimizer"), "stall"))
+    assert seconds["checkpoint"] == seconds["validation"] == 0
