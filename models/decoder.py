@@ -98,7 +98,9 @@ class Body(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocabulary_size, config.hidden_size)
+        # Not set at random here as all others: on the meta device that alone would load PyTorch's compiler.
+        unset = torch.empty(config.vocabulary_size, config.hidden_size)
+        self.embed_tokens = nn.Embedding.from_pretrained(unset, freeze=False)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
 

@@ -9,16 +9,18 @@ factor s:
 - YaRN (Peng et al. 2023): frequencies that turn often within the original context stay, those that turn less than once
   are divided by s, between them a ramp over i; and attention's temperature falls, by a factor of cosine and sine.
 - llama3 (Llama 3.1): as YaRN, with its ramp over the wavelength and without the temperature.
+
+PyTorch is imported where it computes: sizes, and so every recipe, are read without it.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Kind = Literal["linear", "yarn", "llama3"]
 
@@ -59,6 +61,8 @@ class RopeScaling:
 
 def frequencies(head_size: int, theta: float, scaling: RopeScaling | None = None) -> tuple[Tensor, float]:
     """Radians a position of each pair, fp32 [head_size / 2], and the factor of cosine and sine."""
+    import torch
+
     exponent = torch.arange(0, head_size, 2, dtype=torch.float32) / head_size
     plain = 1.0 / theta**exponent
     if scaling is None:
@@ -83,6 +87,8 @@ def ntk_theta(theta: float, head_size: int, factor: float) -> float:
 
 def _yarn_ramp(head_size: int, theta: float, scaling: RopeScaling) -> Tensor:
     """0 for the pairs whose frequency stays, 1 for those where it is divided: fp32 [head_size / 2]."""
+    import torch
+
     original = float(scaling.original_max_position_embeddings or 0)
 
     def pair(turns: float) -> float:

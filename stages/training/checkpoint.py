@@ -1,5 +1,8 @@
 """Checkpoints: sharded by `torch.distributed.checkpoint`, written beside the training, committed by a manifest.
 
+`torch.distributed.checkpoint` is imported when the first one is saved or loaded: it brings DTensor and SymPy, and takes
+half as long to import as PyTorch.
+
 A checkpoint is the folder `step-{n:08}`. Its `manifest.json` is written last, when every rank's files are on disk, and
 holds the sha256 of each; a folder without one is a half-written checkpoint and is not looked at. What is loaded is
 verified first.
@@ -22,9 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
 
 from stages.artifact.errors import StoreError
 from stages.artifact.hashing import cache_folder, sha256_file
@@ -123,6 +124,8 @@ class Checkpointer:
         if self.ranks.rank == 0:
             (path / STATE).write_text(json.dumps(state))
         saving = _Saving(name, path, step, began)
+        import torch.distributed.checkpoint as dcp
+
         alone = {"no_dist": True} if self.ranks.alone else {"process_group": self.ranks.saving}
         future = dcp.async_save(tensors, storage_writer=dcp.FileSystemWriter(path), **alone)
         saving.thread = threading.Thread(target=self._finish, args=(saving, future), name="checkpoint", daemon=True)
@@ -135,6 +138,8 @@ class Checkpointer:
     def _finish(self, saving: _Saving, future: Any) -> None:
         """In a thread: waits for this rank's files, hashes them, and puts them into an object store if that is where
         checkpoints lie."""
+        from torch.distributed.checkpoint.api import CheckpointException
+
         try:
             future.result()
             mine = list(saving.path.glob(f"__{self.ranks.rank}_*"))
@@ -218,6 +223,9 @@ class Checkpointer:
         wrong = [name for part in parts for name in part]
         if wrong:
             raise StoreError(f"checkpoint {path} is damaged: {', '.join(wrong)} changed since they were written")
+        import torch.distributed.checkpoint as dcp
+        from torch.distributed.checkpoint.api import CheckpointException
+
         try:
             dcp.load(tensors, storage_reader=dcp.FileSystemReader(path), no_dist=self.ranks.alone)
         except (RuntimeError, ValueError, CheckpointException) as error:

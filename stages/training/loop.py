@@ -94,8 +94,7 @@ class Loop:
         wanted = config.precision if config.precision != "auto" else faster_format(ranks.device)
         self.precision = ranks.from_first(saved.get("precision", wanted))
         dtype = FORMATS[self.precision]
-        size = 2048 if ranks.device.type == "cpu" else 8192
-        self.product_rate = ranks.sum([product_rate(dtype, ranks.device, size, repeats=2)])[0]
+        self.product_rate = ranks.sum([product_rate(dtype, ranks.device, repeats=2)])[0]
         self.shape = sized(config.size, reader.vocabulary_size, config.longest_k * reader.sequence_length)
         with torch.device("meta"):
             model = Decoder(self.shape, reader.eos_id, dtype)

@@ -8,17 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stages.training.adamw import AdamW
 from stages.training.config import TrainingConfig
 from stages.training.muon import Muon
 from stages.training.sharded import local
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Optimizers:
     """Several optimizers, each of some of the parameters, that take their steps together."""
 
-    def __init__(self, parts: Sequence[torch.optim.Optimizer]):
+    def __init__(self, parts: Sequence[AdamW | Muon]):
         self.parts = parts
 
     @property
@@ -31,7 +30,7 @@ class Optimizers:
 
     def zero_grad(self) -> None:
         for part in self.parts:
-            part.zero_grad(set_to_none=True)
+            part.zero_grad()
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig, peak: float, dtype: torch.dtype) -> Optimizers:
@@ -51,7 +50,7 @@ def build_optimizer(model: nn.Module, config: TrainingConfig, peak: float, dtype
         else:
             decayed.append(parameter)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": kept, "weight_decay": 0.0}]
-    adam = torch.optim.AdamW(groups, lr=peak, betas=config.betas, eps=1e-8, fused=True)
+    adam = AdamW(groups, peak, config.betas)
     return Optimizers([adam, Muon(hidden, peak, config.weight_decay, config.momentum, dtype)] if hidden else [adam])
 
 
@@ -64,18 +63,9 @@ def moments(model: nn.Module, optimizer: Optimizers) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for part in optimizer.parts:
         for parameter in (parameter for group in part.param_groups for parameter in group["params"]):
-            averages = part.averages(parameter) if isinstance(part, Muon) else _adam_averages(part, parameter)
+            averages = part.averages(parameter)
             out |= {f"{average}.{names[parameter]}": tensor for average, tensor in averages.items()}
     return out
-
-
-def _adam_averages(adam: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
-    state = adam.state[parameter]
-    if not state:
-        state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-        for moment in MOMENTS:
-            state[moment] = torch.zeros_like(parameter.detach(), memory_format=torch.preserve_format)
-    return {moment: state[moment] for moment in MOMENTS}
 
 
 def set_updates(optimizer: Optimizers, updates: int) -> None:

@@ -98,21 +98,24 @@ def place(model: Decoder, ranks: Ranks, seed: int) -> Decoder:
             # Gloo knows sums only; a factor of its own without this would ask it for a scaled one.
             unit.set_force_sum_reduction_for_comms(True)  # type: ignore[operator]
             unit.set_gradient_divide_factor(1.0)  # type: ignore[operator]
+    values = ((name, initial_value(name, p.shape, seed).to(ranks.device)) for name, p in model.named_parameters())
+    if ranks.alone:
+        model.load_state_dict(dict(values), assign=True)
+        return model
     model.to_empty(device=ranks.device)
+    parameters = dict(model.named_parameters())
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            _fill(parameter, initial_value(name, parameter.shape, seed).to(ranks.device))
+        for name, whole in values:
+            parameters[name].copy_(_shard_like(parameters[name], whole))
     return model
 
 
-def _fill(parameter: Tensor, whole: Tensor) -> None:
+def _shard_like(parameter: Tensor, whole: Tensor) -> Tensor:
+    """This rank's shard of a tensor that every rank has whole: nothing is sent."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
-    if isinstance(parameter, DTensor):  # every rank has the whole: nothing is sent
-        local = distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
-        parameter.copy_(local)
-    else:
-        parameter.copy_(whole)
+    assert isinstance(parameter, DTensor)
+    return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
 
 def last_micro_batch(model: nn.Module, last: bool) -> None:

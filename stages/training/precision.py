@@ -9,7 +9,11 @@ import torch
 
 FORMATS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
-SIZE = 2048
+SIZES = {"cpu": 2048, "cuda": 8192}
+"""Of the products that a machine's rate is taken from: large enough that nothing but the products counts."""
+
+_LONG_SECONDS = 0.02
+"""A product that takes so long says all that a larger one would, and costs less."""
 
 DENSE_PEAKS = {
     "B200": 2250e12,
@@ -27,8 +31,22 @@ DENSE_PEAKS = {
 fits counts."""
 
 
-def product_rate(dtype: torch.dtype, device: torch.device, size: int = SIZE, repeats: int = 3) -> float:
-    """Operations a second of a size^3 matrix product: the fastest of a few, after one to warm up."""
+def product_rate(dtype: torch.dtype, device: torch.device, size: int = 0, repeats: int = 3) -> float:
+    """Operations a second of a size^3 matrix product: the fastest of a few, after one to warm up.
+
+    Args:
+        size: 0: the first of 256, 512, ... whose product takes 20 ms, at most the device's of `SIZES`. Where hardware
+            lacks a format and it is emulated, a product of 2048 would take a minute.
+    """
+    if size:
+        return 2 * size**3 / _seconds(dtype, device, size, repeats)
+    size, most = 256, SIZES[device.type]
+    while size < most and _seconds(dtype, device, size, repeats=1) < _LONG_SECONDS:
+        size *= 2
+    return 2 * size**3 / _seconds(dtype, device, size, repeats)
+
+
+def _seconds(dtype: torch.dtype, device: torch.device, size: int, repeats: int) -> float:
     a = torch.ones(size, size, dtype=dtype, device=device)
     best = float("inf")
     for attempt in range(repeats + 1):
@@ -38,7 +56,7 @@ def product_rate(dtype: torch.dtype, device: torch.device, size: int = SIZE, rep
             torch.cuda.synchronize(device)
         if attempt:
             best = min(best, time.perf_counter() - began)
-    return 2 * size**3 / best
+    return best
 
 
 def peak_rate(device: torch.device, precision: str) -> float | None:

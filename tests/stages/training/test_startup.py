@@ -1,0 +1,56 @@
+"""What a process imports before its first step: all else would keep it waiting."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from infra.settings import REPOSITORY
+from stages.artifact import Artifact
+from tests.stages.training.test_ranks import _path, _prepare
+
+FIRST_STEP = """
+import json, sys
+from pathlib import Path
+
+from stages.training.loop import Loop
+from stages.training.run import Run
+
+loop = Loop(Run(**json.loads(Path(sys.argv[1]).read_text())))
+batch = loop.data.batch(0)
+loop._boundary(batch)
+loop._step(0, batch)
+print(*sys.modules)
+"""
+
+
+def _imported(code: str, *arguments: str) -> set[str]:
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=300)
+    return set(done.stdout.split())
+
+
+def test_one_process_comes_to_its_first_step_without_compiler_sympy_and_dtensor(tokens_artifact: Artifact, tmp_path):
+    run = _prepare(tmp_path, tokens_artifact, steps=1, warmup=0)
+    file = _path(run, "run.json")
+    file.write_text(json.dumps(run.as_dict()))
+    imported = _imported(FIRST_STEP, str(file))
+    slow = {
+        "torch._dynamo",
+        "torch.distributed.checkpoint",
+        "torch.distributed.tensor",
+        "torch.distributed.fsdp",
+        "sympy",
+    }
+    assert "torch" in imported
+    assert not imported & (slow | {"transformers", "pandas", "mlflow", "ray"})
+
+
+@pytest.mark.parametrize("module", ["stages.training", "flows.recipe"])
+def test_a_recipe_is_read_without_pytorch(module: str):
+    imported = _imported(f"import sys, {module}; print(*sys.modules)")
+    assert module in imported
+    assert "torch" not in imported
