@@ -68,14 +68,15 @@ class Progress:
         # Of which run and task it is, the client reads from here; events arrive in a thread that knows neither.
         self._context = copy_context()
 
-    def update(self, percent: float) -> None:
-        """Shows `percent` (0 to 100); the bar is made at the first call."""
+    def update(self, percent: float, note: str = "") -> None:
+        """Shows `percent` (0 to 100), and a note in words; the bar is made at the first call."""
+        description = f"{self._stage}: {note or 'share done'}"
         if self._id is None:
             self._id = self._context.run(
-                create_progress_artifact, percent, key=_bar(self._stage), description=f"{self._stage}: share done"
+                create_progress_artifact, percent, key=_bar(self._stage), description=description
             )
         else:
-            update_progress_artifact(self._id, percent)
+            update_progress_artifact(self._id, percent, description)
 
 
 def _drop_repeats() -> None:

@@ -1,4 +1,5 @@
-"""Two training runs side by side: what is different in recipe and data, and their losses at equal tokens."""
+"""Two training runs side by side: what is different in recipe and data, losses at equal tokens, bits per byte of
+held-out text by source, and where the time went."""
 
 from __future__ import annotations
 
@@ -10,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.changes import differences
-from flows.histories import curves
+from flows.histories import HeldOut, curves, held_out
 from flows.runs import TracedRun
 from stages.artifact import Store, StoreError, all_artifacts, canonical, load
+from stages.training.phases import ON_DEVICE, PHASES
 
 POINTS = 12
 """Lines of the table of losses."""
+TIMES = (*ON_DEVICE, "stall", "whole", "data", "checkpoint", "validation")
+"""The first four make up the whole; of the stall data and checkpoints are reasons."""
 METRICS = ("loss", "bits_per_byte", "tokens_per_second", "model_flops_utilization")
 
 
@@ -28,9 +32,15 @@ class Comparison:
     """Settings and data of which the runs differ, `what: first -> second`."""
     losses: list[dict[str, Any]]
     """Mean losses over equal stretches of tokens, as far as both runs went."""
+    held_out: list[dict[str, Any]]
+    """Bits per byte by source, and of all, by each run's last validation."""
+    times: list[dict[str, Any]]
+    """Seconds by phase; the whole is without validation. Empty where one of the runs has not finished, or is of a
+    version that did not take them."""
     ends: list[dict[str, Any]]
     """What each run came to."""
-    curves: tuple[Mapping[str, NDArray[Any]], Mapping[str, NDArray[Any]]]
+    curves: tuple[Mapping[str, NDArray[np.float64]], Mapping[str, NDArray[np.float64]]]
+    validations: tuple[HeldOut, HeldOut]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, without the curves."""
@@ -38,6 +48,8 @@ class Comparison:
             "runs": list(self.names),
             "differences": self.differences,
             "losses": self.losses,
+            "held_out": self.held_out,
+            "times": self.times,
             "ends": self.ends,
         }
 
@@ -48,16 +60,21 @@ def compare(store: Store, first: TracedRun, second: TracedRun) -> Comparison:
     Raises:
         StoreError: one of them has not told a step yet.
     """
+    runs = (first, second)
     both = (curves(store, first.folder), curves(store, second.folder))
-    for run, curve in zip((first, second), both, strict=True):
+    validations = (held_out(store, first.folder), held_out(store, second.folder))
+    for run, curve in zip(runs, both, strict=True):
         if not len(curve["step"]):
             raise StoreError(f"{run.name} has not told a step yet; there is nothing to compare")
     return Comparison(
         names=(first.name, second.name),
         differences=[*_settings(first, second), *_data(store, first, second)],
         losses=losses_at_equal_tokens(*both),
+        held_out=_held_out(*validations),
+        times=_times(*both) if all(load(store, run.folder) for run in runs) else [],
         ends=_ends(store, first, second, both),
         curves=both,
+        validations=validations,
     )
 
 
@@ -71,21 +88,38 @@ def losses_at_equal_tokens(
     """
     edges = np.linspace(0, min(first["tokens"][-1], second["tokens"][-1]), points + 1)
     means = [_means(curve["tokens"], curve["loss"], edges) for curve in (first, second)]
-    return [
-        {
-            "tokens": round(float(edge)),
-            "first": a,
-            "second": b,
-            "difference": None if a is None or b is None else b - a,
-        }
-        for edge, a, b in zip(edges[1:], *means, strict=True)
-    ]
+    return [{"tokens": round(float(edge)), **_side_by_side(a, b)} for edge, a, b in zip(edges[1:], *means, strict=True)]
 
 
 def _means(tokens: NDArray[Any], loss: NDArray[Any], edges: NDArray[Any]) -> list[float | None]:
     stretch = np.searchsorted(edges, tokens, side="left") - 1
     inside = [loss[stretch == number] for number in range(len(edges) - 1)]
     return [float(values.mean()) if len(values) else None for values in inside]
+
+
+def _held_out(first: HeldOut, second: HeldOut) -> list[dict[str, Any]]:
+    pairs = [("all", first.bits_per_byte, second.bits_per_byte)]
+    none = np.zeros(0)
+    for source in sorted({*first.by_source, *second.by_source}):
+        pairs.append((source, first.by_source.get(source, none), second.by_source.get(source, none)))
+    return [{"source": source, **_side_by_side(_last(a), _last(b))} for source, a, b in pairs if len(a) or len(b)]
+
+
+def _last(values: NDArray[np.float64]) -> float | None:
+    return float(values[-1]) if len(values) and not np.isnan(values[-1]) else None
+
+
+def _side_by_side(a: float | None, b: float | None) -> dict[str, float | None]:
+    return {"first": a, "second": b, "difference": None if a is None or b is None else b - a}
+
+
+def _times(*both: Mapping[str, NDArray[np.float64]]) -> list[dict[str, Any]]:
+    if any(np.isnan(curve["seconds"]).any() for curve in both):
+        return []
+    names = {phase: f"{phase}_seconds" for phase in (*PHASES, "stall")}
+    sums = {phase: [float(curve[name].sum()) for curve in both] for phase, name in names.items()}
+    sums["whole"] = [float(curve["seconds"][-1]) for curve in both]
+    return [{"phase": phase, "first": sums[phase][0], "second": sums[phase][1]} for phase in TIMES]
 
 
 def _settings(first: TracedRun, second: TracedRun) -> list[str]:

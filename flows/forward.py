@@ -136,7 +136,7 @@ class TerminalSink(FromNow):
     def __init__(self, name: str, console: Console, every: float = 10.0):
         self.name, self.console, self.every = name, console, every
         self._last_line = 0.0
-        self._note = ""
+        self._notes = _Notes()
         self._progress: Progress | None = None
         if console.is_terminal:
             self._progress = Progress(
@@ -145,6 +145,7 @@ class TerminalSink(FromNow):
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[unit]}"),
                 TimeElapsedColumn(),
+                TextColumn("ETA"),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}"),
                 console=console,
@@ -155,9 +156,7 @@ class TerminalSink(FromNow):
 
     def take(self, events: list[Event], offset: int) -> None:
         for event in events:
-            note = describe(event)
-            if note:
-                self._note = note
+            self._notes.take(event)
             if event["type"] == "progress" and self._progress:
                 self._progress.update(
                     self._task, completed=event["done"], total=event["total"], unit=event.get("unit", "")
@@ -165,13 +164,12 @@ class TerminalSink(FromNow):
             elif event["type"] == PLAN:
                 print_plan(self.console, event["plan"])
             elif event["type"] in TROUBLE:
-                self.console.print(f"  {self.name}: {note}", markup=False)
+                self.console.print(f"  {self.name}: {describe(event)}", markup=False)
             if not self._progress and event["type"] == "progress" and event["time"] - self._last_line >= self.every:
                 self._last_line = event["time"]
-                done = f"{event['done']:,.0f} of {event['total']:,.0f} {event.get('unit', '')}"
-                self.console.print(f"  {self.name}: {done} {self._note}".rstrip(), markup=False)
+                self.console.print(f"  {self.name}: {self._notes.with_progress()}", markup=False)
         if self._progress:
-            self._progress.update(self._task, note=self._note)
+            self._progress.update(self._task, note=self._notes.text)
 
     def close(self) -> None:
         if self._progress:
@@ -184,16 +182,58 @@ class PrefectSink(FromNow):
     def __init__(self, name: str, logger: logging.Logger | logging.LoggerAdapter):
         self.name, self.logger = name, logger
         self._progress = artifacts.Progress(name)
+        self._notes = _Notes()
 
     def take(self, events: list[Event], offset: int) -> None:
+        for event in events:
+            self._notes.take(event)
         share = [100.0 * e["done"] / e["total"] for e in events if e["type"] == "progress" and e["total"]]
         if any(event["type"] == "finished" for event in events):
             share.append(100.0)
         if share:
-            self._progress.update(min(100.0, share[-1]))
+            self._progress.update(min(100.0, share[-1]), self._notes.with_progress())
         for event in events:
             if event["type"] in (*TROUBLE, "validation", "checkpoint", "failed"):
                 self.logger.info("%s: %s", self.name, describe(event) or event)
+
+
+class _Notes:
+    """What is known of a stage at the moment, in words."""
+
+    def __init__(self) -> None:
+        self._phrases: dict[str, str] = {}
+        self._done = self._left = ""
+
+    def take(self, event: Event) -> None:
+        kind, phrase = event["type"], describe(event)
+        if kind == "progress":
+            self._done = f"{event['done']:,.0f} of {event['total']:,.0f} {event.get('unit', '')}".rstrip()
+            left = event.get("seconds_left")
+            self._left = f"{duration(left)} left" if left else ""
+        if phrase:
+            # Measurements stay until there are newer ones, anything else until the next phrase of any kind.
+            self._phrases = {known: text for known, text in self._phrases.items() if known in ("step", "validation")}
+            self._phrases[kind] = phrase
+
+    @property
+    def text(self) -> str:
+        """The newest phrases."""
+        return ", ".join(self._phrases[kind] for kind in sorted(self._phrases))
+
+    def with_progress(self) -> str:
+        """How far the stage is, the newest phrases, and the time left."""
+        return ", ".join(part for part in (self._done, self.text, self._left) if part)
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `3 h 20 min`, `2 d 5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours = round(minutes / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 def describe(event: Event) -> str:

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from stages.artifact import Artifact, EventLog, Store, list_refs, load
 from stages.artifact.events import Event
 from stages.artifact.lease import STALE_SECONDS, Lease
+from stages.training.history import STEPS
 from stages.training.plan import PLAN
-from stages.training.run import HISTORY
+from stages.training.run import HISTORY, VALIDATIONS
 
-CURVES = ("step", "tokens", "loss", "grad_norm", "learning_rate", "tokens_per_second")
+CURVES = tuple(STEPS.names)
+"""What is known of each step."""
 FINISHED, RUNNING, STOPPED, FAILED, LEFT = "finished", "running", "stopped", "failed", "unfinished"
 """States of a run; the last one has neither ended nor somebody who works at it."""
 _ENDS = ("failed", "stopped", "started", "workers")
@@ -109,15 +111,73 @@ def overview_rows(store: Store) -> list[dict[str, Any]]:
     return rows
 
 
-def curves(store: Store, folder: str) -> Mapping[str, NDArray[Any]]:
-    """`CURVES` of a run, each [n]: of every step where it is finished, of those that were told where it is not.
+@dataclass(frozen=True)
+class HeldOut:
+    """A run's validations, in turn. A source that one has no text of is NaN there."""
 
-    Steps that were done again after a restart count once, as they were done last.
+    step: NDArray[np.int64]
+    """[n]: updates made, or left out, before it."""
+    tokens: NDArray[np.float64]
+    """[n]"""
+    seconds: NDArray[np.float64]
+    """[n]: seconds of training before it."""
+    bits_per_byte: NDArray[np.float64]
+    """[n]: over all sources."""
+    by_source: Mapping[str, NDArray[np.float64]]
+    """Each [n]."""
+
+
+def curves(store: Store, folder: str) -> Mapping[str, NDArray[np.float64]]:
+    """`CURVES` of a run, each float64 [n]: of every step where it is finished, of those that were told where it is not.
+
+    Steps that were done again after a restart count once, as they were done last. What a step did not measure, or the
+    version that made the run did not know, is NaN.
     """
     artifact = load(store, folder)
     if artifact:
         with artifact.open(HISTORY) as file:
             table = pq.read_table(file)
-        return {name: table[name].to_numpy() for name in CURVES}
+        missing = np.full(len(table), np.nan)
+        return {
+            name: table[name].to_numpy().astype(np.float64) if name in table.column_names else missing
+            for name in CURVES
+        }
     told = {event["step"]: event for event in EventLog(store, folder).read(only=("step",))[0]}
-    return {name: np.array([told[step][name] for step in sorted(told)]) for name in CURVES}
+    return {
+        name: np.array([told[step].get(name, np.nan) for step in sorted(told)], dtype=np.float64) for name in CURVES
+    }
+
+
+def held_out(store: Store, folder: str) -> HeldOut:
+    """The validations of a run, finished or not. One that was made again after a restart counts once, the last time."""
+    artifact = load(store, folder)
+    if artifact and artifact.files(VALIDATIONS):
+        with artifact.open(VALIDATIONS) as file:
+            lines = pq.read_table(file).to_pylist()
+    else:
+        lines = _told_validations(store, folder)
+    totals = {line["step"]: line for line in lines if line["source"] is None}
+    steps = sorted(totals)
+    by_source: dict[str, dict[int, float]] = {}
+    for line in lines:
+        if line["source"] is not None:
+            by_source.setdefault(line["source"], {})[line["step"]] = line["bits_per_byte"]
+    tokens, seconds, total = (
+        np.array([totals[step][name] for step in steps], dtype=np.float64)
+        for name in ("tokens", "seconds", "bits_per_byte")
+    )
+    per_source = {
+        source: np.array([values.get(step, np.nan) for step in steps]) for source, values in sorted(by_source.items())
+    }
+    return HeldOut(np.array(steps, dtype=np.int64), tokens, seconds, total, per_source)
+
+
+def _told_validations(store: Store, folder: str) -> list[dict[str, Any]]:
+    """As in the file of a finished run, from the events. The oldest versions told no more than step and result."""
+    lines = []
+    for event in EventLog(store, folder).read(only=("validation",))[0]:
+        common = {"step": event["step"], "tokens": event.get("tokens"), "seconds": event.get("seconds")}
+        lines.append(common | {"source": None, "bits_per_byte": event["bits_per_byte"]})
+        for source, value in event.get("by_source", {}).items():
+            lines.append(common | {"source": source, "bits_per_byte": value})
+    return lines

@@ -26,9 +26,12 @@ from mlflow.exceptions import MlflowException
 
 from stages.artifact import Artifact, EventLog, HeadwaterError, Store
 from stages.artifact.events import Event
+from stages.training.history import STEPS
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
-TRAINING_METRICS = ("loss", "learning_rate", "tokens_per_second", "grad_norm")
+TRAINING_METRICS = tuple(name for name in STEPS.names if name not in ("step", "seconds"))
+"""Fields of a step's event that become curves: all but those that say where it stands. A step that has not measured one
+leaves it out."""
 
 
 @dataclass(frozen=True)
@@ -256,16 +259,24 @@ def _model_name(recipe: str) -> str:
 
 
 def _metric_name(name: str) -> str:
-    return "evaluation/" + "".join(c if c.isalnum() or c in "_-. /" else "_" for c in name)
+    return f"evaluation/{_allowed(name)}"
+
+
+def _allowed(name: str) -> str:
+    """MLflow refuses other characters in a metric's name."""
+    return "".join(c if c.isalnum() or c in "_-. /" else "_" for c in name)
 
 
 def _metrics(event: Event) -> list[Metric]:
     at = int(event["time"] * 1000)
+    values: dict[str, float] = {}
     if event["type"] == "step" and "loss" in event:
-        return [Metric(name, float(event[name]), at, int(event["step"])) for name in TRAINING_METRICS if name in event]
-    if event["type"] == "validation":
-        return [Metric("heldout_bits_per_byte", float(event["bits_per_byte"]), at, int(event["step"]))]
-    return []
+        values = {name: event[name] for name in TRAINING_METRICS if name in event}
+        values |= {f"tokens/{_allowed(source)}": n for source, n in event.get("tokens_by_source", {}).items()}
+    elif event["type"] == "validation":
+        values = {"heldout_bits_per_byte": event["bits_per_byte"]}
+        values |= {f"bits_per_byte/{_allowed(source)}": value for source, value in event.get("by_source", {}).items()}
+    return [Metric(name, float(value), at, int(event["step"])) for name, value in values.items()]
 
 
 def _flat(config: dict[str, object], prefix: str = "") -> list[tuple[str, object]]:

@@ -54,6 +54,8 @@ def compare(
         out.print(f"  {line}", markup=False)
     out.print()
     show("Losses at equal tokens", found.losses, False)
+    show("Bits per byte of held-out text, by the last validation", found.held_out, False)
+    show("Where the time went, in seconds", found.times, False)
     show("What they came to", found.ends, False)
     if html:
         out.print(f"curves: {html}", markup=False)

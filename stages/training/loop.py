@@ -249,8 +249,9 @@ class Loop:
         self.watch.record(step, loss, self.state.left_out)
         if not self._started:
             self._started = True
-            gc.collect()
-            gc.freeze()  # what is there after a step stays: later collections need not look at it
+            # What is there after a step stays: later collections need not look at it. Nor does one now, which would
+            # hold the training up for half a second.
+            gc.freeze()
             origin = self.run.submitted or self.entered
             parts = {"entered": self.entered, "joined": self.joined, "ready": self.ready, "first_step": time.time()}
             seconds: dict[str, Any] = {name: round(at - origin, 2) for name, at in parts.items()}

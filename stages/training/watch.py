@@ -76,11 +76,12 @@ class Watch:
         self._mark = time.perf_counter()
 
     def wants_norms(self, number: int) -> bool:
-        """Whether the norms of this step's update are to be measured: those of a step that will be told, now and then.
-
-        By the first rank's clock, so ranks must agree on its answer.
-        """
-        return self.first and self._due() and number >= self._measured + NORM_STEPS
+        """Whether the norms of this step's update are to be measured, which is then told: now and then, by the first
+        rank's clock, so that ranks must agree on its answer. To be asked once a step."""
+        wanted = self.first and self._due() and number >= self._measured + NORM_STEPS
+        if wanted:
+            self._measured = number
+        return wanted
 
     def record(self, step: Step, loss: float, left_out: Iterable[tuple[int, int]]) -> None:
         """Keeps a step, and tells it if it is time to.
@@ -107,7 +108,6 @@ class Watch:
         entry |= {f"{name}_seconds": round(seconds, 6) for name, seconds in phases.items()}
         if step.norms:
             entry |= {"update_norm": float(step.norms.update), "weight_norm": float(step.norms.weights)}
-            self._measured = step.number
         self.history.append(entry)
         done = step.number + 1
         if self._due() or step.norms or done == self.config.steps:

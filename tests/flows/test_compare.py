@@ -16,11 +16,13 @@ from typer.testing import CliRunner
 from flows.cli import app
 from flows.compare import compare, losses_at_equal_tokens
 from flows.compare_page import comparison_page
-from flows.histories import curves, overview_rows, overviews
+from flows.histories import curves, held_out, overview_rows, overviews
 from flows.runs import find_run
 from stages.artifact import Artifact, ArtifactWriter, ConfigError, EventLog, Store, StoreError, canonical, write_ref
 from stages.artifact.lease import Lease
 from stages.training.config import TrainingConfig
+from stages.training.history import STEPS, VALIDATIONS
+from stages.training.phases import PHASES
 from stages.training.plan import PLAN
 
 BATCH_TOKENS = 100
@@ -41,8 +43,18 @@ def put(store: Store, kind: str, number: int, config: dict[str, Any], inputs: di
 
 def history(losses: list[float]) -> pa.Table:
     steps = np.arange(len(losses))
-    rest = {name: np.ones(len(losses)) for name in ("grad_norm", "learning_rate", "tokens_per_second")}
-    return pa.table({"step": steps, "tokens": (steps + 1) * BATCH_TOKENS, "loss": losses, **rest})
+    known = {"step": steps, "tokens": (steps + 1) * BATCH_TOKENS, "loss": losses, "seconds": (steps + 1) / 2}
+    return pa.table({name: known.get(name, np.ones(len(losses))) for name in STEPS.names})
+
+
+def validation(*found: tuple[int, dict[str, float]]) -> pa.Table:
+    """Of (step, bits per byte by source); of all it is 2."""
+    lines = []
+    for step, by_source in found:
+        for source, value in {None: 2.0, **by_source}.items():
+            seconds = {"tokens": step * BATCH_TOKENS, "seconds": step / 2}
+            lines.append({"step": step, "source": source, "bits_per_byte": value, **seconds})
+    return pa.Table.from_pylist(lines, schema=VALIDATIONS)
 
 
 def told(store: Store, folder: str, tokens: Artifact, losses: list[float], **config: Any) -> EventLog:
@@ -129,6 +141,51 @@ def test_an_unfinished_run_is_compared_by_what_it_told(store: Store, tokens: tup
     told(store, "training/new", tokens[0], [], steps=4)
     with pytest.raises(StoreError, match=r"training/new has not told a step yet"):
         compare(store, find_run(store, one.id), find_run(store, "training/new"))
+
+
+def test_validations_are_compared_by_source(store: Store, tokens: tuple[Artifact, Artifact]) -> None:
+    files = {"loss_parquet": history([4, 3, 2, 1]), "validation_parquet": validation((2, {"a": 3.0}), (4, {"a": 1.5}))}
+    one = put(store, "training", 1, {"steps": 4}, {"tokens": tokens[0].digest}, **files)
+    log = told(store, "training/going", tokens[0], [4.0, 9.0], steps=4, seed=1)
+    log.emit("validation", step=2, tokens=200, seconds=7.0, bits_per_byte=9.0, by_source={"a": 9.0})
+    log.emit("restart", durable=True, step=1)
+    log.emit("validation", step=2, tokens=200, seconds=2.0, bits_per_byte=3.0, by_source={"a": 2.0, "b": 4.0})
+    found = held_out(store, one.folder)
+    assert (found.step.tolist(), found.seconds.tolist()) == ([2, 4], [1.0, 2.0])
+    assert found.bits_per_byte.tolist() == [2.0, 2.0] and found.by_source["a"].tolist() == [3.0, 1.5]
+    compared = compare(store, find_run(store, one.id), find_run(store, "training/going"))
+    assert compared.validations[1].seconds.tolist() == [2.0]
+    assert compared.held_out == [
+        {"source": "all", "first": 2.0, "second": 3.0, "difference": 1.0},
+        {"source": "a", "first": 1.5, "second": 2.0, "difference": 0.5},
+        {"source": "b", "first": None, "second": 4.0, "difference": None},
+    ]
+    assert compared.times == [], "an unfinished run has told of some steps only"
+
+
+def test_where_the_time_went(store: Store, tokens: tuple[Artifact, Artifact]) -> None:
+    inputs = {"tokens": tokens[0].digest}
+    one = put(store, "training", 1, {"steps": 4}, inputs, loss_parquet=history([4, 3, 2, 1]))
+    two = put(store, "training", 2, {"steps": 2}, inputs, loss_parquet=history([4, 3]))
+    rows = compare(store, find_run(store, one.id), find_run(store, two.id)).times
+    found = {row["phase"]: (row["first"], row["second"]) for row in rows}
+    assert found.keys() == {*PHASES, "stall", "whole"}
+    assert [row["phase"] for row in rows][:5] == ["forward", "backward", "optimizer", "stall", "whole"]
+    assert found["forward"] == (4.0, 2.0) and found["whole"] == (2.0, 1.0)
+
+
+def test_a_run_of_an_earlier_version_is_compared_by_what_it_has(
+    store: Store, tokens: tuple[Artifact, Artifact]
+) -> None:
+    inputs = {"tokens": tokens[0].digest}
+    old = ["step", "loss", "learning_rate", "tokens_per_second", "grad_norm", "tokens"]
+    one = put(store, "training", 1, {"steps": 4}, inputs, loss_parquet=history([4, 3, 2, 1]).select(old))
+    EventLog(store, one.folder).emit("validation", step=4, bits_per_byte=2.5)
+    two = put(store, "training", 2, {"steps": 2}, inputs, loss_parquet=history([4, 3]))
+    found = compare(store, find_run(store, one.id), find_run(store, two.id))
+    assert found.times == [] and found.held_out == [{"source": "all", "first": 2.5, "second": None, "difference": None}]
+    assert np.isnan(found.validations[0].seconds).all()
+    assert "<svg" in comparison_page(found)
 
 
 def test_losses_are_means_at_equal_tokens() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from flows.forward import Forwarder, TerminalSink, describe
+from flows.forward import Forwarder, TerminalSink, describe, duration
 from stages.artifact import EventLog, Store
 from stages.artifact.events import Event
 
@@ -82,8 +82,15 @@ def test_a_log_gets_plain_lines_now_and_then(log: EventLog) -> None:
     sink = TerminalSink("training", Console(file=out, width=200), every=0.0)
     with Forwarder(log.store, log.folder, [sink]):
         log.emit("step", step=1, loss=2.5, tokens_per_second=1000.0)
-        log.progress(1, 4, "steps")
-    assert "training: 1 of 4 steps loss 2.500, 1,000 tokens/s" in out.getvalue()
+        log.progress(1, 4, "steps", seconds_left=150.0)
+        time.sleep(1.0)
+        log.emit("validation", step=1, bits_per_byte=1.25)
+        log.emit("checkpoint", step=1)
+        log.emit("step", step=2, loss=2.0, tokens_per_second=1000.0)
+        log.progress(4, 4, "steps", seconds_left=0.0)
+    found = " ".join(out.getvalue().split())
+    assert "training: 1 of 4 steps, loss 2.500, 1,000 tokens/s, 2 min left" in found
+    assert "training: 4 of 4 steps, loss 2.000, 1,000 tokens/s, held-out 1.250 bits per byte at step 1" in found
 
 
 def test_a_terminal_gets_a_bar_that_is_gone_afterwards(log: EventLog) -> None:
@@ -91,8 +98,17 @@ def test_a_terminal_gets_a_bar_that_is_gone_afterwards(log: EventLog) -> None:
     console = Console(file=out, width=120, force_terminal=True)
     with Forwarder(log.store, log.folder, [TerminalSink("corpus", console)]):
         log.progress(512, 1024, "documents")
+        log.emit("step", step=1, loss=2.5, tokens_per_second=1000.0)
         time.sleep(1.0)
-    assert "512/1024" in out.getvalue()
+    assert "512/1024" in out.getvalue() and "ETA" in out.getvalue() and "loss 2.500" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (5000, "83 min"), (12_000, "3 h 20 min"), (190_800, "2 d 5 h")],
+)
+def test_durations_are_short(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 def test_events_are_described_for_people() -> None:

@@ -36,7 +36,9 @@ def _stage(kind: str) -> Stage[Toy]:
         if kind == "evaluation":
             writer.metrics.update({"bits_per_byte": 1.25, "exam/accuracy_cloze": 0.5})
         for step in range(20):
-            writer.events.emit("step", step=step, loss=1 / (step + 1), tokens_per_second=10.0, learning_rate=0.1)
+            told = {"forward_seconds": 0.25, "tokens_by_source": {"notes": step, "own+(1)": 2 * step}}
+            writer.events.emit("step", step=step, loss=1 / (step + 1), tokens_per_second=10.0, **told)
+        writer.events.emit("validation", step=20, bits_per_byte=2.0, by_source={"notes": 1.5, "own+(1)": 2.5})
 
     return Stage(kind, 1, build)
 
@@ -88,6 +90,17 @@ def test_curves_arrive_once_even_if_the_forwarder_starts_again(server: str, tmp_
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
     assert [metric.step for metric in client.get_metric_history(run.info.run_id, "loss")] == list(range(20))
+    newest = {
+        "loss": 1 / 20,
+        "tokens_per_second": 10.0,
+        "forward_seconds": 0.25,
+        "tokens/notes": 19,
+        "tokens/own__1_": 38,
+        "heldout_bits_per_byte": 2.0,
+        "bits_per_byte/notes": 1.5,
+        "bits_per_byte/own__1_": 2.5,
+    }
+    assert client.get_run(run.info.run_id).data.metrics == newest
 
 
 def test_curves_arrive_later_when_mlflow_was_away_and_none_twice(
