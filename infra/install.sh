@@ -61,8 +61,9 @@ fi
 install() { "$uv" pip install --quiet --compile-bytecode "$@"; }
 if [ "$which" = main ]; then
   install "${torch_backend[@]}" --constraint infra/requirements/main.txt --editable '.[dev]'
-  # The corpus stage's kernels are compiled here, once, and not in everybody's first run.
+  # The kernels of corpus and training are compiled here, once, and not in everybody's first run.
   "$venv/bin/python" -m stages.corpus.warm
+  "$venv/bin/python" -m models.kernels
 elif [ $cuda = yes ]; then
   install "${torch_backend[@]}" --override infra/requirements/serve-overrides.txt "vllm==$(grep -oP '^# vllm==\K.*' infra/requirements/serve.txt)"
 else

@@ -11,11 +11,13 @@ each document is computed as if it stood alone.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention import Attend, attention, split_documents
+from models.attention_cpu import Placement, attend_placed
 from models.loss import linear_cross_entropy
+from models.ops import add_rms_norm, gated
+from models.products import linear
 from models.rope import frequencies
 from models.sizes import ModelConfig
 
@@ -32,7 +34,7 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype))
+        return linear(x, self.weight)
 
 
 class RMSNorm(nn.Module):
@@ -44,7 +46,11 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+        return self.after(x, None)[1]
+
+    def after(self, x: Tensor, change: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`(x + change, its norm)`: in one pass over memory where that can be had."""
+        return add_rms_norm(x, change, self.weight, self.eps)
 
 
 class Attention(nn.Module):
@@ -56,15 +62,21 @@ class Attention(nn.Module):
         self.k_proj = Linear(size, keys * config.head_size)
         self.v_proj = Linear(size, keys * config.head_size)
         self.o_proj = Linear(queries, size)
-        norm = (lambda: RMSNorm(config.head_size, config.norm_eps)) if config.qk_norm else nn.Identity
-        self.q_norm, self.k_norm = norm(), norm()
+        self.q_norm = RMSNorm(config.head_size, config.norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(config.head_size, config.norm_eps) if config.qk_norm else None
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
-        heads = (*x.shape[:-1], -1, self.head_size)  # [B, T, heads, head_size]
-        q = rotate(self.q_norm(self.q_proj(x).view(heads)), rotation)
-        k = rotate(self.k_norm(self.k_proj(x).view(heads)), rotation)
-        v = self.v_proj(x).view(heads)
-        return self.o_proj(attend(q, k, v).flatten(2))
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend | Placement) -> Tensor:
+        if isinstance(attend, Placement):
+            heads = linear(x, self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)
+            heads = heads.unflatten(-1, (-1, self.head_size))
+            mixed = attend_placed(heads, self.q_norm, self.k_norm, rotation, attend)
+        else:
+            each = (*x.shape[:-1], -1, self.head_size)  # [B, T, heads, head_size]
+            q, k, v = (project(x).view(each) for project in (self.q_proj, self.k_proj, self.v_proj))
+            if self.q_norm and self.k_norm:
+                q, k = self.q_norm(q), self.k_norm(k)
+            mixed = attend(rotate(q, rotation), rotate(k, rotation), v).flatten(2)
+        return self.o_proj(mixed)
 
 
 class FeedForward(nn.Module):
@@ -77,7 +89,7 @@ class FeedForward(nn.Module):
         self.down_proj = Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(gated(x, self.gate_proj.weight, self.up_proj.weight))
 
 
 class Layer(nn.Module):
@@ -88,9 +100,13 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
         self.mlp = FeedForward(config)
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), rotation, attend)
-        return x + self.mlp(self.post_attention_layernorm(x))
+    def forward(
+        self, x: Tensor, change: Tensor | None, rotation: tuple[Tensor, Tensor], attend: Attend | Placement
+    ) -> tuple[Tensor, Tensor]:
+        """The residual stream and what is to be added to it, in and out: whoever norms the sum makes it on the way."""
+        x, normed = self.input_layernorm.after(x, change)
+        x, normed = self.post_attention_layernorm.after(x, self.self_attn(normed, rotation, attend))
+        return x, self.mlp(normed)
 
 
 class Body(nn.Module):
@@ -134,32 +150,31 @@ class Decoder(nn.Module):
             the cross-entropy of every target, fp32 [B, T], zero where it is -100, without gradient.
         """
         documents, positions = split_documents(tokens, self.eos_id)
-        x = self.model.embed_tokens(tokens).to(self.dtype)
-        rotation = rotary(positions, self.config, x.dtype)
-        attend = attention(documents, positions, x.dtype)
+        x, change = self.model.embed_tokens(tokens).to(self.dtype), None
+        rotation = rotary(positions, self.config)
+        attend = attention(documents, positions, self.config, x.dtype)
         for layer in self.model.layers:
-            x = layer(x, rotation, attend)
-        x = self.model.norm(x)
+            x, change = layer(x, change, rotation, attend)
+        x, normed = self.model.norm.after(x, change)
         weight = self.model.embed_tokens.weight if self.config.tied else self.lm_head.weight
         if targets is None:
-            return F.linear(x, weight.to(x.dtype))
-        loss, nats = linear_cross_entropy(x.flatten(0, 1), weight.to(x.dtype), targets.flatten(), scale, z_loss)
+            return linear(normed, weight)
+        loss, nats = linear_cross_entropy(normed.flatten(0, 1), weight.to(x.dtype), targets.flatten(), scale, z_loss)
         return loss, nats.view_as(targets)
 
 
-def rotary(positions: Tensor, config: ModelConfig, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosine and sine, each [B, T, 1, head_size], of the rotary embedding, angles in fp32.
+def rotary(positions: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """Cosine and sine, each fp32 [B, T, 1, head_size / 2], of the rotary embedding.
 
     Computed and not stored: a buffer would be left at zero by meta-device construction and silently so.
     """
     turning, factor = frequencies(config.head_size, config.rope_theta, config.rope_scaling)
     angles = positions.float()[:, :, None, None] * turning.to(positions.device)
-    angles = torch.cat((angles, angles), dim=-1)
-    return (angles.cos() * factor).to(dtype), (angles.sin() * factor).to(dtype)
+    return angles.cos() * factor, angles.sin() * factor
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     """Turns pairs (i, i + head_size / 2) of x [B, T, heads, head_size]: Hugging Face's rotate-half form."""
-    cos, sin = rotation
+    cos, sin = (angles.to(x.dtype) for angles in rotation)
     first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)

@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.kernels.library import kernels, threads
+from models.products import OuterSum, times_transposed
+
 IGNORED = -100
 """Target of a position that is not learned."""
 
@@ -23,46 +26,47 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: float, z_loss: float
     ) -> tuple[Tensor, Tensor]:
-        wants_gradient = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        valid = targets != IGNORED
-        index = targets.clamp(min=0)[:, None]
-        nats = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
-        penalty = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        if wants_gradient:
-            grad_hidden = torch.empty_like(hidden)
-            grad_weight = torch.zeros_like(weight, dtype=torch.float32)
+        gradient = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        nats, penalty = (torch.empty(len(targets), dtype=torch.float32, device=hidden.device) for _ in range(2))
+        if gradient:
+            grad_hidden, grad_weight = torch.empty_like(hidden), OuterSum(weight)
         for start in range(0, len(targets), ROWS):
             rows = slice(start, start + ROWS)
-            h, target = hidden[rows], index[rows]
-            keep = valid[rows]
-            logits = h @ weight.T
-            p = torch.softmax(logits, dim=1, dtype=torch.float32)
-            # The smallest normal number stands in for an underflow: 87 nats, far from anything a model says.
-            log_p = p.gather(1, target).clamp_min_(torch.finfo(torch.float32).tiny).log_()
-            nats[rows] = -log_p[:, 0] * keep
-            if z_loss:
-                partition = logits.gather(1, target).float() - log_p
-                penalty += (z_loss * partition.square()[:, 0] * keep).sum()
-            if not wants_gradient:
-                continue
-            if z_loss:
-                p *= 1 + 2 * z_loss * partition
-            p.scatter_add_(1, target, p.new_full((), -1.0).expand_as(target))
-            g = p.to(weight.dtype)
-            # Rows that do not count are taken out on the narrow side, [rows, d], never on [rows, V].
-            factor = (keep * scale).to(h.dtype)[:, None]
-            torch.mm(g, weight, out=grad_hidden[rows])
-            grad_hidden[rows] *= factor
-            grad_weight += g.T @ (h * factor)
-        if wants_gradient:
-            ctx.save_for_backward(grad_hidden, grad_weight.to(weight.dtype))
+            logits = times_transposed(hidden[rows], weight)
+            g = _softmax(logits, targets[rows], scale, z_loss, nats[rows], penalty[rows], gradient)
+            if gradient:
+                grad_hidden[rows] = times_transposed(g, weight.T)
+                grad_weight.add(g, hidden[rows])
+        if gradient:
+            ctx.save_for_backward(grad_hidden, grad_weight.total())
         ctx.mark_non_differentiable(nats)
-        return (nats.sum() + penalty) * scale, nats
+        return (nats.sum() + penalty.sum()) * scale, nats
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, None, None, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
         return grad_hidden * grads[0], grad_weight * grads[0], None, None, None
+
+
+def _softmax(
+    logits: Tensor, targets: Tensor, scale: float, z_loss: float, nats: Tensor, penalty: Tensor, gradient: bool
+) -> Tensor:
+    """Fills nats and penalty (the z-loss) [rows]; returns the gradient of scale x their sum, in the logits' memory
+    where a loop does it."""
+    if loops := kernels(logits):
+        rows, columns = logits.shape
+        scratch = torch.empty(threads(), columns)
+        loops("cross_entropy", rows, columns, logits, targets, scale, z_loss, int(gradient), nats, penalty, scratch)
+        return logits
+    keep, target = targets != IGNORED, targets.clamp(min=0)[:, None]
+    partition = torch.logsumexp(logits, 1, keepdim=True).float()
+    nats.copy_((partition - logits.gather(1, target))[:, 0] * keep)
+    penalty.copy_(z_loss * partition.square()[:, 0] * keep)
+    if not gradient:
+        return logits
+    factor = keep[:, None] * scale
+    g = torch.softmax(logits, dim=1, dtype=torch.float32).mul_(factor * (1 + 2 * z_loss * partition))
+    return g.scatter_add_(1, target, -factor.expand_as(target).to(g.dtype)).to(logits.dtype)
 
 
 def linear_cross_entropy(

@@ -19,6 +19,9 @@ Per token a layer of width d, with H query heads and K key heads of D and a feed
 - attention: turned queries and keys, and values, (H + 2 K) D; its result is the output product's input;
 - SwiGLU: gate, its SiLU, and up, 3 I.
 
+On a CPU heads are kept as they were projected and as they were turned, values too, and attention's weights of sequences
+up to `attention_cpu.KEPT`, H numbers for each key that a token sees; SwiGLU keeps gate and up only.
+
 `selective` checkpointing keeps the layer's input and the results of its products and of attention, 3 d + 2 (H + K) D
 + 2 I; `full` keeps the input, d. Both need what one layer keeps without checkpointing while they compute it again.
 
@@ -31,6 +34,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from models.attention_cpu import KEPT, blocks
 from models.loss import ROWS
 from models.sizes import ModelConfig, layer_parameters, parameters
 
@@ -73,13 +77,12 @@ def training_memory(
         sequence_length: tokens a sequence.
         shards: ranks that a copy of the model is sharded over; 1 is one rank alone, without FSDP.
         bytes_per_activation: of the number format of the products, 2 or 4.
-        host: on a CPU. There a model is one unit of FSDP that stays gathered, and norms are not fused: they keep
-            what they normed beside their input, both in fp32.
+        host: on a CPU. There a model is one unit of FSDP that stays gathered, and attention keeps its weights.
     """
     tokens, a = micro_batch * sequence_length, bytes_per_activation
     whole = parameters(config)
     sharded = -(-FP32 * whole // shards)
-    kept, most = _kept(config, checkpointing, a, host), _kept(config, "none", a, host)
+    kept, most = (_kept(config, how, a, sequence_length if host else 0) for how in (checkpointing, "none"))
     working = (3 * config.intermediate_size + 2 * config.hidden_size) * a
     if checkpointing != "none":
         working += most
@@ -91,12 +94,12 @@ def training_memory(
         averages=2 * sharded,
         gathered=_gathered(config, shards, checkpointing, a, host),
         activations=tokens * (config.layers * kept + working),
-        loss=chunk + head * (FP32 + 2 * a) + tokens * config.hidden_size * (3 * a + (2 * FP32 if host else 0)),
+        loss=chunk + head * (FP32 + 2 * a) + tokens * config.hidden_size * 3 * a,
     )
 
 
-def _kept(config: ModelConfig, checkpointing: Checkpointing, a: int, host: bool) -> int:
-    """Bytes per token that a layer keeps from its forward for its backward pass."""
+def _kept(config: ModelConfig, checkpointing: Checkpointing, a: int, host_length: int) -> int:
+    """Bytes per token that a layer keeps for its backward pass; `host_length` is that of sequences on a CPU, else 0."""
     size, wide = config.hidden_size, config.intermediate_size
     queries, keys = config.heads * config.head_size, config.key_value_heads * config.head_size
     softmax = FP32 * config.heads  # log of attention's denominators
@@ -104,9 +107,11 @@ def _kept(config: ModelConfig, checkpointing: Checkpointing, a: int, host: bool)
         return size * a
     if checkpointing == "selective":
         return (3 * size + 2 * (queries + keys) + 2 * wide) * a + softmax
-    normed = 2 * size + (queries + keys if config.qk_norm else 0)
-    rest = 2 * size + 2 * (queries + keys) + 4 * wide
-    return rest * a + normed * (2 * FP32 if host else a) + softmax
+    if host_length:
+        seen = (host_length + host_length // blocks(host_length)) // 2 if host_length <= KEPT else 0
+        return (4 * size + 3 * queries + 4 * keys + 3 * wide + config.heads * seen) * a + 2 * FP32
+    normed = queries + keys if config.qk_norm else 0
+    return (4 * size + 2 * (queries + keys) + 4 * wide + normed) * a + softmax
 
 
 def _gathered(config: ModelConfig, shards: int, checkpointing: Checkpointing, a: int, host: bool) -> int:
@@ -120,8 +125,14 @@ def _gathered(config: ModelConfig, shards: int, checkpointing: Checkpointing, a:
     root = whole - config.layers * layer
     if shards == 1:
         if a == FP32:
-            return 0
+            return FP32 * config.layers * _beside(config) if host else 0
         return a * (whole if checkpointing == "none" else root + layer)
     if host:
-        return (2 * a + FP32) * whole
+        return (2 * a + FP32) * whole + a * config.layers * _beside(config)
     return (2 * a + FP32) * (root + min(2, config.layers) * layer)
+
+
+def _beside(config: ModelConfig) -> int:
+    """Weights of a layer that are laid side by side for one product on a CPU: queries, keys, values; gate and up."""
+    heads = config.heads + 2 * config.key_value_heads
+    return config.hidden_size * (heads * config.head_size + 2 * config.intermediate_size)

@@ -19,8 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models import products
 from models.decoder import Decoder
 from models.huggingface import save_weights
+from models.kernels.library import why_not
 from models.sizes import parameters, sized
 from stages.artifact.artifact import scratch_folder
 from stages.artifact.errors import HeadwaterError, StoreError
@@ -94,6 +96,8 @@ class Loop:
         wanted = config.precision if config.precision != "auto" else faster_format(ranks.device)
         self.precision = ranks.from_first(saved.get("precision", wanted))
         dtype = FORMATS[self.precision]
+        self.products = ranks.from_first(saved.get("products") or _faster_products(ranks.device, dtype))
+        products.use(self.products)
         self.product_rate = ranks.sum([product_rate(dtype, ranks.device, repeats=2)])[0]
         self.shape = sized(config.size, reader.vocabulary_size, config.longest_k * reader.sequence_length)
         with torch.device("meta"):
@@ -130,6 +134,7 @@ class Loop:
             OF: self.run.identity(),
             "data": self.state.as_dict(),
             "precision": self.precision,
+            "products": self.products,
             "rng": rng_state(),
             "history": self.watch.history.saved(),
         }
@@ -146,6 +151,8 @@ class Loop:
             pids=pids,
             device=str(self.ranks.device),
             precision=self.precision,
+            products=self.products,
+            without_kernels=why_not() if self.ranks.device.type == "cpu" else "",
             gflops=round(self.product_rate / 1e9, 1),
             parameters=parameters(self.shape),
             micro_batch=self._micro_batch(self._next_number()),
@@ -263,6 +270,11 @@ class Loop:
     def _emit(self, type: str, *, durable: bool = False, **fields: Any) -> None:
         if self.first:
             self.run.events.emit(type, durable=durable, **fields)
+
+
+def _faster_products(device: torch.device, dtype: torch.dtype) -> products.Products:
+    """By measurement where there is a choice: fp32 on a CPU."""
+    return products.faster_products() if device.type == "cpu" and dtype == torch.float32 else "torch"
 
 
 def train(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""Attention inside documents: the two ways of computing it, and that nothing crosses an EOS."""
+"""Attention inside documents: by blocks on a CPU and by a mask, and that nothing crosses an EOS."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.attention import _causal, _causal_products, _Gathered, _Masked, split_documents
+from models import attention_cpu
+from models.attention import _Masked, split_documents
+from models.attention_cpu import Placement, attend_placed
+from models.decoder import RMSNorm, rotate
 
 EOS = 0
 
@@ -32,24 +35,62 @@ def test_documents_and_positions_by_hand(seed, batch, length, ends):
                 document, position = document + 1, 0
 
 
-@given(st.integers(0, 999), st.integers(1, 3), st.integers(1, 70), st.floats(0, 0.6), st.sampled_from([1, 2, 4]))
-@settings(max_examples=30)
-def test_gathered_equals_masked_in_value_and_gradient(seed, batch, length, ends, keys):
+@given(
+    st.integers(0, 999),
+    st.integers(1, 3),
+    st.integers(1, 200),
+    st.floats(0, 0.3),
+    st.sampled_from([1, 2, 4]),
+    st.booleans(),
+    st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_placed_equals_masked_in_value_and_gradient(seed, batch, length, ends, keys, normed, kept):
     documents, positions = split_documents(_rows(seed, batch, length, ends), EOS)
     torch.manual_seed(seed)
-    q = torch.randn(batch, length, 4, 8, requires_grad=True)
-    k, v = (torch.randn(batch, length, keys, 8, requires_grad=True) for _ in range(2))
-    weights = torch.randn(batch, length, 4, 8)
-    results = []
-    for attend in (_Masked(documents, torch.float32), _Gathered(positions)):
-        y = attend(q, k, v)
-        results.append([y, *torch.autograd.grad((y * weights).sum(), (q, k, v))])
-    for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+    heads = torch.randn(batch, length, 4 + 2 * keys, 8, requires_grad=True)
+    norms = [RMSNorm(8, 1e-6) for _ in range(2)]
+    for norm in norms:
+        norm.weight.data.uniform_(0.5, 1.5)
+    angles = torch.randn(batch, length, 1, 4)
+    rotation = (angles.cos(), angles.sin())
+    q, k, v = heads.split((4, keys, keys), dim=2)
+    if normed:
+        q, k = norms[0](q), norms[1](k)
+    masked = _Masked(documents, torch.float32)(rotate(q, rotation), rotate(k, rotation), v).flatten(2)
+    placement = Placement(positions, 4, keys)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention_cpu, "KEPT", 1 << 30 if kept else 0)
+        placed = attend_placed(heads, *(norms if normed else (None, None)), rotation, placement)
+        wanted = [heads, *(norm.weight for norm in norms if normed)]
+        weights = torch.randn_like(placed)
+        ours = torch.autograd.grad((placed * weights).sum(), wanted)
+    torch.testing.assert_close(placed, masked, atol=1e-5, rtol=1e-4)
+    for a, b in zip(ours, torch.autograd.grad((masked * weights).sum(), wanted), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("keys", [1, 2, 4])
-def test_products_equal_torch_s_kernel(keys):
-    torch.manual_seed(keys)
-    q, k, v = torch.randn(3, 17, 4, 8), torch.randn(3, 17, keys, 8), torch.randn(3, 17, keys, 8)
-    torch.testing.assert_close(_causal_products(q, k, v), _causal(q, k, v), atol=1e-5, rtol=1e-4)
+@given(st.integers(0, 999), st.integers(1, 4), st.integers(1, 300), st.floats(0, 0.4), st.sampled_from([1, 3]))
+@settings(max_examples=30, deadline=None)
+def test_every_head_of_every_token_has_a_row_of_its_own(seed, batch, length, ends, keys):
+    _, positions = split_documents(_rows(seed, batch, length, ends), EOS)
+    placement = Placement(positions, 3, keys)
+    rows = placement.slots.flatten()
+    assert len(rows.unique()) == len(rows) == batch * length * (3 + 2 * keys)
+    assert rows.min() >= 0 and rows.max() < placement.rows
+    assert placement.rows == sum(bucket.count * bucket.width for bucket in placement.buckets) * (3 + 2 * keys)
+    assert placement.padded == (placement.rows > len(rows))
+
+
+def test_bf16_stays_close_to_fp32():
+    torch.manual_seed(0)
+    _, positions = split_documents(_rows(0, 2, 96, 0.05), EOS)
+    placement = Placement(positions, 4, 2)
+    rotation = (torch.ones(2, 96, 1, 4), torch.zeros(2, 96, 1, 4))
+    heads = torch.randn(2, 96, 8, 8, requires_grad=True)
+    exact = attend_placed(heads, None, None, rotation, placement)
+    rough = attend_placed(heads.bfloat16(), None, None, rotation, placement)
+    (a,), (b,) = (torch.autograd.grad(y.float().square().sum(), heads) for y in (exact, rough))
+    torch.testing.assert_close(rough.float(), exact, atol=0.03, rtol=0.03)
+    assert (a - b).norm() < 0.02 * a.norm()
+    assert not torch.equal(a, b)

@@ -9,12 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import loss as loss_module
+from models.kernels.library import OFF
 from models.loss import IGNORED, linear_cross_entropy
 
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loss_module, "ROWS", 7)
+
+
+@pytest.fixture(params=["compiled", "plain"], autouse=True)
+def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(OFF, "off" if request.param == "plain" else "")
 
 
 def _naive(hidden, weight, targets, scale, z):

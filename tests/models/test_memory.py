@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.attention import _causal
+from models.attention_cpu import Placement
 from models.decoder import Decoder, Layer, rotary
 from models.initialize import initialize
 from models.memory import Memory, training_memory
@@ -27,12 +27,14 @@ def test_what_a_layer_keeps(qk_norm):
     config = replace(SHAPE, qk_norm=qk_norm)
     layer = Layer(config)
     initialize(layer, seed=0)
-    rotation = rotary(torch.arange(64).expand(4, 64), config, torch.float32)
+    positions = torch.arange(64).expand(4, 64)
+    rotation, placement = rotary(positions, config), Placement(positions, 4, 2)
     x = torch.randn(4, 64, 64, requires_grad=True)
     with saved_bytes([*layer.parameters(), *rotation]) as found:
-        layer(x, rotation, _causal)
-    one, two = (_estimate(replace(config, layers=n), torch.float32).activations for n in (1, 2))
-    assert 0.7 < found[0] / (two - one) < 1.02  # a kernel that keeps less may come
+        layer(x, None, rotation, placement)
+    one, two = (_estimate(replace(config, layers=n), torch.float32) for n in (1, 2))
+    one, two = (estimate.activations + estimate.gathered for estimate in (one, two))
+    assert 0.95 < found[0] / (two - one) < 1.02
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,7 @@ def test_the_peak_of_a_step(tied, qk_norm, dtype):
     assert live.now == pytest.approx(expected.weights + expected.averages, rel=0.01)
     with live:
         step()
-    assert 0.75 < live.peak / expected.total < 1.02
+    assert 0.7 < live.peak / expected.total < 1.02
 
 
 def test_shards_share_weights_gradients_and_averages():

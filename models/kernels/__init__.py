@@ -1,0 +1,1 @@
+"""The decoder's loops over elements on CPUs, compiled: `cpu.c`, and what calls it."""

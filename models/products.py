@@ -1,0 +1,109 @@
+"""Products with a weight matrix, by whichever of two libraries is faster on this machine.
+
+PyTorch hands fp32 products to MKL and bf16 ones to oneDNN. Where a processor has no bf16, oneDNN can be had for fp32
+too, and on AMD's is 1.2 to 1.5 times as fast as MKL for what a decoder asks for, but for the gradient of a weight.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Products = Literal["torch", "onednn"]
+
+_chosen: Products = "torch"
+
+
+def use(products: Products) -> None:
+    """Chooses for this process, as `torch.set_num_threads` does."""
+    global _chosen
+    _chosen = products if torch.backends.mkldnn.is_available() else "torch"
+
+
+def chosen() -> Products:
+    """What this process uses."""
+    return _chosen
+
+
+def linear(x: Tensor, *weights: Tensor) -> Tensor:
+    """x [..., inputs] times each weight [outputs, inputs], in x's number format, side by side [..., all outputs].
+
+    One product for all: narrow ones leave a processor idle, and their gradients would have to be added up.
+    """
+    weight = weights[0] if len(weights) == 1 else torch.cat(weights)
+    weight = weight.to(x.dtype)
+    return _Linear.apply(x, weight) if _by_onednn(x) else F.linear(x, weight)
+
+
+def times_transposed(a: Tensor, b: Tensor) -> Tensor:
+    """a [n, k] @ b [m, k]^T, without gradient."""
+    return _onednn(a, b) if _by_onednn(a) else a @ b.T
+
+
+class OuterSum:
+    """The gradient of a weight [outputs, inputs], summed in fp32 over products with parts of the rows."""
+
+    def __init__(self, weight: Tensor):
+        self._dtype, self._flipped = weight.dtype, _by_onednn(weight)
+        like = weight.T if self._flipped else weight
+        self._sum = torch.zeros(like.shape, dtype=torch.float32, device=weight.device)
+
+    def add(self, grad: Tensor, x: Tensor) -> None:
+        """Adds grad [n, outputs]^T @ x [n, inputs]."""
+        if self._flipped:  # wide outputs are what oneDNN is good at, many of them it is not
+            self._sum += _onednn(x.T, grad.T)
+        elif grad.dtype == torch.float32:
+            self._sum.addmm_(grad.T, x)
+        else:
+            self._sum += grad.T @ x
+
+    def total(self) -> Tensor:
+        """The sum, in the weight's number format."""
+        return (self._sum.T.contiguous() if self._flipped else self._sum).to(self._dtype)
+
+
+def faster_products(rows: int = 1024, inputs: int = 256, outputs: int = 4096) -> Products:
+    """The library whose fp32 products of a common shape take less time here: three looks at each, in turn."""
+    x, weight = torch.ones(rows, inputs), torch.ones(outputs, inputs)
+    if not torch.backends.mkldnn.is_available():
+        return "torch"
+    by_torch = by_onednn = float("inf")
+    for _ in range(4):
+        by_torch = min(by_torch, _seconds(lambda: x @ weight.T))
+        by_onednn = min(by_onednn, _seconds(lambda: _onednn(x, weight)))
+    return "onednn" if by_onednn < by_torch else "torch"
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _by_onednn(x: Tensor) -> bool:
+    return _chosen == "onednn" and x.dtype == torch.float32 and x.device.type == "cpu"
+
+
+def _onednn(x: Tensor, weight: Tensor) -> Tensor:
+    """x @ weight^T; both may be transposed views. The operator is the one that PyTorch's own compiler calls."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _onednn(x.flatten(0, -2), weight).view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        grad = grads[0].flatten(0, -2)
+        grad_x = _onednn(grad, weight.T).view_as(x) if ctx.needs_input_grad[0] else None
+        grad_weight = grad.T @ x.flatten(0, -2) if ctx.needs_input_grad[1] else None
+        return grad_x, grad_weight
