@@ -273,7 +273,7 @@ class Loop:
 
 
 def _faster_products(device: torch.device, dtype: torch.dtype) -> products.Products:
-    """By measurement where there is a choice: fp32 on a CPU."""
+    """There is a choice for fp32 on a CPU."""
     return products.faster_products() if device.type == "cpu" and dtype == torch.float32 else "torch"
 
 

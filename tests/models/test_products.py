@@ -63,5 +63,6 @@ def test_outer_products_are_summed_in_fp32(dtype):
     assert (found.double() - exact).norm() < (1e-6 if dtype == torch.float32 else 5e-3) * exact.norm()
 
 
-def test_the_faster_one_is_one_of_them():
-    assert faster_products(rows=8, inputs=8, outputs=8) in ("torch", "onednn")
+def test_the_faster_one_is_known_without_a_clock():
+    assert faster_products() in ("torch", "onednn")
+    assert len({faster_products() for _ in range(3)}) == 1
