@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from models.decoder import Decoder
 from models.memory import Checkpointing
@@ -25,6 +24,8 @@ def checkpoint_layers(model: Decoder, mode: Checkpointing) -> None:
     """
     if mode == "none":
         return
+    from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+
     # Nothing in a layer draws random numbers.
     options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
     if mode == "selective":
@@ -36,7 +37,7 @@ def checkpoint_layers(model: Decoder, mode: Checkpointing) -> None:
 def _costly() -> list[Any]:
     """The operations whose results are kept. Batched products are not: only attention by products has them, and its
     scores are T times as wide as what comes of them."""
-    import torch.nn.attention.varlen  # registers its operation
+    from torch.nn.attention import varlen  # noqa: F401 - registers its operation
 
     aten = torch.ops.aten
     return [

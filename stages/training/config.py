@@ -48,8 +48,8 @@ class PhaseConfig(Config):
 class TrainingConfig(Config):
     """Pretraining of a decoder on a token stream."""
 
-    size: str = "4m"
-    """Name of the model's size: 1m, 4m, 11m, 30m, 135m, 350m, 600m, 1b, 3b, 7b, 13b, 30b, 70b."""
+    size: str = "nano"
+    """Name of the model's size: 1m, nano, 7m, 11m, 30m, 125m, 350m, 760m, 1.3b, 2.7b, 7b, 13b, 30b, 70b."""
     steps: int = Field(200, gt=0)
     """Batches to train on."""
     batch: int = Field(32, gt=0)
@@ -94,8 +94,15 @@ class TrainingConfig(Config):
 
     workers: int = how(2, ge=0)
     """Processes that share the model. 0: train in the calling process, without Ray."""
+    replicas: int = how(1, ge=1)
+    """Copies of the model; each is sharded over workers / replicas of them. On many machines a copy a machine spares
+    the network; 1 needs the least memory."""
     micro_batch: int = how(0, ge=0)
-    """Sequences a forward pass in each worker. 0: as many as make about 4,096 tokens."""
+    """Sequences a forward pass in each worker. 0: on GPUs as many as the size's preset says, on CPUs about 4,096
+    tokens."""
+    activation_checkpointing: Literal["auto", "none", "selective", "full"] = how("auto")
+    """What the backward pass computes again instead of keeping it. selective: all but products and attention. full:
+    whole layers, in the least memory. auto: none on CPUs, on GPUs as the size's preset says."""
     device: Literal["auto", "cpu", "cuda"] = how("auto")
     """Where to compute. auto: a GPU if there is one."""
     precision: Literal["auto", "bf16", "fp32"] = how("auto")
@@ -132,6 +139,12 @@ class TrainingConfig(Config):
             raise ValueError(
                 f"training.micro_batch ({self.micro_batch}) is more than the whole training.batch ({self.batch}); it "
                 "counts sequences, not tokens: 0 has it chosen"
+            )
+        if self.workers % self.replicas:
+            more = -(-self.workers // self.replicas) * self.replicas
+            raise ValueError(
+                f"training.workers ({self.workers}) is no multiple of training.replicas ({self.replicas}), the copies "
+                f"of the model that they share out; set workers to {more}, or replicas to 1"
             )
         if self.phases and (self.k != 1 or self.weights is not None):
             raise ValueError("k and weights belong to each phase where phases are given")

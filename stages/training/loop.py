@@ -27,6 +27,7 @@ from models.sizes import parameters, sized
 from stages.artifact.artifact import scratch_folder
 from stages.artifact.errors import HeadwaterError, StoreError
 from stages.artifact.store import disk_trouble_told
+from stages.training.activation_checkpointing import checkpoint_layers
 from stages.training.alike import check_alike, this_process
 from stages.training.checkpoint import STATE, Checkpointer, rng_state, set_rng_state
 from stages.training.checks import OF, check_checkpoint, check_device, check_ranks
@@ -34,6 +35,7 @@ from stages.training.data import Batch, DataState, TrainingData
 from stages.training.errors import TrainingError
 from stages.training.export import whole_weights
 from stages.training.history import History
+from stages.training.micro_batch import MICRO_BATCH_TOKENS, MicroBatches, gpu_memory
 from stages.training.optimizer import build_optimizer, moments, set_updates
 from stages.training.parallel import join, leave, place
 from stages.training.phases import PhaseClock
@@ -44,9 +46,6 @@ from stages.training.step import Updater
 from stages.training.stop import StopFlag
 from stages.training.validation import Validation
 from stages.training.watch import Step, Watch
-
-MICRO_BATCH_TOKENS = 4096
-"""Tokens a forward pass where nothing else is asked: big enough for good products, small enough for 12 GiB."""
 
 
 class Loop:
@@ -99,13 +98,17 @@ class Loop:
         self.products = ranks.from_first(saved.get("products") or _faster_products(ranks.device, dtype))
         products.use(self.products)
         self.product_rate = ranks.sum([product_rate(dtype, ranks.device, repeats=2)])[0]
-        self.shape = sized(config.size, reader.vocabulary_size, config.longest_k * reader.sequence_length)
+        longest = config.longest_k * reader.sequence_length
+        self.shape = sized(config.size, reader.vocabulary_size, longest)
         with torch.device("meta"):
             model = Decoder(self.shape, reader.eos_id, dtype)
-        self.model = place(model, ranks, config.seed)
+        self.model = place(model, ranks, config.seed, config.replicas)
+        rows = self.data.most_rows
+        self.micro_batches = MicroBatches(config, self.shape, ranks.world, dtype, rows, longest, gpu_memory(ranks))
+        checkpoint_layers(self.model, self.micro_batches.activation_checkpointing)
         self.peak = peak_learning_rate(config, self.shape)
         self.optimizer = build_optimizer(self.model, config, self.peak, dtype)
-        self.updater = Updater(self.model, self.optimizer, config, ranks, self.clock, self.data.most_rows)
+        self.updater = Updater(self.model, self.optimizer, config, ranks, self.clock, rows)
         peak = peak_rate(ranks.device, self.precision)
         flops_rate = peak * ranks.world if peak else self.product_rate
         self.watch = Watch(config, self.shape, self.data, flops_rate, self._emit, self.first)
@@ -156,6 +159,8 @@ class Loop:
             gflops=round(self.product_rate / 1e9, 1),
             parameters=parameters(self.shape),
             micro_batch=self._micro_batch(self._next_number()),
+            activation_checkpointing=self.micro_batches.activation_checkpointing,
+            replicas=self.config.replicas,
         )
         self.clock.start()
         self.watch.start()
@@ -239,11 +244,8 @@ class Loop:
         self._last = Step(number, learning_rate, config.batch, length, self._valid, computed, norms, began, phases)
 
     def _micro_batch(self, number: int) -> int:
-        """Sequences a forward pass: a function of the config alone, so that a resumed run adds up the same way."""
-        if self.config.micro_batch:
-            return self.config.micro_batch
-        length = self.data.sequence_length(min(number, self.config.steps - 1))
-        return max(1, min(self.data.most_rows, round(MICRO_BATCH_TOKENS / length)))
+        """Sequences a forward pass of a batch."""
+        return self.micro_batches.rows(self.data.sequence_length(min(number, self.config.steps - 1)))
 
     def _record(self, step: Step, nats: float) -> None:
         """Keeps and tells a step's loss, and refuses one that is no number."""

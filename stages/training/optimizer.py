@@ -82,16 +82,18 @@ def set_learning_rate(optimizer: Optimizers, value: float) -> None:
 
 
 @torch.no_grad()
-def clip_gradients(model: nn.Module, most: float, alone: bool) -> Tensor:
+def clip_gradients(model: nn.Module, most: float, alone: bool, replicas: int = 1) -> Tensor:
     """Scales all gradients so that their joint norm is at most `most`; returns the norm before, a device scalar.
 
     One reduction over ranks for the whole model, on local shards: `clip_grad_norm_` works on sharded tensors too, at
-    the price of a collective for every parameter.
+    the price of a collective for every parameter. All ranks take part, so that copies of the model cannot drift apart
+    by a rounding; each of the `replicas` copies then counts every gradient once.
     """
     grads = [local(p.grad) for p in model.parameters() if p.grad is not None]
     squares = torch.stack(torch._foreach_norm(grads)).square().sum()  # type: ignore[arg-type]
     if not alone:
         torch.distributed.all_reduce(squares)
+        squares /= replicas
     norm = squares.sqrt()
     torch._foreach_mul_(grads, (most / (norm + 1e-6)).clamp(max=1.0))
     return norm

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from models.decoder import Decoder
 from models.initialize import initial_value
+from stages.artifact.errors import ConfigError
 from stages.training.run import BACKEND, TIMEOUT_SECONDS
 
 
@@ -76,38 +77,67 @@ def join(device: str) -> Ranks:
     return Ranks(dist.get_rank(), world, local, where, dist.new_group(backend="gloo"))
 
 
-def place(model: Decoder, ranks: Ranks, seed: int) -> Decoder:
+def place(model: Decoder, ranks: Ranks, seed: int, replicas: int = 1) -> Decoder:
     """Puts a model that was built on the meta device on its device, sharded if there are several ranks, and sets its
     initial values, which depend on the seed and not on the ranks.
 
-    A layer is a unit of FSDP; embedding, last norm and head stand in the root's, so that the loss, which the root's
-    forward computes, sees a tied head whole. Gradients are summed over ranks, not averaged: the loss is already
-    divided by the global number of targets. Small models on the host are one unit and stay gathered between forward
-    and backward: there memory is no concern and each collective costs.
-    """
-    if not ranks.alone:
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    Args:
+        replicas: copies of the model, each sharded over world / replicas neighbouring ranks.
 
-        mesh = init_device_mesh(ranks.device.type, (ranks.world,))
-        policy = MixedPrecisionPolicy(param_dtype=model.dtype, reduce_dtype=torch.float32)
-        small = ranks.device.type == "cpu"
-        units: list[nn.Module] = [] if small else list(model.model.layers)
-        for unit in [*units, model]:
-            fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=not small)
-            # Gloo knows sums only; a factor of its own without this would ask it for a scaled one.
-            unit.set_force_sum_reduction_for_comms(True)  # type: ignore[operator]
-            unit.set_gradient_divide_factor(1.0)  # type: ignore[operator]
+    Raises:
+        ConfigError: the ranks cannot be shared out over so many copies.
+    """
+    if ranks.world % replicas:
+        divisors = ", ".join(str(n) for n in range(1, ranks.world + 1) if ranks.world % n == 0)
+        raise ConfigError(
+            f"training.replicas ({replicas}) does not divide the number of processes ({ranks.world}), which share the "
+            f"copies of the model out; set it to one of {divisors}, or start a multiple of {replicas} processes"
+        )
+    if not ranks.alone:
+        shard(model, ranks, replicas, gathered=ranks.device.type == "cpu")
+    set_values(model, ranks, seed)
+    return model
+
+
+def set_values(model: Decoder, ranks: Ranks, seed: int) -> None:
+    """Gives the parameters of a model on the meta device, whole or sharded, their memory and their initial values."""
     values = ((name, initial_value(name, p.shape, seed).to(ranks.device)) for name, p in model.named_parameters())
     if ranks.alone:
         model.load_state_dict(dict(values), assign=True)
-        return model
+        return
     model.to_empty(device=ranks.device)
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, whole in values:
             parameters[name].copy_(_shard_like(parameters[name], whole))
-    return model
+
+
+def shard(model: Decoder, ranks: Ranks, replicas: int, gathered: bool) -> None:
+    """Shards a model on the meta device over the ranks (FSDP2), or `replicas` copies of it over a part each (HSDP).
+
+    A layer is a unit of FSDP; embedding, last norm and head stand in the root's, so that the loss, which the root's
+    forward computes, sees a tied head whole. Gradients are summed over ranks, not averaged: the loss is already
+    divided by the global number of targets.
+
+    Args:
+        gathered: the model is one unit that stays gathered between forward and backward: for the host, where memory
+            is no concern and each collective costs.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    if replicas == 1:
+        mesh = init_device_mesh(ranks.device.type, (ranks.world,), mesh_dim_names=("shard",))
+    else:  # neighbours, which share a machine, share a copy
+        sizes = (replicas, ranks.world // replicas)
+        mesh = init_device_mesh(ranks.device.type, sizes, mesh_dim_names=("replicate", "shard"))
+    policy = MixedPrecisionPolicy(param_dtype=model.dtype, reduce_dtype=torch.float32)
+    units: list[nn.Module] = [] if gathered else list(model.model.layers)
+    for unit in [*units, model]:
+        fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=not gathered)
+        # Gloo knows sums only; a factor of its own without this would ask it for a scaled one.
+        unit.set_force_sum_reduction_for_comms(True)  # type: ignore[operator]
+        unit.set_gradient_divide_factor(1.0)  # type: ignore[operator]
 
 
 def _shard_like(parameter: Tensor, whole: Tensor) -> Tensor:
@@ -118,9 +148,16 @@ def _shard_like(parameter: Tensor, whole: Tensor) -> Tensor:
     return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
 
-def last_micro_batch(model: nn.Module, last: bool) -> None:
-    """Gradients of a batch are summed over ranks once, in the backward pass of its last micro-batch."""
-    if hasattr(model, "set_requires_gradient_sync"):
+def last_micro_batch(model: Decoder, last: bool) -> None:
+    """Says whether the next backward pass is the last of its batch.
+
+    A model that is one unit sums its gradients over ranks then, and only then. With a unit a layer, whole gradients
+    would be as big as the whole model: they are summed within each copy, and kept in shards, after every micro-batch,
+    and over the copies after the last one.
+    """
+    if hasattr(model.model.layers[0], "set_requires_all_reduce"):
+        model.set_requires_all_reduce(last)  # type: ignore[operator]
+    elif hasattr(model, "set_requires_gradient_sync"):
         model.set_requires_gradient_sync(last)
 
 

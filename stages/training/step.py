@@ -89,7 +89,7 @@ class Updater:
             with self.clock.phase("backward"):
                 loss.backward()
         with self.clock.phase("optimizer"):
-            norm = clip_gradients(self.model, self.config.grad_clip, self.ranks.alone)
+            norm = clip_gradients(self.model, self.config.grad_clip, self.ranks.alone, self.config.replicas)
         return Computed(nats, norm)
 
     def apply(self, learning_rate: float, measure: bool = False) -> Norms | None:
@@ -112,6 +112,7 @@ class Updater:
         squares = torch.stack([change_squares(self.optimizer), weight_squares(self.model)])
         if not self.ranks.alone:
             dist.all_reduce(squares)
+            squares /= self.config.replicas  # each copy has counted everything once
         update, weights = squares.sqrt()
         return Norms(update, weights)
 

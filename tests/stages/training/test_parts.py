@@ -89,7 +89,7 @@ def test_the_schedule_is_part_of_the_name():
 
 
 def test_peak_learning_rate_falls_with_size():
-    shapes = [sized(name, 32_000, 2048) for name in ("4m", "135m", "7b")]
+    shapes = [sized(name, 32_000, 2048) for name in ("nano", "125m", "7b")]
     peaks = [peak_learning_rate(TrainingConfig(), shape) for shape in shapes]
     assert peaks == sorted(peaks, reverse=True)
     assert peak_learning_rate(TrainingConfig(learning_rate=0.1), shapes[0]) == 0.1

@@ -87,7 +87,7 @@ def test_a_run_leaves_what_the_contract_says(undisturbed: Artifact, tokens_artif
     assert history["step"] == list(range(12))
     assert history["tokens"] == [4 * 64 * (n + 1) for n in range(12)]
     vocabulary = tokens_artifact.manifest.counts["vocabulary"]
-    assert history["loss"][0] == pytest.approx(math.log(-(-vocabulary // 64) * 64), abs=0.15)
+    assert history["loss"][0] == pytest.approx(math.log(-(-vocabulary // 128) * 128), abs=0.15)
     assert history["loss"][-1] < history["loss"][0] - 0.3
     assert undisturbed.manifest.metrics["bits_per_byte"] > 0
     model = load_decoder(
