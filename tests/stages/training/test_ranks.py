@@ -74,6 +74,12 @@ def _losses(run: Run) -> list[float]:
     return pq.read_table(_path(run, HISTORY))["loss"].to_pylist()
 
 
+def _first_norms(run: Run) -> list[float]:
+    """Of the first update and of the weights after it: of all ranks' parts together."""
+    history = pq.read_table(_path(run, HISTORY))
+    return [history[name][0].as_py() for name in ("update_norm", "weight_norm")]
+
+
 @pytest.fixture(scope="module")
 def two(tokens_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A batch of 5 on two ranks: the first has a sequence less, and runs one of weight zero."""
@@ -86,6 +92,7 @@ def test_two_ranks_with_muon_agree_with_one(tokens_artifact, tmp_path):
     runs = [_prepare(tmp_path / str(ranks), tokens_artifact, optimizer="muon", steps=4) for ranks in (1, 2)]
     assert [_torchrun(run, ranks)["status"] for run, ranks in zip(runs, (1, 2), strict=True)] == ["finished"] * 2
     assert _losses(runs[1]) == pytest.approx(_losses(runs[0]), rel=1e-4)
+    assert _first_norms(runs[1]) == pytest.approx(_first_norms(runs[0]), rel=1e-3)
 
 
 def test_two_ranks_agree_with_one_within_rounding(two: Run, tokens_artifact, tmp_path):
@@ -93,6 +100,7 @@ def test_two_ranks_agree_with_one_within_rounding(two: Run, tokens_artifact, tmp
     outcome = _torchrun(one, 1)
     assert outcome["details"]["world"] == 1 and two.outcome()["details"]["world"] == 2
     assert _losses(two) == pytest.approx(_losses(one), rel=1e-4)
+    assert _first_norms(two) == pytest.approx(_first_norms(one), rel=1e-3)
     assert two.outcome()["metrics"]["bits_per_byte"] == pytest.approx(outcome["metrics"]["bits_per_byte"], rel=1e-4)
     ours, theirs = load_weights(_path(two, WEIGHTS)), load_weights(_path(one, WEIGHTS))
     assert ours.keys() == theirs.keys()
