@@ -32,7 +32,14 @@ class NotMeasured(Exception):
 class Child:
     """A job that is ready to go: `{script} {job} {options as JSON} {file for the result}`."""
 
-    def __init__(self, python: Path, script: Path, job: str, options: Mapping[str, Any]):
+    def __init__(
+        self,
+        python: Path,
+        script: Path,
+        job: str,
+        options: Mapping[str, Any],
+        environment: Mapping[str, str] | None = None,
+    ):
         self.job = job
         self._folder = tempfile.TemporaryDirectory(prefix="headwater-job-")
         self._result = Path(self._folder.name) / "result.json"
@@ -44,6 +51,7 @@ class Child:
             stderr=self._errors,
             text=True,
             cwd=self._folder.name,
+            env=None if environment is None else dict(environment),
         )
 
     def wait_until_ready(self) -> Child:
@@ -63,12 +71,21 @@ class Child:
 
     def round(self) -> dict[str, Any]:
         """Does the work once more and waits for its result; the process stays for another round."""
-        assert self._process.stdin and self._process.stdout
+        self.begin_round()
+        return self.end_round()
+
+    def begin_round(self) -> None:
+        """Starts the work once more and returns at once: several jobs can be at it together."""
+        assert self._process.stdin
         self._result.unlink(missing_ok=True)
-        try:
+        with suppress(BrokenPipeError):  # it has ended: `end_round` finds out
             self._process.stdin.write("go\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
+
+    def end_round(self) -> dict[str, Any]:
+        """Waits for the result of the work that was begun."""
+        assert self._process.stdout
+        if self._process.poll() is not None:
             return self.result()
         for line in self._process.stdout:
             if line == "DONE\n":
