@@ -22,9 +22,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
-
 from child import Child, NotMeasured, run_job
 from machine import machine, versions
 from rich.console import Console
@@ -32,7 +29,7 @@ from training_report import TARGETS, print_report, spread
 
 from stages.training.allocator import ALLOCATOR
 
-SCRIPT = HERE / "training_jobs.py"
+SCRIPT = Path(__file__).parent / "training_jobs.py"
 PYTHON = Path(sys.executable)
 OURS, PLAIN = "Headwater", "transformers out of the box"
 PRODUCTS = "products of a step alone"

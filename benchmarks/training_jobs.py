@@ -7,16 +7,11 @@ a few steps and number formats can be told apart by it.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 from child import Work, serve
 
 VOCABULARY = 16_384

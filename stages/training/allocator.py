@@ -7,5 +7,5 @@ ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
     "MALLOC_TOP_PAD_": "268435456",
 }
-"""Environment that keeps glibc from handing each step's buffers back to the kernel: 1.3 to 1.6 times the speed on a CPU.
-It is read when a process starts."""
+"""Environment of a process, read when it starts. It keeps glibc from handing each step's buffers back to the kernel:
+1.3 to 1.6 times the speed on a CPU."""
