@@ -19,6 +19,7 @@ from stages.training.allocator import ALLOCATOR
 from stages.training.checks import check_cards
 from stages.training.config import TrainingConfig
 from stages.training.errors import TrainingError
+from stages.training.imports import without_collections
 from stages.training.run import BACKEND, TIMEOUT_SECONDS, Run
 from stages.training.stop import request_stop
 
@@ -279,10 +280,11 @@ def _trainer(workers: int, max_failures: int, gpu: bool, folder: Path, task: Pat
 
 def _worker(values: dict[str, Any]) -> None:
     """What each worker runs: the imports, then the task, which it waits for if it was not given."""
-    import torch.distributed.fsdp
-    import torch.distributed.tensor  # noqa: F401
+    with without_collections():
+        import torch.distributed.fsdp
+        import torch.distributed.tensor  # noqa: F401
 
-    from stages.training.loop import train
+        from stages.training.loop import train
 
     if values["run"]:
         train(Run(**values["run"]))

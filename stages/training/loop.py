@@ -1,4 +1,4 @@
-"""The training loop. Plain PyTorch: alone, under `torchrun --module stages.training.loop RUN.json`, or under Ray.
+"""The training loop. Plain PyTorch: alone, under `torchrun --module stages.training RUN.json`, or under Ray.
 
 Every rank goes through the same steps. Between two of them is a boundary, where all agree, by one small reduction on
 the host, on the number of targets in the next batch, on the loss of the last one, on whether somebody asked to stop,
@@ -11,9 +11,7 @@ import gc
 import json
 import math
 import os
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,7 +35,7 @@ from stages.training.export import whole_weights
 from stages.training.history import History
 from stages.training.micro_batch import MICRO_BATCH_TOKENS, MicroBatches, gpu_memory
 from stages.training.optimizer import build_optimizer, moments, set_updates
-from stages.training.parallel import join, leave, place
+from stages.training.parallel import join, place
 from stages.training.phases import PhaseClock
 from stages.training.precision import FORMATS, faster_format, peak_rate, product_rate
 from stages.training.run import HISTORY, VALIDATIONS, WEIGHTS, Run
@@ -98,6 +96,7 @@ class Loop:
         self.products = ranks.from_first(saved.get("products") or _faster_products(ranks.device, dtype))
         products.use(self.products)
         self.product_rate = ranks.sum([product_rate(dtype, ranks.device, repeats=2)])[0]
+        self.rated = time.time()
         longest = config.longest_k * reader.sequence_length
         self.shape = sized(config.size, reader.vocabulary_size, longest)
         with torch.device("meta"):
@@ -262,8 +261,9 @@ class Loop:
             # hold the training up for half a second.
             gc.freeze()
             origin = self.run.submitted or self.entered
-            parts = {"entered": self.entered, "joined": self.joined, "ready": self.ready, "first_step": time.time()}
-            seconds: dict[str, Any] = {name: round(at - origin, 2) for name, at in parts.items()}
+            parts = {"entered": self.entered, "joined": self.joined, "rated": self.rated, "ready": self.ready}
+            parts["first_step"] = time.time()
+            seconds: dict[str, Any] = {name: round(at - origin, 3) for name, at in parts.items()}
             self._emit("startup", **seconds)
 
     def _committed(self, step: int, seconds: float, stall: float) -> None:
@@ -317,8 +317,3 @@ def _left_behind(run: Run, error: HeadwaterError) -> bool:
         error.add_note(f"and the outcome could not be written: {trouble}")
         return False
     return True
-
-
-if __name__ == "__main__":
-    train(Run(**json.loads(Path(sys.argv[1]).read_text())))
-    leave()

@@ -74,7 +74,7 @@ def faster_format(device: torch.device) -> str:
 
     The first look is at a small product, so that emulation costs no minute.
     """
-    small = {name: product_rate(dtype, device, size=256) for name, dtype in FORMATS.items()}
+    small = {name: product_rate(dtype, device, size=128) for name, dtype in FORMATS.items()}
     if small["bf16"] < small["fp32"] / 2:
         return "fp32"
     rates = dict.fromkeys(FORMATS, 0.0)

@@ -59,9 +59,9 @@ def _torchrun(run: Run, ranks: int) -> dict[str, Any]:
     file = _path(run, "run.json")
     file.write_text(json.dumps(run.as_dict()))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-    command += ["--nproc-per-node", str(ranks), "--module", "stages.training.loop", str(file)]
+    command += ["--nproc-per-node", str(ranks), "--module", "stages.training", str(file)]
     if ranks == 1:
-        command = [sys.executable, "-m", "stages.training.loop", str(file)]
+        command = [sys.executable, "-m", "stages.training", str(file)]
     done = subprocess.run(
         command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from infra.settings import REPOSITORY
 from stages.artifact import Artifact
+from stages.training.imports import without_collections
 from tests.stages.training.test_ranks import _path, _prepare
 
 FIRST_STEP = """
@@ -54,3 +56,14 @@ def test_a_recipe_is_read_without_pytorch(module: str):
     imported = _imported(f"import sys, {module}; print(*sys.modules)")
     assert module in imported
     assert "torch" not in imported
+
+
+def test_the_collector_does_not_look_through_what_was_imported():
+    before = gc.get_freeze_count()
+    try:
+        with without_collections():
+            assert not gc.isenabled()
+            made = [[] for _ in range(100)]
+        assert gc.isenabled() and gc.get_freeze_count() >= before + len(made)
+    finally:
+        gc.unfreeze()
