@@ -1,8 +1,8 @@
 """Causal attention inside documents, for rows that hold several.
 
-Accelerators take a mask, which costs T^2 whatever the documents' lengths. On a CPU that is two fifths of a small
-model's step at T = 512, so there `attention_cpu` puts documents of like length together; without a C compiler a mask
-must do there too.
+A mask costs T^2 whatever the documents' lengths: on a CPU two fifths of a small model's step at T = 512. So there
+`attention_cpu` puts documents of like length together, and on GPUs `attention_gpu` tells a kernel where they begin. A
+mask does where neither can be had: without a C compiler, in fp32 on a GPU.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.attention_cpu import Placement
+from models.attention_gpu import Varlen, usable
 from models.kernels.library import library
 from models.sizes import ModelConfig
 
@@ -42,6 +43,8 @@ def attention(documents: Tensor, positions: Tensor, config: ModelConfig, dtype: 
     """The attention of one batch, made once for all layers, from what `split_documents` returns."""
     if positions.device.type == "cpu" and library(dtype):
         return Placement(positions, config.heads, config.key_value_heads)
+    if usable(positions.device, dtype, config.head_size):
+        return Varlen(positions)
     return _Masked(documents, dtype)
 
 

@@ -2,6 +2,9 @@
 
 Following the idea of Cut Cross-Entropy (Wijmans et al. 2024) and Liger's fused linear cross-entropy, in plain
 PyTorch: at 4096 x 256 x 16384 on a CPU it is as fast as the plain form and needs a quarter of its memory.
+
+On GPUs too: `torch.nn.functional.linear_cross_entropy` gives the cross-entropy alone. The z-loss needs the softmax's
+denominator, which it computes and does not return; to compute it again would cost a second pass over the head.
 """
 
 from __future__ import annotations

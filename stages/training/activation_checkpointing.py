@@ -6,10 +6,12 @@ which gather a layer's weights before its backward pass, run around what is comp
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from models.decoder import Decoder
 from models.memory import Checkpointing
@@ -31,7 +33,14 @@ def checkpoint_layers(model: Decoder, mode: Checkpointing) -> None:
     if mode == "selective":
         options["context_fn"] = partial(create_selective_checkpoint_contexts, _costly())
     for layer in model.model.layers:
-        layer.forward = partial(checkpoint, layer.forward, **options)
+        layer.forward = partial(_checkpointed, layer.forward, partial(checkpoint, **options))
+
+
+def _checkpointed(
+    forward: Callable[..., Any], checkpoint: Callable[..., Any], x: Tensor, change: Tensor | None, *rest: Any
+) -> Any:
+    """A layer whose input is one tensor: the residual stream and what is to be added to it would be kept both."""
+    return checkpoint(forward, x if change is None else x + change, None, *rest)
 
 
 def _costly() -> list[Any]:
@@ -42,6 +51,7 @@ def _costly() -> list[Any]:
     aten = torch.ops.aten
     return [
         aten.mm.default,
+        torch.ops.mkldnn._linear_pointwise.default,
         aten._scaled_dot_product_flash_attention_for_cpu.default,
         aten._scaled_dot_product_flash_attention.default,
         aten._scaled_dot_product_efficient_attention.default,
