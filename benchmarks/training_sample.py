@@ -1,0 +1,252 @@
+"""Accuracy and bits per byte of the sample's model against seconds of training: the recipe beside others of equal time.
+
+    .venv/bin/python benchmarks/training_sample.py [--json FILE] [--steps N] [--store FOLDER]
+
+Makes the recipe's tokens (skipped if the store has them) and trains every contestant in this process, step by step in
+turn, so that all have the machine as it is; each gets as many steps as take the time of the recipe's own. What is
+scored while they learn costs them nothing. Accuracy is that of the recipe's first question set: the option whose text
+costs fewest nats a byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from machine import machine
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from flows.inputs import resolve_recipe
+from flows.steps import STEP, Made, list_inputs
+from models import products
+from models.decoder import Decoder
+from models.loss import IGNORED
+from models.sizes import sized
+from stages.artifact import Artifact, Store
+from stages.evaluation.config import SetConfig
+from stages.evaluation.harness import Task
+from stages.evaluation.sets import read_set
+from stages.training import TrainingConfig
+from stages.training.data import TrainingData
+from stages.training.optimizer import build_optimizer
+from stages.training.parallel import join, place
+from stages.training.phases import PhaseClock
+from stages.training.precision import FORMATS, faster_format
+from stages.training.schedule import factor, peak_learning_rate
+from stages.training.step import Updater
+from stages.training.validation import Validation
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "muon": {"optimizer": "muon"},
+    "learning rate / 2": {"learning_rate": 0.5},
+    "batch x 2": {"batch": 2},
+}
+"""What contestants change; learning rate and batch as multiples of the recipe's."""
+TIMED = 8
+"""Steps of each that are timed beforehand."""
+console = Console(stderr=True)
+
+
+@dataclass
+class Contestant:
+    """One way to train, and how it went."""
+
+    name: str
+    config: TrainingConfig
+    data: TrainingData
+    updater: Updater
+    peak: float
+    seconds: list[float] = field(default_factory=list)
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, name: str, config: TrainingConfig, tokens: Artifact, precision: str) -> Contestant:
+        ranks = join("cpu")
+        data = TrainingData(tokens.local(), tokens.digest, config, 0, 1)
+        reader, dtype = data.reader, FORMATS[precision]
+        shape = sized(config.size, reader.vocabulary_size, config.longest_k * reader.sequence_length)
+        with torch.device("meta"):
+            model = Decoder(shape, reader.eos_id, dtype)
+        model = place(model, ranks, config.seed)
+        peak = peak_learning_rate(config, shape)
+        optimizer = build_optimizer(model, config, peak, dtype)
+        return cls(
+            name, config, data, Updater(model, optimizer, config, ranks, PhaseClock(ranks.device), config.batch), peak
+        )
+
+    def step(self) -> None:
+        """One update."""
+        number = len(self.seconds)
+        batch = self.data.batch(number)
+        began = time.perf_counter()
+        self.updater.compute(batch, float(batch.valid), min(self.config.batch, 16))
+        self.updater.apply(self.peak * factor(self.config, number))
+        self.seconds.append(time.perf_counter() - began)
+
+    def score(self, validation: Validation, questions: Questions) -> None:
+        """Adds a point to the curve."""
+        model = self.updater.model
+        bits = validation.bits_per_byte(model, self.updater.ranks, 16)
+        self.curve.append(
+            {
+                "step": len(self.seconds),
+                "seconds": sum(self.seconds),
+                "bits_per_byte": bits.total if bits else float("nan"),
+                "accuracy": questions.accuracy(model),
+            }
+        )
+
+
+class Questions:
+    """A question set as rows of ids, options of one question after each other."""
+
+    def __init__(self, questions: Sequence[Any], tokenizer_file: Path, most: int):
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        task = Task("questions", "cloze", SetConfig(), questions[:most])
+        self.gold = torch.tensor([question.answer for question in task.questions])
+        self.rows: list[tuple[list[int], int, int, int]] = []
+        for number, question in enumerate(task.questions):
+            prompt = task.prompt(question)
+            before = tokenizer.encode(prompt, add_special_tokens=False).ids
+            for option in task.choices(question):
+                ids = tokenizer.encode(f"{prompt} {option}", add_special_tokens=False).ids
+                self.rows.append((ids, len(before), number, len(option.encode())))
+
+    @torch.no_grad()
+    def accuracy(self, model: Decoder) -> float:
+        """Share of questions whose right option costs fewest nats a byte."""
+        order = sorted(range(len(self.rows)), key=lambda n: len(self.rows[n][0]))
+        costs = torch.zeros(len(self.rows))
+        for start in range(0, len(order), 64):
+            some = [self.rows[n] for n in order[start : start + 64]]
+            length = max(len(ids) for ids, *_ in some) - 1
+            tokens = torch.full((len(some), length), model.eos_id)
+            targets = torch.full((len(some), length), IGNORED)
+            for at, (ids, before, _, _) in enumerate(some):
+                tokens[at, : len(ids) - 1] = torch.tensor(ids[:-1])
+                targets[at, before - 1 : len(ids) - 1] = torch.tensor(ids[before:])
+            _, nats = model(tokens, targets)
+            costs[order[start : start + 64]] = nats.sum(1) / torch.tensor([size for *_, size in some])
+        best = torch.full((len(self.gold),), float("inf"))
+        chosen, place, previous = torch.zeros(len(self.gold), dtype=torch.long), 0, -1
+        for (_, _, number, _), cost in zip(self.rows, costs, strict=True):
+            place = place + 1 if number == previous else 0
+            previous = number
+            if cost < best[number]:
+                best[number], chosen[number] = cost, place
+        return float((chosen == self.gold).float().mean())
+
+
+def main() -> None:
+    """Trains all, prints the curves, writes the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--recipe", default="biomed")
+    parser.add_argument("--steps", type=int, help="of the recipe's own contestant; absent: the recipe's")
+    parser.add_argument("--points", type=int, default=6, help="of each curve")
+    parser.add_argument("--questions", type=int, default=300)
+    parser.add_argument("--only", action="append", default=[], choices=OTHERS, help="some of the others")
+    parser.add_argument("--store", type=Path, help="folder of a store that stays")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="headwater-sample-") as folder:
+        result = run(options, Store(options.store or Path(folder)))
+    report(result)
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def run(options: argparse.Namespace, store: Store) -> dict[str, Any]:
+    """Trains the contestants in turn."""
+    recipe, _ = resolve_recipe(options.recipe)
+    made = Made()
+    for kind in ("sample", "corpus", "tokens"):
+        with console.status(f"{kind} ..."):
+            step = STEP[kind]
+            made.artifacts[kind] = step.stage.run(step.config(recipe, made), step.inputs(recipe, made), store)
+        if kind == "sample":
+            list_inputs(recipe, made)
+    tokens, precision = made["tokens"], faster_format(torch.device("cpu"))
+    if precision == "fp32":
+        products.use(products.faster_products())
+    folder = tokens.local()
+    name, listing = next(iter(made.sets.items()))
+    questions = Questions(read_set(listing), folder / "tokenizer" / "tokenizer.json", options.questions)
+    validation = Validation(folder, recipe.training.validation_rows)
+    own = recipe.training.model_copy(update={"steps": options.steps or recipe.training.steps})
+    configs = {"the recipe": own} | {n: changed(own, **OTHERS[n]) for n in options.only or OTHERS}
+    steps = equal_time(configs, tokens, precision)
+    contestants = [
+        Contestant.of(n, config.model_copy(update={"steps": steps[n]}), tokens, precision)
+        for n, config in configs.items()
+    ]
+    for point in track(range(1, options.points + 1), "training", console=console):
+        until = {c.name: c.config.steps * point // options.points for c in contestants}
+        while behind := [c for c in contestants if len(c.seconds) < until[c.name]]:
+            for contestant in behind:
+                contestant.step()
+        for contestant in contestants:
+            contestant.score(validation, questions)
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine(),
+        "precision": precision,
+        "questions": f"{len(questions.gold)} of {name}",
+        "curves": {c.name: c.curve for c in contestants},
+        "tokens_per_second": {
+            c.name: c.config.batch * c.data.reader.sequence_length / median(c.seconds) for c in contestants
+        },
+    }
+
+
+def changed(config: TrainingConfig, **changes: Any) -> TrainingConfig:
+    """A contestant's config."""
+    if "learning_rate" in changes:
+        shape = sized(config.size, 8192, 256)
+        changes["learning_rate"] *= peak_learning_rate(config, shape)
+    if "batch" in changes:
+        changes["batch"] *= config.batch
+    return config.model_copy(update=changes)
+
+
+def equal_time(configs: dict[str, TrainingConfig], tokens: Artifact, precision: str) -> dict[str, int]:
+    """Steps of each that take as long as the first's, by a few that are timed in turn."""
+    tried = [Contestant.of(name, config, tokens, precision) for name, config in configs.items()]
+    for _ in range(TIMED):
+        for contestant in tried:
+            contestant.step()
+    seconds = {c.name: median(c.seconds[1:]) for c in tried}
+    first = next(iter(configs))
+    return {name: max(1, round(configs[first].steps * seconds[first] / seconds[name])) for name in configs}
+
+
+def report(result: dict[str, Any]) -> None:
+    """Prints the curves."""
+    shown = Console(width=130)
+    shown.print(f"\n{result['date']}, {result['machine']['processor']}, {result['precision']}; {result['questions']}")
+    for name, curve in result["curves"].items():
+        rate = result["tokens_per_second"][name]
+        table = Table("step", "seconds", "bits per byte", "accuracy", title=f"{name}: {rate:.0f} tokens/s")
+        for point in curve:
+            table.add_row(
+                str(point["step"]),
+                f"{point['seconds']:.0f}",
+                f"{point['bits_per_byte']:.3f}",
+                f"{point['accuracy']:.1%}",
+            )
+        shown.print(table)
+
+
+if __name__ == "__main__":
+    main()
