@@ -79,7 +79,7 @@ def _compiled(dtype: torch.dtype) -> tuple[Path | None, str]:
     path = _folder() / f"{name}.so"
     if path.exists():
         return path, ""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
         done = subprocess.run([compiler, *command, "-o", str(made)], capture_output=True, text=True, check=False)

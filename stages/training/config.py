@@ -108,6 +108,8 @@ class TrainingConfig(Config):
     precision: Literal["auto", "bf16", "fp32"] = how("auto")
     """Number format of the products; weights and their updates are fp32 always. auto: time one product of each at the
     start of the run and keep the faster, for the whole run."""
+    compile: Literal["auto", "on", "off"] = how("auto")
+    """Whether PyTorch's compiler makes the layers' kernels. auto: on GPUs; CPUs have loops of our own."""
     checkpoint_every: int = how(100, gt=0)
     """Steps between checkpoints. The last two are kept."""
     validate_every: int = how(100, gt=0)

@@ -29,6 +29,7 @@ from stages.training.activation_checkpointing import checkpoint_layers
 from stages.training.alike import check_alike, this_process
 from stages.training.checkpoint import STATE, Checkpointer, rng_state, set_rng_state
 from stages.training.checks import OF, check_checkpoint, check_device, check_ranks
+from stages.training.compiling import compile_layers, wants_compiler
 from stages.training.data import Batch, DataState, TrainingData
 from stages.training.errors import TrainingError
 from stages.training.export import whole_weights
@@ -105,6 +106,9 @@ class Loop:
         rows = self.data.most_rows
         self.micro_batches = MicroBatches(config, self.shape, ranks.world, dtype, rows, longest, gpu_memory(ranks))
         checkpoint_layers(self.model, self.micro_batches.activation_checkpointing)
+        self.compiled = wants_compiler(config.compile, ranks.device)
+        if self.compiled:
+            compile_layers(self.model)
         self.peak = peak_learning_rate(config, self.shape)
         self.optimizer = build_optimizer(self.model, config, self.peak, dtype)
         self.updater = Updater(self.model, self.optimizer, config, ranks, self.clock, rows)
@@ -154,6 +158,7 @@ class Loop:
             device=str(self.ranks.device),
             precision=self.precision,
             products=self.products,
+            compiled=self.compiled,
             without_kernels=why_not() if self.ranks.device.type == "cpu" else "",
             gflops=round(self.product_rate / 1e9, 1),
             parameters=parameters(self.shape),
