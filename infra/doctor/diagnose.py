@@ -110,6 +110,7 @@ def _early(environ: Mapping[str, str], settings: Settings | None) -> list[Look]:
         Look("shared memory", lambda: [machine.shared_memory(*machine.read_shared_memory())]),
         Look("open files", lambda: [machine.open_files(*resource.getrlimit(resource.RLIMIT_NOFILE))]),
         Look("tools", lambda: [machine.tools()]),
+        Look("C compiler", lambda: [machine.compiler()]),
         Look("clock", lambda: [machine.clock(time.time(), machine.read_synchronised(), not local)]),
         Look("state folder", lambda: [machine.writable("state folder", home, _HOME_MEND)]),
     ]

@@ -241,6 +241,15 @@ def tools(names: Sequence[str] = ("make", "bash", "flock", "sha256sum")) -> Chec
     return Check("tools", "ok", ", ".join(names))
 
 
+def compiler(names: Sequence[str] = ("cc", "gcc", "clang")) -> Check:
+    """What compiles the loops that training runs on a CPU."""
+    found = [name for name in names if shutil.which(name)]
+    if not found:
+        mend = "on a GPU machine nothing; else install one (`apt-get install gcc`), or training takes a quarter longer"
+        return Check("C compiler", "warning", f"none of {', '.join(names)}", mend)
+    return Check("C compiler", "ok", found[0])
+
+
 def clock(now: float, synchronised: bool | None, shared_store: bool) -> Check:
     """Is the time possible, and kept by somebody? What is shared with other machines rests on it."""
     date = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))

@@ -107,6 +107,8 @@ def test_shared_memory_open_files_tools_and_sockets() -> None:
         "ok", "warning", "warning", "ok",
     ]  # fmt: skip
     assert machine.tools(["sh", "no-such-program"]).found == "not found: no-such-program"
+    assert machine.compiler(["no-such-program", "sh"]).found == "sh"
+    assert machine.compiler(["no-such-program"]).state == "warning"
     assert machine.socket_room("/tmp", "/tmp").state == "ok"
     assert "RAY_TMPDIR" in machine.socket_room("/tmp", "/var/folders/" + "x" * 40).mend
 
