@@ -33,7 +33,9 @@ SCRIPT = Path(__file__).parent / "training_jobs.py"
 PYTHON = Path(sys.executable)
 OURS, PLAIN = "Headwater", "transformers out of the box"
 PRODUCTS = "products of a step alone"
-SECTIONS = ("11m", "30m", "fsdp")
+SECTIONS = ("11m", "30m", "fsdp", "gpu")
+ON_GPU = {"125m": (32, 16), "350m": (32, 8), "1.3b": (16, 4)}
+"""Sizes on a GPU: sequences of 2,048 tokens a step, and a micro-batch."""
 BATCH, LENGTH = 8, 512
 WITHIN = 1.01
 """What a loss may be, as a multiple of that with fp32 weights."""
@@ -66,7 +68,7 @@ class Benchmark:
     def __init__(self, rounds: int):
         self.rounds = {"11m": rounds, "30m": max(2, rounds * 2 // 3), "fsdp": max(2, rounds * 2 // 3)}
         self.threads = len(os.sched_getaffinity(0))
-        self.not_measured: dict[str, str] = {"one H100 or other GPU": "no GPU was there"}
+        self.not_measured: dict[str, str] = {}
         self.began = time.monotonic()
         import torch
 
@@ -88,6 +90,8 @@ class Benchmark:
                 result |= self._beside_transformers(size)
         if "fsdp" in sections:
             result |= self._fsdp()
+        if "gpu" in sections:
+            result |= self._gpu()
         return result | {"not_measured": self.not_measured, "minutes": round((time.monotonic() - self.began) / 60, 2)}
 
     def _beside_transformers(self, size: str) -> dict[str, Any]:
@@ -126,7 +130,7 @@ class Benchmark:
             name: spread([a / b for a, b in zip(found, seconds[OURS], strict=True)]) for name, found in seconds.items()
         }
         best = min(rivals, key=lambda name: ratios[name]["median"], default=None)
-        flops = training_flops(shape(size, LENGTH), LENGTH) * tokens
+        flops = training_flops(shape(size, LENGTH, "cpu"), LENGTH) * tokens
         fraction = median(flops / s / rate for s, rate in zip(seconds[OURS], rates, strict=True))
         found: dict[str, Any] = {
             f"over_best_transformers_{size}": ratios[best]["median"] if best else None,
@@ -179,6 +183,39 @@ class Benchmark:
         ratios = spread([single / sharded for single, sharded in pairs])
         seconds = {"one process": spread([a for a, _ in pairs]), "two, FSDP": spread([b for _, b in pairs])}
         return {"fsdp_over_single_30m": ratios["median"], "fsdp": {"over": ratios, "seconds": seconds}}
+
+    def _gpu(self) -> dict[str, Any]:
+        """Beside transformers, compiled, under autocast, on one card; nothing where there is none."""
+        import torch
+        from training_jobs import shape
+
+        from models.sizes import training_flops
+        from stages.training.precision import dense_peak
+
+        if not torch.cuda.is_available():
+            self.not_measured["125m, 350m and 1.3b on a GPU"] = "none is there"
+            return {}
+        card = torch.cuda.get_device_name()
+        peak, found = dense_peak(card), {}
+        for size, (batch, micro_batch) in ON_GPU.items():
+            given = {"size": size, "batch": batch, "length": 2048, "threads": self.threads}
+            given |= {"device": "cuda", "micro_batch": micro_batch}
+            jobs = {
+                OURS: ("ours", given | {"precision": "bf16"}, False),
+                "transformers": ("transformers", given | {"precision": "autocast", "compiled": True}, False),
+            }
+            seconds: dict[str, list[float]] = {}
+            for name, job in jobs.items():  # one after the other: together they would not fit
+                with Sides({name: job}) as running:
+                    self.not_measured |= {f"{name}, {size}": why for name, why in running.failed.items()}
+                    rounds = [running.together() for _ in range(10)]
+                    seconds |= {name: [r[name]["seconds"] for r in rounds] for name in rounds[0]}
+            tokens, flops = batch * 2048, training_flops(shape(size, 2048, "cuda"), 2048)
+            rates = {name: spread([tokens / s for s in of]) for name, of in seconds.items()}
+            found[size] = {"tokens_per_second": rates}
+            if peak:
+                found[size]["mfu"] = {name: rate["median"] * flops / peak for name, rate in rates.items()}
+        return {"gpu": found, "card": card}
 
 
 class Sides:

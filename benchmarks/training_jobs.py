@@ -9,35 +9,21 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from child import Work, serve
 
-VOCABULARY = 16_384
 LEARNING_RATE = 1e-3
 Z_LOSS = 1e-5
+VOCABULARY = {"cpu": 16_384, "cuda": 32_000}
 
 
-class Size(NamedTuple):
-    """Qwen3's shape, tied."""
-
-    hidden: int
-    layers: int
-    heads: int
-    keys: int
-    head: int
-    feed_forward: int
-
-
-SIZES = {"11m": Size(256, 9, 4, 2, 64, 704), "30m": Size(512, 7, 8, 4, 64, 1408)}
-
-
-def batches(batch: int, length: int, seed: int = 0) -> Iterator[np.ndarray]:
+def batches(batch: int, length: int, vocabulary: int) -> Iterator[np.ndarray]:
     """Endless rows [batch, length + 1] of tokens."""
-    random = np.random.default_rng(seed)
-    follows = random.permutation(VOCABULARY)
-    common = np.minimum(random.zipf(1.3, 1 << 20) - 1, VOCABULARY - 1)
+    random = np.random.default_rng(0)
+    follows = random.permutation(vocabulary)
+    common = np.minimum(random.zipf(1.3, 1 << 20) - 1, vocabulary - 1)
     while True:
         rows = common[random.integers(0, len(common), (batch, length + 1))]
         rows[:, 1::2] = follows[rows[:, 0:-1:2]]
@@ -45,7 +31,16 @@ def batches(batch: int, length: int, seed: int = 0) -> Iterator[np.ndarray]:
 
 
 def ours(
-    size: str, precision: str, batch: int, length: int, threads: int, rank: int = 0, world: int = 1, port: int = 0
+    size: str,
+    precision: str,
+    batch: int,
+    length: int,
+    threads: int,
+    device: str = "cpu",
+    micro_batch: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    port: int = 0,
 ) -> Work:
     """Our loop's update of one process's part, alone or sharded over several."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
@@ -54,6 +49,7 @@ def ours(
 
     from models import products
     from models.decoder import Decoder
+    from stages.training.compiling import compile_layers, wants_compiler
     from stages.training.config import TrainingConfig
     from stages.training.data import Batch
     from stages.training.optimizer import build_optimizer
@@ -67,36 +63,46 @@ def ours(
     if dtype == torch.float32:
         products.use(products.faster_products())
     config = TrainingConfig(size=size, batch=batch, z_loss=Z_LOSS)
-    ranks = join("cpu")
+    ranks, of = join(device), shape(size, length, device)
     with torch.device("meta"):
-        model = Decoder(shape(size, length), -1, dtype)  # no token ends a document: plain causal attention
+        model = Decoder(of, -1, dtype)  # no token ends a document: plain causal attention
     model = place(model, ranks, 0)
-    clock = PhaseClock(ranks.device)
-    rows = -(-batch // world)
+    if wants_compiler("auto", ranks.device):
+        compile_layers(model)
+    clock, rows = PhaseClock(ranks.device), -(-batch // world)
     updater = Updater(model, build_optimizer(model, config, LEARNING_RATE, dtype), config, ranks, clock, rows)
-    tokens = batches(batch, length)
+    tokens = batches(batch, length, of.vocabulary_size)
 
     def step() -> dict[str, Any]:
         part = torch.from_numpy(next(tokens)[rank * rows : (rank + 1) * rows])
+        given = Batch(part[:, :-1].contiguous(), part[:, 1:].contiguous())
         began = time.perf_counter()
-        computed = updater.compute(Batch(part[:, :-1].contiguous(), part[:, 1:].contiguous()), batch * length, rows)
+        computed = updater.compute(given, batch * length, micro_batch or rows)
         updater.apply(LEARNING_RATE)
-        loss = ranks.sum([float(computed.nats)])[0] / (batch * length)
+        loss = ranks.sum([float(computed.nats)])[0] / (batch * length)  # waits for the device
         return {"seconds": time.perf_counter() - began, "loss": loss, "phases": clock.seconds(clock.cut())}
 
     step()
     return step
 
 
-def shape(size: str, length: int) -> Any:
-    """Our config of a size."""
-    from models.sizes import ModelConfig
+def shape(size: str, length: int, device: str) -> Any:
+    """Our config of a size, with the vocabulary that it is measured with."""
+    from models.sizes import sized
 
-    of = SIZES[size]
-    return ModelConfig(VOCABULARY, *of, tied=True, context=length)
+    return sized(size, VOCABULARY[device], length)
 
 
-def transformers(size: str, precision: str, compiled: bool, batch: int, length: int, threads: int) -> Work:
+def transformers(
+    size: str,
+    precision: str,
+    compiled: bool,
+    batch: int,
+    length: int,
+    threads: int,
+    device: str = "cpu",
+    micro_batch: int = 0,
+) -> Work:
     """Stock Qwen3ForCausalLM. precision: fp32; autocast (fp32 weights, bf16 products); bf16 (weights too)."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
@@ -104,36 +110,42 @@ def transformers(size: str, precision: str, compiled: bool, batch: int, length: 
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    of = SIZES[size]
+    of = shape(size, length, device)
     config = Qwen3Config(
-        vocab_size=VOCABULARY,
-        hidden_size=of.hidden,
+        vocab_size=of.vocabulary_size,
+        hidden_size=of.hidden_size,
         num_hidden_layers=of.layers,
         num_attention_heads=of.heads,
-        num_key_value_heads=of.keys,
-        head_dim=of.head,
-        intermediate_size=of.feed_forward,
-        tie_word_embeddings=True,
+        num_key_value_heads=of.key_value_heads,
+        head_dim=of.head_size,
+        intermediate_size=of.intermediate_size,
+        tie_word_embeddings=of.tied,
         max_position_embeddings=length,
         use_cache=False,
         attn_implementation="sdpa",
     )
-    model = Qwen3ForCausalLM(config).to(torch.bfloat16 if precision == "bf16" else torch.float32).train()
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    model = Qwen3ForCausalLM(config).to(device, dtype).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), fused=True)
     forward = torch.compile(model) if compiled else model
-    tokens = batches(batch, length)
+    tokens = batches(batch, length, of.vocabulary_size)
 
     def step() -> dict[str, Any]:
-        # Labels are shifted inside, so that of T inputs T - 1 are learned: one more token makes it T.
         rows = torch.from_numpy(next(tokens))
         began = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "autocast"):
-            loss = forward(input_ids=rows[:, :-1], labels=rows[:, 1:], shift_labels=rows[:, 1:].contiguous()).loss
-        loss.backward()
+        total = 0.0
+        for part in rows.split(micro_batch or batch):
+            part = part.to(device)
+            with torch.autocast(device, torch.bfloat16, enabled=precision == "autocast"):
+                # Shifted here, so that all T inputs are learned from and not T - 1.
+                shifted = part[:, 1:].contiguous()
+                loss = forward(input_ids=part[:, :-1], labels=shifted, shift_labels=shifted).loss
+            (loss * len(part) / batch).backward()
+            total += loss.detach() * len(part) / batch
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        return {"seconds": time.perf_counter() - began, "loss": float(loss.detach())}
+        return {"loss": float(total), "seconds": time.perf_counter() - began}
 
     step()
     return step
@@ -160,15 +172,15 @@ def products_alone(size: str, precision: str, batch: int, length: int, threads: 
     from stages.training.precision import FORMATS
 
     torch.set_num_threads(threads)
-    dtype, of, rows = FORMATS[precision], SIZES[size], batch * length
+    dtype, of, rows = FORMATS[precision], shape(size, length, "cpu"), batch * length
     if dtype == torch.float32:
         products.use(products.faster_products())
-    heads = (of.heads + 2 * of.keys) * of.head
+    width, heads = of.hidden_size, (of.heads + 2 * of.key_value_heads) * of.head_size
     matrices = {
-        "queries, keys, values": (of.hidden, heads, of.layers),
-        "attention's output": (of.heads * of.head, of.hidden, of.layers),
-        "gate and up": (of.hidden, 2 * of.feed_forward, of.layers),
-        "down": (of.feed_forward, of.hidden, of.layers),
+        "queries, keys, values": (width, heads, of.layers),
+        "attention's output": (of.heads * of.head_size, width, of.layers),
+        "gate and up": (width, 2 * of.intermediate_size, of.layers),
+        "down": (of.intermediate_size, width, of.layers),
     }
 
     def work() -> dict[str, Any]:
@@ -178,8 +190,8 @@ def products_alone(size: str, precision: str, batch: int, length: int, threads: 
             weight = torch.randn(outputs, inputs, dtype=dtype, requires_grad=True)
             grad = torch.randn(rows, outputs, dtype=dtype)
             found[name] = times * _seconds(lambda x=x, w=weight, g=grad: products.linear(x, w).backward(g))
-        hidden, weight = torch.randn(1024, of.hidden, dtype=dtype), torch.randn(VOCABULARY, of.hidden, dtype=dtype)
-        grad = torch.randn(1024, VOCABULARY, dtype=dtype)
+        hidden, weight = torch.randn(1024, width, dtype=dtype), torch.randn(of.vocabulary_size, width, dtype=dtype)
+        grad = torch.randn(1024, of.vocabulary_size, dtype=dtype)
         total = products.OuterSum(weight)
 
         def head() -> None:
@@ -188,8 +200,9 @@ def products_alone(size: str, precision: str, batch: int, length: int, threads: 
             total.add(grad, hidden)
 
         found["head"] = rows / 1024 * _seconds(head)
-        pairs, group, block = batch * of.keys, of.heads // of.keys, length // blocks(length)
-        q, k = torch.randn(pairs, group * block, of.head, dtype=dtype), torch.randn(pairs, length, of.head, dtype=dtype)
+        pairs, block = batch * of.key_value_heads, length // blocks(length)
+        q = torch.randn(pairs, of.heads // of.key_value_heads * block, of.head_size, dtype=dtype)
+        k = torch.randn(pairs, length, of.head_size, dtype=dtype)
 
         def attention() -> None:
             for end in range(block, length + 1, block):
