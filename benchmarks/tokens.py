@@ -25,10 +25,11 @@ from child import Child, NotMeasured, run_job
 from machine import machine, versions
 from rich.console import Console
 from rivals import rivals_python
+from targets import spread
 from tokens_numpy import MEMMAP
 from tokens_open import BATCH
 from tokens_ours import ONE_ARRAY, PLAIN
-from tokens_report import TARGETS, print_report, spread
+from tokens_report import TARGETS, print_report
 
 HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared" / "data"

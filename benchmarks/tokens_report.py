@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from statistics import median
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -21,11 +20,6 @@ TARGETS: Targets = {
 }
 ROW_BYTES = 2048 * (2 + 8)
 """Of memory that a row's ids move: read as uint16, written as int64."""
-
-
-def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Median, least and most of some values, and how many there are."""
-    return {"median": median(values), "least": min(values), "most": max(values), "runs": len(values)}
 
 
 def print_report(result: Mapping[str, Any]) -> None:

@@ -25,7 +25,8 @@ from typing import Any
 from child import Child, NotMeasured, run_job
 from machine import machine, versions
 from rich.console import Console
-from training_report import TARGETS, print_report, spread
+from targets import spread
+from training_report import TARGETS, print_report
 
 from stages.training.allocator import ALLOCATOR
 

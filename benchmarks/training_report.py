@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from statistics import median
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -15,11 +14,6 @@ TARGETS: Targets = {
     "over_best_transformers_30m": (">=", 1.15),
     "fsdp_over_single_30m": (">=", 0.95),
 }
-
-
-def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Median, least and most of some values, and how many there are."""
-    return {"median": median(values), "least": min(values), "most": max(values), "runs": len(values)}
 
 
 def print_report(result: Mapping[str, Any]) -> None:
