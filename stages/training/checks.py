@@ -29,7 +29,8 @@ OF = "of"
 
 
 def check_ranks(config: TrainingConfig, world: int) -> None:
-    """Refuses more processes than a batch has sequences: the rest would compute nothing that counts.
+    """Refuses more processes than a batch has sequences, for the rest would compute nothing that counts; and a number
+    that the copies of the model cannot share out.
 
     Raises:
         ConfigError: what to change.
@@ -38,6 +39,12 @@ def check_ranks(config: TrainingConfig, world: int) -> None:
         raise ConfigError(
             f"training: {world} workers share a batch of {config.batch} sequences, so {world - config.batch} of them "
             f"would have none; set training.workers to {config.batch} at most, or raise training.batch"
+        )
+    if world % config.replicas:
+        divisors = ", ".join(str(n) for n in range(1, world + 1) if world % n == 0)
+        raise ConfigError(
+            f"training.replicas ({config.replicas}) does not divide the number of processes ({world}), which share the "
+            f"copies of the model out; set it to one of {divisors}, or start a multiple of {config.replicas} processes"
         )
 
 

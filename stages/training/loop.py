@@ -25,6 +25,7 @@ from models.sizes import parameters, sized
 from stages.artifact.artifact import scratch_folder
 from stages.artifact.errors import HeadwaterError, StoreError
 from stages.artifact.store import disk_trouble_told
+from stages.memory import available_memory
 from stages.training.activation_checkpointing import checkpoint_layers
 from stages.training.alike import check_alike, this_process
 from stages.training.checkpoint import STATE, Checkpointer, rng_state, set_rng_state
@@ -33,6 +34,7 @@ from stages.training.compiling import compile_layers, wants_compiler
 from stages.training.data import Batch, DataState, TrainingData
 from stages.training.errors import TrainingError
 from stages.training.export import whole_weights
+from stages.training.fits import Demand, check_fits
 from stages.training.history import History
 from stages.training.micro_batch import MICRO_BATCH_TOKENS, MicroBatches, gpu_memory
 from stages.training.optimizer import build_optimizer, moments, set_updates
@@ -100,11 +102,12 @@ class Loop:
         self.rated = time.time()
         longest = config.longest_k * reader.sequence_length
         self.shape = sized(config.size, reader.vocabulary_size, longest)
+        rows, card = self.data.most_rows, gpu_memory(ranks)
+        self.micro_batches = MicroBatches(config, self.shape, ranks.world, dtype, rows, longest, card)
+        self._check_memory(longest, card)
         with torch.device("meta"):
             model = Decoder(self.shape, reader.eos_id, dtype)
         self.model = place(model, ranks, config.seed, config.replicas)
-        rows = self.data.most_rows
-        self.micro_batches = MicroBatches(config, self.shape, ranks.world, dtype, rows, longest, gpu_memory(ranks))
         checkpoint_layers(self.model, self.micro_batches.activation_checkpointing)
         self.compiled = wants_compiler(config.compile, ranks.device)
         if self.compiled:
@@ -129,6 +132,23 @@ class Loop:
             torch.manual_seed(config.seed)
             if self.first and any(event["type"] == "workers" for event in self.run.events.read()[0]):
                 self._emit("restart", durable=True, step=0, checkpoint=None, world=ranks.world)
+
+    def _check_memory(self, longest: int, card: int | None) -> None:
+        """Refuses a model that cannot fit. All ranks have told what they have before any of them takes of it."""
+        config, ranks, batches = self.config, self.ranks, self.micro_batches
+        demand = Demand(
+            size=config.size,
+            vocabulary_size=self.data.reader.vocabulary_size,
+            sequence_length=longest,
+            micro_batch=min(batches.rows(longest), self.data.most_rows),
+            checkpointing=batches.activation_checkpointing,
+            bytes_per_activation=batches.dtype.itemsize,
+            workers=ranks.world,
+            replicas=config.replicas,
+            sharing=ranks.local_world if card is None else 1,
+            host=card is None,
+        )
+        check_fits(demand, card if card is not None else min(ranks.gather(available_memory())))
 
     def _tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds: weights and Adam's averages; the tensors in use, not copies."""

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from models.decoder import Decoder
 from models.initialize import initial_value
-from stages.artifact.errors import ConfigError
 from stages.training.run import BACKEND, TIMEOUT_SECONDS
 
 
@@ -83,16 +82,7 @@ def place(model: Decoder, ranks: Ranks, seed: int, replicas: int = 1) -> Decoder
 
     Args:
         replicas: copies of the model, each sharded over world / replicas neighbouring ranks.
-
-    Raises:
-        ConfigError: the ranks cannot be shared out over so many copies.
     """
-    if ranks.world % replicas:
-        divisors = ", ".join(str(n) for n in range(1, ranks.world + 1) if ranks.world % n == 0)
-        raise ConfigError(
-            f"training.replicas ({replicas}) does not divide the number of processes ({ranks.world}), which share the "
-            f"copies of the model out; set it to one of {divisors}, or start a multiple of {replicas} processes"
-        )
     if not ranks.alone:
         shard(model, ranks, replicas, gathered=ranks.device.type == "cpu")
     set_values(model, ranks, seed)

@@ -131,13 +131,3 @@ def test_room_for_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert room_for_two(one, one, 12.0) and not room_for_two(one, one, 12.1)
     monkeypatch.setattr(room, "GPU", tmp_path)
     assert room_for_two(half, half, 12.0) and not room_for_two(half, one, 12.0)
-
-
-def test_a_container_has_what_its_limit_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "CGROUPS", tmp_path)
-    whole = room.available_memory()
-    for name, text in (("max", "1000000"), ("current", "600000"), ("stat", "anon 1\ninactive_file 100000\n")):
-        (tmp_path / f"memory.{name}").write_text(text)
-    assert whole > 500_000 == room.available_memory()
-    (tmp_path / "memory.max").write_text("max")
-    assert room.available_memory() > 500_000

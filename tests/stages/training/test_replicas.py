@@ -21,6 +21,7 @@ from models.sizes import ModelConfig
 from stages.artifact import Artifact, ConfigError
 from stages.training import TrainingConfig
 from stages.training.activation_checkpointing import checkpoint_layers
+from stages.training.checks import check_ranks
 from stages.training.loop import train
 from stages.training.optimizer import clip_gradients
 from stages.training.parallel import Ranks, join, last_micro_batch, place, set_values, shard
@@ -88,7 +89,7 @@ def test_copies_that_do_not_divide_the_ranks_are_refused():
         TrainingConfig(workers=3, replicas=2)
     TrainingConfig(workers=0, replicas=2)  # under torchrun the number of ranks is not in the recipe
     with pytest.raises(ConfigError, match=r"replicas \(4\) does not divide .* \(6\).*one of 1, 2, 3, 6"):
-        place(_decoder(True), Ranks(0, 6, 6, torch.device("cpu")), 0, replicas=4)
+        check_ranks(TrainingConfig(workers=0, replicas=4), 6)
 
 
 Case = tuple[bool, int, bool, Checkpointing]
