@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -11,9 +13,6 @@ FORMATS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 SIZES = {"cpu": 2048, "cuda": 8192}
 """Of the products that a machine's rate is taken from: large enough that nothing but the products counts."""
-
-_LONG_SECONDS = 0.02
-"""A product that takes so long says all that a larger one would, and costs less."""
 
 DENSE_PEAKS = {
     "B200": 2250e12,
@@ -30,20 +29,34 @@ DENSE_PEAKS = {
 """bf16 operations a second of the makers' data sheets, without sparsity, by a part of the card's name; the first that
 fits counts."""
 
+_SMALL = 128
+"""Of products that one thread makes in no time, emulated or not."""
+
+_LONG_SECONDS = 0.05
+"""A product that takes so long says all that a larger one would, and costs less."""
+
 
 def product_rate(dtype: torch.dtype, device: torch.device, size: int = 0, repeats: int = 3) -> float:
     """Operations a second of a size^3 matrix product: the fastest of a few, after one to warm up.
 
     Args:
-        size: 0: the first of 256, 512, ... whose product takes 20 ms, at most the device's of `SIZES`. Where hardware
-            lacks a format and it is emulated, a product of 2048 would take a minute.
+        size: 0: the device's of `SIZES`, on a CPU a smaller one if that would take long. Where hardware lacks a format
+            and it is emulated, a product of 2048 takes half a minute.
     """
-    if size:
-        return 2 * size**3 / _seconds(dtype, device, size, repeats)
-    size, most = 256, SIZES[device.type]
-    while size < most and _seconds(dtype, device, size, repeats=1) < _LONG_SECONDS:
-        size *= 2
+    size = size or _fitting(dtype, device)
     return 2 * size**3 / _seconds(dtype, device, size, repeats)
+
+
+def _fitting(dtype: torch.dtype, device: torch.device) -> int:
+    """The largest size whose product takes no longer than `_LONG_SECONDS`, by the rate of one thread's small one."""
+    size = SIZES[device.type]
+    if device.type != "cpu":
+        return size
+    with _one_thread():
+        rate = product_rate(dtype, device, size=_SMALL)
+    while size > 2 * _SMALL and 2 * size**3 / (rate * torch.get_num_threads()) > _LONG_SECONDS:
+        size //= 2
+    return size
 
 
 def _seconds(dtype: torch.dtype, device: torch.device, size: int, repeats: int) -> float:
@@ -74,7 +87,8 @@ def faster_format(device: torch.device) -> str:
 
     The first look is at a small product, so that emulation costs no minute.
     """
-    small = {name: product_rate(dtype, device, size=128) for name, dtype in FORMATS.items()}
+    with _one_thread():
+        small = {name: product_rate(dtype, device, size=_SMALL) for name, dtype in FORMATS.items()}
     if small["bf16"] < small["fp32"] / 2:
         return "fp32"
     rates = dict.fromkeys(FORMATS, 0.0)
@@ -82,3 +96,15 @@ def faster_format(device: torch.device) -> str:
         for name, dtype in FORMATS.items():
             rates[name] = max(rates[name], product_rate(dtype, device, size=1024, repeats=2))
     return max(rates, key=lambda name: rates[name])
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """For small products: where other processes keep cores busy, threads wait for one another longer than such a
+    product takes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -10,28 +10,41 @@ from stages.training import precision
 CPU = torch.device("cpu")
 
 
-def _timed(monkeypatch: pytest.MonkeyPatch, rate: float) -> list[int]:
-    """Pretends that products go at so many operations a second; returns the sizes that are asked for."""
-    sizes: list[int] = []
+@pytest.mark.parametrize(
+    ("rate", "size"),
+    [(0.9e9, 256), (30e9, 1024), (450e9, 2048)],
+    ids=["emulated", "fp32", "bf16"],
+)
+def test_a_slow_format_is_judged_by_a_small_product(monkeypatch, rate, size):
+    """Two threads of so many operations a second each, which wait 10 ms for one another as on a busy machine."""
+    sizes = []
 
     def seconds(dtype: torch.dtype, device: torch.device, size: int, repeats: int) -> float:
         sizes.append(size)
-        return 2 * size**3 / rate
+        threads = torch.get_num_threads()
+        return 2 * size**3 / (rate * threads) + (0.01 if threads > 1 else 0.0)
 
-    monkeypatch.setattr(precision, "_seconds", seconds)
-    return sizes
-
-
-@pytest.mark.parametrize(
-    ("rate", "largest"),
-    [(0.3e9, 256), (60e9, 1024), (900e9, 2048)],
-    ids=["emulated", "fp32", "bf16"],
-)
-def test_a_slow_format_is_judged_by_a_small_product(monkeypatch, rate, largest):
-    sizes = _timed(monkeypatch, rate)
-    assert precision.product_rate(torch.bfloat16, CPU) == pytest.approx(rate)
-    assert max(sizes) == sizes[-1] == largest
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        monkeypatch.setattr(precision, "_seconds", seconds)
+        precision.product_rate(torch.bfloat16, CPU)
+    finally:
+        torch.set_num_threads(before)
+    assert sizes == [128, size]
 
 
 def test_the_rate_is_that_of_a_product():
     assert precision.product_rate(torch.float32, CPU, size=64) > 0
+
+
+def test_an_emulated_format_is_known_by_small_products_of_one_thread(monkeypatch):
+    asked, threads = [], torch.get_num_threads()
+
+    def seconds(dtype: torch.dtype, device: torch.device, size: int, repeats: int) -> float:
+        asked.append((size, torch.get_num_threads()))
+        return size**3 * (1e-9 if dtype == torch.bfloat16 else 1e-11)
+
+    monkeypatch.setattr(precision, "_seconds", seconds)
+    assert precision.faster_format(CPU) == "fp32"
+    assert set(asked) == {(128, 1)} and torch.get_num_threads() == threads
