@@ -4,7 +4,7 @@
 
 Runs `headwater run` in a fresh state folder on free ports, so nothing is skipped and nothing of yours is touched.
 `overhead_fraction` is (whole run - the stages' own work) / whole run, service start-up apart; 0.15 is the limit we
-hold ourselves to. Absolute seconds depend on the machine: its rate (one bf16 2048^3 product) is printed beside them.
+hold ourselves to. Absolute seconds depend on the machine: its rate in a 2048^3 product is printed beside them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="biomed")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
-    rate = machine_rate()
+    number_format, rate = machine_rate()
     with tempfile.TemporaryDirectory(prefix="headwater-benchmark-") as folder:
         env = environment(Path(folder))
         command = [str(HEADWATER), "run", options.recipe, "--json", *(f"--set={item}" for item in options.set)]
@@ -45,6 +45,7 @@ def main() -> None:
             subprocess.run([str(HEADWATER), "down"], env=env, check=True, stderr=subprocess.DEVNULL)
     result = {
         "machine_gflops": rate,
+        "machine_format": number_format,
         "seconds": first["wall"],
         "seconds_again": second["wall"],
         "overhead_fraction": first["summary"]["overhead_fraction"],
@@ -54,7 +55,7 @@ def main() -> None:
             {key: row[key] for key in ("stage", "seconds", "own_seconds")} for row in first["summary"]["stages"]
         ],
     }
-    print(f"machine: {rate:.0f} GFLOP/s (bf16 2048^3 product)")
+    print(f"machine: {rate:.0f} GFLOP/s ({number_format} 2048^3 product)")
     print(f"{'stage':<14}{'seconds':>9}{'own':>9}")
     for row in result["stages"]:
         print(f"{row['stage']:<14}{row['seconds']:9.1f}{row['own_seconds']:9.1f}")
@@ -66,17 +67,15 @@ def main() -> None:
         options.json.write_text(json.dumps(result, indent=1))
 
 
-def machine_rate() -> float:
-    """GFLOP/s of one bf16 2048^3 product on all cores; best of five."""
+def machine_rate() -> tuple[str, float]:
+    """The number format that training takes here, and GFLOP/s of a 2048^3 product in it on all cores."""
     import torch
 
-    a = torch.randn(2048, 2048).bfloat16()
-    best = float("inf")
-    for _ in range(6):
-        began = time.perf_counter()
-        a @ a
-        best = min(best, time.perf_counter() - began)
-    return 2 * 2048**3 / best / 1e9
+    from stages.training.precision import FORMATS, faster_format, product_rate
+
+    device = torch.device("cpu")
+    name = faster_format(device)
+    return name, product_rate(FORMATS[name], device, 2048, repeats=5) / 1e9
 
 
 def environment(folder: Path) -> dict[str, str]:
