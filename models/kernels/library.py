@@ -76,23 +76,36 @@ def _compiled(dtype: torch.dtype) -> tuple[Path | None, str]:
     processor = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")][:1]
     parts = (SOURCE.read_bytes(), repr(command).encode(), version, repr(processor).encode())
     name = hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
-    path = _folder() / f"{name}.so"
-    if path.exists():
+    path = next((path for folder in _folders() if (path := folder / f"{name}.so").exists()), None)
+    if path:
         return path, ""
+    refused = ""
+    for folder in _folders():
+        try:
+            return _compile([compiler, *command], folder / f"{name}.so")
+        except OSError as error:  # read-only, or full
+            refused = f"{refused}; {error}" if refused else f"nowhere to keep what is compiled: {error}"
+    return None, refused
+
+
+def _compile(command: list[str], path: Path) -> tuple[Path | None, str]:
+    """Makes the library under its name in one step, so that nobody loads a part of it."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
-        done = subprocess.run([compiler, *command, "-o", str(made)], capture_output=True, text=True, check=False)
+        done = subprocess.run([*command, "-o", str(made)], capture_output=True, text=True, check=False)
         if done.returncode:
-            return None, f"{compiler} could not compile {SOURCE.name}: {done.stderr.strip().splitlines()[-1:]}"
+            said = done.stderr.strip().splitlines()[-1:]
+            return None, f"{command[0]} could not compile {SOURCE.name}: {''.join(said) or done.returncode}"
         made.rename(path)
     return path, ""
 
 
-def _folder() -> Path:
-    """This user's own: what lies here is loaded as code."""
+def _folders() -> list[Path]:
+    """Where compiled loops may lie: beside their source, where Python keeps its own, else in this user's cache. Nobody
+    else may write there: what lies there is loaded as code."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "headwater" / "kernels"
+    return [SOURCE.parent / "__pycache__", Path(base) / "headwater" / "kernels"]
 
 
 def _openmp() -> Path | None:

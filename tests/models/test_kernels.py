@@ -122,6 +122,24 @@ def test_without_a_compiler_pytorch_does_it(monkeypatch):
     assert library(torch.float32) is not None
 
 
+def test_where_the_source_s_folder_cannot_be_written_the_user_s_cache_does(monkeypatch, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.touch()
+    folders = [blocked / "below", tmp_path / "cache"]
+    monkeypatch.setattr(library_module, "_folders", lambda: folders)
+    library_module._compiled.cache_clear()
+    try:
+        path, reason = library_module._compiled(torch.float32)
+        assert path and path.parent == tmp_path / "cache" and not reason
+        assert [found.name for found in (tmp_path / "cache").iterdir()] == [path.name]
+        folders.pop()
+        library_module._compiled.cache_clear()
+        path, reason = library_module._compiled(torch.float32)
+        assert path is None and "nowhere to keep" in reason and str(blocked) in reason
+    finally:
+        library_module._compiled.cache_clear()
+
+
 def test_switched_off(monkeypatch):
     monkeypatch.setenv(OFF, "off")
     assert library(torch.float32) is None and why_not() == f"{OFF}=off"
