@@ -60,10 +60,9 @@ def ours(
 
     torch.set_num_threads(threads)
     dtype = FORMATS[precision]
-    if dtype == torch.float32:
-        products.use(products.faster_products())
     config = TrainingConfig(size=size, batch=batch, z_loss=Z_LOSS)
     ranks, of = join(device), shape(size, length, device)
+    products.use(products.faster_products(ranks.device, dtype))
     with torch.device("meta"):
         model = Decoder(of, -1, dtype)  # no token ends a document: plain causal attention
     model = place(model, ranks, 0)
@@ -173,8 +172,7 @@ def products_alone(size: str, precision: str, batch: int, length: int, threads: 
 
     torch.set_num_threads(threads)
     dtype, of, rows = FORMATS[precision], shape(size, length, "cpu"), batch * length
-    if dtype == torch.float32:
-        products.use(products.faster_products())
+    products.use(products.faster_products(torch.device("cpu"), dtype))
     width, heads = of.hidden_size, (of.heads + 2 * of.key_value_heads) * of.head_size
     matrices = {
         "queries, keys, values": (width, heads, of.layers),

@@ -178,8 +178,7 @@ def run(options: argparse.Namespace, store: Store) -> dict[str, Any]:
         if kind == "sample":
             list_inputs(recipe, made)
     tokens, precision = made["tokens"], faster_format(torch.device("cpu"))
-    if precision == "fp32":
-        products.use(products.faster_products())
+    products.use(products.faster_products(torch.device("cpu"), FORMATS[precision]))
     folder = tokens.local()
     name, listing = next(iter(made.sets.items()))
     questions = Questions(read_set(listing), folder / "tokenizer" / "tokenizer.json", options.questions)

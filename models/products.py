@@ -66,11 +66,14 @@ class OuterSum:
         return (self._sum.T.contiguous() if self._flipped else self._sum).to(self._dtype)
 
 
-def faster_products() -> Products:
-    """The library that is faster on this processor: oneDNN on AMD's, for which MKL has no kernels of its own.
+def faster_products(device: torch.device, dtype: torch.dtype) -> Products:
+    """The library that is faster here. There is a choice for fp32 on a CPU: oneDNN on AMD's processors, for which MKL
+    has no kernels of its own.
 
     By its maker and not by a clock: two runs of one recipe on one machine must have the same bits.
     """
+    if device.type != "cpu" or dtype != torch.float32:
+        return "torch"
     try:
         processor = Path("/proc/cpuinfo").read_text()
     except OSError:  # not Linux

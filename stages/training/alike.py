@@ -17,6 +17,7 @@ from stages.training.errors import TrainingError
 
 SOURCES = ("models", "stages/artifact", "stages/tokens", "stages/training")
 """Folders of the code that a worker runs."""
+CODE = (".py", ".c")
 _HOSTS = 4
 """Places that are named for each side of a difference."""
 
@@ -50,10 +51,10 @@ def this_process(cuda: bool) -> Process:
 
 
 def source_digest(root: Path) -> str:
-    """Hex digest over names and bytes of the Python files that a worker runs: what a version number does not tell of a
-    working copy."""
+    """Hex digest over names and bytes of the Python and C files that a worker runs: what a version number does not tell
+    of a working copy."""
     total = hashlib.blake2b(digest_size=6)
-    for path in sorted(path for folder in SOURCES for path in (root / folder).rglob("*.py")):
+    for path in sorted(path for folder in SOURCES for path in (root / folder).rglob("*") if path.suffix in CODE):
         total.update(f"{path.relative_to(root)}\0".encode() + hashlib.blake2b(path.read_bytes()).digest())
     return total.hexdigest()
 

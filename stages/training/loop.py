@@ -96,7 +96,7 @@ class Loop:
         wanted = config.precision if config.precision != "auto" else faster_format(ranks.device)
         self.precision = ranks.from_first(saved.get("precision", wanted))
         dtype = FORMATS[self.precision]
-        self.products = ranks.from_first(saved.get("products") or _faster_products(ranks.device, dtype))
+        self.products = ranks.from_first(saved.get("products") or products.faster_products(ranks.device, dtype))
         products.use(self.products)
         self.product_rate = ranks.sum([product_rate(dtype, ranks.device, repeats=2)])[0]
         self.rated = time.time()
@@ -297,11 +297,6 @@ class Loop:
     def _emit(self, type: str, *, durable: bool = False, **fields: Any) -> None:
         if self.first:
             self.run.events.emit(type, durable=durable, **fields)
-
-
-def _faster_products(device: torch.device, dtype: torch.dtype) -> products.Products:
-    """There is a choice for fp32 on a CPU."""
-    return products.faster_products() if device.type == "cpu" and dtype == torch.float32 else "torch"
 
 
 def train(run: Run) -> None:

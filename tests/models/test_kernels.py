@@ -24,7 +24,7 @@ def _value_and_gradients(f: Callable[..., Tensor], *inputs: Tensor) -> list[Tens
     return [y.detach().float(), *(g.float() for g in torch.autograd.grad((y.float() * weights).sum(), inputs))]
 
 
-def _close(ours: list[Tensor], exact: list[Tensor], dtype: torch.dtype) -> None:
+def _assert_close(ours: list[Tensor], exact: list[Tensor], dtype: torch.dtype) -> None:
     for a, b in zip(ours, exact, strict=True):
         assert (a - b).norm() <= (1e-6 if dtype == torch.float32 else 8e-3) * b.norm()
 
@@ -42,7 +42,9 @@ def test_sum_and_norm(dtype, shape):
         return torch.cat((x + y, F.rms_norm(x + y, weight.shape, weight, 1e-6)))
 
     x, y = x.to(dtype), y.to(dtype)
-    _close(_value_and_gradients(both, x, y, weight), _value_and_gradients(plain, x.float(), y.float(), weight), dtype)
+    _assert_close(
+        _value_and_gradients(both, x, y, weight), _value_and_gradients(plain, x.float(), y.float(), weight), dtype
+    )
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
