@@ -16,16 +16,19 @@ CHECKS = {
     "imports": ["lint-imports"],
     "types": ["mypy", *(argument for package in PACKAGES for argument in ("-p", package))],
 }
+COLLECTION = ["pytest", "--collect-only", "-q", "--no-header"]
+"""Whether pytest can import every test, for those who run but a part: two modules of one name stop the whole."""
 
 
 def main() -> int:
     """Runs the checks side by side, then the tests; prints each one's time; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--no-tests", action="store_true", help="only lint, format, imports and types")
+    parser.add_argument("--no-tests", action="store_true", help="no tests, but that all can be collected")
     parser.add_argument("pytest", nargs="*", help="arguments for pytest")
     options = parser.parse_args()
     began = time.monotonic()
-    running = {name: _start(command) for name, command in CHECKS.items()}
+    checks = CHECKS | ({"collection": COLLECTION} if options.no_tests else {})
+    running = {name: _start(command) for name, command in checks.items()}
     failed = []
     for name, process in running.items():
         output, _ = process.communicate()
