@@ -60,7 +60,7 @@ def ours(
 
     torch.set_num_threads(threads)
     dtype = FORMATS[precision]
-    config = TrainingConfig(size=size, batch=batch, z_loss=Z_LOSS)
+    config = TrainingConfig(size=size, batch=batch, z_loss=Z_LOSS, optimizer="adamw")
     ranks, of = join(device), shape(size, length, device)
     products.use(products.faster_products(ranks.device, dtype))
     with torch.device("meta"):

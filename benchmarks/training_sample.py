@@ -47,8 +47,9 @@ from stages.training.step import Updater
 from stages.training.validation import Validation
 
 OTHERS: dict[str, dict[str, Any]] = {
-    "muon": {"optimizer": "muon"},
+    "adamw": {"optimizer": "adamw"},
     "learning rate / 2": {"learning_rate": 0.5},
+    "learning rate x 2": {"learning_rate": 2.0},
     "batch x 2": {"batch": 2},
 }
 """What contestants change; learning rate and batch as multiples of the recipe's."""

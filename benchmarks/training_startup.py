@@ -62,7 +62,14 @@ def main() -> None:
         store = Store(folder)
         stream = _tokens(store)
         config = TrainingConfig(
-            size=options.size, steps=STEPS, batch=4, warmup=0, workers=0, precision=options.precision, validation_rows=1
+            size=options.size,
+            steps=STEPS,
+            batch=4,
+            warmup=0,
+            workers=0,
+            optimizer="adamw",
+            precision=options.precision,
+            validation_rows=1,
         )
         rounds = []
         for number in range(options.rounds + 1):

@@ -6,7 +6,7 @@ With N = micro_batch x sequence_length tokens a forward pass, S shards, `a` byte
 |---|---|
 | weights | 4 P / S, fp32 master weights |
 | gradients | 4 P / S |
-| averages | 8 P / S, AdamW's two; Muon needs less |
+| averages | 8 P / S, AdamW's two; Muon's one and the updates |
 | gathered | weights in the products' format, and gradients that are not reduced yet (below) |
 | activations | N a x what each layer keeps for its backward pass (below), and the temporaries of one layer |
 | loss | a chunk's logits, V rows of gradient, the last norm |

@@ -58,11 +58,6 @@ class AdamW:
                 maximize=False,
             )
 
-    def zero_grad(self) -> None:
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = None
-
     def averages(self, parameter: nn.Parameter) -> dict[str, Tensor]:
         """The averages that are kept of a parameter, by name, made (as zeros) where there are none yet."""
         state = self._state(parameter)

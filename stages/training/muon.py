@@ -27,8 +27,8 @@ STACKED = 8
 """Matrices that are worked on together: more do not make the products faster, and all are held at once."""
 
 
-class Muon(torch.optim.Optimizer):
-    """Muon with Nesterov momentum and decoupled weight decay.
+class Muon:
+    """Muon with Nesterov momentum and decoupled weight decay; not a `torch.optim.Optimizer`, as AdamW here is none.
 
     Args:
         params: matrices, whole or sharded by rows (`Shard(0)`), all on one mesh.
@@ -46,13 +46,15 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         dtype: torch.dtype = torch.bfloat16,
     ):
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        group = {"params": [*params], "lr": lr, "weight_decay": weight_decay, "momentum": momentum}
+        self.param_groups: list[dict[str, Any]] = [group]
+        self.state: dict[Tensor, dict[str, Tensor]] = {}
         self.dtype = dtype
         self.change_squares: Tensor | None = None
         """Where the squares of the next updates' changes to this rank's weights are added, if anybody wants them."""
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self) -> None:
         """One update of all matrices that have a gradient."""
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
@@ -77,7 +79,7 @@ class Muon(torch.optim.Optimizer):
 
     def averages(self, parameter: nn.Parameter) -> dict[str, Tensor]:
         """The averages that are kept of a parameter, by name, made (as zeros) where there are none yet."""
-        state = self.state[parameter]
+        state = self.state.setdefault(parameter, {})
         if MOMENTUM not in state:
             state[MOMENTUM] = torch.zeros_like(parameter.detach(), memory_format=torch.preserve_format)
         return {MOMENTUM: state[MOMENTUM]}

@@ -29,12 +29,13 @@ class Optimizers:
             part.step()
 
     def zero_grad(self) -> None:
-        for part in self.parts:
-            part.zero_grad()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig, peak: float, dtype: torch.dtype) -> Optimizers:
-    """Fused AdamW, or Muon for the layers' matrices and AdamW for the rest. Norms and the embedding do not decay.
+    """Muon for the layers' matrices and AdamW for the rest, or AdamW for all. Norms and the embedding do not decay.
 
     Args:
         dtype: number format of Muon's products.

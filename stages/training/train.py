@@ -82,4 +82,4 @@ def _error(kind: str) -> type[artifact_errors.HeadwaterError]:
     return known.get(kind, TrainingError)
 
 
-training = Stage("training", 2, build, keeps_runs=True)
+training = Stage("training", 3, build, keeps_runs=True)

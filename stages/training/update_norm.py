@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from stages.training.adamw import AdamW
 from stages.training.muon import Muon
 from stages.training.optimizer import Optimizers
 from stages.training.sharded import local
@@ -41,7 +42,7 @@ def weight_squares(model: nn.Module) -> Tensor:
     return torch.stack([*torch._foreach_norm(weights)]).square().sum()
 
 
-def _adam_squares(adam: torch.optim.Optimizer) -> Tensor:
+def _adam_squares(adam: AdamW) -> Tensor:
     """AdamW takes w to w' = (1 - lr d) w - lr u, with decay d and u = m / c1 / (sqrt(v / c2) + eps), where c1 and c2
     are 1 - beta^t. So w' - w = -lr / (1 - lr d) (u + d w'): known from what is there after the update. One parameter at
     a time."""

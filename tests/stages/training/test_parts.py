@@ -95,15 +95,22 @@ def test_peak_learning_rate_falls_with_size():
     assert peak_learning_rate(TrainingConfig(learning_rate=0.1), shapes[0]) == 0.1
 
 
-def test_norms_and_embedding_do_not_decay():
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_norms_and_embedding_do_not_decay_and_muon_has_the_layers_matrices(optimizer: str):
     with torch.device("meta"):
         model = Decoder(sized("350m", 1000, 64), 0)
-    groups = build_optimizer(model, TrainingConfig(), 1e-3, torch.float32).param_groups
+    built = build_optimizer(model, TrainingConfig(optimizer=optimizer), 1e-3, torch.float32)
     names = {id(p): name for name, p in model.named_parameters()}
-    kept = {names[id(p)] for p in groups[1]["params"]}
-    assert groups[0]["weight_decay"] == 0.1 and groups[1]["weight_decay"] == 0
+    decayed, kept, *hidden = [{names[id(p)] for p in group["params"]} for group in built.param_groups]
+    assert [group["weight_decay"] for group in built.param_groups] == [0.1, 0.0, 0.1][: 2 + len(hidden)]
     assert kept == {name for name in names.values() if "norm" in name or "embed" in name}
-    assert len(groups[0]["params"]) + len(kept) == len(names)
+    matrices = {name for name in names.values() if ".layers." in name and "norm" not in name}
+    assert hidden == ([matrices] if optimizer == "muon" else [])
+    assert sorted([*decayed, *kept, *(name for part in hidden for name in part)]) == sorted(names.values())
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    built.zero_grad()
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("config", [{"batch": 7}, {"batch": 12, "lanes": 3}, {"batch": 8, "k": 2}])
