@@ -16,8 +16,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 PATIENCE = 10
 """Seconds that a process has to end by itself."""
 SAMPLED_EVERY = 0.02
@@ -55,10 +53,16 @@ class Child:
         )
 
     def wait_until_ready(self) -> Child:
-        """Returns when imports and warm-up are done."""
+        """Returns when imports and warm-up are done.
+
+        Raises:
+            NotMeasured: what it needs is not there, or it failed.
+        """
         assert self._process.stdout
         for line in self._process.stdout:
             if line == "READY\n":
+                if self._result.exists():  # it cannot be run here, and left why
+                    self.result()
                 return self
         self._fail()
         return self
@@ -140,6 +144,9 @@ class Peak:
     anonymous part of it, which unlike mapped files cannot be given back."""
 
     def __init__(self, pid: int):
+        import psutil
+
+        self._no_process = psutil.NoSuchProcess
         self._process = psutil.Process(pid)
         self._highest = {"peak_pss": 0, "peak_anonymous": 0}
         self._stop = threading.Event()
@@ -157,7 +164,7 @@ class Peak:
             total = {"peak_pss": 0, "peak_anonymous": 0}
             try:
                 tree = [self._process, *self._process.children(recursive=True)]
-            except psutil.NoSuchProcess:
+            except self._no_process:
                 return
             for process in tree:
                 try:

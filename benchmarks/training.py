@@ -26,6 +26,7 @@ from child import Child, NotMeasured, run_job
 from machine import machine, versions
 from rich.console import Console
 from targets import spread
+from training_gpu import measure, print_lines
 from training_report import TARGETS, print_report
 
 from stages.training.allocator import ALLOCATOR
@@ -35,8 +36,6 @@ PYTHON = Path(sys.executable)
 OURS, PLAIN = "Headwater", "transformers out of the box"
 PRODUCTS = "products of a step alone"
 SECTIONS = ("11m", "30m", "fsdp", "gpu")
-ON_GPU = {"125m": (32, 16), "350m": (32, 8), "1.3b": (16, 4)}
-"""Sizes on a GPU: sequences of 2,048 tokens a step, and a micro-batch."""
 BATCH, LENGTH = 8, 512
 WITHIN = 1.01
 """What a loss may be, as a multiple of that with fp32 weights."""
@@ -53,6 +52,8 @@ def main() -> None:
     options = parser.parse_args()
     result = Benchmark(options.rounds).run(options.only or SECTIONS)
     print_report(result)
+    if "card" in result:
+        print_lines(result)
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
     if any(name.startswith(OURS) for name in result["not_measured"]):
@@ -92,7 +93,9 @@ class Benchmark:
         if "fsdp" in sections:
             result |= self._fsdp()
         if "gpu" in sections:
-            result |= self._gpu()
+            found = measure()
+            self.not_measured |= found.pop("not_measured")
+            result |= found
         return result | {"not_measured": self.not_measured, "minutes": round((time.monotonic() - self.began) / 60, 2)}
 
     def _beside_transformers(self, size: str) -> dict[str, Any]:
@@ -184,39 +187,6 @@ class Benchmark:
         ratios = spread([single / sharded for single, sharded in pairs])
         seconds = {"one process": spread([a for a, _ in pairs]), "two, FSDP": spread([b for _, b in pairs])}
         return {"fsdp_over_single_30m": ratios["median"], "fsdp": {"over": ratios, "seconds": seconds}}
-
-    def _gpu(self) -> dict[str, Any]:
-        """Beside transformers, compiled, under autocast, on one card; nothing where there is none."""
-        import torch
-        from training_jobs import shape
-
-        from models.sizes import training_flops
-        from stages.training.precision import dense_peak
-
-        if not torch.cuda.is_available():
-            self.not_measured["125m, 350m and 1.3b on a GPU"] = "none is there"
-            return {}
-        card = torch.cuda.get_device_name()
-        peak, found = dense_peak(card), {}
-        for size, (batch, micro_batch) in ON_GPU.items():
-            given = {"size": size, "batch": batch, "length": 2048, "threads": self.threads}
-            given |= {"device": "cuda", "micro_batch": micro_batch}
-            jobs = {
-                OURS: ("ours", given | {"precision": "bf16"}, False),
-                "transformers": ("transformers", given | {"precision": "autocast", "compiled": True}, False),
-            }
-            seconds: dict[str, list[float]] = {}
-            for name, job in jobs.items():  # one after the other: together they would not fit
-                with Sides({name: job}) as running:
-                    self.not_measured |= {f"{name}, {size}": why for name, why in running.failed.items()}
-                    rounds = [running.together() for _ in range(10)]
-                    seconds |= {name: [r[name]["seconds"] for r in rounds] for name in rounds[0]}
-            tokens, flops = batch * 2048, training_flops(shape(size, 2048, "cuda"), 2048)
-            rates = {name: spread([tokens / s for s in of]) for name, of in seconds.items()}
-            found[size] = {"tokens_per_second": rates}
-            if peak:
-                found[size]["mfu"] = {name: rate["median"] * flops / peak for name, rate in rates.items()}
-        return {"gpu": found, "card": card}
 
 
 class Sides:

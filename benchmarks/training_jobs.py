@@ -1,6 +1,7 @@
-"""What `training.py` measures, each in a process of its own: training steps of our loop and of stock transformers.
+"""What `training.py` measures, each in a process of its own: training steps of our loop, of stock transformers and of
+a plain PyTorch model.
 
-Both learn the same tokens: rows in which every other token follows from the one before, so that the loss falls within
+All learn the same tokens: rows in which every other token follows from the one before, so that the loss falls within
 a few steps and number formats can be told apart by it.
 """
 
@@ -9,13 +10,23 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from child import Work, serve
 
 LEARNING_RATE = 1e-3
-Z_LOSS = 1e-5
+BETAS, WEIGHT_DECAY, CLIP = (0.9, 0.95), 0.1, 1.0
+OURS = {
+    "optimizer": "adamw",
+    "betas": BETAS,
+    "weight_decay": WEIGHT_DECAY,
+    "grad_clip": CLIP,
+    "z_loss": 1e-5,
+    "replicas": 1,
+}
+"""What an update needs of `TrainingConfig`, which is not to be had where nothing but PyTorch is installed."""
 VOCABULARY = {"cpu": 16_384, "cuda": 32_000}
 
 
@@ -50,8 +61,6 @@ def ours(
     from models import products
     from models.decoder import Decoder
     from stages.training.compiling import compile_layers, wants_compiler
-    from stages.training.config import TrainingConfig
-    from stages.training.data import Batch
     from stages.training.optimizer import build_optimizer
     from stages.training.parallel import join, place
     from stages.training.phases import PhaseClock
@@ -60,7 +69,7 @@ def ours(
 
     torch.set_num_threads(threads)
     dtype = FORMATS[precision]
-    config = TrainingConfig(size=size, batch=batch, z_loss=Z_LOSS, optimizer="adamw")
+    config = SimpleNamespace(**OURS)
     ranks, of = join(device), shape(size, length, device)
     products.use(products.faster_products(ranks.device, dtype))
     with torch.device("meta"):
@@ -74,7 +83,7 @@ def ours(
 
     def step() -> dict[str, Any]:
         part = torch.from_numpy(next(tokens)[rank * rows : (rank + 1) * rows])
-        given = Batch(part[:, :-1].contiguous(), part[:, 1:].contiguous())
+        given = SimpleNamespace(tokens=part[:, :-1].contiguous(), targets=part[:, 1:].contiguous())
         began = time.perf_counter()
         computed = updater.compute(given, batch * length, micro_batch or rows)
         updater.apply(LEARNING_RATE)
@@ -102,7 +111,11 @@ def transformers(
     device: str = "cpu",
     micro_batch: int = 0,
 ) -> Work:
-    """Stock Qwen3ForCausalLM. precision: fp32; autocast (fp32 weights, bf16 products); bf16 (weights too)."""
+    """Stock Qwen3ForCausalLM.
+
+    Args:
+        precision: fp32; autocast (fp32 weights, bf16 products); bf16 (weights too).
+    """
     os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -123,11 +136,54 @@ def transformers(
         use_cache=False,
         attn_implementation="sdpa",
     )
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    model = Qwen3ForCausalLM(config).to(device, dtype).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), fused=True)
+    model = Qwen3ForCausalLM(config)
     forward = torch.compile(model) if compiled else model
-    tokens = batches(batch, length, of.vocabulary_size)
+
+    def loss(inputs: Any, targets: Any) -> Any:
+        # Shifted here, so that all T inputs are learned from and not T - 1.
+        return forward(input_ids=inputs, labels=targets, shift_labels=targets).loss
+
+    return _steps(model, loss, precision, device, batch, micro_batch, batches(batch, length, of.vocabulary_size))
+
+
+def plain(
+    size: str,
+    precision: str,
+    compiled: bool,
+    batch: int,
+    length: int,
+    threads: int,
+    device: str = "cpu",
+    micro_batch: int = 0,
+) -> Work:
+    """The same model by PyTorch's own parts and nothing of ours. precision: as `transformers`."""
+    import torch
+    from plain_model import PlainModel
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    of = shape(size, length, device)
+    model = PlainModel(of, length)
+    forward = torch.compile(model) if compiled else model
+    return _steps(model, forward, precision, device, batch, micro_batch, batches(batch, length, of.vocabulary_size))
+
+
+def _steps(
+    model: Any,
+    loss: Callable[[Any, Any], Any],
+    precision: str,
+    device: str,
+    batch: int,
+    micro_batch: int,
+    tokens: Iterator[np.ndarray],
+) -> Work:
+    """A rival's update: mean loss of inputs and targets [n, T], its gradients clipped, fused AdamW."""
+    import torch
+
+    model.to(device, torch.bfloat16 if precision == "bf16" else torch.float32).train()
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=LEARNING_RATE, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True
+    )
 
     def step() -> dict[str, Any]:
         rows = torch.from_numpy(next(tokens))
@@ -136,12 +192,10 @@ def transformers(
         for part in rows.split(micro_batch or batch):
             part = part.to(device)
             with torch.autocast(device, torch.bfloat16, enabled=precision == "autocast"):
-                # Shifted here, so that all T inputs are learned from and not T - 1.
-                shifted = part[:, 1:].contiguous()
-                loss = forward(input_ids=part[:, :-1], labels=shifted, shift_labels=shifted).loss
-            (loss * len(part) / batch).backward()
-            total += loss.detach() * len(part) / batch
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                mean = loss(part[:, :-1], part[:, 1:].contiguous())
+            (mean * len(part) / batch).backward()
+            total += mean.detach() * len(part) / batch
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
         optimizer.zero_grad()
         return {"loss": float(total), "seconds": time.perf_counter() - began}
@@ -225,4 +279,4 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    serve({"ours": ours, "transformers": transformers, "rate": rate, "products": products_alone})
+    serve({"ours": ours, "transformers": transformers, "plain": plain, "rate": rate, "products": products_alone})

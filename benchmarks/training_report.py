@@ -33,10 +33,6 @@ def print_report(result: Mapping[str, Any]) -> None:
         for who, seconds in found["seconds"].items():
             console.print(f"30m, {who}: {_range(seconds, '{:.2f}')} s a step", highlight=False)
         console.print(f"FSDP over one process: {_range(found['over'], '{:.3f}')}\n", highlight=False)
-    for size, found in result.get("gpu", {}).items():
-        for who, rate in found["tokens_per_second"].items():
-            mfu = f", {found['mfu'][who]:.1%} of its peak" if "mfu" in found else ""
-            console.print(f"{size} on {result['card']}, {who}: {_range(rate, '{:.0f}')} tokens/s{mfu}", highlight=False)
     print_targets(console, result, TARGETS)
 
 

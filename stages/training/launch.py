@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.training.allocator import ALLOCATOR
+from stages.training.backend import BACKEND, TIMEOUT_SECONDS
 from stages.training.checks import check_cards
 from stages.training.config import TrainingConfig
 from stages.training.errors import TrainingError
 from stages.training.imports import without_collections
-from stages.training.run import BACKEND, TIMEOUT_SECONDS, Run
+from stages.training.run import Run
 from stages.training.stop import request_stop
 
 if TYPE_CHECKING:

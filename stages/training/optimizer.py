@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from stages.training.adamw import AdamW
-from stages.training.config import TrainingConfig
 from stages.training.muon import Muon
 from stages.training.sharded import local
+
+if TYPE_CHECKING:
+    from stages.training.config import TrainingConfig
 
 
 class Optimizers:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from models.decoder import Decoder
 from models.initialize import initial_value
-from stages.training.run import BACKEND, TIMEOUT_SECONDS
+from stages.training.backend import BACKEND, TIMEOUT_SECONDS
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,6 @@ OUTCOME = "outcome.json"
 WEIGHTS, CONFIG, HISTORY, VALIDATIONS = "weights.safetensors", "config.json", "loss.parquet", "validation.parquet"
 """What a finished run leaves."""
 
-BACKEND = "cpu:gloo,cuda:nccl"
-"""On GPUs tensors go over NCCL; control and checkpoints, on the host, over gloo."""
-
-TIMEOUT_SECONDS = 600
-"""How long a rank waits for another in a collective."""
-
 
 @dataclass(frozen=True)
 class Run:

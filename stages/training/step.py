@@ -7,6 +7,7 @@ computed first, and then applied or thrown away, as the caller decides.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -14,12 +15,14 @@ from torch import Tensor
 
 from models.decoder import Decoder
 from models.loss import IGNORED
-from stages.training.config import TrainingConfig
-from stages.training.data import Batch
 from stages.training.optimizer import Optimizers, clip_gradients, set_learning_rate
 from stages.training.parallel import Ranks, last_micro_batch
 from stages.training.phases import PhaseClock
 from stages.training.update_norm import change_squares, watch_next_update, weight_squares
+
+if TYPE_CHECKING:
+    from stages.training.config import TrainingConfig
+    from stages.training.data import Batch
 
 
 @dataclass(frozen=True)
