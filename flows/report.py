@@ -45,6 +45,8 @@ class Summary(BaseModel):
     corpus: list[dict[str, Any]]
     tokens: dict[str, int]
     training: dict[str, float]
+    precision: str
+    """Number format of training's products."""
     loss: list[float]
     """Training loss a step."""
     evaluation: list[dict[str, Any]]
@@ -70,6 +72,7 @@ def summarise(job: Job, passed: bool, model: registry.RegisteredModel) -> Summar
         corpus=present.records(*summary_rows(made["corpus"])),
         tokens=made["tokens"].manifest.counts,
         training=made["training"].manifest.metrics,
+        precision=made["training"].manifest.details["precision"],
         loss=losses,
         evaluation=present.records(*table(made["evaluation"])),
         completions=_completions(job) if passed else [],
@@ -107,7 +110,7 @@ def print_summary(console: Console, summary: Summary) -> None:
     console.print(
         f"{summary.seconds:.1f} s in all"
         + (f", {summary.overhead_fraction:.0%} of it around the stages' own work" if summary.overhead_fraction else "")
-        + (f"; this machine does {rate:,.0f} GFLOP/s in bf16" if rate else "")
+        + (f"; this machine does {rate:,.0f} GFLOP/s in {summary.precision}" if rate else "")
         + (
             f", at {USUAL_GFLOPS:.0f} it would be {summary.seconds * rate / USUAL_GFLOPS:.0f} s"
             if rate and made
