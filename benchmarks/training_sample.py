@@ -1,6 +1,6 @@
 """Accuracy and bits per byte of the sample's model against seconds of training: the recipe beside others of equal time.
 
-    .venv/bin/python benchmarks/training_sample.py [--json FILE] [--steps N] [--store FOLDER]
+    .venv/bin/python benchmarks/training_sample.py [--json FILE] [--plot FILE.svg] [--steps N] [--store FOLDER]
 
 Makes the recipe's tokens (skipped if the store has them) and trains every contestant in this process, step by step in
 turn, so that all have the machine as it is; each gets as many steps as take the time of the recipe's own. What is
@@ -31,11 +31,11 @@ from flows.steps import STEP, Made, list_inputs
 from models import products
 from models.decoder import Decoder
 from models.loss import IGNORED
-from models.sizes import sized
+from models.sizes import ModelConfig, sized
 from stages.artifact import Artifact, Store
 from stages.evaluation.config import SetConfig
 from stages.evaluation.harness import Task
-from stages.evaluation.sets import read_set
+from stages.evaluation.sets import baselines, read_set
 from stages.training import TrainingConfig
 from stages.training.data import TrainingData
 from stages.training.optimizer import build_optimizer
@@ -50,6 +50,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "adamw": {"optimizer": "adamw"},
     "learning rate / 2": {"learning_rate": 0.5},
     "learning rate x 2": {"learning_rate": 2.0},
+    "batch / 2": {"batch": 0.5},
     "batch x 2": {"batch": 2},
 }
 """What contestants change; learning rate and batch as multiples of the recipe's."""
@@ -116,6 +117,8 @@ class Questions:
 
         tokenizer = Tokenizer.from_file(str(tokenizer_file))
         task = Task("questions", "cloze", SetConfig(), questions[:most])
+        constant = baselines(task.questions)
+        self.baseline = max(constant.random, constant.majority)
         self.gold = torch.tensor([question.answer for question in task.questions])
         self.rows: list[tuple[list[int], int, int, int]] = []
         for number, question in enumerate(task.questions):
@@ -154,6 +157,7 @@ def main() -> None:
     """Trains all, prints the curves, writes the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="the curves as .svg or .png")
     parser.add_argument("--recipe", default="biomed")
     parser.add_argument("--steps", type=int, help="of the recipe's own contestant; absent: the recipe's")
     parser.add_argument("--points", type=int, default=6, help="of each curve")
@@ -166,6 +170,8 @@ def main() -> None:
     report(result)
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
+    if options.plot:
+        draw(result, options.plot)
 
 
 def run(options: argparse.Namespace, store: Store) -> dict[str, Any]:
@@ -185,7 +191,9 @@ def run(options: argparse.Namespace, store: Store) -> dict[str, Any]:
     questions = Questions(read_set(listing), folder / "tokenizer" / "tokenizer.json", options.questions)
     validation = Validation(folder, recipe.training.validation_rows)
     own = recipe.training.model_copy(update={"steps": options.steps or recipe.training.steps})
-    configs = {"the recipe": own} | {n: changed(own, **OTHERS[n]) for n in options.only or OTHERS}
+    stream = json.loads(tokens.read("stream.json"))
+    shape = sized(own.size, stream["vocabulary_size"], own.longest_k * stream["sequence_length"])
+    configs = {"the recipe": own} | {n: changed(own, shape, **OTHERS[n]) for n in options.only or OTHERS}
     steps = equal_time(configs, tokens, precision)
     contestants = [
         Contestant.of(n, config.model_copy(update={"steps": steps[n]}), tokens, precision)
@@ -202,7 +210,8 @@ def run(options: argparse.Namespace, store: Store) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(),
         "precision": precision,
-        "questions": f"{len(questions.gold)} of {name}",
+        "questions": f"{len(questions.gold)} questions of {name}",
+        "baseline": questions.baseline,
         "curves": {c.name: c.curve for c in contestants},
         "tokens_per_second": {
             c.name: c.config.batch * c.data.reader.sequence_length / median(c.seconds) for c in contestants
@@ -210,13 +219,12 @@ def run(options: argparse.Namespace, store: Store) -> dict[str, Any]:
     }
 
 
-def changed(config: TrainingConfig, **changes: Any) -> TrainingConfig:
-    """A contestant's config."""
+def changed(config: TrainingConfig, shape: ModelConfig, **changes: Any) -> TrainingConfig:
+    """A contestant's config, of a model of the recipe's shape."""
     if "learning_rate" in changes:
-        shape = sized(config.size, 8192, 256)
         changes["learning_rate"] *= peak_learning_rate(config, shape)
     if "batch" in changes:
-        changes["batch"] *= config.batch
+        changes["batch"] = max(1, int(changes["batch"] * config.batch))
     return config.model_copy(update=changes)
 
 
@@ -246,6 +254,30 @@ def report(result: dict[str, Any]) -> None:
                 f"{point['accuracy']:.1%}",
             )
         shown.print(table)
+
+
+def draw(result: dict[str, Any], file: Path) -> None:
+    """Draws the curves: bits per byte and accuracy over seconds of training."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "headwater"  # the same figures give the same file
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    for panel, key, label in zip(
+        panels, ("bits_per_byte", "accuracy"), ("bits per held-out byte", "accuracy"), strict=True
+    ):
+        for name, curve in result["curves"].items():
+            panel.plot([p["seconds"] for p in curve], [p[key] for p in curve], marker="o", markersize=3, label=name)
+        panel.set_xlabel("seconds of training")
+        panel.set_ylabel(label)
+        panel.grid(alpha=0.3)
+    panels[1].axhline(result["baseline"], color="grey", linestyle="--", label="constant answers")
+    panels[1].yaxis.set_major_formatter("{x:.0%}")
+    panels[1].legend(frameon=False)
+    figure.suptitle(f"{result['questions']}; {result['machine']['processor']}, {result['precision']}, {result['date']}")
+    figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
 
 
 if __name__ == "__main__":
