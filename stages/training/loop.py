@@ -151,7 +151,7 @@ class Loop:
         check_fits(demand, card if card is not None else min(ranks.gather(available_memory())))
 
     def _tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint holds: weights and Adam's averages; the tensors in use, not copies."""
+        """What a checkpoint holds: weights and the optimizers' averages; the tensors in use, not copies."""
         weights = {f"weight.{name}": p.detach() for name, p in self.model.named_parameters()}
         return weights | moments(self.model, self.optimizer)
 

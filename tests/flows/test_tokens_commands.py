@@ -30,7 +30,7 @@ from stages.artifact import (
 )
 from stages.tokens import TokensConfig, tokens
 from stages.tokens.batch import rank_slots
-from stages.training import TrainingConfig, training
+from stages.training import TrainingConfig, training, watch
 from stages.training import loop as loop_module
 
 STEPS, BATCH = 12, 4
@@ -104,7 +104,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = Store(folder)
     artifact = make_tokens(store)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop_module, "TELL_SECONDS", 0.0)
+        patch.setattr(watch, "TELL_SECONDS", 0.0)
         config = TrainingConfig(**SETTINGS, skip=((3, 5),))
         run = lambda: training.run(config, {"tokens": artifact}, store)  # noqa: E731
         killed_at(10, run, patch)
@@ -233,7 +233,7 @@ def test_a_recipe_s_plan_needs_its_tokens() -> None:
         ("training.weights={a: .nan}", "training.weights: source 'a' has nan"),
         ("training.weights={a: 0}", "training.weights: all weights are 0"),
         ("training.phases=[{steps: 900, repeat: 0}]", "training.phases.0.repeat: it is 0"),
-        ("training.lanes=3", "training.batch (8) is no multiple of training.lanes (3)"),
+        ("training.lanes=3", "training.batch (16) is no multiple of training.lanes (3)"),
     ],
 )
 def test_a_mixture_that_cannot_be_is_refused_by_field(setting: str, message: str) -> None:
