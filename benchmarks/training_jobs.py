@@ -101,52 +101,44 @@ def shape(size: str, length: int, device: str) -> Any:
     return sized(size, VOCABULARY[device], length)
 
 
-def transformers(
-    size: str,
-    precision: str,
-    compiled: bool,
-    batch: int,
-    length: int,
-    threads: int,
-    device: str = "cpu",
-    micro_batch: int = 0,
-) -> Work:
-    """Stock Qwen3ForCausalLM.
-
-    Args:
-        precision: fp32; autocast (fp32 weights, bf16 products); bf16 (weights too).
-    """
+def transformers(**options: Any) -> Work:
+    """Stock Qwen3ForCausalLM; options as `_rival`'s."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    of = shape(size, length, device)
-    config = Qwen3Config(
-        vocab_size=of.vocabulary_size,
-        hidden_size=of.hidden_size,
-        num_hidden_layers=of.layers,
-        num_attention_heads=of.heads,
-        num_key_value_heads=of.key_value_heads,
-        head_dim=of.head_size,
-        intermediate_size=of.intermediate_size,
-        tie_word_embeddings=of.tied,
-        max_position_embeddings=length,
-        use_cache=False,
-        attn_implementation="sdpa",
-    )
-    model = Qwen3ForCausalLM(config)
-    forward = torch.compile(model) if compiled else model
+    def build(of: Any, length: int) -> Any:
+        config = Qwen3Config(
+            vocab_size=of.vocabulary_size,
+            hidden_size=of.hidden_size,
+            num_hidden_layers=of.layers,
+            num_attention_heads=of.heads,
+            num_key_value_heads=of.key_value_heads,
+            head_dim=of.head_size,
+            intermediate_size=of.intermediate_size,
+            tie_word_embeddings=of.tied,
+            max_position_embeddings=length,
+            use_cache=False,
+            attn_implementation="sdpa",
+        )
+        return Qwen3ForCausalLM(config)
 
-    def loss(inputs: Any, targets: Any) -> Any:
+    def loss(forward: Any, inputs: Any, targets: Any) -> Any:
         # Shifted here, so that all T inputs are learned from and not T - 1.
         return forward(input_ids=inputs, labels=targets, shift_labels=targets).loss
 
-    return _steps(model, loss, precision, device, batch, micro_batch, batches(batch, length, of.vocabulary_size))
+    return _rival(build, loss, **options)
 
 
-def plain(
+def plain(**options: Any) -> Work:
+    """The same model by PyTorch's own parts and nothing of ours; options as `_rival`'s."""
+    from plain_model import PlainModel
+
+    return _rival(PlainModel, lambda forward, inputs, targets: forward(inputs, targets), **options)
+
+
+def _rival(
+    build: Callable[[Any, int], Any],
+    loss: Callable[[Any, Any, Any], Any],
     size: str,
     precision: str,
     compiled: bool,
@@ -156,34 +148,24 @@ def plain(
     device: str = "cpu",
     micro_batch: int = 0,
 ) -> Work:
-    """The same model by PyTorch's own parts and nothing of ours. precision: as `transformers`."""
+    """A rival's update: mean loss, its gradients clipped, fused AdamW.
+
+    Args:
+        build: a model of a shape and a length.
+        loss: the mean loss by the model or its compiled form, of inputs and targets [n, T].
+        precision: fp32; autocast (fp32 weights, bf16 products); bf16 (weights too).
+    """
     import torch
-    from plain_model import PlainModel
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     of = shape(size, length, device)
-    model = PlainModel(of, length)
-    forward = torch.compile(model) if compiled else model
-    return _steps(model, forward, precision, device, batch, micro_batch, batches(batch, length, of.vocabulary_size))
-
-
-def _steps(
-    model: Any,
-    loss: Callable[[Any, Any], Any],
-    precision: str,
-    device: str,
-    batch: int,
-    micro_batch: int,
-    tokens: Iterator[np.ndarray],
-) -> Work:
-    """A rival's update: mean loss of inputs and targets [n, T], its gradients clipped, fused AdamW."""
-    import torch
-
-    model.to(device, torch.bfloat16 if precision == "bf16" else torch.float32).train()
+    model = build(of, length).to(device, torch.bfloat16 if precision == "bf16" else torch.float32).train()
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=LEARNING_RATE, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True
     )
+    forward = torch.compile(model) if compiled else model
+    tokens = batches(batch, length, of.vocabulary_size)
 
     def step() -> dict[str, Any]:
         rows = torch.from_numpy(next(tokens))
@@ -192,7 +174,7 @@ def _steps(
         for part in rows.split(micro_batch or batch):
             part = part.to(device)
             with torch.autocast(device, torch.bfloat16, enabled=precision == "autocast"):
-                mean = loss(part[:, :-1], part[:, 1:].contiguous())
+                mean = loss(forward, part[:, :-1], part[:, 1:].contiguous())
             (mean * len(part) / batch).backward()
             total += mean.detach() * len(part) / batch
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
