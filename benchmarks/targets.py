@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from statistics import median
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from rich.console import Console
@@ -11,11 +10,6 @@ from rich.table import Table
 
 Targets: TypeAlias = dict[str, tuple[str, float]]
 """Figure -> (">=" or "<=", limit)."""
-
-
-def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Median, least and most of some values, and how many there are."""
-    return {"median": median(values), "least": min(values), "most": max(values), "runs": len(values)}
 
 
 def print_targets(console: Console, result: Mapping[str, Any], targets: Targets) -> None:

@@ -25,7 +25,7 @@ from child import Child, NotMeasured, run_job
 from machine import machine, versions
 from rich.console import Console
 from rivals import rivals_python
-from targets import spread
+from spread import spread
 from tokens_numpy import MEMMAP
 from tokens_open import BATCH
 from tokens_ours import ONE_ARRAY, PLAIN

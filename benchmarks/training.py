@@ -25,7 +25,7 @@ from typing import Any
 from child import Child, NotMeasured, run_job
 from machine import machine, versions
 from rich.console import Console
-from targets import spread
+from spread import spread
 from training_gpu import measure, print_lines
 from training_report import TARGETS, print_report
 

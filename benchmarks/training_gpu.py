@@ -22,7 +22,9 @@ from typing import Any
 REPOSITORY = str(Path(__file__).resolve().parents[1])
 sys.path.insert(0, REPOSITORY)  # nothing needs to be installed
 
+import torch  # noqa: E402
 from child import Child, NotMeasured  # noqa: E402
+from spread import spread  # noqa: E402
 
 from models.sizes import training_flops  # noqa: E402
 from stages.training.precision import dense_peak  # noqa: E402
@@ -64,8 +66,6 @@ def measure(
         sizes: sequences a step and a micro-batch of each.
         turns: processes of each side, in turn.
     """
-    import torch
-
     if device == "cuda" and not torch.cuda.is_available():
         return {"gpu": {}, "not_measured": {f"{', '.join(sizes)} on a GPU": "none is there"}}
     card = torch.cuda.get_device_name() if device == "cuda" else "the host's processor"
@@ -107,22 +107,19 @@ def _compared(
 ) -> dict[str, Any]:
     from training_jobs import shape
 
-    seconds = {name: sorted(step["seconds"] for step in of) for name, of in steps.items()}
+    seconds = {name: [step["seconds"] for step in of] for name, of in steps.items()}
     tokens, flops = batch * length, training_flops(shape(size, length, device), length)
     peak, own = dense_peak(card), seconds.get(OURS)
-    return {
-        name: {
-            "tokens_per_second": {
-                "median": tokens / median(of),
-                "least": tokens / of[-1],
-                "most": tokens / of[0],
-            },
-            "mfu": tokens / median(of) * flops / peak if peak else None,
+    found: dict[str, Any] = {}
+    for name, of in seconds.items():
+        rate = spread([tokens / s for s in of])
+        found[name] = {
+            "tokens_per_second": rate,
+            "mfu": rate["median"] * flops / peak if peak else None,
             "ours_over_it": median(of) / median(own) if own else None,
             "loss": steps[name][-1]["loss"],
         }
-        for name, of in seconds.items()
-    }
+    return found
 
 
 def print_lines(result: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from machine import machine, versions
 from rich.console import Console
 from rich.table import Table
-from targets import spread
+from spread import spread
 
 from stages.artifact import Artifact, ArtifactWriter, Store
 from stages.tokens import TokensConfig, tokens
