@@ -1,12 +1,14 @@
-"""What several parts of the tests call: paths, free ports, an installation of one's own, a small tokenizer."""
+"""What several parts of the tests call: paths, ports, living processes, an installation of one's own, a small tokenizer."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 from collections.abc import Iterable
 from pathlib import Path
 
+import psutil
 from moto.server import ThreadedMotoServer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -20,6 +22,16 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def alive(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run: zombies do not, nor does one that ends while it is asked."""
+    found = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def installation(folder: Path) -> dict[str, str]:

@@ -11,6 +11,7 @@ import httpx
 import psutil
 
 from tests.end_to_end.conftest import House
+from tests.support import alive
 
 PATIENCE = 300.0
 """Seconds until a test gives up waiting; nothing is asserted about how long it takes."""
@@ -87,5 +88,5 @@ def family(run: dict[str, Any]) -> list[psutil.Process]:
 
 def wait_gone(processes: Sequence[psutil.Process]) -> None:
     """Until none of these processes is alive."""
-    _, alive = psutil.wait_procs([p for p in processes if p.is_running()], timeout=PATIENCE)
-    assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE], alive
+    _, left = psutil.wait_procs(alive(processes), timeout=PATIENCE)
+    assert not alive(left), left

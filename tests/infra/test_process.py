@@ -9,12 +9,12 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from infra import services
 from infra.process import ManagedProcess
 from infra.settings import load_settings
+from tests.support import alive
 
 FAMILY = (
     "import subprocess, sys, time\n"
@@ -37,9 +37,9 @@ def test_started_found_and_ended_with_its_children(tmp_path: Path) -> None:
     found = ManagedProcess(tmp_path, "family").find()
     assert found is not None
     _until(lambda: len(found.children(recursive=True)) == 1)
-    family = [found.pid, *(child.pid for child in found.children(recursive=True))]
+    family = [found, *found.children(recursive=True)]
     assert process.stop()
-    assert not [pid for pid in family if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
+    assert not alive(family)
     assert process.find() is None
     assert not process.stop()
 

@@ -22,7 +22,7 @@ from serving.config import ServingConfig
 from serving.keys import read_key
 from serving.record import Deployment, DeploymentRecord, deployment_of, write_record
 from stages.artifact import Artifact, ArtifactWriter, Store
-from tests.support import REPOSITORY, free_port
+from tests.support import REPOSITORY, alive, free_port
 
 FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
 
@@ -136,11 +136,6 @@ def stop_gateway(gateway: Gateway) -> None:
     gateway.process.send_signal(signal.SIGTERM)
     assert gateway.process.wait(60) == 0, (gateway.state / "gateway.log").read_text()
     assert not alive(below)
-
-
-def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that still run (zombies do not)."""
-    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
 class Load:

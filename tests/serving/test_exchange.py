@@ -17,7 +17,8 @@ from serving.errors import ServingError
 from serving.record import DeploymentRecord, deployment_of, read_record, write_record
 from serving.room import room_for_two
 from stages.artifact import Store
-from tests.serving.conftest import Gateway, Load, alive, fake_model, start_fake, stop_gateway, wait_for
+from tests.serving.conftest import Gateway, Load, fake_model, start_fake, stop_gateway, wait_for
+from tests.support import alive
 
 NEVER = "1000000"
 """GiB that no machine has available: one engine at a time."""

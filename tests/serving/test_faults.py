@@ -22,7 +22,8 @@ from serving.record import DeploymentRecord, deployment_of, read_record, write_r
 from serving.slot import EngineSlot
 from serving.status import EngineStatus
 from stages.artifact import Store
-from tests.serving.conftest import Gateway, alive, fake_model, wait_for
+from tests.serving.conftest import Gateway, fake_model, wait_for
+from tests.support import alive
 
 QUICK = ServingConfig(engine=EngineConfig(stop_grace=0.5, hang_timeout=1.5))
 """An engine that counts as hung after 1.5 s."""

@@ -18,8 +18,8 @@ from serving.engine import engines_folder
 from serving.errors import ServingError
 from serving.record import deployment_of
 from stages.artifact import Store
-from tests.serving.conftest import Gateway, alive, fake_model, start_fake, start_gateway, stop_gateway, wait_for
-from tests.support import free_port
+from tests.serving.conftest import Gateway, fake_model, start_fake, start_gateway, stop_gateway, wait_for
+from tests.support import alive, free_port
 
 
 def ask(client: httpx.Client, prompt: str, **fields: object) -> httpx.Response:

@@ -13,8 +13,8 @@ from serving.client import complete, gateway_status
 from serving.deploy import deploy
 from serving.record import deployment_of
 from stages.artifact import Store
-from tests.serving.conftest import Gateway, alive, put_model, start_gateway, stop_gateway, wait_for
-from tests.support import EOS, byte_level_tokenizer
+from tests.serving.conftest import Gateway, put_model, start_gateway, stop_gateway, wait_for
+from tests.support import EOS, alive, byte_level_tokenizer
 
 TOLERANCE = 0.02
 """Nats; both compute in bf16, in different orders."""
