@@ -1,4 +1,4 @@
-"""What several parts of the tests call: paths, ports, living processes, an installation of one's own, a small tokenizer."""
+"""What several parts of the tests call: paths, ports, processes, an installation of one's own, a small tokenizer."""
 
 from __future__ import annotations
 

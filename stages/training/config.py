@@ -30,6 +30,7 @@ def _limits(repeat: float | dict[str, float]) -> float | dict[str, float]:
 
 Weights = Annotated[dict[str, float], AfterValidator(_drawable)]
 Repeat = Annotated[float | dict[str, float], AfterValidator(_limits)]
+_Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class PhaseConfig(Config):
@@ -85,7 +86,7 @@ class TrainingConfig(Config):
     """Decay rate of Muon's average of gradients."""
     weight_decay: float = Field(0.1, ge=0)
     """Decoupled weight decay of matrices; norms and the embedding have none."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[_Decay, _Decay] = (0.9, 0.95)
     """Decay rates of Adam's two averages."""
     grad_clip: float = Field(1.0, gt=0)
     """Largest norm of the gradient; a longer one is scaled down to it."""

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import time
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -52,13 +53,16 @@ from stages.training.watch import Step, Watch
 class Loop:
     """One process's part in a run, from its last whole checkpoint to the end.
 
+    Args:
+        stop: says at each boundary whether somebody asked to stop.
+
     Raises:
-        TrainingError: the loss became infinite or not a number.
+        TrainingError: loss or gradient became infinite or not a number.
         ConfigError, StoreError: a config that does not fit the tokens; damaged tokens or checkpoints.
     """
 
-    def __init__(self, run: Run):
-        self.run, self.config = run, run.settings()
+    def __init__(self, run: Run, stop: StopFlag):
+        self.run, self.config, self.stop = run, run.settings(), stop
         self.entered = time.time()
         config = self.config
         check_device(config.device)
@@ -69,7 +73,6 @@ class Loop:
         if ranks.device.type == "cpu":
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks.local_world))
         self.first = ranks.rank == 0
-        self.stop = StopFlag(run, watch=self.first)
         tokens = run.tokens_folder()
         ahead = ranks.device.type == "cuda"
         self.data = TrainingData(tokens, run.tokens_digest, config, ranks.rank, ranks.world, ahead=ahead)
@@ -272,13 +275,15 @@ class Loop:
         return self.micro_batches.rows(self.data.sequence_length(min(number, self.config.steps - 1)))
 
     def _record(self, step: Step, nats: float) -> None:
-        """Keeps and tells a step's loss, and refuses one that is no number."""
+        """Keeps and tells a step's loss; refuses it, or a gradient, that is no number before a checkpoint has such
+        weights in it."""
         loss = nats / max(1.0, step.valid)
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"training: the loss of step {step.number} is {loss}; lower learning_rate ({self.peak:g}), or leave "
-                f"its documents out with skip: [[{step.number}, {step.number + 1}]]"
-            )
+        for what, value in (("loss", loss), ("gradient's norm", float(step.computed.norm))):
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"training: the {what} of step {step.number} is {value}; lower learning_rate ({self.peak:g}), or "
+                    f"leave its documents out with skip: [[{step.number}, {step.number + 1}]]"
+                )
         self.watch.record(step, loss, self.state.left_out)
         if not self._started:
             self._started = True
@@ -303,15 +308,14 @@ def train(run: Run) -> None:
     """One process's part in a run; rank 0 leaves the outcome. Errors that a user can mend become an outcome too."""
     rank = int(os.environ.get("RANK", "0"))
     try:
-        with disk_trouble_told("training", scratch_folder(run.store, run.folder)):
-            loop = Loop(run)
+        scratch = scratch_folder(run.store, run.folder)
+        with disk_trouble_told("training", scratch), closing(StopFlag(run, watch=rank == 0)) as stop:
+            loop = Loop(run, stop)
             try:
                 status = loop()
             except BaseException:
                 loop.checkpoints.abandon()
                 raise
-            finally:
-                loop.stop.close()
         if rank == 0:
             counts = {"updates": loop.state.update, "parameters": parameters(loop.shape)}
             counts["tokens"] = int(loop.watch.history.last("tokens"))

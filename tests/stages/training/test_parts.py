@@ -40,6 +40,7 @@ ALONE = Ranks(0, 1, 1, torch.device("cpu"))
         ({"steps": 30, "phases": [{"steps": 30, "weights": {"a": math.inf}}]}, r"phases\.0\.weights\n.*'a' has inf"),
         ({"steps": 30, "phases": [{"steps": 30, "repeat": {"a": 0}}]}, r"phases\.0\.repeat\n.*source 'a' has 0"),
         ({"steps": 30, "phases": [{"steps": 30, "repeat": -2.0}]}, r"phases\.0\.repeat\n.*it is -2"),
+        ({"betas": [0.9, 1.0]}, r"betas\.1\n.*less than 1"),
         ({"k": 3}, "power of two"),
         ({"steps": 5, "warmup": 6}, "longer than the run"),
         ({"steps": 30, "skip": [[10, 10]]}, "not a range"),

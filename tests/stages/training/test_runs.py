@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,13 @@ import pytest
 import torch
 
 from models.huggingface import load_decoder, load_weights
-from stages.artifact import Artifact, Store, StoreError
+from stages.artifact import Artifact, ConfigError, Store, StoreError
 from stages.training import TrainingConfig, training
 from stages.training import loop as loop_module
 from stages.training import stop as stop_module
 from stages.training.checkpoint import damaged, whole_checkpoints
 from stages.training.errors import StoppedError, TrainingError
+from stages.training.step import Computed
 from stages.training.stop import request_stop
 
 SETTINGS: dict[str, Any] = {
@@ -178,13 +182,17 @@ def test_a_stop_writes_a_checkpoint_and_the_run_goes_on(tokens_artifact, undistu
 
 
 def test_sigterm_stops_too(tokens_artifact, tmp_path, monkeypatch):
-    import os
-    import signal
-
     before = signal.getsignal(signal.SIGTERM)
     _interrupt_at(monkeypatch, 2, lambda loop: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(StoppedError, match="after step 3 of 12"):
         _run(Store(tmp_path), tokens_artifact)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_refused_run_gives_the_signal_back(tokens_artifact, tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ConfigError, match="70b does not fit"):
+        _run(Store(tmp_path), tokens_artifact, size="70b")
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -243,6 +251,27 @@ def test_a_loss_that_is_no_number_ends_the_run(tokens_artifact, tmp_path, monkey
     with pytest.raises(TrainingError, match=r"loss of step 7 is nan.*skip: \[\[7, 8\]\]"):
         _run(store, tokens_artifact)
     assert _checkpoints(store)[-1] == "step-00000004"
+
+
+@pytest.mark.parametrize("steps", [6, 12])
+def test_a_gradient_that_is_no_number_never_reaches_a_checkpoint(steps, tokens_artifact, tmp_path, monkeypatch):
+    """Even where its loss was one: the weights are spoiled by the update, and step 5 is the last, or one to save at."""
+
+    def spoil(loop: Any) -> None:
+        compute = loop.updater.compute
+
+        def infinite(*arguments: Any) -> Computed:
+            computed = compute(*arguments)
+            next(loop.model.parameters()).grad[0, 0] = float("inf")
+            return replace(computed, norm=torch.tensor(float("inf")))
+
+        monkeypatch.setattr(loop.updater, "compute", infinite)
+
+    store = Store(tmp_path)
+    _interrupt_at(monkeypatch, 5, spoil)
+    with pytest.raises(TrainingError, match=r"gradient's norm of step 5 is inf.*skip: \[\[5, 6\]\]"):
+        _run(store, tokens_artifact, steps=steps, checkpoint_every=3)
+    assert _checkpoints(store) == ["step-00000003"]
 
 
 def test_a_run_on_an_object_store_is_killed_stopped_and_has_the_same_bits(

@@ -20,8 +20,10 @@ from pathlib import Path
 
 from stages.training.loop import Loop
 from stages.training.run import Run
+from stages.training.stop import StopFlag
 
-loop = Loop(Run(**json.loads(Path(sys.argv[1]).read_text())))
+run = Run(**json.loads(Path(sys.argv[1]).read_text()))
+loop = Loop(run, StopFlag(run, watch=True))
 batch = loop.data.batch(0)
 loop._boundary(batch)
 loop._step(0, batch)
