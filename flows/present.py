@@ -11,17 +11,39 @@ from rich.table import Table
 
 Rows = Sequence[Sequence[Any]]
 
+GAP = 2
+"""Characters between two columns of a table."""
+
 
 def print_table(console: Console, title: str, columns: Sequence[str], rows: Rows) -> None:
-    """One table; the first column left, numbers right."""
+    """One table; the first column left, numbers right. Where it is too wide, its last columns are broken first, and
+    words only where nothing else is left to break."""
     console.print(f"[bold]{title}[/]")
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for number, column in enumerate(columns):
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    heads = [column.replace("_", " ") for column in columns]
+    cells = [[text(value) for value in row] for row in rows]
+    widths = _widths([heads, *cells], console.width - GAP * len(columns))
+    for number, (head, width) in enumerate(zip(heads, widths, strict=True)):
         right = number > 0 and all(_is_number(row[number]) for row in rows)
-        table.add_column(column.replace("_", " "), justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(text(value) for value in row))
+        table.add_column(head, justify="right" if right else "left", overflow="fold", width=width)
+    for row in cells:
+        table.add_row(*row)
     console.print(table)
+
+
+def _widths(lines: Sequence[Sequence[str]], room: int) -> list[int | None]:
+    """Characters of each column: enough for its longest word, and from left to right for its longest text while there
+    is room. None, which has it found, where not even the words fit."""
+    columns = [*zip(*lines, strict=True)]
+    widths = [max(len(word) for cell in column for word in [*cell.split(), ""]) for column in columns]
+    spare = room - sum(widths)
+    if spare < 0:
+        return [None] * len(columns)
+    for number, column in enumerate(columns):
+        more = min(spare, max(map(len, column)) - widths[number])
+        widths[number] += more
+        spare -= more
+    return [*widths]
 
 
 def records(columns: Sequence[str], rows: Rows) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
+from rich.text import Text
 
 from flows import present, registry
 from flows.job import Job
@@ -95,14 +96,13 @@ def print_summary(console: Console, summary: Summary) -> None:
         first, last = summary.loss[0], summary.loss[-1]
         console.print(f"[bold]Training loss[/] {first:.3f} {present.sparkline(summary.loss)} {last:.3f}")
         console.print(f"  {_training_line(summary.training)}\n")
-    _table(console, "Evaluation", summary.evaluation)
+    _table(console, "Evaluation", [_in_words(row) for row in summary.evaluation])
     console.print(f"[bold]Gate[/] {'accepted' if summary.accepted else 'rejected'}")
     for reason in summary.reasons:
         console.print(f"  {reason}", markup=False)
     for completion in summary.completions:
         console.print("\n[bold]Completion[/] from the endpoint")
-        console.print(completion["prompt"], style="dim", markup=False, end="")
-        console.print(completion["text"], markup=False)
+        console.print(Text.assemble((completion["prompt"], "dim"), completion["text"]))
     console.print()
     times = [row | {"seconds": f"{row['seconds']:.1f}"} for row in summary.stages]
     _table(console, "Time", [{key: row[key] for key in ("stage", "state", "seconds")} for row in times])
@@ -193,6 +193,19 @@ def _in_short(row: dict[str, Any]) -> dict[str, Any]:
         "removed": removed + row.get("quarantined", 0),
         "held out": row.get("heldout", 0),
         "kept": row["kept"],
+    }
+
+
+def _in_words(row: dict[str, str]) -> dict[str, str]:
+    """A line of the evaluation's table in fewer columns, for terminals."""
+    error = f" ± {row['± se']}" if row["± se"] else ""
+    baselines = [f"{name} {row[name]}" for name in ("random", "majority", "unigram") if row[name]]
+    return {
+        "set": row["set"],
+        "n": row["n"],
+        "value": f"{row['value']}{error} {row['measure']}",
+        "baselines": ", ".join(baselines),
+        "verdict": row["verdict"],
     }
 
 
