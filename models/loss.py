@@ -62,13 +62,14 @@ def _softmax(
         loops("cross_entropy", rows, columns, logits, targets, scale, z_loss, int(gradient), nats, penalty, scratch)
         return logits
     keep, target = targets != IGNORED, targets.clamp(min=0)[:, None]
-    partition = torch.logsumexp(logits, 1, keepdim=True).float()
-    nats.copy_((partition - logits.gather(1, target))[:, 0] * keep)
+    wide = logits.float()  # in bf16 the partition itself would be off by up to 0.03
+    partition = torch.logsumexp(wide, 1, keepdim=True)
+    nats.copy_((partition - wide.gather(1, target))[:, 0] * keep)
     penalty.copy_(z_loss * partition.square()[:, 0] * keep)
     if not gradient:
         return logits
     factor = keep[:, None] * scale
-    g = torch.softmax(logits, dim=1, dtype=torch.float32).mul_(factor * (1 + 2 * z_loss * partition))
+    g = wide.sub_(partition).exp_().mul_(factor * (1 + 2 * z_loss * partition))
     return g.scatter_add_(1, target, -factor.expand_as(target).to(g.dtype)).to(logits.dtype)
 
 
