@@ -190,6 +190,8 @@ def test_a_refused_champion_leaves_the_old_one_serving(gateway: Gateway, store: 
         with pytest.raises(ServingError, match=words):
             deploy(entry, store, gateway.url, timeout=120)
         assert read_record(store).stable == first
+    # Until the gateway has seen the record put back, it tells of the engine that was refused for the one before.
+    wait_for(lambda: gateway_status(gateway.url).engine(entry.model_digest) is None)
     write_record(store, DeploymentRecord(stable=entry))  # and with nobody to put the record back
     wait_for(lambda: (found := gateway_status(gateway.url).engine(entry.model_digest)) and found.state == "failed")
     refused = gateway_status(gateway.url).engine(entry.model_digest)
