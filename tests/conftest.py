@@ -12,13 +12,13 @@ import fsspec
 import pytest
 from hypothesis import settings
 
-from tests.support import ObjectStore, installation
+from tests.support import EXPLORE, EXPLORED_TIMES, REPEATABLE, ObjectStore, installation
 
 # The same commit gives the same verdict on every machine: the examples are drawn from the test's name, and none is
-# timed. `pytest --hypothesis-profile=explore` draws new ones; what it finds becomes an `@example`.
-settings.register_profile("repeatable", deadline=None, derandomize=True)
-settings.register_profile("explore", deadline=None, print_blob=True)
-settings.load_profile("repeatable")
+# timed. `pytest --hypothesis-profile=explore` draws new ones and many more; what it finds becomes an `@example`.
+settings.register_profile(REPEATABLE, deadline=None, derandomize=True, max_examples=50)
+settings.register_profile(EXPLORE, deadline=None, print_blob=True, max_examples=50 * EXPLORED_TIMES)
+settings.load_profile(REPEATABLE)
 
 
 @pytest.fixture

@@ -7,14 +7,33 @@ import logging
 import socket
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import psutil
+from hypothesis import settings
 from moto.server import ThreadedMotoServer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared" / "data"
 EOS = "<|endoftext|>"
+
+
+REPEATABLE, EXPLORE = "repeatable", "explore"
+"""Hypothesis' profiles: the same few examples every time, and many new ones (`--hypothesis-profile=explore`)."""
+EXPLORED_TIMES = 20
+
+
+def examples(count: int, **options: Any) -> settings:
+    """Settings of a property test that draws `count` examples, and 20 times as many when it explores.
+
+    Args:
+        count: at most 50, which is what a test has that says nothing.
+        options: further settings of Hypothesis.
+    """
+    assert count <= 50, "more examples are what the profile `explore` is for"
+    explores = settings.get_current_profile_name() == EXPLORE
+    return settings(max_examples=count * (EXPLORED_TIMES if explores else 1), **options)
 
 
 def free_port() -> int:

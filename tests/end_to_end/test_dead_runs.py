@@ -68,7 +68,7 @@ class Beats:
         self.prefect.post(f"/flow_runs/{run}/set_state", {"state": state})
 
 
-@pytest.mark.soak
+@pytest.mark.full
 def test_a_run_that_lost_its_process_and_its_worker_ends_as_crashed_and_makes_room(
     house: House, prefect: Prefect
 ) -> None:
@@ -126,7 +126,7 @@ def test_a_run_in_a_terminal_that_is_cancelled_ends_too(house: House, prefect: P
     assert prefect.wait(running[0]["id"], "Cancelled")["state"]["message"] == "The run has stopped."
 
 
-@pytest.mark.soak
+@pytest.mark.full
 def test_a_cancelled_run_ends_as_cancelled_with_its_progress_shown_and_nothing_left_alive(
     house: House, prefect: Prefect, tmp_path: Path
 ) -> None:
@@ -142,7 +142,7 @@ def test_a_cancelled_run_ends_as_cancelled_with_its_progress_shown_and_nothing_l
     prefect.wait(prefect.run_deployment(house.overrides), "Completed")
 
 
-@pytest.mark.soak
+@pytest.mark.full
 def test_a_run_that_is_cancelled_before_its_flow_begins_never_begins(house: House, prefect: Prefect) -> None:
     run = prefect.run_deployment(LONG)
     prefect.wait(run, "Pending", "Running")

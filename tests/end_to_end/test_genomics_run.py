@@ -9,7 +9,7 @@ import pytest
 from tests.end_to_end.conftest import House
 
 
-@pytest.mark.soak
+@pytest.mark.full
 def test_the_dna_recipe_as_it_ships(house: House) -> None:
     summary = json.loads(house.headwater("run", "genomics", "--json").stdout)
     assert summary["accepted"] and len(summary["reasons"]) == 2

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models import attention_cpu
 from models.attention import _Masked, split_documents
 from models.attention_cpu import Placement, attend_placed
 from models.decoder import RMSNorm, rotate
+from tests.support import examples
 
 EOS = 0
 
@@ -22,7 +23,7 @@ def _rows(seed: int, batch: int, length: int, ends: float) -> torch.Tensor:
 
 
 @given(st.integers(0, 999), st.integers(1, 3), st.integers(1, 40), st.floats(0, 1))
-@settings(max_examples=40)
+@examples(40)
 def test_documents_and_positions_by_hand(seed, batch, length, ends):
     tokens = _rows(seed, batch, length, ends)
     documents, positions = split_documents(tokens, EOS)
@@ -44,7 +45,7 @@ def test_documents_and_positions_by_hand(seed, batch, length, ends):
     st.booleans(),
     st.booleans(),
 )
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_placed_equals_masked_in_value_and_gradient(seed, batch, length, ends, keys, normed, kept):
     documents, positions = split_documents(_rows(seed, batch, length, ends), EOS)
     torch.manual_seed(seed)
@@ -71,7 +72,7 @@ def test_placed_equals_masked_in_value_and_gradient(seed, batch, length, ends, k
 
 
 @given(st.integers(0, 999), st.integers(1, 4), st.integers(1, 300), st.floats(0, 0.4), st.sampled_from([1, 3]))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_every_head_of_every_token_has_a_row_of_its_own(seed, batch, length, ends, keys):
     _, positions = split_documents(_rows(seed, batch, length, ends), EOS)
     placement = Placement(positions, 3, keys)

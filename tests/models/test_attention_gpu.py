@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.attention import varlen
 
 from models.attention import _Masked, split_documents
 from models.attention_gpu import TOKENS_A_SLOT, Varlen, usable
+from tests.support import examples
 
 EOS = 0
 
@@ -38,7 +39,7 @@ def _kernel(q: Tensor, k: Tensor, v: Tensor, begins: Tensor, ends: Tensor, *most
 
 
 @given(st.integers(0, 999), st.integers(1, 3), st.integers(1, 70), st.floats(0, 0.6), st.sampled_from([1, 2, 4]))
-@settings(max_examples=20)
+@examples(20)
 def test_it_equals_a_mask_in_value_and_gradient(seed, batch, length, ends, keys):
     documents, positions = _positions(seed, batch, length, ends)
     torch.manual_seed(seed)

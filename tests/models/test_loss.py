@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models import loss as loss_module
 from models.kernels.library import OFF
 from models.loss import IGNORED, linear_cross_entropy
+from tests.support import examples
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +31,7 @@ def _naive(hidden, weight, targets, scale, z):
     return scale * (total + z * partition)
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(
     rows=st.integers(1, 30),
     vocabulary=st.integers(2, 40),

@@ -6,7 +6,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.errors import ModelRefusedError, ServingError
@@ -14,6 +14,7 @@ from serving.model_folder import check_model_folder, checked_model, find_model
 from serving.record import deployment_of
 from stages.artifact import Store, hashing
 from tests.serving.conftest import fake_model, safetensors
+from tests.support import examples
 
 CONFIG = {"architectures": ["Qwen3ForCausalLM"], "max_position_embeddings": 64}
 
@@ -108,7 +109,7 @@ def test_absurdly_deep_json_is_refused(tmp_path: Path) -> None:
             check_model_folder(make(tmp_path / "m", **{"extra.json": data}))
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda v: st.lists(v) | st.dictionaries(st.text(), v)))
 def test_a_pointer_is_found_however_deep(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
     folder = make(tmp_path_factory.mktemp("m"))

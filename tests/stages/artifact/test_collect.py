@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from stages.artifact import Artifact, ArtifactWriter, Config, Stage, Store, StoreError, load, write_ref
@@ -24,6 +24,7 @@ from stages.artifact.collect import DAY, Collection, collect, plan_collection
 from stages.artifact.lease import Lease
 from stages.artifact.reach import Root, Roots, ref_roots
 from stages.artifact.verify import Damage, plan_verification, verify
+from tests.support import examples
 
 
 class Toy(Config):
@@ -74,7 +75,7 @@ def sweep(store: Store, **options: Any) -> dict[str, str]:
     return {item.name: left for item, left in collect(store, plan_collection(store, **options))}
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_exactly_what_no_ref_reaches_goes(data: st.DataObject, tmp_path: Path) -> None:
     store = (

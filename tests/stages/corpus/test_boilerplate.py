@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from corpus_world import hash64, sentence
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stages.corpus.block_counts import BlockCounts
@@ -15,6 +14,8 @@ from stages.corpus.boilerplate import edge_blocks, strip
 from stages.corpus.config import EditConfig
 from stages.corpus.kernels.characters import CODE_POINTS, lower_words
 from stages.corpus.texts import Texts
+from tests.stages.corpus.corpus_world import hash64, sentence
+from tests.support import examples
 
 Key = tuple[str, tuple[str, ...]]
 """A block as the plain twin names it: `line` or `paragraph`, and its words."""
@@ -126,7 +127,7 @@ configs = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@examples(50)
 @given(texts, configs)
 @example(["", "\n", "a\n\na\n\n"], EditConfig(boilerplate_minimum_characters=1, boilerplate_paragraph_characters=1))
 def test_blocks_are_those_of_the_plain_twin(found: list[str], config: EditConfig) -> None:
@@ -147,7 +148,7 @@ def test_blocks_of_different_words_have_different_hashes() -> None:
     assert len({hash_of(key) for key in keys}) == len(keys) > 1000
 
 
-@settings(max_examples=150, deadline=None)
+@examples(50)
 @given(texts, configs, st.data())
 def test_texts_are_stripped_as_by_the_plain_twin(found: list[str], config: EditConfig, data: st.DataObject) -> None:
     keys = sorted({key for text in found for key in plain_blocks(text, config)})
@@ -226,7 +227,7 @@ rows = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@examples(50)
 @given(rows, st.integers(2, 4), st.sampled_from([0.0, 0.2, 0.5, 1.0]), st.integers(1, 7))
 def test_boilerplate_needs_groups_and_a_share_of_its_source(
     found: list[Row], least: int, fraction: float, size: int

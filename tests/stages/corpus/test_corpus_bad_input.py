@@ -13,11 +13,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpus_world import rows_of, sentence, write_lines
 
 from stages.artifact import Artifact, InputError
 from stages.corpus import read_original, source_listing
 from stages.corpus.config import SourceConfig
+from tests.stages.corpus.corpus_world import rows_of, sentence, write_lines
 
 Run = Callable[..., Artifact]
 
@@ -206,7 +206,7 @@ def test_many_copies_leave_one(tmp_path: Path, run: Run) -> None:
     assert {row["detail"] for row in rows_of(artifact, "removed/")} == {"s/x.jsonl#1"}
 
 
-@pytest.mark.soak
+@pytest.mark.full
 def test_a_line_of_a_gigabyte_and_a_million_copies(tmp_path: Path, run: Run) -> None:
     path = tmp_path / "in" / "x.jsonl"
     path.parent.mkdir()

@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpus_world import write_lines
 
 from stages.artifact import InputError
 from stages.corpus import FieldMapping, SourceConfig, printable, source_listing, sources_in
 from stages.corpus.guess import resolve_fields
+from tests.stages.corpus.corpus_world import write_lines
 
 
 def guessed(tmp_path: Path, row: dict[str, Any], **fields: str) -> FieldMapping:

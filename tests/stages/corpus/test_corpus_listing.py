@@ -12,11 +12,12 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.artifact import InputError, hashing
 from stages.corpus import ListedFile, Listing, list_files
+from tests.support import examples
 
 
 @given(
@@ -112,7 +113,7 @@ def test_hashes_of_large_files_are_remembered_until_they_change(
     assert list_files(file.parent).digest != first.digest
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(st.binary(max_size=50))
 def test_sha256_is_that_of_the_bytes(data: bytes) -> None:
     memory = fsspec.filesystem("memory")

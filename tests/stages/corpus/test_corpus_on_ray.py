@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from corpus_world import sentence, write_lines
-
 from stages.artifact import Store
 from stages.corpus import CorpusConfig, corpus, inputs_of
+from tests.stages.corpus.corpus_world import sentence, write_lines
 
 
 def test_a_cluster_makes_the_same_corpus(ray_cluster: str, tmp_path: Path) -> None:

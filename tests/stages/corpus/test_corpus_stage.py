@@ -18,8 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
-from corpus_world import rows_of, sentence, write_lines
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from stages.artifact import Artifact, HeadwaterError, InputError, Store
@@ -27,7 +26,8 @@ from stages.corpus import CorpusConfig, corpus, inputs_of, list_files, sources_i
 from stages.corpus.measure import measure
 from stages.corpus.words import text_hash
 from stages.sample import generate
-from tests.support import SHARED
+from tests.stages.corpus.corpus_world import rows_of, sentence, write_lines
+from tests.support import SHARED, examples
 
 Run = Callable[..., Artifact]
 
@@ -87,7 +87,7 @@ sources = st.dictionaries(
 )
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sources, st.sampled_from([0.0, 0.3]))
 def test_it_adds_up_wherever_it_lies(tmp_path: Path, content: dict[str, Any], heldout: float) -> None:
     digests: list[Any] = []

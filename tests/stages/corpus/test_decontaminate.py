@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from corpus_world import plain_words, sentence, write_lines
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stages.artifact import InputError
@@ -22,7 +21,8 @@ from stages.corpus.policy import Removal
 from stages.corpus.texts import Texts
 from stages.evaluation.sets import question_sets, read_set
 from stages.sample import generate
-from tests.support import SHARED
+from tests.stages.corpus.corpus_world import plain_words, sentence, write_lines
+from tests.support import SHARED, examples
 
 Gram = tuple[str, ...]
 
@@ -86,7 +86,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("sets")
 
 
-@settings(max_examples=120, deadline=None)
+@examples(50)
 @given(rows, st.lists(some_text, max_size=6), st.integers(1, 8), st.integers(1, 6), st.integers(1, 3))
 @example([{"question": "a b no"}, {"question": "!"}], ["a b no", "a b", "", "b a b no a"], 3, 3, 2)
 def test_matches_are_those_of_the_plain_twin(

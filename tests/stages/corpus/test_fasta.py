@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import pytest
-from corpus_world import rows_of
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.artifact import Artifact
@@ -23,6 +22,8 @@ from stages.corpus import fasta as module
 from stages.corpus.config import SourceConfig
 from stages.corpus.fasta import letters_of, sequences
 from stages.corpus.records import Bad, format_in, read_records
+from tests.stages.corpus.corpus_world import rows_of
+from tests.support import examples
 
 Run = Callable[..., Artifact]
 PLAIN: dict[str, Any] = {
@@ -59,7 +60,7 @@ def written(content: list[Any]) -> bytes:
     return b"".join(b">" + head + end + b"".join(a + b for a, b in body) for head, end, body in content)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(50)
 @given(records, st.integers(1, 7))
 def test_a_plain_parser_finds_the_same(content: list[Any], block: int) -> None:
     data = written(content)
@@ -71,7 +72,7 @@ def test_a_plain_parser_finds_the_same(content: list[Any], block: int) -> None:
     assert all(one.reason.endswith("the sequence is empty") == (not one.letters) for one in found)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(50)
 @given(records, st.lists(st.integers(1, 60), max_size=4, unique=True), st.integers(1, 9))
 def test_ranges_give_each_record_once(content: list[Any], cuts: list[int], block: int) -> None:
     data = written(content)
@@ -82,7 +83,7 @@ def test_ranges_give_each_record_once(content: list[Any], cuts: list[int], block
     assert found == read(data)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(50)
 @given(records, st.integers(1, 7), st.integers(1, 5))
 def test_windows_are_the_sequence_in_pieces_and_are_found_again(content: list[Any], window: int, block: int) -> None:
     data = written(content)

@@ -10,18 +10,18 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from corpus_world import sentence
 from datatrove.data import Document
 from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.readers import JsonlReader
 from datatrove.pipeline.writers import JsonlWriter
-from filters_oracle import NoLanguage, datatrove_filters, expected
 
 from stages.artifact import InputError
 from stages.corpus.filter_config import CustomFilterConfig, DatatroveFilterConfig, FilterConfig
 from stages.corpus.filtering import Filters, Judged
 from stages.corpus.filtering.step import FastFilters, datatrove_defaults
 from stages.corpus.texts import Texts
+from tests.stages.corpus.corpus_world import sentence
+from tests.stages.corpus.filters_oracle import NoLanguage, datatrove_filters, expected
 
 TEXTS = ["It is long enough to stay.", "Short.", "A word that is secret stands here."]
 

@@ -10,9 +10,7 @@ import socket
 from functools import cache
 
 import pytest
-from corpus_world import sentence
-from filters_oracle import NoLanguage, datatrove_filters, expected, measured
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.corpus.filter_config import (
@@ -26,7 +24,9 @@ from stages.corpus.filter_config import (
 from stages.corpus.filtering import Filters
 from stages.corpus.filtering.step import datatrove_defaults
 from stages.corpus.texts import Texts
-from tests.support import SHARED
+from tests.stages.corpus.corpus_world import sentence
+from tests.stages.corpus.filters_oracle import NoLanguage, datatrove_filters, expected, measured
+from tests.support import SHARED, examples
 
 MEDQUAD = SHARED / "medquad"
 
@@ -125,7 +125,7 @@ texts = st.one_of(loose, repeated, few_words, st.text(max_size=80))
 
 @pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:invalid value")  # datatrove's, of no words
 @pytest.mark.parametrize("name", CONFIGS)
-@settings(max_examples=50)
+@examples(50)
 @given(batch=st.lists(texts, min_size=1, max_size=4))
 def test_generated_texts_are_judged_as_by_datatrove(name: str, batch: list[str]) -> None:
     fast, slow = pair(name)
@@ -184,7 +184,7 @@ def test_pages_of_medquad_are_judged_as_by_datatrove() -> None:
 
 @pytest.mark.parametrize("name", ["defaults", "every line", "web after C4"])
 @given(batch=st.lists(texts, min_size=2, max_size=6))
-@settings(max_examples=40)
+@examples(40)
 def test_a_verdict_does_not_depend_on_the_batch(name: str, batch: list[str]) -> None:
     fast, _ = pair(name)
     alone = [measured(fast, [text])[0] for text in batch]

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from datatrove.utils.text import PUNCTUATION_SET, TERMINAL_PUNCTUATION, split_into_sentences
-from filters_oracle import spacy_words
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.corpus.filtering.english import _Hidden, _language, special_cases, split_pieces
@@ -37,6 +36,8 @@ from stages.corpus.kernels.piece_facts import (
 from stages.corpus.kernels.pieces import BREAK, GAP_OPEN, GAP_TOKEN
 from stages.corpus.kernels.plain_pieces import LONG, plain_tokens
 from stages.corpus.texts import Texts
+from tests.stages.corpus.filters_oracle import spacy_words
+from tests.support import examples
 
 SPACES = [chr(code) for code in range(sys.maxunicode + 1) if chr(code).isspace()]
 hostile = st.one_of(
@@ -108,7 +109,7 @@ def test_bytes_that_are_no_text_are_never_read_past(raw: bytes) -> None:
     assert 0 <= begin <= end <= len(raw)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.lists(hostile, max_size=6), st.integers(0, 5))
 def test_pieces_are_those_of_split(texts: list[str], skip: int) -> None:
     batch = Texts.of(texts)
@@ -217,7 +218,7 @@ def test_plain_rules_agree_with_spacy_on_letters_digits_and_units() -> None:
     assert assert_plain_rules_agree(marked(words)) > 1_000
 
 
-@settings(max_examples=60)
+@examples(50)
 @given(st.lists(st.from_regex(r"\(?([A-Za-z]{1,9}(-[A-Za-z]{1,5}){0,2}|[0-9]{1,5}|[A-Z]{1,4}[0-9]{1,3})\)?[.,;:?!]?", fullmatch=True), min_size=1, max_size=60))  # fmt: skip # noqa: E501
 def test_plain_rules_agree_with_spacy_on_any_plain_piece(pieces: list[str]) -> None:
     assert_plain_rules_agree(pieces)
@@ -234,13 +235,13 @@ spaced = st.lists(
 prose = spaced.map(lambda parts: "".join(word + space for word, space in parts))
 
 
-@settings(max_examples=150)
+@examples(50)
 @given(st.lists(st.one_of(prose, prose, hostile), min_size=1, max_size=5))
 def test_words_are_spacys(texts: list[str]) -> None:
     assert words_of(Splitter(), texts) == [spacy_words().word_tokenize(text) for text in texts]
 
 
-@settings(max_examples=150)
+@examples(50)
 @given(st.lists(st.one_of(prose, hostile), min_size=1, max_size=5))
 def test_sentences_are_those_of_spacys_sentencizer(texts: list[str]) -> None:
     splitter = Splitter()

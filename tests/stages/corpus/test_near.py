@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.corpus.config import DedupConfig
@@ -19,6 +19,7 @@ from stages.corpus.near import verify
 from stages.corpus.near.candidates import PART_KEYS, components
 from stages.corpus.near.verify import NearCopy, WordLists, key_groups, near_copies, near_duplicates_of
 from stages.corpus.texts import Texts
+from tests.support import examples
 
 PLAIN = DedupConfig(protect_subjects=False)
 Gram = tuple[str, ...]
@@ -44,7 +45,7 @@ def keys_of(texts: Texts, config: DedupConfig) -> np.ndarray:
 word_lists = st.lists(st.lists(st.sampled_from("abcdef"), max_size=40).map(" ".join), min_size=2, max_size=2)
 
 
-@settings(deadline=None, max_examples=200)
+@examples(50)
 @given(word_lists, st.integers(1, 6), st.integers(0, 20))
 def test_common_ngrams_and_the_bound_of_sketches(found: list[str], n: int, least: int) -> None:
     a, b = (grams_of(text, n) for text in found)
@@ -71,7 +72,7 @@ any_keys = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=100)
+@examples(50)
 @given(any_keys, st.sampled_from([1, 4, PART_KEYS]), st.sampled_from([1, 2, 4]))
 def test_components_and_groups_are_those_of_plain_python(rows: list[list[int]], part_keys: int, threads: int) -> None:
     keys = np.array(rows, np.uint64).reshape(len(rows), 3).T.copy()
@@ -117,7 +118,7 @@ GREEK = ["alpha", "beta", "gamma", "delta", "zeta", "eta"]
 few_words = st.lists(st.lists(st.sampled_from(GREEK), max_size=25).map(" ".join), max_size=14)
 
 
-@settings(deadline=None, max_examples=300)
+@examples(50)
 @given(few_words, st.sampled_from([(0.7, 25, 5), (0.6, 60, 4), (0.9, 25, 5), (1.0, 3, 2)]), st.integers(1, 5))
 def test_near_copies_are_those_of_plain_python(found: list[str], how: tuple[float, int, int], n: int) -> None:
     threshold, bands, rows = how

@@ -7,13 +7,14 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stages.corpus.kernels.marks import personal_marks
 from stages.corpus.personal import _MARKS, _PATTERNS, PLACEHOLDERS, PersonalData, replace_personal_data
 from stages.corpus.texts import Texts
 from stages.sample.personal import personal_sentence
+from tests.support import examples
 
 KINDS = list(PLACEHOLDERS)
 MASK = PersonalData(dict.fromkeys(KINDS, "mask"))
@@ -200,7 +201,7 @@ TEXTS = st.one_of(HOSTILE, damaged(), st.text(max_size=40))
 
 @given(st.lists(TEXTS, max_size=5))
 @example(["1", "@", ":", "+", "M", "ISO 12", "GB29", "record 1234", "a@b", "2001:", "2001::"])
-@settings(max_examples=400, deadline=None)
+@examples(50)
 def test_the_scan_marks_whatever_the_patterns_find(texts: list[str]) -> None:
     batch = Texts.of(texts)
     marks = personal_marks(batch.data, batch.offsets, np.ones(len(texts), np.bool_))
@@ -214,7 +215,7 @@ def test_the_scan_marks_whatever_the_patterns_find(texts: list[str]) -> None:
 
 
 @given(st.sampled_from(["email", "mrn", "ssn", "phone", "ip"]).flatmap(lambda kind: st.from_regex(_PATTERNS[kind])))
-@settings(max_examples=300, deadline=None)
+@examples(50)
 def test_the_scan_marks_what_is_made_to_be_found(text: str) -> None:
     assert MASK.find(Texts.of([text])).counts.get(0, {}) == replace_personal_data(text, KINDS)[1]
 
@@ -222,7 +223,7 @@ def test_the_scan_marks_what_is_made_to_be_found(text: str) -> None:
 @given(TEXTS)
 @example("192.0.2.1 4111 1111 1111 1111")
 @example("078-05-1120 4111 1111 1111 1111 192.0.2.1")
-@settings(max_examples=300, deadline=None)
+@examples(50)
 def test_replacing_twice_changes_nothing_more(text: str) -> None:
     once, counts = replace_personal_data(text, KINDS)
     assert replace_personal_data(once, KINDS) == (once, {})

@@ -12,7 +12,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpus_world import sentence, write_lines
 from datatrove.data import Document
 
 from stages.artifact import InputError
@@ -23,6 +22,7 @@ from stages.corpus.reading import QuarantiningReader
 from stages.corpus.records import Bad, Record, read_original, read_records
 from stages.corpus.splitting import read_tasks
 from stages.corpus.tables import READ, read_chunk
+from tests.stages.corpus.corpus_world import sentence, write_lines
 
 FIELDS = FieldMapping(text="text", id="id", url="url", license="license", title="title", retrieved_at="when")
 

@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpus_world import sentence, write_lines
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,6 +28,7 @@ from stages.corpus.listing import ListedFile, Listing
 from stages.corpus.records import Bad, Piece, Seen, format_of, read_original, read_records
 from stages.corpus.splitting import first_records, read_tasks
 from stages.corpus.texts import Texts
+from tests.stages.corpus.corpus_world import sentence, write_lines
 
 
 @given(

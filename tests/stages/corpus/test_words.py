@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.corpus.kernels.characters import CODE_POINTS, decode, lower_words
 from stages.corpus.kernels.ngrams import ngram_hashes
 from stages.corpus.kernels.words import word_hashes
 from stages.corpus.texts import Texts
+from tests.support import examples
 
 M64 = (1 << 64) - 1
 GOLDEN = 0x477DFAE55C69FCC1
@@ -61,14 +62,14 @@ def split(values: np.ndarray, starts: np.ndarray) -> list[list[int]]:
     return [values[a:b].tolist() for a, b in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)]
 
 
-@settings(deadline=None, max_examples=200)
+@examples(50)
 @given(TEXTS)
 def test_words_are_those_of_plain_python(texts: list[str]) -> None:
     batch = Texts.of(texts)
     assert split(*word_hashes(batch.data, batch.offsets)) == [[plain_hash(w) for w in plain_words(t)] for t in texts]
 
 
-@settings(deadline=None, max_examples=100)
+@examples(50)
 @given(TEXTS, st.integers(1, 14))
 def test_ngrams_are_those_of_plain_python(texts: list[str], n: int) -> None:
     batch = Texts.of(texts)
@@ -80,7 +81,7 @@ def test_ngrams_are_those_of_plain_python(texts: list[str], n: int) -> None:
     assert split(*ngram_hashes(*word_hashes(batch.data, batch.offsets), n)) == expected
 
 
-@settings(deadline=None, max_examples=100)
+@examples(50)
 @given(st.lists(st.binary(max_size=40), max_size=4))
 def test_bytes_that_are_no_utf8_stay_in_bounds(pieces: list[bytes]) -> None:
     batch = Texts.of(pieces)

@@ -12,7 +12,7 @@ import torch
 # Helpers beside the tests, whichever way pytest imports these.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from evaluation_world import World, make_world
+from tests.stages.evaluation.evaluation_world import World, make_world
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from evaluation_world import ROW, World, token_bytes
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.evaluation.bits_per_byte import (
@@ -21,6 +20,8 @@ from stages.evaluation.bits_per_byte import (
 )
 from stages.evaluation.heldout import heldout_documents, training_counts
 from stages.evaluation.language_model import LanguageModel
+from tests.stages.evaluation.evaluation_world import ROW, World, token_bytes
+from tests.support import examples
 
 LN2 = math.log(2)
 
@@ -62,7 +63,7 @@ def test_bits_per_byte_equals_a_naive_loop(world: World) -> None:
     assert bits_per_byte((s.nll, s.bytes) for s in scores) == pytest.approx(bits / size)
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(
     st.lists(st.lists(st.integers(0, 250), max_size=40), min_size=1, max_size=6),
     st.integers(1, 16),

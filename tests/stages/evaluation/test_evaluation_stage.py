@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation_world import World, make_questions, write_set
 
 import stages.evaluation as ev
 from stages.artifact import Artifact, ConfigError, InputError, StoreError
 from stages.corpus.listing import Listing
 from stages.evaluation import EvaluationConfig, GatePolicy, SetConfig
 from stages.evaluation.sets import baselines, read_set, subset
+from tests.stages.evaluation.evaluation_world import World, make_questions, write_set
 from tests.support import REPOSITORY
 
 CONFIG = EvaluationConfig(

@@ -7,11 +7,12 @@ from dataclasses import replace
 from zlib import crc32
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.artifact import InputError
 from stages.evaluation.gate import DocumentCost, GatePolicy, Scores, SetScores, gate
+from tests.support import examples
 
 QUICK = GatePolicy(bootstrap=300)
 
@@ -44,7 +45,7 @@ def scaled(given_scores: Scores, factor: float) -> Scores:
     return replace(given_scores, documents=costs)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(scores)
 def test_the_same_model_is_accepted_even_without_margins(champion: Scores) -> None:
     policy = GatePolicy(bootstrap=300, bits_per_byte_margin=0, accuracy_margin=0)
@@ -53,7 +54,7 @@ def test_the_same_model_is_accepted_even_without_margins(champion: Scores) -> No
     assert all(reason.value == pytest.approx(0, abs=1e-12) for reason in verdict.reasons)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(scores, scores, st.integers(0, 99))
 def test_the_order_of_items_changes_nothing_and_nor_does_asking_again(one: Scores, two: Scores, seed: int) -> None:
     documents = {i: two.documents.get(i, cost) for i, cost in one.documents.items()}
@@ -67,7 +68,7 @@ def test_the_order_of_items_changes_nothing_and_nor_does_asking_again(one: Score
     assert gate(shuffled(one, seed), shuffled(candidate, seed + 1), QUICK) == verdict
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(scores, st.floats(1.02, 3.0))
 def test_worse_bits_per_byte_is_rejected_and_better_accepted(champion: Scores, factor: float) -> None:
     worse = gate(champion, scaled(champion, factor), QUICK)
@@ -77,7 +78,7 @@ def test_worse_bits_per_byte_is_rejected_and_better_accepted(champion: Scores, f
     assert gate(champion, scaled(champion, 1 / factor), QUICK).accepted
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(scores, scores, st.floats(0, 1), st.floats(0, 1))
 def test_a_wider_margin_never_turns_a_yes_into_a_no(one: Scores, two: Scores, a: float, b: float) -> None:
     candidate = replace(one, documents={i: two.documents.get(i, cost) for i, cost in one.documents.items()})

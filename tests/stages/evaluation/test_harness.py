@@ -12,8 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from evaluation_world import World, make_questions, write_set
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.evaluation import harness
@@ -23,6 +22,8 @@ from stages.evaluation.language_model import LanguageModel
 from stages.evaluation.offline import offline
 from stages.evaluation.scoring import score, shares_prompts
 from stages.evaluation.sets import Question, read_set
+from tests.stages.evaluation.evaluation_world import World, make_questions, write_set
+from tests.support import examples
 
 
 def questions(tmp_path: Path, count: int, **kwargs: Any) -> list[Question]:
@@ -117,7 +118,7 @@ def test_an_option_longer_than_the_context_is_cut(
 tokens = st.integers(0, 250)
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(
     st.lists(
         st.tuples(

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluation_world import World, write_tokens
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import stages.evaluation as ev
@@ -19,6 +18,8 @@ from stages.evaluation import EvaluationConfig
 from stages.evaluation.heldout import heldout_documents
 from stages.evaluation.markov import BEFORE, STRENGTHS, MarkovModel, heldout_costs
 from stages.evaluation.token_text import TokenText
+from tests.stages.evaluation.evaluation_world import World, write_tokens
+from tests.support import examples
 
 
 def stream(documents: list[bytes], order: int) -> np.ndarray:
@@ -60,7 +61,7 @@ bodies = st.lists(st.lists(st.sampled_from(b"aab\xff"), max_size=12).map(bytes),
 new_bodies = st.lists(st.lists(st.sampled_from(b"ab\xffz"), min_size=1, max_size=6).map(bytes), min_size=1, max_size=3)
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(bodies, bodies, new_bodies, st.integers(0, 3))
 def test_costs_are_those_of_the_definition(
     counted: list[bytes], validation: list[bytes], new: list[bytes], order: int
@@ -71,7 +72,7 @@ def test_costs_are_those_of_the_definition(
     np.testing.assert_allclose(model.nll(stream(new, order)), wanted, rtol=1e-9)
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(bodies, new_bodies, st.integers(0, 2))
 def test_each_strength_is_the_best_for_the_validation(counted: list[bytes], new: list[bytes], order: int) -> None:
     chosen = fitted(counted, new, order).strengths

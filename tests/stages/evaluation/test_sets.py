@@ -7,7 +7,6 @@ from typing import Any
 
 import fsspec
 import pytest
-from evaluation_world import make_questions, write_set
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from stages.corpus.evaluation_items import read_items
 from stages.corpus.listing import list_files
 from stages.evaluation.config import EvaluationConfig
 from stages.evaluation.sets import Question, baselines, parse, question_sets, read_set, scored, subset
+from tests.stages.evaluation.evaluation_world import make_questions, write_set
 from tests.support import SHARED, ObjectStore
 
 GOOD = {"id": "a", "question": "Which?", "options": ["x", "y"], "answer": 1}

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 
 from stages.tokens.encoder import BATTERY, Encoder, GigatokenEncoder, TokenizersEncoder, encoder_for
 from stages.tokens.long_texts import can_be_cut, encode_long
 from stages.tokens.tokenizer import EOS, EOS_ID, LLAMA3_SPLIT, TextTokenizer, train
+from tests.support import examples
 
 GPT2_SPLIT = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 O200K_SPLIT = (
@@ -80,7 +81,7 @@ def ids(encoder: Encoder, given: Any) -> list[list[int]]:
     return [found[a:b].tolist() for a, b in pairwise(offsets.tolist())]
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.lists(texts, max_size=20))
 def test_ids_are_the_tokenizer_s(encoder: Encoder, ours: TextTokenizer, given: list[str]) -> None:
     found = ids(encoder, given)
@@ -163,7 +164,7 @@ def test_added_tokens_that_are_not_special_stay_tokens(ours: TextTokenizer) -> N
 
 
 @pytest.mark.parametrize("split", [LLAMA3_SPLIT, GPT2_SPLIT, O200K_SPLIT], ids=["llama3", "gpt2", "o200k"])
-@settings(max_examples=60)
+@examples(50)
 @example(text="x\n" + " " * 10 + "\nAAa a a")  # the last line end of a run of white space decides
 @example(text="a AAʰ" + "A" * 9 + "a b b b b")  # so does the last letter of a run, in GPT-4o's pattern
 @given(text=runs | texts.map(lambda text: text * 3))

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.artifact.errors import ConfigError, StoreError
@@ -25,6 +25,7 @@ from stages.tokens.order import Order, Phase
 from stages.tokens.reader import STREAM, TokenReader
 from stages.tokens.table import SCHEMA, SHARDS
 from tests.stages.tokens.token_streams import EOS, S, sample, stream_tokens, write_shard, write_stream
+from tests.support import examples
 
 ROWS = {"a": 90, "b": 33, "c": 12}
 PHASES = (Phase(96), Phase(48, k=2, weights={"a": 3.0, "b": 1.0}), Phase(24, k=4, weights={"a": 1.0}), Phase(192))
@@ -71,7 +72,7 @@ def test_batches_are_the_samples_of_the_order(folder: Path, lanes: int, rank: in
     assert step == 29
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(st.lists(st.integers(0, 29), max_size=12))
 def test_any_batch_in_any_order(folder: Path, expected: list[bytes], steps: list[int]) -> None:
     loader = build(folder)
@@ -83,7 +84,7 @@ def test_from_any_step_on(folder: Path, expected: list[bytes], step: int) -> Non
     assert [batch.rows.tobytes() for batch in build(folder, step=step)] == expected[step:]
 
 
-@settings(max_examples=12)
+@examples(12)
 @given(st.integers(0, 30), st.integers(0, 30))
 def test_from_a_state_on_as_if_never_stopped(folder: Path, expected: list[bytes], first: int, second: int) -> None:
     skip = [(3, 5), (9, 10), (28, 40)]

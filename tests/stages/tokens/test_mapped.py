@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.artifact.errors import StoreError
@@ -18,6 +18,7 @@ from stages.tokens.fetch import LocalFetch
 from stages.tokens.mapped import SlotsFullError
 from stages.tokens.reader import TokenReader
 from tests.stages.tokens.token_streams import S, sample, write_shard, write_stream
+from tests.support import examples
 
 ROWS = {"a": 90, "b": 33, "c": 5}
 
@@ -51,7 +52,7 @@ def test_rows_are_those_of_the_files(folder: Path, k: int, slots: int) -> None:
             assert (line == sample(triple, k)).all()
 
 
-@settings(max_examples=60)
+@examples(50)
 @given(st.integers(1, 6), st.lists(st.lists(st.integers(0, 127), min_size=1, max_size=12), max_size=8))
 def test_slots_are_used_again(folder: Path, slots: int, calls: list[list[int]]) -> None:
     reader = TokenReader(folder)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.artifact import ConfigError
@@ -16,8 +16,9 @@ from stages.tokens.mixture import BLOCK, Mixture, largest_remainder
 from stages.tokens.order import Order, Phase, epoch_samples
 from stages.tokens.plan import plan
 from stages.tokens.table import ShardTable
+from tests.support import examples
 
-quick = settings(max_examples=40)
+quick = examples(40)
 
 
 def table(*rows: list[int]) -> ShardTable:

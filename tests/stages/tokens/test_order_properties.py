@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.artifact import ConfigError
@@ -19,6 +19,7 @@ from stages.tokens.order import Order, Phase
 from stages.tokens.plan import plan
 from stages.tokens.table import ShardTable
 from tests.stages.tokens.order_reference import Part, sequence
+from tests.support import examples
 
 Rows = tuple[tuple[int, ...], ...]
 Sample = tuple[int, int, int, int]
@@ -207,7 +208,7 @@ def test_every_resume_point_goes_on_alike(lanes: int) -> None:
         assert list(itertools.chain(*going_on)) == whole[step * batch :]
 
 
-@settings(max_examples=60)
+@examples(50)
 @given(
     st.lists(st.tuples(st.integers(1, 5), st.integers(1, 8)), min_size=1, max_size=3),
     st.sampled_from([1, 2, 4]),
@@ -258,7 +259,7 @@ def test_however_positions_are_asked_for(lanes: int, window: int) -> None:
     check_inverse(order, expected)
 
 
-@settings(max_examples=60)
+@examples(50)
 @given(st.integers(1, 4), st.integers(1, 30), st.integers(0, 30), st.integers(0, 9))
 def test_positions_do_not_depend_on_the_length_of_the_run(lanes: int, first: int, more: int, seed: int) -> None:
     weights = {"a": 1.0, "b": 2.0}

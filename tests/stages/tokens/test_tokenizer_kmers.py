@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.artifact import Artifact
@@ -19,6 +19,7 @@ from stages.tokens.kmers import KmerEncoder, kmer_ids
 from stages.tokens.reader import TokenReader
 from stages.tokens.tokenizer import EOS, EOS_ID, TextTokenizer
 from stages.tokens.tokenizer_kmers import kmer_tokenizer
+from tests.support import examples
 
 CONFIGS = [
     KmersConfig(),
@@ -38,7 +39,7 @@ texts = st.text(max_size=30) | st.lists(
 
 
 @both
-@settings(max_examples=60)
+@examples(50)
 @given(text=texts)
 def test_text_comes_back_byte_for_byte(config: KmersConfig, ours: TextTokenizer, text: str) -> None:
     (ids,) = ours.encode([text])
@@ -48,7 +49,7 @@ def test_text_comes_back_byte_for_byte(config: KmersConfig, ours: TextTokenizer,
 
 
 @both
-@settings(max_examples=60)
+@examples(50)
 @given(batch=st.lists(texts, max_size=6))
 def test_the_compiled_encoder_gives_the_same_ids(config: KmersConfig, ours: TextTokenizer, batch: list[str]) -> None:
     data = np.frombuffer(b"??" + "".join(batch).encode(), np.uint8)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -24,6 +24,7 @@ from stages.training.parallel import Ranks, place
 from stages.training.precision import dense_peak, faster_format
 from stages.training.schedule import factor, peak_learning_rate
 from stages.training.validation import Validation
+from tests.support import examples
 
 ALONE = Ranks(0, 1, 1, torch.device("cpu"))
 
@@ -153,7 +154,7 @@ def test_unknown_source_is_refused(tokens_folder: Path):
         TrainingData(tokens_folder, "d", config, 0, 1)
 
 
-@settings(max_examples=3)
+@examples(3)
 @given(st.integers(1, 9))
 def test_validation_equals_a_naive_sum(tokens_folder_, micro_batch):
     reader = TokenReader(tokens_folder_, "heldout")

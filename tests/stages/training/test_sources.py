@@ -5,13 +5,14 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stages.tokens.order import Order, Phase
 from stages.tokens.table import ShardTable
 from stages.training.sources import tokens_by_source
+from tests.support import examples
 
 BATCH, LENGTH = 6, 10
 TABLE = ShardTable(("small", "large"), tuple(np.array(rows, dtype=np.int64) for rows in ([40, 31], [500, 500, 77])))
@@ -37,7 +38,7 @@ def _tokens(lanes: int) -> NDArray[np.int64]:
     return np.stack(found)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(
     st.sampled_from([1, 2, 3]),
     st.integers(0, 630),

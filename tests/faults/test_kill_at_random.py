@@ -1,4 +1,4 @@
-"""Kills at random operations, again and again, until the stage is through: `pytest -m soak tests/faults`.
+"""Kills at random operations, again and again, until the stage is through: `pytest -m full tests/faults`.
 
 Seeded: round n of a place kills in the same places every time.
 """
@@ -28,7 +28,7 @@ def moment(rng: random.Random) -> Moment:
     return event("", nth=nth, act=act) if method is None else store(method, nth=nth, after=after, act=act)
 
 
-@pytest.mark.soak
+@pytest.mark.full
 @pytest.mark.parametrize("place", ["file", "s3"], indirect=True)
 def test_killed_at_random(place: str, forge: Forge, undisturbed: dict[str, Artifact], tmp_path: Path) -> None:
     kills = rounds = 0
