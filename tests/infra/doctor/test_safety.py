@@ -1,0 +1,49 @@
+"""What the doctor finds unsafe in the environment and in the state folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infra.doctor import safety
+from infra.settings import load_settings
+
+
+@pytest.mark.parametrize(
+    ("environ", "profiles", "states", "told"),
+    [
+        ({}, None, ["ok"], ""),
+        ({"PREFECT_API_KEY": "pnu_1"}, None, ["warning"], "PREFECT_API_KEY"),
+        ({"PREFECT_API_URL": "https://me:pw@cloud/api"}, None, ["warning"], "https://cloud/api"),
+        ({"PREFECT_API_URL": "http://127.0.0.1:4200/api/"}, 'active = "mine"', ["ok"], ""),
+        ({}, 'active = "ephemeral"', ["ok"], ""),
+        ({}, 'active = "mine"\n[profiles.mine]\nPREFECT_API_URL = "http://x/api"', ["warning"], "http://x/api"),
+        ({"PREFECT_PROFILE": "mine"}, 'active = "headwater"', ["warning"], "'mine'"),
+        ({}, "active = ", ["warning"], "profiles.toml"),
+        ({"http_proxy": "http://me:pw@proxy:3128"}, None, ["problem"], "http://proxy:3128"),
+        ({"ALL_PROXY": "socks5://proxy:1"}, None, ["problem"], "socks5://proxy:1"),
+        ({"HTTP_PROXY": "http://proxy", "NO_PROXY": "localhost,127.0.0.1"}, None, ["ok"], ""),
+        ({"https_proxy": "http://proxy"}, None, ["ok"], ""),
+        ({"VLLM_SERVER_DEV_MODE": "1"}, None, ["warning"], "VLLM_SERVER_DEV_MODE"),
+        ({"VLLM_SERVER_DEV_MODE": "0"}, None, ["ok"], ""),
+        ({"RAY_AUTH_MODE": "disabled", "PREFECT_API_KEY": "x"}, None, ["warning", "warning"], "RAY_AUTH_MODE"),
+    ],
+)
+def test_the_environment(environ: dict[str, str], profiles: str | None, states: list[str], told: str) -> None:
+    checks = safety.environment(environ, load_settings({}), profiles)
+    text = " ".join(check.found for check in checks)
+    assert [check.state for check in checks] == states and told in text and "pw@" not in text
+
+
+def test_the_api_key_is_its_owners_alone(tmp_path: Path) -> None:
+    key = tmp_path / "api-key"
+    assert safety.api_key(key).state == "ok"
+    key.write_text("hw-secret")
+    key.chmod(0o640)
+    bad = safety.api_key(key)
+    assert bad.state == "problem" and f"chmod 600 {key}" in bad.mend and "hw-secret" not in bad.found
+    key.chmod(0o600)
+    assert safety.api_key(key).state == "ok"
+    tmp_path.chmod(0o777)
+    assert safety.state_folder(tmp_path)[0].state == "warning"
