@@ -1,5 +1,5 @@
 # Two commands do everything, set-up included:  make biomed   and   make test
-.PHONY: biomed test check stop setup doctor
+.PHONY: biomed test test-full test-change check stop setup doctor
 .DEFAULT_GOAL := biomed
 
 HEADWATER := .venv/bin/headwater
@@ -15,6 +15,16 @@ biomed: setup
 test: setup
 	@infra/browser.sh
 	@.venv/bin/python -m infra.check
+
+# All tests, the long ones too: up to an hour at the usual speed.
+test-full: setup
+	@infra/browser.sh
+	@.venv/bin/python -m infra.check --full
+
+# Of the long tests, those of what this branch (or the last day's commits) changed: what CI runs behind `make test`.
+test-change: setup
+	@infra/browser.sh
+	@.venv/bin/python -m infra.check --change
 
 # Lint, format, types and import direction only.
 check: setup

@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     number_format, rate = machine_rate()
+    rate /= 1e9
     with tempfile.TemporaryDirectory(prefix="headwater-benchmark-") as folder:
         env = environment(Path(folder))
         command = [str(HEADWATER), "run", options.recipe, "--json", *(f"--set={item}" for item in options.set)]
@@ -65,17 +66,6 @@ def main() -> None:
     print(f"overhead_fraction {result['overhead_fraction']:.3f} (limit 0.15), peak {result['peak_memory_gib']:.1f} GiB")
     if options.json:
         options.json.write_text(json.dumps(result, indent=1))
-
-
-def machine_rate() -> tuple[str, float]:
-    """The number format that training takes here, and GFLOP/s of a 2048^3 product in it on all cores."""
-    import torch
-
-    from stages.training.precision import FORMATS, faster_format, product_rate
-
-    device = torch.device("cpu")
-    name = faster_format(device)
-    return name, product_rate(FORMATS[name], device, 2048, repeats=5) / 1e9
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -7,11 +7,13 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
 from hypothesis import settings
 
+from tests.side_by_side import ByGroup, in_order
 from tests.support import EXPLORE, EXPLORED_TIMES, REPEATABLE, ObjectStore, installation
 
 # The same commit gives the same verdict on every machine: the examples are drawn from the test's name, and none is
@@ -19,6 +21,16 @@ from tests.support import EXPLORE, EXPLORED_TIMES, REPEATABLE, ObjectStore, inst
 settings.register_profile(REPEATABLE, deadline=None, derandomize=True, max_examples=50)
 settings.register_profile(EXPLORE, deadline=None, print_blob=True, max_examples=50 * EXPLORED_TIMES)
 settings.load_profile(REPEATABLE)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGroup:
+    """Tests that share something dear are run by one process."""
+    return ByGroup(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first."""
+    in_order(items)
 
 
 @pytest.fixture
