@@ -24,6 +24,9 @@ from stages.artifact.store import Store, disk_trouble_told
 log = logging.getLogger(__name__)
 C = TypeVar("C", bound=Config)
 
+WAIT_SECONDS = 1.0
+"""Between two looks at an artifact that another process is making."""
+
 
 class HasDigest(Protocol):
     """Anything that can go into a stage: an artifact, a listing of source files."""
@@ -114,7 +117,7 @@ class Stage(Generic[C]):
         lease = Lease(store, plan.folder)
         while waiting and (holder := lease.acquire()):
             waiting(holder)
-            time.sleep(1.0)
+            time.sleep(WAIT_SECONDS)
             done = load(store, plan.folder)
             if done:
                 return done

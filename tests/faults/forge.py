@@ -3,8 +3,8 @@
 A moment is a call of a function in the program: of `EventLog.emit` with an event, of `Store.put_file` with a name.
 So a kill hits the same place every time, and nothing sleeps in the hope of hitting one.
 
-`python -m tests.faults.forge` imports the stages once and forks a process for each run asked for, which saves the
-seconds that the imports take. It reads requests from its input, a line of JSON each, and answers on its output. A run
+`python -m tests.faults.forge` imports the stages and loads their compiled kernels once and forks a process for each run
+asked for, which saves the seconds that this takes. It reads requests from its input, a line of JSON each, and answers on its output. A run
 is a process in a session of its own, so that what it starts is found when it is gone.
 """
 
@@ -124,6 +124,8 @@ class Forge:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.forge"],
             cwd=REPOSITORY,
+            # OpenMP's threads wait asleep: where cores are few or busy they else spend most of a training run waiting.
+            env={**os.environ, "OMP_WAIT_POLICY": "passive"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

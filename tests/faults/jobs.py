@@ -9,15 +9,18 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+import stages.artifact.stage
 from stages.artifact import Artifact, ArtifactWriter, HasDigest, Stage, Store, load
 from stages.artifact.lease import Holder
 from stages.corpus import CorpusConfig, corpus, inputs_of
+from stages.corpus.local_workers import _Shares
 from stages.model import ModelConfig, model
 from stages.sample.stage import SampleConfig, sample
 from stages.tokens import TokensConfig, tokens
@@ -132,8 +135,13 @@ def arguments(job: str, inputs: Path, workers: int = 1) -> tuple[Stage[Any], Any
 
 
 def _job(name: str) -> Callable[..., dict[str, Any]]:
-    def run(url: str, inputs: Path, workers: int = 1, waiting: bool = False) -> dict[str, Any]:
+    def run(
+        url: str, inputs: Path, workers: int = 1, waiting: bool = False, workers_first: bool = False
+    ) -> dict[str, Any]:
         stage, config, given = arguments(name, inputs, workers)
+        stages.artifact.stage.WAIT_SECONDS = 0.05
+        if workers_first:
+            _let_workers_begin()
         waited: list[int] = []
 
         def wait(holder: Holder) -> None:
@@ -150,16 +158,37 @@ def tell_waiting(holder: Holder) -> None:
     """Called when a run finds the lease in somebody else's hands: a moment to hold it at."""
 
 
+def _let_workers_begin() -> None:
+    """This process takes part in a pass when the pool has finished a rank of it: inputs as small as these would be done
+    before the first worker has started."""
+    take, returned = _Shares.take, _Shares._returned
+    begun: set[_Shares] = set()
+
+    def take_later(self: _Shares) -> int | None:
+        return take(self) if self in begun else None
+
+    def note(self: _Shares, rank: int, future: Future[None]) -> None:
+        begun.add(self)
+        returned(self, rank, future)
+
+    _Shares.take, _Shares._returned = take_later, note  # type: ignore[method-assign]
+
+
 STAGES = ("sample", "corpus", "tokens", "training", "model")
 JOBS = {name: _job(name) for name in STAGES} | {"prepare": prepare}
 
 
 def preload() -> None:
-    """Imports what the jobs import when they run. Starts no thread, since runs are forked from here."""
+    """Imports what the jobs import when they run, and loads the compiled kernels, which costs 2 s and more.
+
+    Runs are forked from here, so no thread may be at work; Arrow's, which are idle by then, start anew in a child.
+    """
     import awkward  # noqa: F401
     import gigatoken  # noqa: F401
     import s3fs  # noqa: F401
     import torch.distributed.checkpoint  # noqa: F401
 
-    import stages.corpus.build
     import stages.training.loop  # noqa: F401
+    from stages.corpus import warm
+
+    warm.main()

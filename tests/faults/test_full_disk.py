@@ -55,7 +55,7 @@ def test_workers_of_a_pool_meet_a_full_disk(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     store = str(disk.folder / "store")
     disk.resize(20 * PAGE)
-    assert_told(forge.run("corpus", store, workers=2), str(disk.folder), "No space left")
+    assert_told(forge.run("corpus", store, workers=2, workers_first=True), str(disk.folder), "No space left")
     assert_nothing_whole(store, "corpus")
     disk.mend()
     assert_same(undisturbed["corpus"], forge.run("corpus", store, workers=2), store, tmp_path / "cache")

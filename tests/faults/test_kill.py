@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,20 +41,36 @@ COMMIT = [
     store("create", "manifest.json", after=True),
     event("'finished'"),
 ]
-"""Moments that every stage has. The fifth is between a file written aside and its name."""
+"""Moments that every stage has: the cheapest one shows them. The fifth is between a file written aside and its name."""
 
 ON_S3 = {
-    "corpus": [event("'progress'", "'judge'", nth=2), store("put_file", nth=4), store("create", "manifest.json")],
+    "sample": [store("put_file", nth=4), store("create", "manifest.json")],
+    "corpus": [event("'progress'", "'judge'", nth=2)],
     "tokens": [store("put_file", nth=9, after=True)],
 }
+ON_S3_AGAIN = [("corpus", moment) for moment in ON_S3["sample"]]
+
+
+AGAIN = [("corpus", moment) for moment in COMMIT]
+"""The same at a dearer stage."""
+
+
+def cases(short: Iterable[tuple[str, Moment]], again: Iterable[tuple[str, Moment]]) -> list[Any]:
+    return [*short, *(pytest.param(*case, marks=pytest.mark.full) for case in again)]
 
 
 def assert_made_again_after_kill(
-    forge: Forge, undisturbed: Artifact, url: str, tmp_path: Path, moment: Moment, **how: int
+    forge: Forge,
+    undisturbed: Artifact,
+    url: str,
+    tmp_path: Path,
+    moment: Moment,
+    first: Mapping[str, bool] = {},
+    **how: int,
 ) -> None:
-    """Kills a run, looks at what is left, and runs again."""
+    """Kills a run, looks at what is left, and runs again; `first` are options of the killed run only."""
     kind = undisturbed.manifest.kind
-    killed = forge.start(kind, url, moment, **how)
+    killed = forge.start(kind, url, moment, **how, **first)
     assert killed.wait() == -signal.SIGKILL, killed.result
     assert killed.nobody_survives()
     behind = moment.call.endswith(".emit") and "'finished'" in moment.words
@@ -67,9 +85,12 @@ def assert_made_again_after_kill(
 
 @pytest.mark.parametrize(
     ("kind", "moment"),
-    [(kind, moment) for kind, moments in PASSES.items() for moment in moments]
-    + [("corpus", moment) for moment in COMMIT]
-    + [("tokens", COMMIT[1]), ("sample", COMMIT[2]), ("model", COMMIT[3])],
+    cases(
+        [(kind, moment) for kind, moments in PASSES.items() for moment in moments]
+        + [("sample", moment) for moment in COMMIT]
+        + [("tokens", COMMIT[1]), ("model", COMMIT[3])],
+        AGAIN,
+    ),
     ids=str,
 )
 def test_a_killed_stage_is_made_again_as_if_nothing_had_been(
@@ -83,14 +104,18 @@ def test_a_killed_stage_is_made_again_as_if_nothing_had_been(
 def test_workers_end_with_the_killed_process(
     step: str, act: str, forge: Forge, undisturbed: dict[str, Artifact], place: str, tmp_path: Path
 ) -> None:
-    """Spawned workers are nobody's children then, and hold files open in the scratch folder."""
+    """Spawned workers are nobody's children then, and hold files open in the scratch folder: one rank is done and the
+    next is under way in a worker."""
     moment = event("'progress'", f"'{step}'", nth=2, act=act)
-    assert_made_again_after_kill(forge, undisturbed["corpus"], place, tmp_path, moment, workers=2)
+    at_work = {"workers_first": True}
+    assert_made_again_after_kill(forge, undisturbed["corpus"], place, tmp_path, moment, at_work, workers=2)
 
 
 @pytest.mark.parametrize("place", ["s3"], indirect=True)
 @pytest.mark.parametrize(
-    ("kind", "moment"), [(kind, moment) for kind, moments in ON_S3.items() for moment in moments], ids=str
+    ("kind", "moment"),
+    cases([(kind, moment) for kind, moments in ON_S3.items() for moment in moments], ON_S3_AGAIN),
+    ids=str,
 )
 def test_a_killed_stage_on_an_object_store(
     kind: str, moment: Moment, forge: Forge, undisturbed: dict[str, Artifact], place: str, tmp_path: Path

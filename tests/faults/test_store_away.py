@@ -19,9 +19,12 @@ from tests.support import ObjectStore
     ("kind", "moment"),
     [
         ("corpus", event("'progress'", "'judge'", nth=2, act=HOLD)),
-        ("tokens", store("put_file", nth=5, act=HOLD)),
-        ("corpus", store("create", "manifest.json", act=HOLD)),
+        ("sample", store("put_file", nth=5, act=HOLD)),
+        ("sample", store("create", "manifest.json", act=HOLD)),
         ("training", Moment("stages.training.checkpoint:Checkpointer.save", nth=2, act=HOLD)),
+        # The same at dearer stages.
+        pytest.param("tokens", store("put_file", nth=5, act=HOLD), marks=pytest.mark.full),
+        pytest.param("corpus", store("create", "manifest.json", act=HOLD), marks=pytest.mark.full),
     ],
     ids=str,
 )

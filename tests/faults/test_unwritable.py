@@ -44,14 +44,14 @@ def test_a_disk_that_becomes_read_only_during_the_commit(
     disk: SmallDisk, forge: Forge, undisturbed: dict[str, Artifact], cache: Path
 ) -> None:
     place = str(disk.folder / "store")
-    run = forge.start("corpus", place, store("put_file", nth=3, act=HOLD))
+    run = forge.start("sample", place, store("put_file", nth=3, act=HOLD))
     assert run.reached()
     disk.make_read_only()
     run.go()
     assert_told(run, str(disk.folder), "Read-only file system")
-    assert_nothing_whole(place, "corpus")
+    assert_nothing_whole(place, "sample")
     disk.mend()
-    assert_same(undisturbed["corpus"], forge.run("corpus", place), place, cache)
+    assert_same(undisturbed["sample"], forge.run("sample", place), place, cache)
 
 
 @pytest.mark.parametrize("name", ["store", "store/tokens", "cache"])
