@@ -10,9 +10,11 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.end_to_end.conftest import House
+from tests.end_to_end.house import House
 from tests.support import alive
 
+LONG = ["sample.megabytes=900"]
+"""Settings of a run with minutes of work in the flow's own process; every test ends it."""
 PATIENCE = 300.0
 """Seconds until a test gives up waiting; nothing is asserted about how long it takes."""
 
@@ -84,6 +86,13 @@ def family(run: dict[str, Any]) -> list[psutil.Process]:
     """The process that a worker started for a run, and all its descendants."""
     process = psutil.Process(int(str(run["infrastructure_pid"]).rpartition(":")[2]))
     return [process, *process.children(recursive=True)]
+
+
+def kill(processes: Sequence[psutil.Process]) -> None:
+    """SIGKILL to those that are still there."""
+    for process in processes:
+        if process.is_running():
+            process.kill()
 
 
 def wait_gone(processes: Sequence[psutil.Process]) -> None:

@@ -15,25 +15,10 @@ import psutil
 import pytest
 
 from flows.dead_runs import HEARTBEAT, automations, watch_for_dead_runs
-from tests.end_to_end.conftest import BIN, House
-from tests.end_to_end.prefect_client import PATIENCE, Prefect, family, wait_gone
+from tests.end_to_end.house import BIN, House
+from tests.end_to_end.prefect_client import LONG, PATIENCE, Prefect, family, kill, wait_gone
 
-LONG = ["sample.megabytes=900"]
-"""Minutes of work in the flow's own process; every test ends it."""
 RUNNING = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
-
-
-@pytest.fixture
-def prefect(house: House) -> Iterator[Prefect]:
-    prefect = Prefect(house)
-    yield prefect
-    prefect.end_unfinished()
-
-
-def _kill(processes: list[psutil.Process]) -> None:
-    for process in processes:
-        if process.is_running():
-            process.kill()
 
 
 def _worker(house: House) -> psutil.Process:
@@ -74,7 +59,7 @@ def test_a_run_that_lost_its_process_and_its_worker_ends_as_crashed_and_makes_ro
 ) -> None:
     killed = prefect.run_deployment(LONG)
     processes = family(prefect.wait(killed, "Running"))
-    _kill([_worker(house), *processes])
+    kill([_worker(house), *processes])
     wait_gone(processes)
     house.headwater("up")
     following = prefect.run_deployment(house.overrides)
@@ -96,14 +81,6 @@ def test_a_run_that_lost_its_process_and_its_worker_ends_as_crashed_and_makes_ro
     assert prefect.run(rejected)["state"]["name"] == "GateRejected"
     prefect.wait(following, "Completed")
     prefect.ask("DELETE", f"/flow_runs/{alive}")
-
-
-def test_a_run_whose_process_alone_is_killed_ends_as_crashed_and_makes_room(house: House, prefect: Prefect) -> None:
-    killed = prefect.run_deployment(LONG)
-    _kill(family(prefect.wait(killed, "Running")))
-    assert prefect.wait(killed, "Crashed")["state"]["type"] == "CRASHED"
-    following = prefect.run_deployment(house.overrides)
-    assert prefect.wait(following, "Completed")["state"]["type"] == "COMPLETED"
 
 
 def test_a_run_in_a_terminal_that_is_cancelled_ends_too(house: House, prefect: Prefect) -> None:

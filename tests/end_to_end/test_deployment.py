@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.end_to_end.conftest import BIN, House
+from tests.end_to_end.house import BIN, House
+from tests.end_to_end.prefect_client import Prefect
 
+REFUSED_RUNS = Path(__file__).with_name("refused_runs.py")
 STARTED = {"flow_runs": {"start_time": {"is_null_": False}}}
 """Not the runs that the weekly schedule has waiting."""
 CUT = re.compile(r"Stopped\s+watching\s+flow\s+run\s+(\S+)\s+before")
@@ -33,66 +36,84 @@ def _deployment_run(house: House, tmp_path: Path, *parameters: str) -> tuple[int
     return result.returncode, output
 
 
-def _api(house: House, path: str, body: dict) -> Any:
-    answer = httpx.post(f"http://127.0.0.1:{house.env['HEADWATER_PREFECT_PORT']}/api/{path}", json=body, timeout=30)
-    answer.raise_for_status()
-    return answer.json()
+def _last_started(prefect: Prefect) -> dict[str, Any]:
+    return prefect.post("/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1, **STARTED})[0]
 
 
-def test_runs_from_any_directory_with_parameters(house: House, tmp_path: Path) -> None:
+def test_runs_from_any_directory_with_parameters(house: House, prefect: Prefect, tmp_path: Path) -> None:
+    """The whole way of the command: Prefect's own, its server, its worker, the flow, and the end told by `--watch`."""
     code, output = _deployment_run(house, tmp_path, f"overrides={json.dumps(house.overrides)}")
     assert code == 0, output
-    assert "Completed" in output
-    runs = _api(house, "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1, **STARTED})
-    assert runs[0]["parameters"]["overrides"] == house.overrides
-    artifacts = _api(house, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [runs[0]["id"]]}}})
-    assert {"corpus", "evaluation", "report", "endpoint", "mlflow-model"} <= {item["key"] for item in artifacts}
+    assert "Completed" in output and "Traceback" not in output
+    run = _last_started(prefect)
+    assert run["parameters"]["overrides"] == house.overrides
+    assert {"corpus", "evaluation", "report", "endpoint", "mlflow-model"} <= set(prefect.artifacts(run["id"]))
+
+
+@pytest.mark.full
+def test_a_run_that_fails_is_told_by_the_command(house: House, prefect: Prefect, tmp_path: Path) -> None:
+    """The command's exit status where the flow refuses in the process of the worker; the refusals stand below."""
+    code, output = _deployment_run(house, tmp_path, "recipe=biomet")
+    assert code != 0, output
+    run = _last_started(prefect)
+    assert run["state"]["type"] == "FAILED"
+    assert "recipe 'biomet' not found" in run["state"]["message"]
+
+
+def test_the_command_refuses_an_unknown_parameter_before_there_is_a_run(
+    house: House, prefect: Prefect, tmp_path: Path
+) -> None:
+    before = prefect.post("/flow_runs/count", {})
+    code, output = _deployment_run(house, tmp_path, "steps=200")
+    assert code != 0, output
+    assert "not found on the deployment: 'steps'" in " ".join(output.split())
+    assert prefect.post("/flow_runs/count", {}) == before
 
 
 @pytest.mark.parametrize(
-    ("parameter", "message"),
+    ("parameters", "message"),
     [
-        ("steps=200", "not found on the deployment: 'steps'"),
-        ("again=7", "field 'again'. Failure reason: 7 is not of type 'boolean'"),
-        ("data=some/folder", "field 'data'. Failure reason: 'some/folder' does not match"),
-        ("data=null", "field 'data'. Failure reason: None is not of type 'string'"),
-        ("recipe=own/recipe.yaml", "field 'recipe'. Failure reason: 'own/recipe.yaml' does not match"),
-        ('overrides="training.steps=200"', "field 'overrides'. Failure reason: 'training.steps=200' is not of type"),
-        ('overrides=["training.steps"]', "field 'overrides[0]'. Failure reason: 'training.steps' does not match"),
+        ({"again": 7}, "field 'again'. Failure reason: 7 is not of type 'boolean'"),
+        ({"data": "some/folder"}, "field 'data'. Failure reason: 'some/folder' does not match"),
+        ({"data": None}, "field 'data'. Failure reason: None is not of type 'string'"),
+        ({"recipe": "own/recipe.yaml"}, "field 'recipe'. Failure reason: 'own/recipe.yaml' does not match"),
+        ({"overrides": "training.steps=200"}, "field 'overrides'. Failure reason: 'training.steps=200' is not of type"),
+        ({"overrides": ["training.steps"]}, "field 'overrides[0]'. Failure reason: 'training.steps' does not match"),
     ],
+    ids=str,
 )
 def test_the_server_refuses_wrong_parameters_before_there_is_a_run(
-    house: House, tmp_path: Path, parameter: str, message: str
+    prefect: Prefect, parameters: dict[str, Any], message: str
 ) -> None:
-    before = _api(house, "flow_runs/count", {})
-    code, output = _deployment_run(house, tmp_path, parameter)
-    assert code != 0, output
-    assert message in " ".join(output.split())
-    assert _api(house, "flow_runs/count", {}) == before
+    """As the command, the UI and every other client ask for a run."""
+    before = prefect.post("/flow_runs/count", {})
+    with pytest.raises(httpx.HTTPStatusError) as refused:
+        prefect.post(f"/deployments/{prefect.deployment['id']}/create_flow_run", {"parameters": parameters})
+    assert refused.value.response.status_code == 409
+    assert message in refused.value.response.json()["detail"]
+    assert prefect.post("/flow_runs/count", {}) == before
 
 
-@pytest.mark.parametrize(
-    ("parameter", "message"),
-    [
-        ("recipe=biomet", "recipe 'biomet' not found"),
-        ("data=/no/such/folder", "/no/such/folder"),
-        ('overrides=["training.stepz=1"]', "training.stepz: unknown key; did you mean 'steps'?"),
-        ('overrides=["training.steps=-5"]', "training.steps: Input should be greater than"),
-    ],
-)
-def test_the_flow_refuses_wrong_parameters_before_any_work(
-    house: House, tmp_path: Path, parameter: str, message: str
-) -> None:
-    code, output = _deployment_run(house, tmp_path, parameter)
-    assert code != 0, output
-    run = _api(house, "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1, **STARTED})[0]
-    assert run["state"]["type"] == "FAILED"
-    assert message in run["state"]["message"]
-    assert not _api(house, "task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
+def test_the_flow_refuses_wrong_parameters_before_any_work(house: House, prefect: Prefect) -> None:
+    """What the schema lets through; one process runs the flow for them all, as a worker's would."""
+    refusals = [
+        ({"recipe": "biomet"}, "recipe 'biomet' not found"),
+        ({"data": "/no/such/folder"}, "/no/such/folder"),
+        ({"overrides": ["training.stepz=1"]}, "training.stepz: unknown key; did you mean 'steps'?"),
+        ({"overrides": ["training.steps=-5"]}, "training.steps: Input should be greater than"),
+    ]
+    told = house.command([sys.executable, str(REFUSED_RUNS), json.dumps([given for given, _ in refusals])])
+    runs = json.loads(told.stdout)
+    assert len(runs) == len(refusals)
+    for run, (given, message) in zip(runs, refusals, strict=True):
+        state = prefect.run(run)["state"]
+        assert state["type"] == "FAILED", given
+        assert message in state["message"]
+        assert not prefect.task_runs(run), given
 
 
-def test_the_deployment_describes_its_parameters(house: House) -> None:
-    deployment = _api(house, "deployments/filter", {})[0]
+def test_the_deployment_describes_its_parameters(prefect: Prefect) -> None:
+    deployment = prefect.deployment
     assert deployment["name"] == "biomed"
     fields = deployment["parameter_openapi_schema"]["properties"]
     assert set(fields) == {"recipe", "data", "evaluation_data", "overrides", "again"}

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.end_to_end.conftest import House
+from tests.end_to_end.house import House
 
 
 @pytest.mark.full

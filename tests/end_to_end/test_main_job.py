@@ -14,7 +14,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from tests.end_to_end.conftest import House
+from tests.end_to_end.house import House
 from tests.support import REPOSITORY
 
 STAGES = ["sample", "corpus", "tokens", "training", "model", "register", "evaluation", "verdict", "serving"]
@@ -99,7 +99,7 @@ def test_a_second_run_skips_everything(house: House) -> None:
 def test_dry_run_says_what_is_there_and_what_a_change_touches(house: House) -> None:
     def states(*more: str) -> dict[str, str]:
         arguments = [f"--set={item}" for item in [*house.overrides, *more]]
-        rows = json.loads(house.headwater("run", "biomed", "--dry-run", "--json", *arguments).stdout)
+        rows = json.loads(house.ask("run", "biomed", "--dry-run", "--json", *arguments))
         return {row["stage"]: row["state"] for row in rows}
 
     unchanged = states()
@@ -128,7 +128,7 @@ def test_mlflow_has_curves_version_metrics_and_data(house: House) -> None:
 
 
 def test_lineage_goes_back_to_the_source_files(house: House) -> None:
-    tree = json.loads(house.headwater("lineage", "biomed/champion", "--json").stdout)
+    tree = json.loads(house.ask("lineage", "biomed/champion", "--json"))
     kinds, roles = set(), set()
 
     def walk(node: dict) -> None:
@@ -140,12 +140,12 @@ def test_lineage_goes_back_to_the_source_files(house: House) -> None:
     walk(tree)
     assert {"model", "training", "tokens", "corpus", "files"} <= kinds
     assert "source/synthetic_notes" in roles
-    shown = house.headwater("lineage", "biomed/champion").stdout
+    shown = house.ask("lineage", "biomed/champion")
     assert tree["digest"][:12] in shown
 
 
 def test_status_shows_services_and_what_is_served(house: House) -> None:
-    status = json.loads(house.headwater("status", "--json").stdout)
+    status = json.loads(house.ask("status", "--json"))
     assert all(row["running"] and row["answering"] for row in status["services"]), status["services"]
     assert status["served"]["name"] == "biomed"
     assert status["refs"]["biomed/champion"] == status["served"]["model_digest"]

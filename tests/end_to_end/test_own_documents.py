@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import House
+from tests.end_to_end.house import House
 from tests.support import REPOSITORY, SHARED
 
 SETTINGS = [
@@ -40,10 +40,10 @@ def test_a_cut_of_medquad_becomes_a_served_model(house: House, tmp_path: Path) -
     assert "source CDC" in result.stderr, "guesses are printed"
     assert "medqa_usmle_4" in result.stdout
     assert "Completion" in result.stdout
-    status = json.loads(house.headwater("status", "--json").stdout)
+    status = json.loads(house.ask("status", "--json"))
     assert status["served"]["name"] == "biomed+medquad"
-    corpus = json.loads(house.headwater("lineage", "biomed+medquad/corpus", "--json").stdout)
+    corpus = json.loads(house.ask("lineage", "biomed+medquad/corpus", "--json"))
     assert corpus["counts"]["quarantined"] == 1
-    evaluation = json.loads(house.headwater("lineage", "biomed+medquad/evaluation", "--json").stdout)
+    evaluation = json.loads(house.ask("lineage", "biomed+medquad/evaluation", "--json"))
     sets = {item["role"] for item in evaluation["inputs"] if item["role"].startswith("set/")}
     assert "set/pubmedqa" in sets and "set/pubmedqa_train" not in sets

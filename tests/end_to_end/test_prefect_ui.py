@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.end_to_end.conftest import House
-from tests.end_to_end.prefect_client import PATIENCE, Prefect, family, wait_gone
+from tests.end_to_end.house import House
+from tests.end_to_end.prefect_client import LONG, PATIENCE, Prefect, family, wait_gone
 
 FIELDS = ("recipe", "data", "evaluation_data", "overrides", "again")
 FLAGS = [
@@ -36,13 +36,6 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=path, headless=True, args=FLAGS)
         yield browser
         browser.close()
-
-
-@pytest.fixture
-def prefect(house: House) -> Iterator[Prefect]:
-    prefect = Prefect(house)
-    yield prefect
-    prefect.end_unfinished()
 
 
 @pytest.fixture
@@ -143,7 +136,7 @@ def test_a_run_by_hand_shows_progress_tables_and_links_on_its_page(page: Page, p
 
 def test_a_run_that_is_cancelled_in_the_ui_ends_as_cancelled(page: Page, prefect: Prefect) -> None:
     _open_form(page)
-    _fill_overrides(page, ["sample.megabytes=900"])
+    _fill_overrides(page, LONG)
     run = _submit(page, prefect)
     processes = family(prefect.wait(run, "Running"))
     expect(page.get_by_text("Running", exact=True).first).to_be_visible()

@@ -8,17 +8,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.end_to_end.conftest import House
-from tests.end_to_end.prefect_client import PATIENCE, Prefect
+from tests.end_to_end.house import House
+from tests.end_to_end.prefect_client import LONG, PATIENCE, Prefect, family, kill
 
 MONTH = timedelta(days=31)
-
-
-@pytest.fixture
-def prefect(house: House) -> Iterator[Prefect]:
-    prefect = Prefect(house)
-    yield prefect
-    prefect.end_unfinished()
 
 
 def _scheduled(prefect: Prefect, before: datetime) -> list[dict]:
@@ -40,10 +33,11 @@ def test_the_weekly_schedule_has_its_next_runs_waiting(prefect: Prefect) -> None
 
 @pytest.fixture
 def short_schedule(house: House, prefect: Prefect) -> Iterator[str]:
-    """The id of a schedule of a few seconds whose runs find everything made before; removed at the end."""
+    """The id of a schedule whose first run, of what is made already, is due in some seconds; removed at the end."""
     place = f"/deployments/{prefect.deployment['id']}/schedules"
     schedule = {
-        "schedule": {"interval": 15, "anchor_date": (datetime.now(UTC) + timedelta(seconds=3)).isoformat()},
+        # A busy server may miss the first one. Before the next one is due, a run is through.
+        "schedule": {"interval": 90, "anchor_date": (datetime.now(UTC) + timedelta(seconds=8)).isoformat()},
         "parameters": {"overrides": house.overrides},
         "active": True,
     }
@@ -52,11 +46,21 @@ def short_schedule(house: House, prefect: Prefect) -> Iterator[str]:
     prefect.ask("DELETE", f"{place}/{made}")
 
 
-def test_a_short_schedule_starts_runs_by_itself(prefect: Prefect, short_schedule: str, house: House) -> None:
+def test_a_run_that_is_due_starts_by_itself_when_a_killed_one_has_made_room(
+    prefect: Prefect, house: House, request: pytest.FixtureRequest
+) -> None:
+    """Schedule, worker and the pool's only place together: a run that is killed ends as crashed and blocks nobody."""
+    killed = prefect.run_deployment(LONG)
+    processes = family(prefect.wait(killed, "Running"))
+    request.getfixturevalue("short_schedule")
     deadline = time.monotonic() + PATIENCE
     while not (runs := _scheduled(prefect, datetime.now(UTC))):
         assert time.monotonic() < deadline, "no run was due"
         time.sleep(0.5)
+    assert prefect.run(killed)["state"]["type"] == "RUNNING"
+    assert prefect.run(runs[0]["id"])["state"]["type"] in ("SCHEDULED", "PENDING"), "one run at a time"
+    kill(processes)
+    assert prefect.wait(killed, "Crashed")["state"]["type"] == "CRASHED"
     done = prefect.wait(runs[0]["id"], "Completed")
     assert done["parameters"]["overrides"] == house.overrides
     assert "endpoint" in prefect.artifacts(done["id"])
