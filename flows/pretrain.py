@@ -191,6 +191,10 @@ def serve(job: Job) -> str:
 def start_early(job: Job) -> None:
     """Ray takes 10 to 20 s to start: it does so beside the stages before training. Harmless to repeat."""
     if job.recipe.training.workers:
+        # datatrove's logger holds its locks while this process forks, as Ray's start does in a thread. Imported in the
+        # middle of such a fork, as by the corpus stage, it lets go of a lock that somebody else holds.
+        import loguru  # noqa: F401
+
         launch.prestart(job.recipe.training.workers)
 
 

@@ -1,0 +1,25 @@
+"""What the flow does beside its stages."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from flows import pretrain
+from stages.training import launch
+
+
+def test_ray_is_not_started_beside_the_import_of_a_library_that_holds_locks_in_forks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """loguru lets go of its locks after every fork; imported in the middle of one it breaks, and the corpus with it."""
+    monkeypatch.delitem(sys.modules, "loguru", raising=False)
+    started: list[tuple[int, bool]] = []
+    monkeypatch.setattr(launch, "prestart", lambda workers: started.append((workers, "loguru" in sys.modules)))
+    for workers in (0, 2):
+        job: Any = SimpleNamespace(recipe=SimpleNamespace(training=SimpleNamespace(workers=workers)))
+        pretrain.start_early(job)
+    assert started == [(2, True)]
