@@ -11,6 +11,7 @@ from models import attention_cpu
 from models.attention import _Masked, split_documents
 from models.attention_cpu import Placement, attend_placed
 from models.decoder import RMSNorm, rotate
+from tests.models.threads import threads
 from tests.support import examples
 
 EOS = 0
@@ -95,3 +96,20 @@ def test_bf16_stays_close_to_fp32():
     torch.testing.assert_close(rough.float(), exact, atol=0.03, rtol=0.03)
     assert (a - b).norm() < 0.02 * a.norm()
     assert not torch.equal(a, b)
+
+
+def test_two_threads_come_to_what_one_does():
+    """Norms and rotation in the compiled loop, which shares the rows out."""
+    found = []
+    for count in (1, 2):
+        torch.manual_seed(0)
+        _, positions = split_documents(_rows(0, 2, 96, 0.05), EOS)
+        angles = torch.randn(2, 96, 1, 4)
+        heads, norms = torch.randn(2, 96, 8, 8, requires_grad=True), [RMSNorm(8, 1e-6) for _ in range(2)]
+        for norm in norms:
+            norm.weight.data.uniform_(0.5, 1.5)
+        with threads(count):
+            y = attend_placed(heads, *norms, (angles.cos(), angles.sin()), Placement(positions, 4, 2))
+            found.append([y, *torch.autograd.grad(y.square().sum(), [heads, *(norm.weight for norm in norms)])])
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(two, one, atol=1e-4, rtol=1e-4)

@@ -16,6 +16,8 @@ from models.ops import add_rms_norm, gated
 
 FORMATS = (torch.float32, torch.bfloat16)
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 
 def _value_and_gradients(f: Callable[..., Tensor], *inputs: Tensor) -> list[Tensor]:
     inputs = tuple(x.detach().requires_grad_() for x in inputs)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from models import loss as loss_module
 from models.kernels.library import OFF
 from models.loss import IGNORED, linear_cross_entropy
+from tests.models.threads import threads
 from tests.support import examples
 
 
@@ -56,6 +57,7 @@ def test_loss_and_gradients_equal_the_naive_form(rows, vocabulary, ignored, z, s
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_nothing_to_learn_gives_zero_loss_and_zero_gradient():
     hidden, weight = torch.randn(9, 4, requires_grad=True), torch.randn(11, 4, requires_grad=True)
     loss, nats = linear_cross_entropy(hidden, weight, torch.full((9,), IGNORED), 1.0, 1e-5)
@@ -64,6 +66,7 @@ def test_nothing_to_learn_gives_zero_loss_and_zero_gradient():
     assert not hidden.grad.any() and not weight.grad.any()
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_bf16_stays_close_to_fp32():
     torch.manual_seed(0)
     hidden, weight, targets = torch.randn(64, 32), torch.randn(100, 32) * 0.1, torch.randint(0, 100, (64,))
@@ -73,6 +76,7 @@ def test_bf16_stays_close_to_fp32():
     assert rough.item() != exact.item()
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_of_bf16_logits_the_cross_entropy_is_exact():
     """The products are rounded, once; what is told of them is not: a partition near 10 is off by 0.03 in bf16."""
     torch.manual_seed(0)
@@ -81,3 +85,15 @@ def test_of_bf16_logits_the_cross_entropy_is_exact():
     _, nats = linear_cross_entropy(hidden, weight, targets)
     exact = F.cross_entropy((hidden @ weight.T).float(), targets, reduction="none")
     torch.testing.assert_close(nats, exact, atol=1e-4, rtol=0)
+
+
+def test_two_threads_come_to_what_one_does():
+    found = []
+    for count in (1, 2):
+        torch.manual_seed(0)
+        hidden, weight = torch.randn(64, 32, requires_grad=True), torch.randn(100, 32, requires_grad=True)
+        with threads(count):
+            loss, nats = linear_cross_entropy(hidden, weight, torch.randint(0, 100, (64,)), 0.3, 1e-2)
+            found.append([loss, nats, *torch.autograd.grad(loss, (hidden, weight))])
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(two, one, atol=1e-5, rtol=1e-4)
