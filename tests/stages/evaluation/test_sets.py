@@ -212,7 +212,7 @@ def test_limits() -> None:
 REAL = SHARED / "eval"
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason=f"the real sets are not there: {REAL}")
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"not run: reading the real sets, which are not there: {REAL}")
 def test_real_sets_load() -> None:
     expected = {
         "bioasq_yesno": (309, 1 / 2, 205),
