@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from benchmarks.plain_model import PlainModel
 from models.decoder import Decoder
 from models.sizes import sized
+from tests.models.threads import one_thread
 from tests.support import REPOSITORY
 
 BARE = """
@@ -30,12 +32,13 @@ sys.meta_path.insert(0, Refusing())
 
 
 def test_it_runs_with_pytorch_alone(tmp_path: Path):
+    """The script and, one after the other, a process of each side."""
     (tmp_path / "sitecustomize.py").write_text(BARE)
     command = [sys.executable, str(REPOSITORY / "benchmarks/training_gpu.py"), "--device", "cpu", "--size", "1m"]
     done = subprocess.run(
         [*command, "--turns", "1", "--batch", "2", "--length", "32", "--json", "found.json"],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,
@@ -48,11 +51,16 @@ def test_it_runs_with_pytorch_alone(tmp_path: Path):
     assert "1m on the host's processor" in done.stdout
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_says_so():
-    command = [sys.executable, str(REPOSITORY / "benchmarks/training_gpu.py")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-    assert done.stdout == "not measured: 125m, 350m, 1.3b on a GPU: none is there\n"
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: what is printed without one was not run")
+def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """As a script, and in this process: another would import PyTorch for this one line."""
+    script = REPOSITORY / "benchmarks/training_gpu.py"
+    monkeypatch.setattr(sys, "argv", [str(script)])
+    monkeypatch.syspath_prepend(str(script.parent))  # where a script finds those beside it
+    for beside in ("child", "spread"):
+        monkeypatch.delitem(sys.modules, beside, raising=False)
+    runpy.run_path(str(script), run_name="__main__")
+    assert capsys.readouterr().out == "not measured: 125m, 350m, 1.3b on a GPU: none is there\n"
 
 
 @pytest.mark.parametrize("size", ["1m", "350m"])
@@ -61,7 +69,7 @@ def test_the_plain_model_is_the_one_that_we_train(size: str):
     if size == "350m":  # its head is one of its own: two layers are enough
         shape = type(shape)(**(vars(shape) | {"layers": 2}))
     ours, plain = Decoder(shape, -1, torch.float32), PlainModel(shape, 16)
-    with torch.no_grad():
+    with one_thread(), torch.no_grad():
         for parameter in ours.parameters():
             parameter.normal_(1.0 if parameter.ndim == 1 else 0.0, 0.02)
         plain.embedding.weight.copy_(ours.model.embed_tokens.weight)
