@@ -73,24 +73,30 @@ def serve(settings: GatewaySettings) -> None:
     try:
         key, created = ensure_key(settings.keys)
         LOG.info("the API key lies in %s%s", settings.keys, " (new)" if created else "")
-        manager = EngineManager(settings, Store(settings.store))
-        config = uvicorn.Config(
-            gateway_app(manager, key),
-            access_log=False,
-            server_header=False,
-            log_config=None,
-            log_level="warning",
-            lifespan="on",
-            timeout_graceful_shutdown=max(1, int(settings.drain_timeout)),
-        )
+        server = gateway_server(settings, key)
         LOG.info("listening on http://%s:%d", settings.host, settings.port)
         # uvicorn raises the signal again when all has ended well; that is the ordinary end here, not a death.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: sys.exit(0))
-        uvicorn.Server(config).run(sockets=[listener])
+        server.run(sockets=[listener])
     finally:
         listener.close()
         os.close(lock)
+
+
+def gateway_server(settings: GatewaySettings, key: str) -> uvicorn.Server:
+    """The gateway's server, to be run on a listening socket; its engines start and end with it."""
+    manager = EngineManager(settings, Store(settings.store))
+    config = uvicorn.Config(
+        gateway_app(manager, key),
+        access_log=False,
+        server_header=False,
+        log_config=None,
+        log_level="warning",
+        lifespan="on",
+        timeout_graceful_shutdown=max(1, int(settings.drain_timeout)),
+    )
+    return uvicorn.Server(config)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -11,8 +11,10 @@ import httpx
 from serving.errors import ServingError
 from serving.status import EngineStatus, GatewayStatus
 
+POLL_SECONDS = 0.5
+"""Between two looks at what the gateway tells."""
 Progress = Callable[[EngineStatus | None, float], None]
-"""Called about twice a second with the wanted model's engine (None: not begun) and the seconds waited."""
+"""Called every `POLL_SECONDS` with the wanted model's engine (None: not begun) and the seconds waited."""
 
 
 def gateway_status(base_url: str) -> GatewayStatus:
@@ -38,7 +40,6 @@ def wait_until_serving(
     on_progress: Progress | None = None,
     key: str | None = None,
     since: datetime | None = None,
-    poll_seconds: float = 0.5,
 ) -> GatewayStatus:
     """Waits until the model with this digest gets the traffic.
 
@@ -65,7 +66,7 @@ def wait_until_serving(
             about = status.record_error or (f"its engine is {engine.state}" if engine else "the gateway has not begun")
             log = f"; its log is {engine.log}" if engine and engine.log else ""
             raise ServingError(f"model {digest[:12]} is not served after {timeout:.0f} s: {about}{log}")
-        time.sleep(poll_seconds)
+        time.sleep(POLL_SECONDS)
 
 
 def complete(base_url: str, key: str, model: str, prompt: str, max_tokens: int = 32, temperature: float = 0.0) -> str:
