@@ -1,14 +1,11 @@
-"""The single rules: policy, split."""
+"""The policy: licences by one name each, and what it denies."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from stages.corpus.config import PolicyConfig
 from stages.corpus.policy import normalize_license, policy_removal
-from stages.corpus.split import group_of, is_held_out
 
 
 @pytest.mark.parametrize(
@@ -46,20 +43,3 @@ def test_policy_denies_by_source_license_and_address() -> None:
         assert removal and removal.rule == rule
     assert policy_removal(config, "a", "unknown", "") is not None
     assert policy_removal(PolicyConfig(), "a", "unknown", "") is None
-
-
-@given(st.text(max_size=20), st.integers(0, 5))
-def test_held_out_is_a_function_of_group_and_grows_with_the_fraction(group: str, seed: int) -> None:
-    chosen = [is_held_out(group, fraction, seed) for fraction in (0.0, 0.01, 0.3, 0.7, 0.9999)]
-    assert chosen == sorted(chosen) and not chosen[0]
-
-
-def test_held_out_is_about_the_fraction() -> None:
-    share = sum(is_held_out(f"g{i}", 0.1, 3) for i in range(20_000)) / 20_000
-    assert 0.09 < share < 0.11
-
-
-def test_groups_fold_case_and_fall_back() -> None:
-    assert group_of(" Asthma  Attack ", "t", "u", "d") == "asthma attack" == group_of("", "ASTHMA attack", "u", "d")
-    assert group_of("", "", "http://X", "d") == "http://x"
-    assert group_of("", "", "", "d") == "document d"
