@@ -3,9 +3,9 @@
 A moment is a call of a function in the program: of `EventLog.emit` with an event, of `Store.put_file` with a name.
 So a kill hits the same place every time, and nothing sleeps in the hope of hitting one.
 
-`python -m tests.faults.forge` imports the stages and loads their compiled kernels once and forks a process for each run
-asked for, which saves the seconds that this takes. It reads requests from its input, a line of JSON each, and answers on its output. A run
-is a process in a session of its own, so that what it starts is found when it is gone.
+`python -m tests.faults.forge` imports the stages and loads their compiled kernels once, and forks a process for each
+run asked for, which saves the seconds that this takes. It reads requests from its input, a line of JSON each, and
+answers on its output. A run is a process in a session of its own, so that what it starts is found when it is gone.
 """
 
 from __future__ import annotations

@@ -97,17 +97,20 @@ def whole(store: Store) -> Artifact | None:
     return found[0] if found else None
 
 
-CASES = [*itertools.product(["file", "memory"], [toy, runs], [False, True]), ("s3", toy, False), ("s3", runs, True)]
+CASES = [*itertools.product(["file", "memory"], [toy, runs], [False, True]), ("s3", runs, True)]
+AGAIN = [("s3", toy, False)]
+"""What the case before shows of S3 and those of `memory` of the rest."""
+
+
+def case(url: str, stage: Stage[Toy], lost: bool, marks: Any = ()) -> Any:
+    name = f"{url}-{'runs kept apart' if stage.keeps_runs else 'one'}-{'answer lost' if lost else 'refused'}"
+    return pytest.param(url, stage, lost, marks=marks, id=name)
 
 
 @pytest.mark.parametrize(
     ("url", "stage", "answer_lost"),
-    CASES,
+    [*itertools.starmap(case, CASES), *(case(*each, marks=pytest.mark.full) for each in AGAIN)],
     indirect=["url"],
-    ids=[
-        f"{url}-{'runs kept apart' if stage.keeps_runs else 'one'}-{'answer lost' if lost else 'refused'}"
-        for url, stage, lost in CASES
-    ],
 )
 def test_every_prefix_of_a_run(answer_lost: bool, stage: Stage[Toy], url: str, tmp_path: Path) -> None:
     expected = stage.run(Toy(), {}, Store(f"{url}/undisturbed")).digest
