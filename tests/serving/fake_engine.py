@@ -1,12 +1,15 @@
 """A stand-in for vLLM's server: the same arguments, the same routes, answers that the prompt asks for.
 
-`sleep N` answers after N seconds, `chunks N` streams N chunks 50 ms apart, `cut` dies after two chunks and half of a
-third, or in the middle of a plain answer, `die` ends the process, `error` answers 500, everything else is answered at
-once. After `dead` it says that it is dead, as vLLM does when its core has died. After `hang` it answers nothing
-but `/health` any more, as when the core hangs; `busy N` does the same for N seconds while its metrics show steps.
+`sleep N` answers after N seconds, `hold FILE` when that file is there; `chunks N` streams N chunks 50 ms apart, `drip
+FILE` one chunk, and the next when that file is there. `cut` dies after two chunks and half of a third, or in the middle
+of a plain answer; `error` answers 500; everything else is answered at once. After `dead` it says that it is dead, as
+vLLM does when its core has died. After `hang` it answers nothing but `/health` any more, as when the core hangs; `busy
+N` does the same until it has been looked at N times more, while its metrics show steps; `looks N` answers after as
+many, without a step. Its log tells of every `hold` and `drip` that has come, and of what the gateway has given up.
 
-A model whose architecture is `Broken` does not start, `Crashing` dies as soon as it has started, `Slow` takes 2 s. Like
-vLLM it has a child process of its own, and that one has left the process group and does not listen to SIGTERM.
+A model whose architecture is `Broken` does not start, `Crashing` dies as soon as it has answered once. One whose config
+has `starts_when` starts when that file is there. Like vLLM it has a child process of its own, and that one has left the
+process group and does not listen to SIGTERM.
 """
 
 import argparse
@@ -26,10 +29,20 @@ parser.add_argument("--model", type=Path)
 parser.add_argument("--port", type=int)
 parser.add_argument("--served-model-name", nargs="+")
 arguments, _ = parser.parse_known_args()
+config = json.loads((arguments.model / "config.json").read_text())
 steps = itertools.count()
 free = threading.Event()
 free.set()
 busy = dead = False
+looks = 0
+CHUNKS = {"drip": 2, "cut": 3}
+
+
+def looked_at(times):
+    """Returns when the gateway has looked at our metrics so many times more."""
+    enough = looks + times
+    while looks < enough:
+        time.sleep(0.01)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -47,7 +60,9 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def do_GET(self):
+        global looks
         if self.path == "/metrics":
+            looks += 1
             done = next(steps) if busy else 0
             text = f'# HELP steps\nvllm:iteration_tokens_total_count{{engine="0"}} {done}\n'.encode()
             self.send_response(200)
@@ -69,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
             free.clear()
             if word == "busy":
                 busy = True
-                time.sleep(float(count))
+                looked_at(int(count))
                 busy = False
                 free.set()
         if not free.wait(600):
@@ -78,13 +93,14 @@ class Handler(BaseHTTPRequestHandler):
             dead = word == "dead"
             self.answer(500, {"error": {"message": "EngineCore died in /opt/secret"}})
             return
-        if word == "die":
-            print("the fake engine was told to die", flush=True)
-            os._exit(3)
+        if word in ("hold", "drip"):
+            print(f"asked: {prompt}", flush=True)
         if fields.get("stream"):
-            self.stream(int(count) if word == "chunks" else 1, die_after=2 if word == "cut" else None)
+            self.stream(word, count)
             return
-        if word == "sleep" and self.gone_within(float(count)):
+        if word == "looks":
+            looked_at(int(count))
+        if (word == "sleep" and self.gone_within(float(count))) or (word == "hold" and self.gone_before(Path(count))):
             print(f"aborted: {prompt}", flush=True)
             return
         if word == "cut":
@@ -96,6 +112,8 @@ class Handler(BaseHTTPRequestHandler):
             os._exit(4)
         choice = {"text": f"{arguments.served_model_name[1]} {prompt}", "fields": sorted(fields)}
         self.answer(200, {"model": fields.get("model"), "choices": [choice], "pid": os.getpid()})
+        if crashing:
+            os._exit(7)
 
     def gone_within(self, seconds):
         """Waits; True when the client closed its connection meanwhile."""
@@ -104,17 +122,26 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         return bool(readable)
 
-    def stream(self, chunks, die_after):
+    def gone_before(self, file):
+        """Waits for the file; True when the client closed its connection before it was there."""
+        while not file.exists():
+            if self.gone_within(0.01):
+                return True
+        return False
+
+    def stream(self, word, count):
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         try:
-            for n in range(chunks if die_after is None else die_after + 1):
-                if n == die_after:
+            for n in range(int(count) if word == "chunks" else CHUNKS.get(word, 1)):
+                if word == "cut" and n == 2:
                     self.wfile.write(b'd\r\ndata: {"choic\r\n')
                     os._exit(4)
                 self.chunk(b"data: " + json.dumps({"choices": [{"text": f"{n} "}], "time": time.time()}).encode())
+                if word == "drip" and n == 0 and self.gone_before(Path(count)):
+                    raise BrokenPipeError
                 time.sleep(0.05)
             self.chunk(b"data: [DONE]")
             self.wfile.write(b"0\r\n\r\n")
@@ -128,15 +155,13 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
 
-config = json.loads((arguments.model / "config.json").read_text())
 if config["architectures"] == ["Broken"]:
     print("ValueError: the architecture Broken is not supported", file=sys.stderr)
     sys.exit(1)
-if config["architectures"] == ["Slow"]:
-    time.sleep(2)
+crashing = config["architectures"] == ["Crashing"]
+while "starts_when" in config and not Path(config["starts_when"]).exists():
+    time.sleep(0.01)
 code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 child = subprocess.Popen([sys.executable, "-c", code, "fake-engine-core"], start_new_session=True)
 print(f"core process {child.pid}", flush=True)
-if config["architectures"] == ["Crashing"]:
-    threading.Timer(0.5, os._exit, [7]).start()
 ThreadingHTTPServer(("127.0.0.1", arguments.port), Handler).serve_forever()

@@ -13,7 +13,7 @@ from serving.errors import ModelRefusedError, ServingError
 from serving.model_folder import check_model_folder, checked_model, find_model
 from serving.record import deployment_of
 from stages.artifact import Store, hashing
-from tests.serving.conftest import fake_model, safetensors
+from tests.serving.gateways import fake_model, safetensors
 from tests.support import examples
 
 CONFIG = {"architectures": ["Qwen3ForCausalLM"], "max_position_embeddings": 64}
@@ -193,3 +193,13 @@ def test_a_large_file_is_read_once_and_again_when_touched(
     path.write_bytes(weights[:-1] + b"x")
     with pytest.raises(ServingError, match="damaged"):
         checked_model(model)
+
+
+def test_a_damaged_copy_is_fetched_again(remote: Store) -> None:
+    entry = deployment_of(fake_model(remote, "a"), "toy", 1)
+    artifact = find_model(remote, entry)
+    weights = checked_model(artifact).path / "model.safetensors"
+    right = weights.read_bytes()
+    weights.write_bytes(right.replace(b"a", b"b"))
+    assert checked_model(artifact).path / "model.safetensors" == weights
+    assert weights.read_bytes() == right

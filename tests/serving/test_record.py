@@ -1,16 +1,12 @@
-"""The deployment record, and the API key's file."""
-
-import stat
-from pathlib import Path
+"""The deployment record."""
 
 import pytest
 from pydantic import ValidationError
 
 from serving.config import EngineConfig, LimitsConfig, ServingConfig
-from serving.keys import ensure_key, read_key, same_key
 from serving.record import RECORD, DeploymentRecord, deployment_of, find_record, read_record, write_record
-from stages.artifact import ConfigError, Store, StoreError
-from tests.serving.conftest import fake_model
+from stages.artifact import Store, StoreError
+from tests.serving.gateways import fake_model
 
 
 def test_round_trip(store: Store) -> None:
@@ -43,17 +39,3 @@ def test_only_what_needs_another_engine_changes_the_key(store: Store) -> None:
     engine = ServingConfig(engine=EngineConfig(max_model_len=32))
     changed = [deployment_of(model, "x", 2), deployment_of(other, "x", 1), deployment_of(model, "x", 1, engine)]
     assert len({key, *(entry.key for entry in changed)}) == 4
-
-
-def test_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:
-    path = tmp_path / "state" / "api-key"
-    key, created = ensure_key(path)
-    assert created and len(key) > 40
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert ensure_key(path) == (key, False)
-    assert same_key(key, key) and not same_key(key[:-1], key) and not same_key("", key)
-    path.chmod(0o644)
-    with pytest.raises(ConfigError, match="chmod 600"):
-        ensure_key(path)
-    with pytest.raises(ConfigError, match="no API key"):
-        read_key(tmp_path / "none")

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from serving.client import complete, gateway_status
+from serving.client import complete
 from serving.deploy import deploy
 from serving.record import deployment_of
 from stages.artifact import Store
-from tests.serving.conftest import Gateway, put_model, start_gateway, stop_gateway, wait_for
+from tests.serving.gateways import GatewayProcess, gateway_process, put_model, wait_for
 from tests.support import EOS, alive, byte_level_tokenizer
 
 TOLERANCE = 0.02
@@ -23,6 +22,8 @@ TEXT = "metformin 42 lowers blood glucose in type 2 diabetes and the dose is 850
 
 def tiny_model(folder: Path) -> Path:
     """A random Qwen3 of 2 layers with a byte-level tokenizer of 512 tokens."""
+    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM  # 5 s that only this test pays
+
     tokenizer = byte_level_tokenizer([TEXT.replace("42", str(n)) for n in range(500)], 512)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS, pad_token=EOS).save_pretrained(folder)
     torch.manual_seed(0)
@@ -46,13 +47,17 @@ def tiny_model(folder: Path) -> Path:
 
 
 @pytest.fixture
-def gateway(serve_python: Path, store: Store, tmp_path: Path) -> Iterator[Gateway]:
-    found = start_gateway(store, tmp_path / "state", "--warm", "--engine-python", str(serve_python))
-    yield found
-    stop_gateway(found)
+def gateway(serve_python: Path, store: Store, tmp_path: Path) -> Iterator[GatewayProcess]:
+    with gateway_process(store, tmp_path / "state", "--warm", "--engine-python", str(serve_python)) as found:
+        yield found
 
 
-def test_vllm_answers_as_transformers_does(gateway: Gateway, store: Store, tmp_path: Path) -> None:
+def test_vllm_answers_as_transformers_does(gateway: GatewayProcess, store: Store, tmp_path: Path) -> None:
+    """Only the engine itself can show that it takes our arguments and a warm start, that its probabilities are those of
+    the model, and that its own processes are found when the core dies and when the gateway is killed.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     folder = tiny_model(tmp_path / "hf")
     model = put_model(store, "tiny", {path.name: path.read_bytes() for path in folder.iterdir()})
     entry = deployment_of(model, "tiny", 3)
@@ -60,7 +65,7 @@ def test_vllm_answers_as_transformers_does(gateway: Gateway, store: Store, tmp_p
     engine = status.engine(model.digest)
     assert engine and engine.warm and engine.starts == 1
 
-    with gateway.client() as client:
+    with gateway.client(timeout=300.0) as client:
         request = {"model": "tiny@3", "prompt": TEXT, "echo": True, "logprobs": 1, "max_tokens": 0, "temperature": 0}
         answer = client.post("/v1/completions", json=request)
         assert answer.status_code == 200, answer.text
@@ -94,13 +99,13 @@ def test_vllm_answers_as_transformers_does(gateway: Gateway, store: Store, tmp_p
     assert complete(gateway.url, gateway.key, "tiny", TEXT, max_tokens=1) == best
 
     # The core dies behind the server: clients are told to come back, and the spare interpreter takes over.
-    wait_for(lambda: gateway_status(gateway.url).warm_ready, 60)
+    wait_for(lambda: gateway.status().warm_ready, 60)
     core = next(p for p in gateway.engine_processes() if "EngineCore" in " ".join(p.cmdline()))
     core.kill()
-    with gateway.client() as client:
+    with gateway.client(timeout=300.0) as client:
         down = client.post("/v1/completions", json={"model": "tiny", "prompt": TEXT})
     assert down.status_code == 503 and int(down.headers["Retry-After"]) >= 1, down.text
-    wait_for(lambda: (found := gateway_status(gateway.url)).serving and found.engines[0].starts == 2, 300)
+    wait_for(lambda: (found := gateway.status()).serving and found.engines[0].starts == 2, 300)
     assert complete(gateway.url, gateway.key, "tiny", TEXT, max_tokens=1) == best
 
     below = gateway.engine_processes()

@@ -1,0 +1,79 @@
+"""A model is deployed, prepared, withdrawn and refused, and what was served before goes on."""
+
+from __future__ import annotations
+
+import pytest
+
+from serving import slot
+from serving.client import complete
+from serving.deploy import deploy, prepare, withdraw
+from serving.errors import ServingError
+from serving.record import DeploymentRecord, deployment_of, read_record, write_record
+from stages.artifact import Store
+from tests.serving.gateways import Gateway, fake_model, wait_for
+from tests.support import free_port
+
+
+def test_a_prepared_model_waits_without_traffic(gateway: Gateway) -> None:
+    store = gateway.store
+    gateway.serve(gateway.model(), 1)
+    second = deployment_of(gateway.model(), "toy", 2)
+    prepare(second, store)
+
+    def canary_state() -> str | None:
+        return next((e.state for e in gateway.status().engines if e.role == "canary"), None)
+
+    wait_for(lambda: canary_state() == "ready")
+    assert complete(gateway.url, gateway.key, "toy", "hi") == "toy@1 hi"
+    status = deploy(second, store, gateway.url, timeout=120)
+    promoted = status.engine(second.model_digest)
+    assert promoted and (promoted.role, promoted.starts) == ("stable", 1)
+    prepare(deployment_of(gateway.model(), "toy", 3), store)
+    wait_for(lambda: canary_state() == "ready")
+    withdraw(store)
+    wait_for(lambda: canary_state() is None)
+    assert complete(gateway.url, gateway.key, "toy", "hi") == "toy@2 hi"
+
+
+def test_waiting_for_a_gateway_that_is_not_there(store: Store) -> None:
+    entry = deployment_of(fake_model(store, "a"), "toy", 1)
+    with pytest.raises(ServingError, match="headwater up"):
+        deploy(entry, store, f"http://127.0.0.1:{free_port()}", timeout=1)
+
+
+REFUSED = {
+    "code": ({"modeling_x.py": b"import os"}, r"modeling_x\.py: \.py files are refused"),
+    "pickle": ({"pytorch_model.bin": b"\x80\x02}q\x00."}, r"\.bin files are refused"),
+    "hidden pickle": ({"model-2.safetensors": b"\x80\x04K\x01."}, "not in the SafeTensors format"),
+    "auto_map": ({"generation_config.json": b'{"a": [{"auto_map": {"AutoModel": "x.Y"}}]}'}, "auto_map"),
+    "tokenizer": ({"tokenizer_config.json": b'{"tokenizer_class": "MyTokenizer"}'}, "MyTokenizer"),
+}
+
+
+def test_a_refused_champion_leaves_the_old_one_serving(gateway: Gateway) -> None:
+    store = gateway.store
+    first = gateway.serve(gateway.model(), 1)
+    for version, (extra, words) in enumerate(REFUSED.values(), start=2):
+        entry = deployment_of(gateway.model(extra=extra), "toy", version)
+        with pytest.raises(ServingError, match=words):
+            deploy(entry, store, gateway.url, timeout=120)
+        assert read_record(store).stable == first
+    # Until the gateway has seen the record put back, it tells of the engine that was refused for the one before.
+    wait_for(lambda: gateway.status().engine(entry.model_digest) is None)
+    write_record(store, DeploymentRecord(stable=entry))  # and with nobody to put the record back
+    wait_for(lambda: (found := gateway.status().engine(entry.model_digest)) and found.state == "failed")
+    refused = gateway.status().engine(entry.model_digest)
+    assert refused and "MyTokenizer" in (refused.reason or "") and refused.starts == 0
+    assert complete(gateway.url, gateway.key, "toy", "hi") == "toy@1 hi"
+    assert gateway.engine().starts == 1
+
+
+def test_a_mended_model_is_tried_at_once(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slot, "FIRST_BACKOFF", 600.0)
+    store, model = gateway.store, gateway.model()
+    stray = store.local_path(model.folder) / "weights" / "modeling.py"
+    stray.write_text("import os")
+    with pytest.raises(ServingError, match=r"modeling\.py: \.py files are refused"):
+        deploy(deployment_of(model, "toy", 1), store, gateway.url, timeout=120)
+    stray.unlink()  # mended and asked for again: tried at once, whatever the back-off was
+    deploy(deployment_of(model, "toy", 1), store, gateway.url, timeout=120)
