@@ -1,9 +1,14 @@
-"""A small tokens artifact, made by the tokens stage from a corpus written by hand."""
+"""A small tokens artifact, made by the tokens stage from a corpus written by hand, and runs that many tests look at."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +17,8 @@ import pytest
 
 from stages.artifact import Artifact, ArtifactWriter, Store
 from stages.tokens import TokensConfig, tokens
+from stages.training.run import Run
+from tests.stages.training.prepared import before_step, die, make, one_core, path, prepare
 
 
 def _documents(source: str, count: int, seed: int) -> pa.Table:
@@ -53,3 +60,47 @@ def tokens_artifact(shared_store: Store) -> Artifact:
 @pytest.fixture
 def tokens_folder(tokens_artifact: Artifact) -> Path:
     return tokens_artifact.local()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_core() -> Iterator[None]:
+    with one_core():
+        yield
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tokens_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """What the stage made in this process, to be looked at only."""
+    with one_core():
+        return make(Store(tmp_path_factory.mktemp("undisturbed")), tokens_artifact)
+
+
+@pytest.fixture(scope="session")
+def _killed(tokens_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = Store(tmp_path_factory.mktemp("killed"))
+    with one_core(), pytest.MonkeyPatch.context() as patch:
+        before_step(patch, 10, die)
+        with pytest.raises(KeyboardInterrupt):
+            make(store, tokens_artifact)
+    return store
+
+
+@pytest.fixture
+def interrupted(_killed: Store, tmp_path: Path) -> Store:
+    """A run of one's own that was killed before step 10, with checkpoints 4 and 8 committed."""
+    shutil.copytree(_killed.root, tmp_path / "interrupted")
+    return Store(tmp_path / "interrupted")
+
+
+@pytest.fixture(scope="session")
+def alone(tokens_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run of one process on all of the machine's cores, started as a machine without Ray would: to be looked
+    at and copied only."""
+    run = prepare(tmp_path_factory.mktemp("alone"), tokens_artifact)
+    file = path(run, "run.json")
+    file.write_text(json.dumps(run.as_dict()))
+    command = [sys.executable, "-m", "stages.training", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    outcome = run.outcome()
+    assert outcome is not None and outcome["status"] == "finished", done.stderr[-2000:]
+    return run

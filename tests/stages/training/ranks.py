@@ -1,6 +1,8 @@
 """Real ranks in real processes over gloo, forked from a process that has imported PyTorch already.
 
-A rank of torchrun starts from nothing and imports for seconds; four on two cores for a quarter of a minute.
+A rank of torchrun starts from nothing and imports for seconds; four on two cores for a quarter of a minute. That
+process is there once for all modules of a test run, and has the environment of the moment at which it was first asked
+for.
 """
 
 from __future__ import annotations
@@ -9,11 +11,27 @@ import multiprocessing
 import os
 import traceback
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-PRELOADED = ["stages.training.loop", "torch.distributed.fsdp", "torch.distributed.tensor"]
+PRELOADED = [
+    "pandas",
+    "stages.training.loop",
+    "torch._dynamo",
+    "torch.distributed.checkpoint",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor",
+    "tests.stages.training.prepared",
+]
+"""What a rank imports until it has written a checkpoint, by whomever."""
 SECONDS = 300
+
+
+def begin_imports() -> None:
+    """Starts the process from which ranks are forked, if it is not there, and returns at once."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
+    forkserver.ensure_running()
 
 
 def on_ranks(count: int, folder: Path, function: Callable[..., None], *arguments: Any) -> None:
@@ -24,8 +42,8 @@ def on_ranks(count: int, folder: Path, function: Callable[..., None], *arguments
         function: of a module, so that it travels by name.
     """
     folder.mkdir(parents=True)
+    begin_imports()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
     processes = [
         context.Process(target=_rank, args=(rank, count, folder, function, arguments), daemon=True)
         for rank in range(count)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,39 +12,27 @@ from infra.settings import REPOSITORY
 from stages.artifact import Artifact
 from stages.training.alike import SOURCES, Process, check_alike, source_digest, this_process
 from stages.training.errors import TrainingError
-from tests.stages.training.test_ranks import _path, _prepare
-
-OTHER_NUMPY = """
-import json, os, sys
-from pathlib import Path
-
-import numpy
-
-if os.environ["RANK"] == "1":
-    numpy.__version__ = "1.0.0"
 from stages.training.loop import train
-from stages.training.parallel import leave
 from stages.training.run import Run
+from tests.stages.training.prepared import prepare
+from tests.stages.training.ranks import on_ranks
 
-train(Run(**json.loads(Path(sys.argv[1]).read_text())))
-leave()
-"""
+
+def _train_with_another_numpy(run: Run) -> None:
+    import numpy
+
+    if os.environ["RANK"] == "1":
+        numpy.__version__ = "1.0.0"
+    train(run)
 
 
 def test_a_rank_with_another_version_ends_the_run_before_the_first_step(tokens_artifact: Artifact, tmp_path: Path):
     import numpy
 
-    run = _prepare(tmp_path, tokens_artifact, steps=2)
-    script, file = tmp_path / "other.py", _path(run, "run.json")
-    script.write_text(OTHER_NUMPY)
-    file.write_text(json.dumps(run.as_dict()))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-    command += ["--nproc-per-node", "2", str(script), str(file)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-2000:]
+    run = prepare(tmp_path, tokens_artifact, steps=2)
+    on_ranks(2, tmp_path / "ranks", _train_with_another_numpy, run)
     outcome = run.outcome()
-    assert outcome["status"] == "failed" and outcome["kind"] == "TrainingError"
+    assert outcome is not None and outcome["status"] == "failed" and outcome["kind"] == "TrainingError"
     assert f"numpy is {numpy.__version__} on " in outcome["error"] and "but 1.0.0 on " in outcome["error"]
     assert "(rank 1)" in outcome["error"] and "PyTorch" not in outcome["error"]
 

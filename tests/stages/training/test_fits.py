@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from stages.artifact import Artifact, ConfigError, Store
-from stages.training import TrainingConfig, loop, training
+from stages.training import loop
 from stages.training.fits import GIB, Demand, changes, check_fits
-from tests.stages.training.test_runs import SETTINGS, _events
+from tests.stages.training.prepared import events, make
 
 GPU = Demand("7b", 32_000, 2048, 8, "none", 2, workers=8, replicas=1, sharing=1, host=False)
 HOST = Demand("125m", 16_384, 512, 8, "none", 4, workers=2, replicas=1, sharing=2, host=True)
@@ -60,5 +60,5 @@ def test_a_run_is_refused_before_it_allocates(tokens_artifact: Artifact, tmp_pat
     monkeypatch.setattr(loop, "place", lambda *_: pytest.fail("nothing may be allocated"))
     store = Store(tmp_path)
     with pytest.raises(ConfigError, match=r"size 70b does not fit.*GiB on this machine.*training\.size: "):
-        training.run(TrainingConfig(**(SETTINGS | {"size": "70b"})), {"tokens": tokens_artifact}, store)
-    assert not _events(store, "step")
+        make(store, tokens_artifact, size="70b")
+    assert not events(store, "step")

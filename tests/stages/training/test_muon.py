@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
 from stages.training.muon import Muon, orthogonalize
-from tests.support import REPOSITORY
+from tests.stages.training.ranks import on_ranks
 
 SHAPES = [(24, 16), (16, 24), (24, 16), (5, 16), (16, 24), (24, 16), (1, 8)]
 
@@ -50,46 +49,30 @@ def test_whole_matrices_are_updated_as_torch_does() -> None:
         torch.testing.assert_close(a, b, atol=4e-3, rtol=0)  # bf16, in another order
 
 
-SHARDED = """
-import json, sys
-import torch
-import torch.distributed as dist
-from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import Replicate, Shard, distribute_tensor
-from stages.training.muon import Muon
-from tests.stages.training.test_muon import _params
-
-dist.init_process_group("gloo")
-replicas = int(sys.argv[1])
-if replicas > 1:
-    mesh, how = init_device_mesh("cpu", (replicas, dist.get_world_size() // replicas)), [Replicate(), Shard(0)]
-else:
-    mesh, how = init_device_mesh("cpu", (dist.get_world_size(),)), [Shard(0)]
-params = [nn.Parameter(distribute_tensor(p.detach(), mesh, how)) for p in _params()]
-optimizer = Muon(params, lr=0.02, weight_decay=0.1, momentum=0.9, dtype=torch.float32)
-for step in range(4):
-    generator = torch.Generator().manual_seed(step)
-    for p in params:
-        p.grad = distribute_tensor(torch.randn(p.shape, generator=generator), mesh, how)
-    optimizer.step()
-found = [p.full_tensor().tolist() for p in params]
-if dist.get_rank() == 0:
-    open(sys.argv[2], "w").write(json.dumps(found))
-dist.destroy_process_group()
-"""
+def _update_shards(replicas: int, result: Path) -> None:
+    """One rank's part in four updates."""
+    world = dist.get_world_size()
+    if replicas > 1:
+        mesh, how = init_device_mesh("cpu", (replicas, world // replicas)), [Replicate(), Shard(0)]
+    else:
+        mesh, how = init_device_mesh("cpu", (world,)), [Shard(0)]
+    params = [nn.Parameter(distribute_tensor(p.detach(), mesh, how)) for p in _params()]
+    optimizer = Muon(params, lr=0.02, weight_decay=0.1, momentum=0.9, dtype=torch.float32)
+    for step in range(4):
+        generator = torch.Generator().manual_seed(step)
+        for p in params:
+            p.grad = distribute_tensor(torch.randn(p.shape, generator=generator), mesh, how)
+        optimizer.step()
+    found = [p.full_tensor() for p in params]
+    if dist.get_rank() == 0:
+        torch.save(found, result)
 
 
 @pytest.mark.parametrize(("ranks", "replicas"), [(3, 1), (4, 2)])
 def test_shards_are_updated_as_the_whole_matrix(ranks: int, replicas: int, tmp_path: Path) -> None:
-    script, result = tmp_path / "sharded.py", tmp_path / "found.json"
-    script.write_text(SHARDED)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-    command += ["--nproc-per-node", str(ranks), str(script), str(replicas), str(result)]
-    env = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    result = tmp_path / "found.pt"
+    on_ranks(ranks, tmp_path / "ranks", _update_shards, replicas, result)
     whole = _params()
     _trained(whole, Muon(whole, lr=0.02, weight_decay=0.1, momentum=0.9, dtype=torch.float32))
-    for found, expected in zip(json.loads(result.read_text()), whole, strict=True):
-        torch.testing.assert_close(torch.tensor(found), expected.detach(), atol=1e-5, rtol=0)
+    for found, expected in zip(torch.load(result), whole, strict=True):
+        torch.testing.assert_close(found, expected.detach(), atol=1e-5, rtol=0)

@@ -1,4 +1,5 @@
-"""The product that a machine's rate is taken from is no longer than it needs to be."""
+"""Number formats: which is faster, and what is known of cards. The product that a machine's rate is taken from is no
+longer than it needs to be."""
 
 from __future__ import annotations
 
@@ -48,3 +49,27 @@ def test_an_emulated_format_is_known_by_small_products_of_one_thread(monkeypatch
     monkeypatch.setattr(precision, "_seconds", seconds)
     assert precision.faster_format(CPU) == "fp32"
     assert set(asked) == {(128, 1)} and torch.get_num_threads() == threads
+
+
+def test_number_format_is_one_of_two():
+    assert precision.faster_format(CPU) in ("bf16", "fp32")
+
+
+@pytest.mark.parametrize(
+    ("card", "teraflops"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA H200", 989),
+        ("NVIDIA GH200 480GB", 989),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA L40S", 362),
+        ("NVIDIA L4", 121),
+    ],
+)
+def test_known_cards_have_a_dense_peak(card, teraflops):
+    assert precision.dense_peak(card) == teraflops * 1e12
+
+
+def test_an_unknown_card_has_none():
+    assert precision.dense_peak("NVIDIA L400 Imagined") is None

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
-import shutil
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor
@@ -22,66 +18,40 @@ from stages.artifact import Artifact, ConfigError
 from stages.training import TrainingConfig
 from stages.training.activation_checkpointing import checkpoint_layers
 from stages.training.checks import check_ranks
-from stages.training.loop import train
 from stages.training.optimizer import clip_gradients
 from stages.training.parallel import Ranks, join, last_micro_batch, place, set_values, shard
-from stages.training.run import HISTORY, WEIGHTS, Run
+from stages.training.run import WEIGHTS, Run
 from stages.training.sharded import whole
+from tests.stages.training.prepared import column, path, prepare, prepare_from, restarts, train_on
 from tests.stages.training.ranks import on_ranks
-from tests.stages.training.test_ranks import _path, _prepare
-
-SHORT: dict[str, Any] = {"steps": 5, "checkpoint_every": 3, "validate_every": 5}
-
-
-def _train(run: Run, ranks: int, folder: Path) -> None:
-    run.clear_outcome()
-    on_ranks(ranks, folder, train, run)
-    outcome = run.outcome()
-    assert outcome is not None and outcome["status"] == "finished", outcome
-
-
-def _column(run: Run, name: str) -> list[float]:
-    return pq.read_table(_path(run, HISTORY))[name].to_pylist()
 
 
 @pytest.fixture(scope="module")
 def four(tokens_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A batch of 5 on four ranks: the last three have a sequence each, and run one of weight zero."""
-    folder = tmp_path_factory.mktemp("four")
-    run = _prepare(folder, tokens_artifact, replicas=2, **SHORT)
-    _train(run, 4, folder / "ranks")
+    run = prepare(tmp_path_factory.mktemp("four"), tokens_artifact, replicas=2)
+    assert train_on(4, run)["status"] == "finished"
     return run
 
 
-@pytest.fixture(scope="module")
-def one(tokens_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder = tmp_path_factory.mktemp("one")
-    run = _prepare(folder, tokens_artifact, **SHORT)
-    _train(run, 1, folder / "ranks")
-    return run
-
-
-def test_two_copies_on_two_ranks_each_agree_with_one_process(four: Run, one: Run):
-    assert _column(four, "loss") == pytest.approx(_column(one, "loss"), rel=1e-4)
+def test_two_copies_on_two_ranks_each_agree_with_one_process(four: Run, alone: Run):
+    assert column(four, "loss") == pytest.approx(column(alone, "loss"), rel=1e-4)
     for norm in ("grad_norm", "update_norm", "weight_norm"):  # counted once, not once a copy
-        ours, theirs = (_column(run, norm) for run in (four, one))
+        ours, theirs = (column(run, norm) for run in (four, alone))
         both = [pair for pair in zip(ours, theirs, strict=True) if None not in pair]
         assert both and all(a == pytest.approx(b, rel=1e-3) for a, b in both), norm
-    names = [load_weights(_path(run, WEIGHTS)).keys() for run in (four, one)]
+    names = [load_weights(path(run, WEIGHTS)).keys() for run in (four, alone)]
     assert names[0] == names[1] and "lm_head.weight" not in names[0]
 
 
 @pytest.mark.parametrize(("ranks", "replicas"), [(4, 2), (2, 1), (1, 1)])
 def test_its_checkpoint_goes_on_anywhere(four: Run, tokens_artifact, tmp_path, ranks, replicas):
-    run = _prepare(tmp_path, tokens_artifact, replicas=replicas, **SHORT)
-    shutil.copytree(_path(four), _path(run), dirs_exist_ok=True)
-    shutil.rmtree(_path(run, "checkpoints/step-00000005"))
-    _train(run, ranks, tmp_path / "ranks")
-    assert _column(run, "loss") == pytest.approx(_column(four, "loss"), rel=1e-4)
+    run = prepare_from(four, tmp_path, tokens_artifact, 3, replicas=replicas)
+    assert train_on(ranks, run)["status"] == "finished"
+    assert column(run, "loss") == pytest.approx(column(four, "loss"), rel=1e-4)
     if ranks == 4:
-        assert _path(run, WEIGHTS).read_bytes() == _path(four, WEIGHTS).read_bytes()
-    events = map(json.loads, _path(run, "events.jsonl").read_text().splitlines())
-    assert [(e["step"], e["world"]) for e in events if e["type"] == "restart"] == [(3, ranks)]
+        assert path(run, WEIGHTS).read_bytes() == path(four, WEIGHTS).read_bytes()
+    assert restarts(run) == [(3, ranks)]
 
 
 def test_copies_that_do_not_divide_the_ranks_are_refused():

@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +13,9 @@ import torch
 
 from stages.artifact import Artifact, ArtifactWriter, ConfigError, Store, StoreError
 from stages.tokens.reader import TokenReader
-from stages.training import TrainingConfig, training
 from stages.training.checks import check_cards, check_ids, check_stream
 from stages.training.loop import train
-from tests.stages.training.test_ranks import _path, _prepare
-from tests.stages.training.test_runs import SETTINGS, _events
+from tests.stages.training.prepared import SETTINGS, events, make, path, prepare, run_folder
 
 
 def _changed(tokens: Artifact, store: Store, file: str, change: Callable[[bytes], bytes]) -> Artifact:
@@ -28,10 +25,6 @@ def _changed(tokens: Artifact, store: Store, file: str, change: Callable[[bytes]
         content = tokens.read(entry.path)
         writer.put(entry.path, change(content) if entry.path == file else content)
     return writer.commit()
-
-
-def _run(store: Store, tokens: Artifact, **changes: Any) -> Artifact:
-    return training.run(TrainingConfig(**(SETTINGS | {"steps": 2} | changes)), {"tokens": tokens}, store)
 
 
 def test_an_id_beyond_the_vocabulary_is_found_before_the_first_step(tokens_artifact: Artifact, tmp_path: Path):
@@ -46,8 +39,8 @@ def test_an_id_beyond_the_vocabulary_is_found_before_the_first_step(tokens_artif
     with pytest.raises(
         StoreError, match=rf"{name}: token 7 of row \d+ is {last + 1}, and the vocabulary ends at {last}"
     ):
-        _run(store, tokens, weights={"beta": 1.0})
-    assert not _events(store, "step")
+        make(store, tokens, steps=2, weights={"beta": 1.0})
+    assert not events(store, "step")
 
 
 def test_the_file_and_row_of_a_wrong_id_are_named_in_samples_of_several_rows(tokens_artifact: Artifact):
@@ -67,7 +60,7 @@ def test_held_out_rows_are_looked_at_too(tokens_artifact: Artifact, tmp_path: Pa
     store = Store(tmp_path)
     tokens = _changed(tokens_artifact, store, name, lambda content: content.replace(rows.tobytes(), spoilt.tobytes()))
     with pytest.raises(StoreError, match=rf"{name}: token 0 of row 0 is 60000"):
-        _run(store, tokens)
+        make(store, tokens, steps=2)
 
 
 def test_tokens_of_another_tokenizer_are_refused(tokens_artifact: Artifact, tmp_path: Path):
@@ -81,7 +74,7 @@ def test_tokens_of_another_tokenizer_are_refused(tokens_artifact: Artifact, tmp_
     size = tokens_artifact.manifest.counts["vocabulary"]
     tokens = _changed(tokens_artifact, store, "tokenizer/tokenizer.json", smaller)
     with pytest.raises(StoreError, match=rf"stream\.json says {size} tokens, tokenizer/tokenizer\.json has {size - 1}"):
-        _run(store, tokens)
+        make(store, tokens, steps=2)
 
 
 def test_parts_of_a_stream_that_disagree_are_named(tokens_folder: Path, tmp_path: Path):
@@ -97,13 +90,15 @@ def test_parts_of_a_stream_that_disagree_are_named(tokens_folder: Path, tmp_path
 
 def test_more_workers_than_sequences_are_refused_before_they_start(tokens_artifact: Artifact, tmp_path: Path):
     with pytest.raises(ConfigError, match=r"7 workers share a batch of 4.*3 of them.*training\.workers to 4 at most"):
-        _run(Store(tmp_path), tokens_artifact, workers=7)
+        make(Store(tmp_path), tokens_artifact, workers=7)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.skipif(
+    torch.cuda.is_available(), reason="this machine has a GPU: the refusal of cuda without one was not run"
+)
 def test_a_gpu_where_there_is_none_is_refused(tokens_artifact: Artifact, tmp_path: Path):
     with pytest.raises(ConfigError, match=r"device is cuda.* has none \(PyTorch .*\); set training\.device to auto"):
-        _run(Store(tmp_path), tokens_artifact, device="cuda")
+        make(Store(tmp_path), tokens_artifact, device="cuda")
 
 
 def test_fewer_gpus_than_workers_are_refused():
@@ -119,15 +114,14 @@ def test_fewer_gpus_than_workers_are_refused():
         ({"seed": 5}, r"its seed is the default, this run's 5"),
     ],
 )
-def test_a_checkpoint_of_another_recipe_is_refused(changes, message, tokens_artifact: Artifact, tmp_path: Path):
-    theirs = _prepare(tmp_path / "theirs", tokens_artifact, steps=2, validation_rows=1)
-    train(theirs)
-    assert theirs.outcome()["status"] == "finished"
-    ours = _prepare(tmp_path / "ours", tokens_artifact, steps=2, validation_rows=1, **changes)
-    shutil.copytree(_path(theirs, "checkpoints"), _path(ours, "checkpoints"))
+def test_a_checkpoint_of_another_recipe_is_refused(
+    changes, message, interrupted: Store, tokens_artifact: Artifact, tmp_path: Path
+):
+    ours = prepare(tmp_path / "ours", tokens_artifact, **(SETTINGS | changes))
+    shutil.copytree(run_folder(interrupted) / "checkpoints", path(ours, "checkpoints"))
     train(ours)
     outcome = ours.outcome()
-    assert outcome["status"] == "failed" and outcome["kind"] == "StoreError"
+    assert outcome is not None and outcome["status"] == "failed" and outcome["kind"] == "StoreError"
     with pytest.raises(StoreError, match=message):
         raise StoreError(outcome["error"])
-    assert str(_path(ours, "checkpoints/step-00000002")) in outcome["error"]
+    assert str(path(ours, "checkpoints/step-00000008")) in outcome["error"]

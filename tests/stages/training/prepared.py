@@ -1,0 +1,150 @@
+"""Runs that tests of training make, look into and copy."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from stages.artifact import Artifact, Store
+from stages.training import TrainingConfig, training
+from stages.training.checkpoint import whole_checkpoints
+from stages.training.loop import Loop, train
+from stages.training.run import HISTORY, Run
+from tests.models.threads import one_thread
+from tests.stages.training.ranks import on_ranks
+
+SETTINGS: dict[str, Any] = {
+    "size": "1m",
+    "steps": 12,
+    "batch": 4,
+    "warmup": 2,
+    "learning_rate": 3e-3,
+    "workers": 0,
+    "precision": "fp32",  # else each run times both formats, and a busy machine chooses another for the second
+    "checkpoint_every": 4,
+    "validate_every": 6,
+    "validation_rows": 4,
+}
+"""Of runs that the stage makes, in this process."""
+
+FOR_RANKS: dict[str, Any] = {
+    "size": "1m",
+    "steps": 5,
+    "batch": 5,
+    "warmup": 2,
+    "learning_rate": 3e-3,
+    "precision": "fp32",
+    "micro_batch": 1,
+    "checkpoint_every": 3,
+    "validate_every": 3,  # just before a checkpoint, which holds shards in fp32 and the optimizer's state all the same
+    "validation_rows": 5,
+}
+"""Of runs that are prepared here and given to whichever processes are to train them."""
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """This process computes with one thread, and training in it takes the machine for one of a single core."""
+    with one_thread(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "sched_getaffinity", lambda process: {0})
+        yield
+
+
+def make(store: Store, tokens: Artifact, **changes: Any) -> Artifact:
+    """What the stage makes of the tokens in this process."""
+    return training.run(TrainingConfig(**(SETTINGS | changes)), {"tokens": tokens}, store)
+
+
+def run_folder(store: Store) -> Path:
+    """Of the store's one run."""
+    return next(path.parent for path in Path(store.root).glob("training/*/events.jsonl"))
+
+
+def events(store: Store, kind: str) -> list[dict[str, Any]]:
+    lines = (run_folder(store) / "events.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["type"] == kind]
+
+
+def checkpoints(store: Store) -> list[str]:
+    """Names of the committed ones, oldest first."""
+    folder = next(store.folders("training"))
+    return [name.rsplit("/", 1)[-1] for name in whole_checkpoints(store, f"{folder}/checkpoints")]
+
+
+def before_step(patch: pytest.MonkeyPatch, number: int, action: Callable[[Loop], object]) -> None:
+    """Does something just before a step is computed in this process, once."""
+    real, done = Loop._step, []
+
+    def step(self: Loop, at: int, batch: Any) -> None:
+        if at == number and not done:
+            done.append(True)
+            action(self)
+        real(self, at, batch)
+
+    patch.setattr(Loop, "_step", step)
+
+
+def die(loop: Loop) -> None:
+    raise KeyboardInterrupt
+
+
+def prepare(folder: Path, tokens: Artifact, **changes: Any) -> Run:
+    """A run for processes that are told of it, in a store of its own."""
+    store = Store(folder)
+    (folder / "run").mkdir(parents=True, exist_ok=True)
+    settings = TrainingConfig(**(FOR_RANKS | changes))
+    return Run(
+        url=store.url,
+        folder="run",
+        tokens_url=tokens.store.url,
+        tokens=tokens.folder,
+        tokens_digest=tokens.digest,
+        config=settings.model_dump(mode="json"),
+    )
+
+
+def prepare_from(finished: Run, folder: Path, tokens: Artifact, checkpoint: int, **changes: Any) -> Run:
+    """A copy of a finished run that has come to an earlier checkpoint and not beyond."""
+    run = prepare(folder, tokens, **changes)
+    shutil.copytree(path(finished), path(run), dirs_exist_ok=True)
+    for later in path(run, "checkpoints").iterdir():
+        if int(later.name.removeprefix("step-")) > checkpoint:
+            shutil.rmtree(later)
+    return run
+
+
+def path(run: Run, name: str = "") -> Path:
+    return run.store.local_path(f"{run.folder}/{name}" if name else run.folder)
+
+
+def train_on(ranks: int, run: Run) -> dict[str, Any]:
+    """The outcome of training in as many processes; alone, in this one."""
+    run.clear_outcome()
+    if ranks == 1:
+        train(run)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            on_ranks(ranks, Path(folder) / "ranks", train, replace(run))  # without what it holds open
+    outcome = run.outcome()
+    assert outcome is not None
+    return outcome
+
+
+def column(run: Run, name: str = "loss") -> list[Any]:
+    """Of the run's history, a value a step."""
+    return pq.read_table(path(run, HISTORY))[name].to_pylist()
+
+
+def restarts(run: Run) -> list[tuple[int, int]]:
+    """Step and number of ranks of each."""
+    return [(event["step"], event["world"]) for event in run.events.read()[0] if event["type"] == "restart"]
