@@ -16,6 +16,10 @@ from hypothesis import settings
 from tests.side_by_side import ByGroup, in_order
 from tests.support import EXPLORE, EXPLORED_TIMES, REPEATABLE, ObjectStore, installation
 
+# Nothing has imported PyTorch yet. Its threads would otherwise spin while they wait for one another, on processors that
+# other processes of tests need: products of small matrices took ten times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 # The same commit gives the same verdict on every machine: the examples are drawn from the test's name, and none is
 # timed. `pytest --hypothesis-profile=explore` draws new ones and many more; what it finds becomes an `@example`.
 settings.register_profile(REPEATABLE, deadline=None, derandomize=True, max_examples=50)
