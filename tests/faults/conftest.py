@@ -51,12 +51,12 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     """A file system of its own, whose size and writability the test sets."""
     if os.geteuid() != 0:
-        pytest.skip("a tmpfs can be mounted by root only")
+        pytest.skip("full and read-only disks were not tried: only root can mount a tmpfs")
     disk = SmallDisk(tmp_path / "disk")
     try:
         disk.mount()
     except subprocess.CalledProcessError as error:
-        pytest.skip(f"no tmpfs can be mounted here: {error.stderr.strip()}")
+        pytest.skip(f"full and read-only disks were not tried: no tmpfs can be mounted here: {error.stderr.strip()}")
     try:
         yield disk
     finally:

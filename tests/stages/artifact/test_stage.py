@@ -31,6 +31,7 @@ from stages.artifact import (
     write_ref,
 )
 from stages.artifact import lease as lease_module
+from stages.artifact import stage as stage_module
 from stages.artifact.lease import Holder, Lease
 from tests.support import ObjectStore
 
@@ -55,6 +56,11 @@ def build(config: Toy, inputs: Mapping[str, Any], writer: ArtifactWriter) -> Non
 
 toy = Stage("toy", 1, build)
 runs = Stage("runs", 1, build, keeps_runs=True)
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage_module, "WAIT_SECONDS", 0.05)
 
 
 @pytest.fixture(params=["file", "s3"])

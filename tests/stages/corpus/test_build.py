@@ -344,7 +344,9 @@ def test_workers_end_with_their_parent(sample: Path, tmp_path: Path) -> None:
     assert not alive
 
 
-@pytest.mark.skipif(not (SHARED / "medquad").is_dir(), reason="MedQuAD is not beside this repository")
+@pytest.mark.skipif(
+    not (SHARED / "medquad").is_dir(), reason="real pages were not read: MedQuAD is not beside this repository"
+)
 def test_real_pages_mostly_stay(tmp_path: Path, run: Run) -> None:
     names = ("CDC", "NINDS", "NIDDK")
     artifact = run({name: SHARED / "medquad" / f"{name}.jsonl.gz" for name in names})

@@ -264,7 +264,7 @@ def test_of_the_sample_just_the_contaminated_documents_go(tmp_path: Path) -> Non
 REAL = SHARED / "eval"
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason=f"the real sets are not there: {REAL}")
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"no real question was looked for: the sets are not at {REAL}")
 def test_every_real_item_is_found_where_it_stands_and_nothing_in_other_text() -> None:
     sets = {path.stem: list_files(path) for path in sorted(REAL.glob("*.jsonl"))}
     config = DecontaminationConfig()

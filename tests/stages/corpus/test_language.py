@@ -45,7 +45,7 @@ def assert_agrees(texts: list[str], characters: int = LANGUAGE_CHARACTERS) -> No
         assert best[i] == columns[names[i]][i] and found[names[i]] > max(found.values()) - 1e-4, text
 
 
-@pytest.mark.skipif(not MEDQUAD.is_dir(), reason="MedQuAD is not beside this repository")
+@pytest.mark.skipif(not MEDQUAD.is_dir(), reason="real pages were not read: MedQuAD is not beside this repository")
 def test_medquad_scores_as_in_the_package() -> None:
     texts = []
     for path in sorted(MEDQUAD.glob("*.jsonl.gz")):

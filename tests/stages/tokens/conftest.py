@@ -104,7 +104,11 @@ def made(make: Make) -> Artifact:
     return make()
 
 
-if __name__ == "__main__":  # the same in a process of its own: prints the artifact's digest
-    store, workers, a_file = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+def make_again(store: Path, workers: int, a_file: int) -> str:
+    """Digest of the tokens of `DOCUMENTS` and `HELDOUT`, made by so many workers from files of so many documents."""
     corpus = write_corpus(store, DOCUMENTS, HELDOUT, a_file)
-    print(tokens.run(CONFIG.model_copy(update={"workers": workers}), {"corpus": corpus}, Store(store)).digest)
+    return tokens.run(CONFIG.model_copy(update={"workers": workers}), {"corpus": corpus}, Store(store)).digest
+
+
+if __name__ == "__main__":  # the same in a process of its own
+    print(make_again(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
