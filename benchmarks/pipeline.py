@@ -34,6 +34,8 @@ def main() -> None:
     parser.add_argument("--recipe", default="biomed")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
+    from stages.training.precision import machine_rate
+
     number_format, rate = machine_rate()
     rate /= 1e9
     with tempfile.TemporaryDirectory(prefix="headwater-benchmark-") as folder:

@@ -1,4 +1,4 @@
-"""How tests are handed to processes that run side by side (`pytest -n 3`): what shares something dear stays together."""
+"""How tests are handed to processes side by side (`pytest -n 3`): what shares something dear stays together."""
 
 from __future__ import annotations
 
