@@ -14,44 +14,51 @@ from tests.faults.checks import assert_nothing_whole, assert_same
 from tests.faults.forge import HOLD, Forge, Moment, event, store
 
 PLACES = pytest.mark.parametrize("place", ["file", "s3"], indirect=True)
-MIDDLE = Moment("stages.sample.writing:write_lines", nth=7, act=HOLD)
+MIDDLE = {
+    "sample": Moment("stages.sample.writing:write_lines", nth=7, act=HOLD),
+    "corpus": event("'exact_duplicates'", act=HOLD),
+}
+KINDS = pytest.mark.parametrize("kind", ["sample", pytest.param("corpus", marks=pytest.mark.full)])
+"""The cheapest stage; a dearer one shows the same again."""
 WAITING = Moment("tests.faults.jobs:tell_waiting", act=HOLD)
 """The first time that a run finds the lease in somebody else's hands."""
 
 
+@KINDS
 @PLACES
 def test_the_second_waits_and_has_the_same_artifact(
-    place: str, forge: Forge, undisturbed: dict[str, Artifact], tmp_path: Path
+    kind: str, place: str, forge: Forge, undisturbed: dict[str, Artifact], tmp_path: Path
 ) -> None:
-    first = forge.start("sample", place, MIDDLE)
+    first = forge.start(kind, place, MIDDLE[kind])
     assert first.reached()
-    refused = forge.run("sample", place)
+    refused = forge.run(kind, place)
     assert refused.wait() == 1 and refused.result["error"] == "LeaseHeldError"
     assert f"process {first.pid}" in refused.result["message"] and "Traceback" not in refused.log
-    second = forge.start("sample", place, WAITING, waiting=True)
+    second = forge.start(kind, place, WAITING, waiting=True)
     assert second.reached(), second.log
     first.go()
     second.go()
-    made = assert_same(undisturbed["sample"], second, place, tmp_path / "cache")
+    made = assert_same(undisturbed[kind], second, place, tmp_path / "cache")
     assert first.wait() == 0 and first.result["digest"] == made.digest
     assert second.result["waited_for"] == [first.pid]
     assert [event["type"] for event in made.events().read()[0]].count("started") == 1
-    assert list(made.store.folders("sample")) == [made.folder]
+    assert list(made.store.folders(kind)) == [made.folder]
 
 
+@KINDS
 @PLACES
 def test_the_second_goes_on_at_once_when_the_first_is_killed(
-    place: str, forge: Forge, undisturbed: dict[str, Artifact], tmp_path: Path
+    kind: str, place: str, forge: Forge, undisturbed: dict[str, Artifact], tmp_path: Path
 ) -> None:
     """The first one's parent has not asked about it when the second looks: it is a zombie, and has a pid."""
-    first = forge.start("sample", place, MIDDLE)
+    first = forge.start(kind, place, MIDDLE[kind])
     assert first.reached()
-    second = forge.start("sample", place, WAITING, waiting=True)
+    second = forge.start(kind, place, WAITING, waiting=True)
     assert second.reached(), second.log
-    assert_nothing_whole(place, "sample")
+    assert_nothing_whole(place, kind)
     os.kill(first.pid, signal.SIGKILL)
     second.go()
-    made = assert_same(undisturbed["sample"], second, place, tmp_path / "cache")
+    made = assert_same(undisturbed[kind], second, place, tmp_path / "cache")
     assert second.result["waited_for"] == [first.pid]
     types = [event["type"] for event in made.events().read()[0]]
     assert types.count("finished") == 1
@@ -76,7 +83,7 @@ def test_one_of_two_that_start_in_the_same_moment_makes_it(
 
 def test_two_recipes_share_a_stage(forge: Forge, undisturbed: dict[str, Artifact], place: str) -> None:
     """The plan has the same name in both; each has a ref of its own to the one artifact."""
-    first = forge.start("corpus", place, event("'exact_duplicates'", act=HOLD))
+    first = forge.start("corpus", place, MIDDLE["corpus"])
     assert first.reached()
     second = forge.start("corpus", place, WAITING, waiting=True, workers=2)
     assert second.reached(), second.log

@@ -40,18 +40,19 @@ def test_a_read_only_disk_is_told_and_still_serves_what_it_holds(
     assert_same(undisturbed["sample"], forge.run("sample", place), place, cache)
 
 
+@pytest.mark.parametrize("kind", ["sample", pytest.param("corpus", marks=pytest.mark.full)])
 def test_a_disk_that_becomes_read_only_during_the_commit(
-    disk: SmallDisk, forge: Forge, undisturbed: dict[str, Artifact], cache: Path
+    kind: str, disk: SmallDisk, forge: Forge, undisturbed: dict[str, Artifact], cache: Path
 ) -> None:
     place = str(disk.folder / "store")
-    run = forge.start("sample", place, store("put_file", nth=3, act=HOLD))
+    run = forge.start(kind, place, store("put_file", nth=3, act=HOLD))
     assert run.reached()
     disk.make_read_only()
     run.go()
     assert_told(run, str(disk.folder), "Read-only file system")
-    assert_nothing_whole(place, "sample")
+    assert_nothing_whole(place, kind)
     disk.mend()
-    assert_same(undisturbed["sample"], forge.run("sample", place), place, cache)
+    assert_same(undisturbed[kind], forge.run(kind, place), place, cache)
 
 
 @pytest.mark.parametrize("name", ["store", "store/tokens", "cache"])
