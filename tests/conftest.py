@@ -12,6 +12,7 @@ from typing import Any
 import fsspec
 import pytest
 from hypothesis import settings
+from hypothesis.internal.conjecture import providers
 
 from tests.side_by_side import ByGroup, in_order
 from tests.support import EXPLORE, EXPLORED_TIMES, REPEATABLE, ObjectStore, installation
@@ -25,6 +26,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 settings.register_profile(REPEATABLE, deadline=None, derandomize=True, max_examples=50)
 settings.register_profile(EXPLORE, deadline=None, print_blob=True, max_examples=50 * EXPLORED_TIMES)
 settings.load_profile(REPEATABLE)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hypothesis also draws from constants of the modules that are imported just then: others in each process of tests,
+    and in a part of them. With those left out one commit has one verdict; exploring keeps them."""
+    if settings.get_current_profile_name() == REPEATABLE:
+        nothing = providers.Constants()
+        providers._get_local_constants = lambda: nothing
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGroup:

@@ -11,6 +11,7 @@ Arguments behind `--` go to pytest.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -21,13 +22,18 @@ from pathlib import Path
 
 import psutil
 
-from infra.check import budget, change, coverage, static
+from infra.check import budget, change, coverage, leftovers, static
 from infra.check.record import FILE_VARIABLE
 from infra.settings import REPOSITORY
 
 MEMORY_A_WORKER = 4 << 30
 """Bytes that a process of tests and what it starts hold at most times."""
 MOST_WORKERS = 6
+LEFTOVER_SECONDS = 15.0
+"""How long what tests started may take to end behind them."""
+INTERRUPT_SECONDS = 60.0
+"""How long tests may take to end after Ctrl-C."""
+INTERRUPTED = 130
 
 
 def main() -> int:
@@ -69,16 +75,26 @@ def run_tests(gflops: float, arguments: list[str], keep: Path | None = None) -> 
     workers = min(_cores() + 1, psutil.virtual_memory().available // MEMORY_A_WORKER, MOST_WORKERS)
     side_by_side = ["-n", str(workers), "--no-loadscope-reorder"] if workers > 1 else []
     with tempfile.TemporaryDirectory(prefix="headwater-check-") as folder:
-        file = keep or Path(folder) / "seconds.json"
+        file, run = keep or Path(folder) / "seconds.json", str(os.getpid())
         command = [sys.executable, "-m", "pytest", "-p", "infra.check.record", *side_by_side, *arguments]
         began = time.monotonic()
-        done = subprocess.run(command, cwd=REPOSITORY, env=os.environ | {FILE_VARIABLE: str(file)})
+        with subprocess.Popen(
+            command, cwd=REPOSITORY, env=os.environ | {FILE_VARIABLE: str(file), leftovers.VARIABLE: run}
+        ) as tests:
+            try:
+                code = tests.wait()
+            except KeyboardInterrupt:  # it has heard it too, and ends what its fixtures started
+                with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+                    tests.wait(INTERRUPT_SECONDS)
+                tests.kill()
+                code = INTERRUPTED
         wall = time.monotonic() - began
+        for line in leftovers.end(run, 0 if code == INTERRUPTED else LEFTOVER_SECONDS):
+            print(f"left running by the tests, ended now: {line}", flush=True)
         if file.exists():
-            print(
-                *budget.report(budget.Budget.load(), gflops, wall, json.loads(file.read_text())), sep="\n", flush=True
-            )
-    return done.returncode
+            lines = budget.report(budget.Budget.load(), gflops, wall, json.loads(file.read_text()))
+            print(*lines, sep="\n", flush=True)
+    return code
 
 
 def _gflops() -> float:
