@@ -22,7 +22,7 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.skipif(not (SHARED / "medquad").is_dir(), reason="MedQuAD is not beside this repository")
+@pytest.mark.skipif(not (SHARED / "medquad").is_dir(), reason="no real documents were made a model: no MedQuAD here")
 def test_a_cut_of_medquad_becomes_a_served_model(house: House, tmp_path: Path) -> None:
     data, questions = tmp_path / "medquad", tmp_path / "questions"
     data.mkdir()

@@ -30,7 +30,9 @@ def browser() -> Iterator[Browser]:
     """Debian's Chromium with a profile of its own; Playwright ends it with all its processes."""
     path = shutil.which("chromium")
     if path is None:
-        pytest.skip("Chromium is not installed: apt-get install chromium (infra/browser.sh, for root on Debian)")
+        pytest.skip(
+            "nobody clicked through Prefect's UI: Chromium is not installed (infra/browser.sh does it, for root on Debian)"
+        )
     expect.set_options(timeout=PATIENCE * 1000)  # the page asks the server now and then, and both may be slow
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, headless=True, args=FLAGS)

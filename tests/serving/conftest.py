@@ -54,5 +54,5 @@ def serve_python() -> Path:
     default = REPOSITORY / ".venv-serve" / "bin" / "python"
     python = Path(os.environ.get("HEADWATER_SERVE_PYTHON", default))
     if not python.exists():
-        pytest.skip(f"no serving environment at {python}")
+        pytest.skip(f"vLLM served nothing: no serving environment at {python}")
     return python

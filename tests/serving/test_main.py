@@ -18,7 +18,7 @@ from tests.serving.gateways import ask, fake_gateway_process, fake_model, gatewa
 from tests.support import alive, free_port
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="orphans are found through Linux's child subreaper")
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans were not looked for: only Linux has a child subreaper")
 def test_nothing_survives_a_killed_gateway(store: Store, tmp_path: Path) -> None:
     with fake_gateway_process(store, tmp_path / "state") as gateway:
         gateway.serve(fake_model(store, "a"), 1, ServingConfig(engine=EngineConfig(stop_grace=1)))

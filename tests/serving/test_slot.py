@@ -21,7 +21,7 @@ from tests.serving.gateways import Gateway, ask, fake_model, unavailable, wait_f
 from tests.support import alive
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="orphans are found through Linux's child subreaper")
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans were not looked for: only Linux has a child subreaper")
 @pytest.mark.parametrize("victim", ["engine", "supervisor"])
 def test_a_killed_engine_is_started_again(gateway: Gateway, victim: str) -> None:
     gateway.serve(gateway.model(), 1)
