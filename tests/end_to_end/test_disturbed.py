@@ -113,6 +113,7 @@ def disturbed(object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_ctrl_c_in_training_leaves_a_checkpoint_and_no_process(disturbed: Disturbed) -> None:
+    """A terminal's Ctrl-C reaches flow, Ray, its workers and a store on S3 all at once; it starts the services too."""
     run = disturbed.start_training()
     run.send_signal(signal.SIGINT)
     assert run.wait(300) == 130
@@ -124,6 +125,7 @@ def test_ctrl_c_in_training_leaves_a_checkpoint_and_no_process(disturbed: Distur
 
 
 def test_a_run_that_is_killed_in_training_leaves_no_process_and_the_next_goes_on(disturbed: Disturbed) -> None:
+    """Ray, which the flow's process started, ends with it however that ends."""
     stopped = disturbed.events("stopped")[-1]["step"]
     run = disturbed.start_training()
     assert disturbed.events("restart")[-1]["step"] == stopped
@@ -137,6 +139,7 @@ def test_a_run_that_is_killed_in_training_leaves_no_process_and_the_next_goes_on
 def test_a_deployment_run_that_is_cancelled_in_training_leaves_a_checkpoint_and_no_process(
     disturbed: Disturbed, tmp_path: Path
 ) -> None:
+    """A cancel by Prefect's worker: SIGTERM to the whole process group, SIGKILL half a minute later."""
     restarts, last = len(disturbed.events("restart")), disturbed.events("checkpoint")[-1]["step"]
     overrides = [f"{key}={value}" for key, value in SETTINGS.items()]
     run = Prefect(disturbed).run_deployment(overrides)
@@ -156,6 +159,7 @@ def test_a_deployment_run_that_is_cancelled_in_training_leaves_a_checkpoint_and_
     "method", [pytest.param("create_logged_model", marks=pytest.mark.full), "create_model_version"]
 )
 def test_a_run_that_is_killed_while_registering_leaves_no_process(disturbed: Disturbed, method: str) -> None:
+    """A real MLflow, and the process gone between its answer and our next word."""
     run = disturbed.start([sys.executable, str(KILLED), method, *disturbed.arguments])
     disturbed.wait(lambda: run.poll() is not None)
     assert run.returncode == -signal.SIGKILL, (disturbed.folder / "runs.log").read_text()[-3000:]
@@ -163,6 +167,7 @@ def test_a_run_that_is_killed_while_registering_leaves_no_process(disturbed: Dis
 
 
 def test_after_all_that_the_model_is_made_once_registered_once_and_served(disturbed: Disturbed) -> None:
+    """Whatever was cut off before: one model, one version, every step and every metric once, and it is served."""
     result = disturbed.headwater(*disturbed.arguments, "--json")
     summary = json.loads(result.stdout)
     assert {row["stage"]: row["state"] for row in summary["stages"]}["training"] == "there"
@@ -200,7 +205,7 @@ def test_and_the_store_is_whole_and_tidy(disturbed: Disturbed) -> None:
 
 
 def test_stopping_the_house_in_training_leaves_a_checkpoint_and_nothing_at_all(disturbed: Disturbed) -> None:
-    """Last, since it ends the services: another plan, which has just begun."""
+    """`make stop` ends another process's run with the services. Last, since they are gone then; another plan, just begun."""
     disturbed.finished = list(disturbed.store.folders("training"))
     run = disturbed.start_training("--set=training.seed=1")
     disturbed.command(["make", "stop"], cwd=REPOSITORY)

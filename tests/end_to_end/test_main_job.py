@@ -59,6 +59,7 @@ def test_the_endpoint_wants_the_key_which_only_its_owner_can_read(house: House) 
 
 
 def test_served_log_probabilities_are_those_of_stock_transformers(house: House) -> None:
+    """Two libraries that are not ours agree on our weights: what vLLM serves of them is what transformers computes."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     weights = house.summary["addresses"]["weights"]
@@ -85,7 +86,7 @@ def test_served_log_probabilities_are_those_of_stock_transformers(house: House) 
 
 
 def test_a_second_run_skips_everything(house: House) -> None:
-    """By the README's command, with what a person sees."""
+    """The README's command a second time, set-up included, with what a person sees."""
     settings = " ".join(house.overrides)
     result = house.command(["make", "biomed", f"SET={settings}"], cwd=REPOSITORY)
     for stage in ("sample", "corpus", "tokens", "training", "model", "evaluation"):

@@ -31,7 +31,7 @@ def browser() -> Iterator[Browser]:
     path = shutil.which("chromium")
     if path is None:
         pytest.skip(
-            "nobody clicked through Prefect's UI: Chromium is not installed (infra/browser.sh does it, for root on Debian)"
+            "nobody clicked through Prefect's UI: no Chromium (infra/browser.sh installs it, for root on Debian)"
         )
     expect.set_options(timeout=PATIENCE * 1000)  # the page asks the server now and then, and both may be slow
     with sync_playwright() as playwright:
@@ -98,6 +98,7 @@ def test_the_form_shows_fields_descriptions_defaults_and_refuses_a_wrong_value(p
 
 
 def test_a_run_by_hand_shows_progress_tables_and_links_on_its_page(page: Page, prefect: Prefect, house: House) -> None:
+    """From a person's form to the pages that they read afterwards, in a browser."""
     _open_form(page)
     _fill_overrides(page, house.overrides)
     run = _submit(page, prefect)
@@ -137,6 +138,7 @@ def test_a_run_by_hand_shows_progress_tables_and_links_on_its_page(page: Page, p
 
 
 def test_a_run_that_is_cancelled_in_the_ui_ends_as_cancelled(page: Page, prefect: Prefect) -> None:
+    """The browser's Cancel reaches the worker, and the flow ends in time."""
     _open_form(page)
     _fill_overrides(page, LONG)
     run = _submit(page, prefect)
