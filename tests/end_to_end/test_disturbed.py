@@ -205,7 +205,7 @@ def test_and_the_store_is_whole_and_tidy(disturbed: Disturbed) -> None:
 
 
 def test_stopping_the_house_in_training_leaves_a_checkpoint_and_nothing_at_all(disturbed: Disturbed) -> None:
-    """`make stop` ends another process's run with the services. Last, since they are gone then; another plan, just begun."""
+    """`make stop` ends another process's run with the services. Last, since they are gone then; of another plan."""
     disturbed.finished = list(disturbed.store.folders("training"))
     run = disturbed.start_training("--set=training.seed=1")
     disturbed.command(["make", "stop"], cwd=REPOSITORY)
