@@ -77,10 +77,10 @@ def run_tests(gflops: float, arguments: list[str], keep: Path | None = None) -> 
     with tempfile.TemporaryDirectory(prefix="headwater-check-") as folder:
         file, run = keep or Path(folder) / "seconds.json", str(os.getpid())
         command = [sys.executable, "-m", "pytest", "-p", "infra.check.record", *side_by_side, *arguments]
+        env = os.environ | {FILE_VARIABLE: str(file), leftovers.VARIABLE: run}
+        env.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile the same files
         began = time.monotonic()
-        with subprocess.Popen(
-            command, cwd=REPOSITORY, env=os.environ | {FILE_VARIABLE: str(file), leftovers.VARIABLE: run}
-        ) as tests:
+        with subprocess.Popen(command, cwd=REPOSITORY, env=env) as tests:
             try:
                 code = tests.wait()
             except KeyboardInterrupt:  # it has heard it too, and ends what its fixtures started

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.end_to_end.house import House, own_environment, processes_of
-from tests.end_to_end.prefect_client import Prefect
+from tests.end_to_end.prefect_client import Prefect, WatchedRun, deployment_run
 from tests.support import REPOSITORY
 
 
@@ -37,3 +37,11 @@ def prefect(house: House) -> Iterator[Prefect]:
     prefect = Prefect(house)
     yield prefect
     prefect.end_unfinished()
+
+
+@pytest.fixture(scope="session")
+def watched_run(house: House, tmp_path_factory: pytest.TempPathFactory) -> WatchedRun:
+    """`prefect deployment run pretrain/biomed --watch` from a foreign directory, of what is made already."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    code, output = deployment_run(house, elsewhere, f"overrides={json.dumps(house.overrides)}")
+    return WatchedRun(Prefect(house).last_started()["id"], code, output)

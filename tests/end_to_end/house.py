@@ -73,6 +73,11 @@ class House:
     def key(self) -> str:
         return (self.folder / "home" / "api-key").read_text().strip()
 
+    @property
+    def key_header(self) -> dict[str, str]:
+        """What a request to the gateway must carry."""
+        return {"Authorization": f"Bearer {self.key}"}
+
 
 def processes_of(folder: Path) -> dict[int, str]:
     """Living processes that have this installation in their environment: command lines by pid."""

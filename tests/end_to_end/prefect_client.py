@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 
-from tests.end_to_end.house import House
+from tests.end_to_end.house import BIN, House
 from tests.support import alive
 
+STARTED = {"flow_runs": {"start_time": {"is_null_": False}}}
+"""Not the runs that the weekly schedule has waiting."""
+CUT = re.compile(r"Stopped\s+watching\s+flow\s+run\s+(\S+)\s+before")
 LONG = ["sample.megabytes=900"]
 """Settings of a run with minutes of work in the flow's own process; every test ends it."""
 PATIENCE = 300.0
@@ -53,6 +59,10 @@ class Prefect:
     def run(self, run: str) -> dict[str, Any]:
         return self.get(f"/flow_runs/{run}")
 
+    def last_started(self) -> dict[str, Any]:
+        """The newest run that has begun."""
+        return self.post("/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1, **STARTED})[0]
+
     def wait(self, run: str, *states: str) -> dict[str, Any]:
         """The run, once its state has one of these names; fails when it ended with another."""
         deadline = time.monotonic() + PATIENCE
@@ -80,6 +90,34 @@ class Prefect:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     for process in family(run):
                         process.kill()
+
+
+def deployment_run(house: House, tmp_path: Path, *parameters: str) -> tuple[int, str]:
+    """`prefect deployment run` in a directory: its exit status and output, watched to the end.
+
+    A busy server may cut Prefect's stream (which says so, and leaves the run at work): then it is watched again, as the
+    README tells.
+    """
+    command = [str(BIN / "prefect"), "deployment", "run", "pretrain/biomed", "--watch"]
+    for parameter in parameters:
+        command += ["--param", parameter]
+    result = house.command(command, check=False, cwd=tmp_path)
+    output = result.stdout + result.stderr
+    for _ in range(10):
+        if not (cut := CUT.search(result.stdout + result.stderr)):
+            break
+        result = house.command([str(BIN / "prefect"), "flow-run", "watch", cut[1]], check=False, cwd=tmp_path)
+        output += result.stdout + result.stderr
+    return result.returncode, output
+
+
+@dataclass(frozen=True)
+class WatchedRun:
+    """A run that `prefect deployment run --watch` started and watched."""
+
+    id: str
+    code: int
+    output: str
 
 
 def family(run: dict[str, Any]) -> list[psutil.Process]:

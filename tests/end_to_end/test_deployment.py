@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,41 +10,17 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.end_to_end.house import BIN, House
-from tests.end_to_end.prefect_client import Prefect
+from tests.end_to_end.house import House
+from tests.end_to_end.prefect_client import Prefect, WatchedRun, deployment_run
 
 REFUSED_RUNS = Path(__file__).with_name("refused_runs.py")
-STARTED = {"flow_runs": {"start_time": {"is_null_": False}}}
-"""Not the runs that the weekly schedule has waiting."""
-CUT = re.compile(r"Stopped\s+watching\s+flow\s+run\s+(\S+)\s+before")
 
 
-def _deployment_run(house: House, tmp_path: Path, *parameters: str) -> tuple[int, str]:
-    """Exit status and output, watched to the end. A busy server may cut Prefect's stream (which says so, and leaves the
-    run at work): then it is watched again, as the README tells."""
-    command = [str(BIN / "prefect"), "deployment", "run", "pretrain/biomed", "--watch"]
-    for parameter in parameters:
-        command += ["--param", parameter]
-    result = house.command(command, check=False, cwd=tmp_path)
-    output = result.stdout + result.stderr
-    for _ in range(10):
-        if not (cut := CUT.search(result.stdout + result.stderr)):
-            break
-        result = house.command([str(BIN / "prefect"), "flow-run", "watch", cut[1]], check=False, cwd=tmp_path)
-        output += result.stdout + result.stderr
-    return result.returncode, output
-
-
-def _last_started(prefect: Prefect) -> dict[str, Any]:
-    return prefect.post("/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1, **STARTED})[0]
-
-
-def test_runs_from_any_directory_with_parameters(house: House, prefect: Prefect, tmp_path: Path) -> None:
+def test_runs_from_any_directory_with_parameters(house: House, prefect: Prefect, watched_run: WatchedRun) -> None:
     """The whole way of the command: Prefect's own, its server, its worker, the flow, and the end told by `--watch`."""
-    code, output = _deployment_run(house, tmp_path, f"overrides={json.dumps(house.overrides)}")
-    assert code == 0, output
-    assert "Completed" in output and "Traceback" not in output
-    run = _last_started(prefect)
+    assert watched_run.code == 0, watched_run.output
+    assert "Completed" in watched_run.output and "Traceback" not in watched_run.output
+    run = prefect.run(watched_run.id)
     assert run["parameters"]["overrides"] == house.overrides
     assert {"corpus", "evaluation", "report", "endpoint", "mlflow-model"} <= set(prefect.artifacts(run["id"]))
 
@@ -53,9 +28,9 @@ def test_runs_from_any_directory_with_parameters(house: House, prefect: Prefect,
 @pytest.mark.full
 def test_a_run_that_fails_is_told_by_the_command(house: House, prefect: Prefect, tmp_path: Path) -> None:
     """The command's exit status where the flow refuses in the process of the worker; the refusals stand below."""
-    code, output = _deployment_run(house, tmp_path, "recipe=biomet")
+    code, output = deployment_run(house, tmp_path, "recipe=biomet")
     assert code != 0, output
-    run = _last_started(prefect)
+    run = prefect.last_started()
     assert run["state"]["type"] == "FAILED"
     assert "recipe 'biomet' not found" in run["state"]["message"]
 
@@ -64,7 +39,7 @@ def test_the_command_refuses_an_unknown_parameter_before_there_is_a_run(
     house: House, prefect: Prefect, tmp_path: Path
 ) -> None:
     before = prefect.post("/flow_runs/count", {})
-    code, output = _deployment_run(house, tmp_path, "steps=200")
+    code, output = deployment_run(house, tmp_path, "steps=200")
     assert code != 0, output
     assert "not found on the deployment: 'steps'" in " ".join(output.split())
     assert prefect.post("/flow_runs/count", {}) == before

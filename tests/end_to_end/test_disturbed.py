@@ -160,7 +160,8 @@ def test_a_deployment_run_that_is_cancelled_in_training_leaves_a_checkpoint_and_
 )
 def test_a_run_that_is_killed_while_registering_leaves_no_process(disturbed: Disturbed, method: str) -> None:
     """A real MLflow, and the process gone between its answer and our next word."""
-    run = disturbed.start([sys.executable, str(KILLED), method, *disturbed.arguments])
+    # It trains to the end first: in one process, from the checkpoint of two.
+    run = disturbed.start([sys.executable, str(KILLED), method, *disturbed.arguments, "--set=training.workers=0"])
     disturbed.wait(lambda: run.poll() is not None)
     assert run.returncode == -signal.SIGKILL, (disturbed.folder / "runs.log").read_text()[-3000:]
     disturbed.wait(lambda: not disturbed.own_processes())
@@ -204,10 +205,13 @@ def test_and_the_store_is_whole_and_tidy(disturbed: Disturbed) -> None:
     )
 
 
-def test_stopping_the_house_in_training_leaves_a_checkpoint_and_nothing_at_all(disturbed: Disturbed) -> None:
+@pytest.mark.parametrize("workers", [pytest.param(2, marks=pytest.mark.full), 0])
+def test_stopping_the_house_in_training_leaves_a_checkpoint_and_nothing_at_all(
+    disturbed: Disturbed, workers: int
+) -> None:
     """`make stop` ends another process's run with the services. Last, since they are gone then; of another plan."""
     disturbed.finished = list(disturbed.store.folders("training"))
-    run = disturbed.start_training("--set=training.seed=1")
+    run = disturbed.start_training(f"--set=training.seed={1 + workers}", f"--set=training.workers={workers}")
     disturbed.command(["make", "stop"], cwd=REPOSITORY)
     assert run.wait(300) != 0
     assert processes_of(disturbed.folder) == {}

@@ -7,13 +7,18 @@ import math
 import re
 import stat
 import statistics
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
+import psutil
 import pytest
 import torch
 from mlflow import MlflowClient
 
+from serving.client import gateway_status
 from tests.end_to_end.house import House
 from tests.support import REPOSITORY
 
@@ -43,7 +48,7 @@ def test_the_endpoint_gives_a_real_completion(house: House) -> None:
     assert all(completion["text"].strip() for completion in completions)
     answer = httpx.post(
         f"{house.gateway}/v1/completions",
-        headers={"Authorization": f"Bearer {house.key}"},
+        headers=house.key_header,
         json={"model": "biomed", "prompt": completions[0]["prompt"], "max_tokens": 48, "temperature": 0},
         timeout=300,
     )
@@ -72,7 +77,7 @@ def test_served_log_probabilities_are_those_of_stock_transformers(house: House) 
     reference = torch.log_softmax(logits, -1)
     answer = httpx.post(
         f"{house.gateway}/v1/completions",
-        headers={"Authorization": f"Bearer {house.key}"},
+        headers=house.key_header,
         json={"model": "biomed", "prompt": prompt, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1},
         timeout=300,
     ).json()
@@ -83,6 +88,42 @@ def test_served_log_probabilities_are_those_of_stock_transformers(house: House) 
     step = 2.0 ** (math.floor(math.log2(float(logits.abs().max()))) - 7)
     assert served == pytest.approx(expected, abs=2 * step)
     assert statistics.mean(abs(a - b) for a, b in zip(served, expected, strict=True)) < step / 4
+
+
+def test_served_answers_are_streamed_and_a_chat_without_a_template_is_refused(house: House) -> None:
+    with httpx.Client(base_url=house.gateway, headers=house.key_header, timeout=300) as client:
+        body = {"model": "biomed", "prompt": "Aspirin", "max_tokens": 8, "stream": True, "ignore_eos": True}
+        with client.stream("POST", "/v1/completions", json=body) as events:
+            lines = [line for line in events.iter_lines() if line]
+        assert lines[-1] == "data: [DONE]" and len(lines) > 4
+        body = {"model": "biomed", "messages": [{"role": "user", "content": "x"}]}
+        assert client.post("/v1/chat/completions", json=body).json()["error"]["code"] == "no_chat_template"
+
+
+def test_an_engine_whose_core_dies_is_replaced_from_a_warm_start(house: House) -> None:
+    """vLLM's core behind its server is gone: clients are told to come back, and the spare interpreter takes over."""
+    completion = house.summary["completions"][0]
+    body = {"model": "biomed", "prompt": completion["prompt"], "max_tokens": 48, "temperature": 0}
+    engine = _wait(lambda: (status := gateway_status(house.gateway)).warm_ready and status.engines[0])
+    assert engine.warm
+    gateway = psutil.Process(json.loads((house.folder / "home/services/gateway.json").read_text())["pid"])
+    core = next(p for p in gateway.children(recursive=True) if "EngineCore" in " ".join(p.cmdline()))
+    core.kill()
+    with httpx.Client(base_url=house.gateway, headers=house.key_header, timeout=300) as client:
+        down = client.post("/v1/completions", json=body)
+        assert down.status_code == 503 and int(down.headers["Retry-After"]) >= 1, down.text
+        again = _wait(lambda: (status := gateway_status(house.gateway)).serving and status.engines[0])
+        assert again.starts == engine.starts + 1
+        assert client.post("/v1/completions", json=body).json()["choices"][0]["text"] == completion["text"]
+
+
+def _wait(found: Callable[[], Any]) -> Any:
+    """What is found, once it is something; it may take minutes on a slow machine."""
+    deadline = time.monotonic() + 300
+    while not (value := found()):
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.2)
+    return value
 
 
 def test_a_second_run_skips_everything(house: House) -> None:

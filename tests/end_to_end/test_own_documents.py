@@ -17,6 +17,7 @@ SETTINGS = [
     "training.size=1m",
     "training.steps=120",
     "training.batch=8",
+    "training.workers=0",  # Ray is started by other tests
     "evaluation.default_limit=20",
     "evaluation.heldout_documents=100",
 ]

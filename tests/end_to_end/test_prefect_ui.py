@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.end_to_end.house import House
-from tests.end_to_end.prefect_client import LONG, PATIENCE, Prefect, family, wait_gone
+from tests.end_to_end.prefect_client import LONG, PATIENCE, Prefect, WatchedRun, family, wait_gone
 
 FIELDS = ("recipe", "data", "evaluation_data", "overrides", "again")
 FLAGS = [
@@ -97,15 +97,13 @@ def test_the_form_shows_fields_descriptions_defaults_and_refuses_a_wrong_value(p
     assert prefect.post("/flow_runs/count", {}) == runs, "refused before there is a run"
 
 
-def test_a_run_by_hand_shows_progress_tables_and_links_on_its_page(page: Page, prefect: Prefect, house: House) -> None:
-    """From a person's form to the pages that they read afterwards, in a browser."""
-    _open_form(page)
-    _fill_overrides(page, house.overrides)
-    run = _submit(page, prefect)
-    done = prefect.wait(run, "Completed")
+def test_the_page_of_a_run_shows_progress_tables_and_links(
+    page: Page, prefect: Prefect, house: House, watched_run: WatchedRun
+) -> None:
+    """In a browser, what a person reads of a run that is through."""
+    run = watched_run.id
+    page.goto(f"{prefect.url}/v2/runs/flow-run/{run}")
     expect(page.get_by_text("Completed", exact=True).first).to_be_visible()
-    assert done["parameters"]["overrides"] == house.overrides
-    assert done["name"].startswith("biomed ")
     page.get_by_role("tab", name="Artifacts").click()
     shown = page.get_by_role("tabpanel", name="Artifacts")
     for key in (
@@ -137,12 +135,16 @@ def test_a_run_by_hand_shows_progress_tables_and_links_on_its_page(page: Page, p
     expect(link).to_have_attribute("href", re.compile(f":{house.env['HEADWATER_MLFLOW_PORT']}/#/models/biomed/"))
 
 
-def test_a_run_that_is_cancelled_in_the_ui_ends_as_cancelled(page: Page, prefect: Prefect) -> None:
-    """The browser's Cancel reaches the worker, and the flow ends in time."""
+@pytest.mark.full
+def test_a_run_by_hand_that_is_cancelled_in_the_ui_ends_as_cancelled(page: Page, prefect: Prefect) -> None:
+    """A browser's form and its Cancel both reach the worker, and the flow ends in time."""
     _open_form(page)
     _fill_overrides(page, LONG)
     run = _submit(page, prefect)
-    processes = family(prefect.wait(run, "Running"))
+    running = prefect.wait(run, "Running")
+    assert running["parameters"]["overrides"] == LONG
+    assert running["name"].startswith("biomed ")
+    processes = family(running)
     expect(page.get_by_text("Running", exact=True).first).to_be_visible()
     page.get_by_role("button", name="Open menu").first.click()
     page.get_by_role("menuitem", name="Cancel").click()

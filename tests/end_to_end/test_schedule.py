@@ -37,7 +37,7 @@ def short_schedule(house: House, prefect: Prefect) -> Iterator[str]:
     place = f"/deployments/{prefect.deployment['id']}/schedules"
     schedule = {
         # A busy server may miss the first one. Before the next one is due, a run is through.
-        "schedule": {"interval": 90, "anchor_date": (datetime.now(UTC) + timedelta(seconds=8)).isoformat()},
+        "schedule": {"interval": 90, "anchor_date": (datetime.now(UTC) + timedelta(seconds=20)).isoformat()},
         "parameters": {"overrides": house.overrides},
         "active": True,
     }
@@ -51,8 +51,8 @@ def test_a_run_that_is_due_starts_by_itself_when_a_killed_one_has_made_room(
 ) -> None:
     """Schedule, worker and the pool's only place together: a run that is killed ends as crashed and blocks nobody."""
     killed = prefect.run_deployment(LONG)
-    processes = family(prefect.wait(killed, "Running"))
     request.getfixturevalue("short_schedule")
+    processes = family(prefect.wait(killed, "Running"))
     deadline = time.monotonic() + PATIENCE
     while not (runs := _scheduled(prefect, datetime.now(UTC))):
         assert time.monotonic() < deadline, "no run was due"

@@ -52,6 +52,7 @@ def gateway(serve_python: Path, store: Store, tmp_path: Path) -> Iterator[Gatewa
         yield found
 
 
+@pytest.mark.full
 def test_vllm_answers_as_transformers_does(gateway: GatewayProcess, store: Store, tmp_path: Path) -> None:
     """Only the engine itself can show that it takes our arguments and a warm start, that its probabilities are those of
     the model, and that its own processes are found when the core dies and when the gateway is killed.
