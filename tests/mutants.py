@@ -134,7 +134,7 @@ def tests_of(mutant: Mutant, folder: Path) -> list[str]:
     return found
 
 
-def notices(mutant: Mutant, tests: list[str], seconds: dict[str, float]) -> str:
+def notices(mutant: Mutant, tests: list[str], seconds: dict[str, float], quick_only: bool) -> str:
     """The first test that fails with the fault in place; empty if none does."""
     tests = sorted(tests, key=lambda test: seconds.get(test, 0.0))
     quick, sum_of_quick = [], 0.0
@@ -146,7 +146,7 @@ def notices(mutant: Mutant, tests: list[str], seconds: dict[str, float]) -> str:
     source = path.read_text()
     try:
         path.write_text(mutant.apply(source))
-        for chosen in (quick, tests[len(quick) :]):
+        for chosen in (quick, [] if quick_only and quick else tests[len(quick) :]):
             if chosen and (failed := _first_failure(chosen)):
                 return failed
     finally:
@@ -171,6 +171,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--only", type=int, nargs="*", metavar="N", help="numbers of faults, as listed")
     parser.add_argument("--run", type=Path, metavar="FOLDER", help="what `infra.check --coverage` was given")
+    parser.add_argument(
+        "--quick", action="store_true", help=f"only the tests of a line that fit into {QUICK_SECONDS:.0f} s"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     drawn = draw(options.seed, options.count)
@@ -184,7 +187,7 @@ def main() -> None:
         print(f"{number:3} {mutant.kind:<18} {mutant.file}:{mutant.line}  {_shown(mutant)}", flush=True)
         if options.run:
             tests = tests_of(mutant, options.run)
-            noticed = notices(mutant, tests, seconds)
+            noticed = notices(mutant, tests, seconds, options.quick)
             print(f"      {f'caught by {noticed}' if noticed else f'SURVIVED {len(tests)} tests'}", flush=True)
             rows.append({"number": number, **asdict(mutant), "tests": len(tests), "caught_by": noticed})
             if options.json:
