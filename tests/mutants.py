@@ -43,6 +43,8 @@ FLIPPED = {
 }
 QUICK_SECONDS = 60.0
 """Of the tests of a line, those that take so long together are run first."""
+UNKNOWN_TEST, NOTHING_COLLECTED = 4, 5
+"""What pytest ends with where it does not know a test, and where it runs none."""
 HANGS_SECONDS = 600
 """A test that takes longer has noticed: it would fail by its time limit."""
 
@@ -156,12 +158,15 @@ def notices(mutant: Mutant, tests: list[str], seconds: dict[str, float], quick_o
 
 def _first_failure(tests: list[str]) -> str:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=line", "-m", "not full"]
-    command += [f"--timeout={HANGS_SECONDS}", *tests]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    if done.returncode in (0, 5):  # passed; or what the data name has gone
+    command += [f"--timeout={HANGS_SECONDS}"]
+    done = subprocess.run([*command, *tests], cwd=REPOSITORY, capture_output=True, text=True)
+    if done.returncode == UNKNOWN_TEST:  # an id that the shell's words cannot say, or one that has gone: whole files
+        files = dict.fromkeys(test.partition("::")[0] for test in tests)
+        done = subprocess.run([*command, *files], cwd=REPOSITORY, capture_output=True, text=True)
+    if done.returncode in (0, NOTHING_COLLECTED):
         return ""
     named = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return named[0] if named else done.stdout[-300:]
+    return named[0] if named else f"exit code {done.returncode}: {(done.stdout + done.stderr)[-300:]}"
 
 
 def main() -> None:
