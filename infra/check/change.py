@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from infra.check.budget import Budget
@@ -25,17 +26,17 @@ def choose(revision: str, seconds: float, gflops: float) -> list[str]:
 
     Args:
         revision: empty: where this branch left the main one, or else what was there a day before its last commit.
-        seconds: that they may take together at the usual speed's scale of this machine.
+        seconds: that they may take together at the usual speed; a slower machine may take more.
     """
     budget = Budget.load()
     since = revision or _base()
     changed = _git("diff", "--name-only", since, "HEAD").splitlines()
-    belonging = order(long_tests(), changed)
-    scale, left, chosen, over = budget.scale(gflops), seconds, [], []
-    for file in belonging:
-        needed = budget.full.get(file, UNKNOWN_SECONDS) * scale
-        if needed <= left:
-            left -= needed
+    scale = budget.scale(gflops)
+    needed = {file: budget.full.get(file, UNKNOWN_SECONDS) * scale for file in long_tests()}
+    left, chosen, over = seconds * scale, [], []
+    for file in order(needed, changed):
+        if needed[file] <= left:
+            left -= needed[file]
             chosen.append(file)
         else:
             over.append(file)
@@ -45,22 +46,23 @@ def choose(revision: str, seconds: float, gflops: float) -> list[str]:
     return chosen
 
 
-def order(tests: list[str], changed: list[str]) -> list[str]:
-    """Those files of long tests that belong to a change, the nearest first.
+def order(needed: Mapping[str, float], changed: list[str]) -> list[str]:
+    """Those files of long tests that belong to a change: the nearest first, and of these the quickest.
 
     Args:
-        tests: files that have long tests.
+        needed: seconds by file.
         changed: paths of the changed files.
     """
     folders = {folder for path in changed if (folder := folder_of_tests(path))}
     parts = {PurePosixPath(path).parts[0] for path in changed}
-    near = [file for file in tests if str(PurePosixPath(file).parent) in folders]
-    both = [
-        file
-        for file in tests
-        if file not in near and parts.intersection(TOGETHER.get(str(PurePosixPath(file).parent), ()))
-    ]
-    return sorted(near) + sorted(both)
+    near, apart = [], []
+    for file in sorted(needed, key=lambda file: (needed[file], file)):
+        folder = str(PurePosixPath(file).parent)
+        if folder in folders:
+            near.append(file)
+        elif parts.intersection(TOGETHER.get(folder, ())):
+            apart.append(file)
+    return near + apart
 
 
 def folder_of_tests(path: str) -> str:

@@ -10,12 +10,13 @@ import pytest
 from infra.check import change
 from infra.check.budget import Budget
 
-LONG = [
-    "tests/end_to_end/test_all.py",
-    "tests/faults/test_kill.py",
-    "tests/serving/test_vllm.py",
-    "tests/flows/test_x.py",
-]
+LONG = {
+    "tests/end_to_end/test_all.py": 300.0,
+    "tests/end_to_end/test_some.py": 50.0,
+    "tests/faults/test_kill.py": 10.0,
+    "tests/serving/test_vllm.py": 100.0,
+    "tests/flows/test_x.py": 10.0,
+}
 
 
 @pytest.mark.parametrize(
@@ -32,9 +33,11 @@ def test_the_tree_of_tests_mirrors_the_code(path: str, folder: str) -> None:
     assert change.folder_of_tests(path) == folder
 
 
-def test_the_nearest_come_first_and_those_of_many_parts_behind_them() -> None:
-    assert change.order(LONG, ["serving/slot.py"]) == ["tests/serving/test_vllm.py", "tests/end_to_end/test_all.py"]
-    assert change.order(LONG, ["stages/store.py"]) == ["tests/end_to_end/test_all.py", "tests/faults/test_kill.py"]
+def test_the_nearest_come_first_and_of_these_the_quickest() -> None:
+    whole = ["tests/end_to_end/test_some.py", "tests/end_to_end/test_all.py"]
+    assert change.order(LONG, ["serving/slot.py"]) == ["tests/serving/test_vllm.py", *whole]
+    assert change.order(LONG, ["stages/store.py"]) == ["tests/faults/test_kill.py", *whole]
+    assert change.order(LONG, ["tests/end_to_end/house.py", "stages/x.py"]) == [*whole, "tests/faults/test_kill.py"]
     assert change.order(LONG, ["tests/faults/disk.py"]) == ["tests/faults/test_kill.py"]
     assert change.order(LONG, ["README.md", "models/sizes.py"]) == []
 
@@ -63,21 +66,22 @@ def commit(folder: Path, name: str, date: str) -> None:
     git(folder, "commit", "-q", "-m", name, GIT_AUTHOR_DATE=date, GIT_COMMITTER_DATE=date)
 
 
-def choose(monkeypatch: pytest.MonkeyPatch, seconds: float, revision: str = "") -> list[str]:
-    budget = Budget(900, 0.0, 480, 20, {}, {"tests/serving/test_vllm.py": 100.0, "tests/end_to_end/test_all.py": 300.0})
-    monkeypatch.setattr(change, "long_tests", lambda: LONG)
+def choose(monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[str]:
+    budget = Budget(900, 0.0, 480, 20, {}, LONG)
+    monkeypatch.setattr(change, "long_tests", lambda: list(LONG))
     monkeypatch.setattr(Budget, "load", lambda: budget)
-    return change.choose(revision, seconds, 900)
+    return change.choose("", seconds, 900)
 
 
 def test_a_day_of_commits_is_a_change_and_what_does_not_fit_is_named(
     history: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert choose(monkeypatch, 480) == ["tests/serving/test_vllm.py", "tests/end_to_end/test_all.py"]
+    near = "tests/serving/test_vllm.py"
+    assert choose(monkeypatch, 480) == [near, "tests/end_to_end/test_some.py", "tests/end_to_end/test_all.py"]
     told = capsys.readouterr().out
     assert "what 2 files changed" in told, "b.py and README.md: a.py is a day older"
     assert "left out" not in told
-    assert choose(monkeypatch, 200) == ["tests/serving/test_vllm.py"]
+    assert choose(monkeypatch, 180) == [near, "tests/end_to_end/test_some.py"]
     assert "left out, since they do not fit into 3 minutes: tests/end_to_end/test_all.py" in capsys.readouterr().out
 
 
@@ -86,7 +90,7 @@ def test_a_branch_is_a_change_since_it_left_main(history: Path, monkeypatch: pyt
     commit(history, "README.txt", "2026-01-04T13:00:00")
     assert choose(monkeypatch, 480) == []
     commit(history, "serving/c.py", "2026-01-04T14:00:00")
-    assert choose(monkeypatch, 480) == ["tests/serving/test_vllm.py", "tests/end_to_end/test_all.py"]
+    assert choose(monkeypatch, 120) == ["tests/serving/test_vllm.py"]
 
 
 def test_the_long_tests_are_those_that_pytest_collects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
