@@ -106,6 +106,10 @@ class _Local:
     """
 
     def __init__(self, workers: int, max_failures: int, early: bool):
+        # Not in the thread: a flow imports other large libraries meanwhile, and where two threads wait for each other's
+        # imports Python lets one see a half imported module ("Ray did not start: 'ray._version'").
+        import ray  # noqa: F401
+
         self.workers, self.max_failures = workers, max_failures
         self.early = early and not _cluster()
         self.group: _Group | None = None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import _thread
+import builtins
 import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stages.artifact import Store
-from stages.training import TrainingConfig
+from stages.training import TrainingConfig, launch
 from stages.training.errors import TrainingError
 from stages.training.launch import _Group, _watch
 from stages.training.run import Run
@@ -77,3 +79,18 @@ def test_an_outcome_ends_the_wait_and_a_file_tells_waiting_workers(tmp_path: Pat
     done.set()
     group.leave(5)
     assert not group.alive
+
+
+def test_ray_is_imported_by_the_thread_that_asks_for_it(monkeypatch: pytest.MonkeyPatch):
+    """Its own thread would do so while others import other large libraries, and either may get a half imported one."""
+    seen, real = [], builtins.__import__
+
+    def noted(name: str, *arguments: Any, **keywords: Any) -> Any:
+        if name == "ray":
+            seen.append(threading.current_thread())
+        return real(name, *arguments, **keywords)
+
+    monkeypatch.setattr(builtins, "__import__", noted)
+    monkeypatch.setattr(launch._Local, "_hold", lambda self: None)
+    launch._Local(2, 0, early=True)
+    assert set(seen) == {threading.main_thread()}
