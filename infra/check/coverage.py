@@ -23,7 +23,7 @@ def measured(folder: Path) -> Iterator[None]:
     A process that is killed writes nothing, so what only such a one ran does not count.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    settings = {"COVERAGE_PROCESS_START": str(CONFIG), "HEADWATER_COVERAGE": str(folder / "data")}
+    settings = {"COVERAGE_PROCESS_START": str(CONFIG), "COVERAGE_DATA": str(folder / "data")}
     os.environ.update(settings)
     try:
         yield
