@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
+import os
 import socket
 from collections.abc import Iterable
 from pathlib import Path
@@ -36,11 +38,20 @@ def examples(count: int, **options: Any) -> settings:
     return settings(max_examples=count * (EXPLORED_TIMES if explores else 1), **options)
 
 
+FIRST_PORT, PORTS_A_WORKER = 20_000, 1_500
+"""Below what the kernel gives to whoever asks for any port: nobody takes one between our look and its use."""
+_next_port = itertools.count(os.getpid())
+
+
 def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nobody listens on now. Processes of tests that run side by side take from parts of their own."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+    for number in itertools.islice(_next_port, PORTS_A_WORKER):
+        port = FIRST_PORT + worker * PORTS_A_WORKER + number % PORTS_A_WORKER
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def alive(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
