@@ -23,4 +23,4 @@ def test_a_port_in_use_is_passed_over() -> None:
         port = free_port()
         taken.bind(("127.0.0.1", port + 1))
         taken.listen()
-        assert free_port() == port + 2
+        assert port + 1 not in [free_port() for _ in range(3)]
