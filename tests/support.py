@@ -44,7 +44,7 @@ _next_port = itertools.count(os.getpid())
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now. Processes that run tests side by side take from parts of their own."""
+    """A loopback port that nobody listens on now. Processes with tests side by side take from parts of their own."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
     for number in itertools.islice(_next_port, PORTS_A_WORKER):
         port = FIRST_PORT + worker * PORTS_A_WORKER + number % PORTS_A_WORKER
