@@ -157,20 +157,8 @@ def notices(mutant: Mutant, tests: list[str], seconds: dict[str, float], quick_o
 
 
 def _first_failure(tests: list[str]) -> str:
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-rfE",
-        "--tb=no",
-        "-m",
-        "not full",
-    ]
-    command += [f"--timeout={HANGS_SECONDS}"]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "--tb=no", "-p", "no:cacheprovider"]
+    command += ["-m", "not full", f"--timeout={HANGS_SECONDS}"]
     done = subprocess.run([*command, *tests], cwd=REPOSITORY, capture_output=True, text=True)
     if done.returncode == UNKNOWN_TEST:  # an id that the shell's words cannot say, or one that has gone: whole files
         files = dict.fromkeys(test.partition("::")[0] for test in tests)
