@@ -113,6 +113,7 @@ def case(url: str, stage: Stage[Toy], lost: bool, marks: Any = ()) -> Any:
     indirect=["url"],
 )
 def test_every_prefix_of_a_run(answer_lost: bool, stage: Stage[Toy], url: str, tmp_path: Path) -> None:
+    """All operations of a run, one after the other, are the last one that the store does."""
     expected = stage.run(Toy(), {}, Store(f"{url}/undisturbed")).digest
     absent = present = 0
     for allowed in itertools.count():
