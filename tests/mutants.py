@@ -149,7 +149,8 @@ def notices(mutant: Mutant, tests: list[str], seconds: dict[str, float], quick_o
     try:
         path.write_text(mutant.apply(source))
         for chosen in (quick, [] if quick_only and quick else tests[len(quick) :]):
-            if chosen and (failed := _first_failure(chosen)):
+            # File by file, or what the tests of a file share would be made, and fail, a second time.
+            if chosen and (failed := _first_failure(sorted(chosen))):
                 return failed
     finally:
         path.write_text(source)
