@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis.internal.conjecture import providers
 
 from tests.side_by_side import ByGroup, in_order
-from tests.support import EXPLORE, EXPLORED_TIMES, REPEATABLE, ObjectStore, installation
+from tests.support import EXPLORE, EXPLORED_TIMES, INSTALLATION, REPEATABLE, ObjectStore, installation
 
 # Nothing has imported PyTorch yet. Its threads would otherwise spin while they wait for one another, on processors that
 # other processes of tests need: products of small matrices took ten times as long.
@@ -51,7 +51,7 @@ def own_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     """This process looks at a state folder and ports of its own."""
     env = installation(tmp_path)
     for name in [*os.environ]:
-        if name.startswith(("HEADWATER_", "PREFECT_", "MLFLOW_")):
+        if name.startswith(INSTALLATION):
             monkeypatch.delenv(name)
     for name, value in env.items():
         monkeypatch.setenv(name, value)

@@ -64,6 +64,10 @@ def alive(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
     return found
 
 
+INSTALLATION = ("HEADWATER_", "PREFECT_", "MLFLOW_")
+"""How the variables begin that name an installation: those of whoever runs the tests are not for them."""
+
+
 def installation(folder: Path) -> dict[str, str]:
     """Environment of an installation of its own: state folder, ports, Prefect profiles."""
     return {

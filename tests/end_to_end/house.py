@@ -14,7 +14,7 @@ import psutil
 from typer.testing import CliRunner
 
 from flows.cli import app
-from tests.support import installation
+from tests.support import INSTALLATION, installation
 
 BIN = Path(sys.executable).parent
 SHORT = {
@@ -93,5 +93,5 @@ def processes_of(folder: Path) -> dict[int, str]:
 
 def own_environment(folder: Path) -> dict[str, str]:
     """This process's environment with an installation below a folder in the place of any that it names."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("HEADWATER_", "PREFECT_", "MLFLOW_"))}
+    env = {k: v for k, v in os.environ.items() if not k.startswith(INSTALLATION)}
     return env | installation(folder)

@@ -7,10 +7,7 @@ import math
 import re
 import stat
 import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
@@ -20,6 +17,7 @@ from mlflow import MlflowClient
 
 from serving.client import gateway_status
 from tests.end_to_end.house import House
+from tests.serving.gateways import wait_for
 from tests.support import REPOSITORY
 
 STAGES = ["sample", "corpus", "tokens", "training", "model", "register", "evaluation", "verdict", "serving"]
@@ -104,7 +102,8 @@ def test_an_engine_whose_core_dies_is_replaced_from_a_warm_start(house: House) -
     """vLLM's core behind its server is gone: clients are told to come back, and the spare interpreter takes over."""
     completion = house.summary["completions"][0]
     body = {"model": "biomed", "prompt": completion["prompt"], "max_tokens": 48, "temperature": 0}
-    engine = _wait(lambda: (status := gateway_status(house.gateway)).warm_ready and status.engines[0])
+    wait_for(lambda: gateway_status(house.gateway).warm_ready, 300)
+    engine = gateway_status(house.gateway).engines[0]
     assert engine.warm
     gateway = psutil.Process(json.loads((house.folder / "home/services/gateway.json").read_text())["pid"])
     core = next(p for p in gateway.children(recursive=True) if "EngineCore" in " ".join(p.cmdline()))
@@ -112,17 +111,9 @@ def test_an_engine_whose_core_dies_is_replaced_from_a_warm_start(house: House) -
     with httpx.Client(base_url=house.gateway, headers=house.key_header, timeout=300) as client:
         down = client.post("/v1/completions", json=body)
         assert down.status_code == 503 and int(down.headers["Retry-After"]) >= 1, down.text
-        _wait(lambda: (now := gateway_status(house.gateway)).serving and now.engines[0].starts == engine.starts + 1)
+        starts = engine.starts + 1
+        wait_for(lambda: (now := gateway_status(house.gateway)).serving and now.engines[0].starts == starts, 300)
         assert client.post("/v1/completions", json=body).json()["choices"][0]["text"] == completion["text"]
-
-
-def _wait(found: Callable[[], Any]) -> Any:
-    """What is found, once it is something; it may take minutes on a slow machine."""
-    deadline = time.monotonic() + 300
-    while not (value := found()):
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.2)
-    return value
 
 
 def test_a_second_run_skips_everything(house: House) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from infra.check import coverage, leftovers
 from tests.end_to_end.house import own_environment
+from tests.support import INSTALLATION
 
 
 def test_processes_of_an_installation_are_measured_too(tmp_path: Path) -> None:
@@ -17,4 +18,4 @@ def test_processes_of_an_installation_are_measured_too(tmp_path: Path) -> None:
         handed_on = own_environment(tmp_path)
         assert len(names) == 2 and names <= set(handed_on)
     assert dict(os.environ) == before
-    assert not leftovers.VARIABLE.startswith(("HEADWATER_", "PREFECT_", "MLFLOW_"))
+    assert not leftovers.VARIABLE.startswith(INSTALLATION)
