@@ -49,7 +49,7 @@ def near(path: str, threshold: float) -> Work:
     Result: `removals`, a list of [document, survivor, similarity].
     """
     from stages.corpus.config import DedupConfig
-    from stages.corpus.near.verify import near_duplicates_of
+    from stages.corpus.dedup.near.verify import near_duplicates_of
     from stages.corpus.texts import Texts
 
     # Subjects are not protected here: the rivals do not know them either.
@@ -75,9 +75,9 @@ def profile(path: str, threshold: float) -> Work:
     from corpus_profile import FILTERS, NEAR, nanoseconds_a_byte, watched
 
     from stages.corpus.config import DedupConfig
-    from stages.corpus.filtering import Filters
+    from stages.corpus.dedup.near.verify import near_duplicates_of
+    from stages.corpus.filtering.filters import Filters
     from stages.corpus.filtering.step import BATCH_BYTES, datatrove_defaults
-    from stages.corpus.near.verify import near_duplicates_of
     from stages.corpus.texts import Texts
 
     config = DedupConfig(threshold=threshold, protect_subjects=False)
@@ -132,8 +132,8 @@ def program(path: str, evaluation: str, workers: int) -> Work:
 
 
 def _stage(path: Path, evaluation: Path, workers: int) -> dict[str, Any]:
-    from stages.artifact import Store
     from stages.corpus import CorpusConfig, corpus, inputs_of
+    from stages.store import Store
 
     sets = {file.stem: str(file) for file in sorted(evaluation.glob("*.jsonl"))}
     config = CorpusConfig.model_validate(

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from typing import Any
 
 FILTERS = {
-    "language": ("stages.corpus.language", "Language.scores"),
-    "words": ("stages.corpus.filtering.splitting", "Splitter.split"),
-    "words that only spaCy can split": ("stages.corpus.filtering.splitting", "split_pieces"),
+    "language": ("stages.corpus.filtering.language", "Language.scores"),
+    "words": ("stages.corpus.filtering.words", "Splitter.split"),
+    "words that only spaCy can split": ("stages.corpus.filtering.words", "split_pieces"),
     "lengths": ("stages.corpus.filtering", "text_lengths"),
     "quality": ("stages.corpus.filtering", "_judge_quality"),
     "repetition: lines": ("stages.corpus.filtering", "repeated_lines"),
@@ -24,11 +24,11 @@ FILTERS = {
     "C4": ("stages.corpus.filtering", "_judge_c4"),
 }
 NEAR = {
-    "words": ("stages.corpus.near.verify", "word_hashes"),
-    "n-grams": ("stages.corpus.near.verify", "ngram_hashes"),
-    "MinHash": ("stages.corpus.near.verify", "band_hashes"),
-    "candidates": ("stages.corpus.near.verify", "components"),
-    "verification": ("stages.corpus.near.verify", "near_copies"),
+    "words": ("stages.corpus.dedup.near.verify", "word_hashes"),
+    "n-grams": ("stages.corpus.dedup.near.verify", "ngram_hashes"),
+    "MinHash": ("stages.corpus.dedup.near.verify", "band_hashes"),
+    "candidates": ("stages.corpus.dedup.near.verify", "components"),
+    "verification": ("stages.corpus.dedup.near.verify", "near_copies"),
 }
 
 

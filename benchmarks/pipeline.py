@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="biomed")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
-    from stages.training.precision import machine_rate
+    from stages.training.runtime.precision import machine_rate
 
     number_format, rate = machine_rate()
     rate /= 1e9

@@ -19,8 +19,8 @@ from corpus_data import Corpus, make_corpus, read_records
 from numpy.typing import NDArray
 from tokens_open import BATCH, DIGEST, SEED, WINDOW
 
-from stages.artifact import Artifact, ArtifactWriter, Store
 from stages.corpus.tables import DOCUMENTS, ROWS_PER_GROUP
+from stages.store import Artifact, ArtifactWriter, Store
 from stages.tokens.order import Order, Phase
 from stages.tokens.table import SCHEMA, SHARDS, ShardTable
 from stages.tokens.tokenizer import train

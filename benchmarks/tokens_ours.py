@@ -53,9 +53,9 @@ def stage(store: str, corpus: str, tokenizer: str, threads: int) -> Work:
     Result: `seconds`, `counts`, `digest`, and memory.
     """
     bound(threads)
-    from stages.artifact import Store
-    from stages.artifact.artifact import load
-    from stages.corpus.listing import list_files
+    from stages.corpus.reading.listing import list_files
+    from stages.store import Store
+    from stages.store.artifact import load
     from stages.tokens import TokensConfig, tokens
 
     artifact = load(Store(store), corpus)

@@ -29,7 +29,7 @@ from spread import spread
 from training_gpu import measure, print_lines
 from training_report import TARGETS, print_report
 
-from stages.training.allocator import ALLOCATOR
+from stages.training.runtime.allocator import ALLOCATOR
 
 SCRIPT = Path(__file__).parent / "training_jobs.py"
 PYTHON = Path(sys.executable)
@@ -74,7 +74,7 @@ class Benchmark:
         self.began = time.monotonic()
         import torch
 
-        from stages.training.precision import faster_format
+        from stages.training.runtime.precision import faster_format
 
         self.precision = faster_format(torch.device("cpu"))
 

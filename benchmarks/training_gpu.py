@@ -27,7 +27,7 @@ from child import Child, NotMeasured  # noqa: E402
 from spread import spread  # noqa: E402
 
 from models.sizes import training_flops  # noqa: E402
-from stages.training.precision import dense_peak  # noqa: E402
+from stages.training.runtime.precision import dense_peak  # noqa: E402
 
 SCRIPT = Path(__file__).parent / "training_jobs.py"
 SIZES = {"125m": (32, 16), "350m": (32, 8), "1.3b": (16, 4)}

@@ -58,14 +58,14 @@ def ours(
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     import torch
 
-    from models import products
+    from models import matmul as products
     from models.decoder import Decoder
-    from stages.training.compiling import compile_layers, wants_compiler
-    from stages.training.optimizer import build_optimizer
-    from stages.training.parallel import join, place
-    from stages.training.phases import PhaseClock
-    from stages.training.precision import FORMATS
-    from stages.training.step import Updater
+    from stages.training.loop.updater import Updater
+    from stages.training.metrics.phase_clock import PhaseClock
+    from stages.training.optim.optimizer import build_optimizer
+    from stages.training.parallelism.ranks import join, place
+    from stages.training.runtime.compiling import compile_layers, wants_compiler
+    from stages.training.runtime.precision import FORMATS
 
     torch.set_num_threads(threads)
     dtype = FORMATS[precision]
@@ -190,7 +190,7 @@ def rate(precision: str, size: int = 2048) -> Work:
     """The rate of a size^3 product, operations a second: the fastest of three."""
     import torch
 
-    from stages.training.precision import FORMATS, product_rate
+    from stages.training.runtime.precision import FORMATS, product_rate
 
     def work() -> dict[str, Any]:
         return {"rate": product_rate(FORMATS[precision], torch.device("cpu"), size)}
@@ -202,9 +202,9 @@ def products_alone(size: str, precision: str, batch: int, length: int, threads: 
     """Every product of a step by itself, as our code makes it: seconds by kind."""
     import torch
 
-    from models import products
+    from models import matmul as products
     from models.attention_cpu import blocks
-    from stages.training.precision import FORMATS
+    from stages.training.runtime.precision import FORMATS
 
     torch.set_num_threads(threads)
     dtype, of, rows = FORMATS[precision], shape(size, length, "cpu"), batch * length

@@ -28,23 +28,23 @@ from rich.table import Table
 
 from flows.inputs import resolve_recipe
 from flows.steps import STEP, Made, list_inputs
-from models import products
+from models import matmul as products
 from models.decoder import Decoder
 from models.loss import IGNORED
 from models.sizes import ModelConfig, sized
-from stages.artifact import Artifact, Store
 from stages.evaluation.config import SetConfig
 from stages.evaluation.harness import Task
 from stages.evaluation.sets import baselines, read_set
+from stages.store import Artifact, Store
 from stages.training import TrainingConfig
-from stages.training.data import TrainingData
-from stages.training.optimizer import build_optimizer
-from stages.training.parallel import join, place
-from stages.training.phases import PhaseClock
-from stages.training.precision import FORMATS, faster_format
-from stages.training.schedule import factor, peak_learning_rate
-from stages.training.step import Updater
-from stages.training.validation import Validation
+from stages.training.loop.data import TrainingData
+from stages.training.loop.updater import Updater
+from stages.training.loop.validation import Validation
+from stages.training.metrics.phase_clock import PhaseClock
+from stages.training.optim.optimizer import build_optimizer
+from stages.training.optim.schedule import factor, peak_learning_rate
+from stages.training.parallelism.ranks import join, place
+from stages.training.runtime.precision import FORMATS, faster_format
 
 OTHERS: dict[str, dict[str, Any]] = {
     "adamw": {"optimizer": "adamw"},

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from spread import spread
 
-from stages.artifact import Artifact, ArtifactWriter, Store
+from stages.store import Artifact, ArtifactWriter, Store
 from stages.tokens import TokensConfig, tokens
 from stages.training import TrainingConfig
 from stages.training.run import Run

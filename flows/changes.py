@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stages.artifact import Artifact, Config, HasDigest, Stage, canonical
 from stages.corpus import ListedFile, Listing
-from stages.corpus.inputs import noted_inputs
+from stages.corpus.reading.inputs import noted_inputs
+from stages.store import Artifact, Config, HasDigest, Stage, canonical
 
 NAMES = {"source": "source", "evaluation": "decontamination set", "set": "question set"}
 """What people call the listings that go into a stage, by the first part of their role."""

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from flows.changes import differences
 from flows.histories import HeldOut, curves, held_out
 from flows.runs import TracedRun
-from stages.artifact import Store, StoreError, all_artifacts, canonical, load
-from stages.training.phases import ON_DEVICE, PHASES
+from stages.store import Store, StoreError, all_artifacts, canonical, load
+from stages.training.metrics.phase_clock import ON_DEVICE, PHASES
 
 POINTS = 12
 """Lines of the table of losses."""

@@ -17,9 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from flows import artifacts
 from flows.plan_table import print_plan
-from stages.artifact import EventLog, Store
-from stages.artifact.events import Event
-from stages.training.plan import PLAN
+from stages.store import EventLog, Store
+from stages.store.events import Event
+from stages.training.preflight.plan import PLAN
 
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 10.0

@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from stages.artifact import Artifact, EventLog, Store, list_refs, load
-from stages.artifact.events import Event
-from stages.artifact.lease import STALE_SECONDS, Lease
-from stages.training.history import STEPS
-from stages.training.plan import PLAN
+from stages.store import Artifact, EventLog, Store, list_refs, load
+from stages.store.events import Event
+from stages.store.lease import STALE_SECONDS, Lease
+from stages.training.metrics.history import STEPS
+from stages.training.preflight.plan import PLAN
 from stages.training.run import HISTORY, VALIDATIONS
 
 CURVES = tuple(STEPS.names)

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from flows.recipe import Recipe, load_recipe, with_own_documents
-from stages.artifact import ConfigError, InputError
-from stages.corpus.guess import printable, sources_in
+from stages.corpus.reading.guess import printable, sources_in
 from stages.evaluation import question_sets
+from stages.store import ConfigError, InputError
 
 
 def resolve_recipe(

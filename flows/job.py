@@ -17,8 +17,8 @@ from flows.recipe import Recipe
 from flows.steps import STEP, Made
 from infra.services import ServiceError, mend
 from infra.settings import Settings
-from stages.artifact import Artifact, Holder, Plan, Stage, Store, write_ref
-from stages.training import launch
+from stages.store import Artifact, Holder, Plan, Stage, Store, write_ref
+from stages.training.cluster import driver as launch
 
 
 @dataclass

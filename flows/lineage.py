@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.tree import Tree
 
-from stages.artifact import Artifact, Store, all_artifacts, by_digest, list_refs, read_ref
+from stages.store import Artifact, Store, all_artifacts, by_digest, list_refs, read_ref
 
 
 def trace(store: Store, start: str) -> dict[str, Any]:

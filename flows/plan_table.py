@@ -13,7 +13,7 @@ COLUMNS = ("phase", "step", "k", "source", "share", "samples", "tokens", "epochs
 
 
 def print_plan(console: Console, plan: Mapping[str, Any]) -> None:
-    """Prints what `stages.training.plan.plan_of` gives."""
+    """Prints what `stages.training.preflight.plan.plan_of` gives."""
     columns, rows = plan_table(plan)
     present.print_table(console, "What this run will read", columns, rows)
     for k, left in plan["rows_left_out"].items():

@@ -27,12 +27,12 @@ from flows.steps import evaluation_inputs, list_inputs
 from infra.settings import load_settings
 from serving.deploy import deploy, prepare, withdraw
 from serving.record import deployment_of
-from stages.artifact import Store, read_ref, write_ref
 from stages.corpus import summary_rows
 from stages.evaluation import evaluation, preload, reasons, table
+from stages.store import Store, read_ref, write_ref
 from stages.tokens.fertility import fertility_rows
-from stages.training import launch
-from stages.training.plan import plan_of
+from stages.training.cluster import driver as launch
+from stages.training.preflight.plan import plan_of
 
 # Patterns reach the form and the server, which refuse a value before there is a run; the flow checks the rest.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+_-]*$|^/.+[.]ya?ml$")]

@@ -17,13 +17,13 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from serving.config import ServingConfig
-from stages.artifact import Config, ConfigError, how
 from stages.corpus import CorpusConfig
 from stages.evaluation import EvaluationConfig, GatePolicy
-from stages.model import ModelConfig
 from stages.sample.stage import SampleConfig
+from stages.store import Config, ConfigError, how
 from stages.tokens import TokensConfig
 from stages.training import TrainingConfig
+from stages.training.export import ModelConfig
 
 RECIPES = Path(__file__).parent / "recipes"
 

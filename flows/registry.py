@@ -24,9 +24,9 @@ from mlflow.entities import (
 )
 from mlflow.exceptions import MlflowException
 
-from stages.artifact import Artifact, EventLog, HeadwaterError, Store
-from stages.artifact.events import Event
-from stages.training.history import STEPS
+from stages.store import Artifact, EventLog, HeadwaterError, Store
+from stages.store.events import Event
+from stages.training.metrics.history import STEPS
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 TRAINING_METRICS = tuple(name for name in STEPS.names if name not in ("step", "seconds"))

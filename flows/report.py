@@ -14,10 +14,10 @@ from rich.text import Text
 from flows import present, registry
 from flows.job import Job
 from serving.client import complete
-from serving.keys import read_key
-from stages.artifact import HeadwaterError
+from serving.gateway.keys import read_key
 from stages.corpus import summary_rows
 from stages.evaluation import reasons, table
+from stages.store import HeadwaterError
 
 NOT_RULES = ("source", "in", "quarantined", "heldout", "kept", "bytes_in", "bytes_kept", "characters_kept")
 """Columns of the corpus table that are no reason for removal."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from stages.artifact import Artifact, EventLog, Store, StoreError, all_artifacts, by_digest, list_refs, load, read_ref
-from stages.artifact.events import Event
-from stages.training.batch_log import TOLD, BatchLog
+from stages.provenance.batch_log import TOLD, BatchLog
+from stages.store import Artifact, EventLog, Store, StoreError, all_artifacts, by_digest, list_refs, load, read_ref
+from stages.store.events import Event
 from stages.training.config import TrainingConfig
-from stages.training.plan import PLAN
+from stages.training.preflight.plan import PLAN
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ from typing import Any
 from flows.changes import config_changes, input_changes, version_change
 from flows.inputs import resolve_recipe
 from flows.recipe import Recipe
-from stages.artifact import Artifact, Config, HasDigest, Plan, Stage, Store, StoreError, read_ref
 from stages.corpus import CorpusConfig, Listing, corpus, list_files, source_listing
 from stages.evaluation import evaluation, scored, verdict
-from stages.model import model
 from stages.sample.stage import sample
+from stages.store import Artifact, Config, HasDigest, Plan, Stage, Store, StoreError, read_ref
 from stages.tokens import tokens
 from stages.tokens.hub import PATTERNS as TOKENIZER_PATTERNS
 from stages.tokens.hub import tokenizer_location
 from stages.training import TrainingConfig, training
+from stages.training.export import model
 
 
 @dataclass

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from flows.runs import TracedRun, find_run
-from stages.artifact import ConfigError, InputError, Store
+from stages.provenance.batch_log import Fate
+from stages.store import ConfigError, InputError, Store
 from stages.tokens.batch import rank_slots
 from stages.tokens.order import Order
 from stages.tokens.reader import Document, TokenReader
 from stages.tokens.trace import documents_at, named, sightings, tables_folder
-from stages.training.batch_log import Fate
-from stages.training.plan import run_order
+from stages.training.preflight.plan import run_order
 
 
 def batch_documents(store: str, name: str, step: int, rank: int | None, ranks: int | None) -> dict[str, Any]:

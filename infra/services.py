@@ -21,7 +21,7 @@ import psutil
 from infra.health import answers
 from infra.process import ManagedProcess
 from infra.settings import REPOSITORY, Settings
-from stages.artifact import HeadwaterError
+from stages.store import HeadwaterError
 
 WORK_POOL = "headwater"
 RUNS_AT_A_TIME = 1

@@ -14,7 +14,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from stages.artifact import Config, ConfigError
+from stages.store import Config, ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

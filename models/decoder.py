@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from models.attention import Attend, attention, split_documents
 from models.attention_cpu import Placement, attend_placed
 from models.loss import linear_cross_entropy
+from models.matmul import linear
 from models.ops import add_rms_norm, gated
-from models.products import linear
 from models.rope import frequencies
 from models.sizes import ModelConfig
 

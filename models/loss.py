@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from models.kernels.library import kernels, threads
-from models.products import OuterSum, times_transposed
+from models.matmul import OuterSum, times_transposed
 
 IGNORED = -100
 """Target of a position that is not learned."""

@@ -17,11 +17,11 @@ from pathlib import Path
 import uvicorn
 
 from serving.config import GatewaySettings
+from serving.engines.manager import EngineManager
 from serving.errors import ServingError
-from serving.gateway import gateway_app
-from serving.keys import ensure_key
-from serving.manager import EngineManager
-from stages.artifact import HeadwaterError, Store
+from serving.gateway.app import gateway_app
+from serving.gateway.keys import ensure_key
+from stages.store import HeadwaterError, Store
 
 LOG = logging.getLogger("headwater.serving")
 

@@ -9,7 +9,7 @@ from datetime import datetime
 import httpx
 
 from serving.errors import ServingError
-from serving.status import EngineStatus, GatewayStatus
+from serving.gateway.status import EngineStatus, GatewayStatus
 
 POLL_SECONDS = 0.5
 """Between two looks at what the gateway tells."""

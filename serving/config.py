@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from stages.artifact import Config, how
+from stages.store import Config, how
 
 
 class EngineConfig(Config):

@@ -9,9 +9,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from serving.client import Progress, wait_until_serving
+from serving.gateway.status import GatewayStatus
 from serving.record import Deployment, DeploymentRecord, read_record, write_record
-from serving.status import GatewayStatus
-from stages.artifact import Store
+from stages.store import Store
 
 
 def deploy(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stages.artifact import HeadwaterError
+from stages.store import HeadwaterError
 
 
 class ServingError(HeadwaterError):

@@ -7,7 +7,7 @@ import threading
 import time
 
 from serving.record import DeploymentRecord, find_record
-from stages.artifact import Store
+from stages.store import Store
 
 LOG = logging.getLogger("headwater.serving")
 LOCAL_SECONDS, REMOTE_SECONDS = 0.5, 2.0

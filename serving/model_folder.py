@@ -17,8 +17,8 @@ from typing import Any
 
 from serving.errors import ModelRefusedError, ServingError
 from serving.record import Deployment
-from stages.artifact import Artifact, Store, load
-from stages.artifact.hashing import remembered_sha256
+from stages.store import Artifact, Store, load
+from stages.store.hashing import remembered_sha256
 
 TEXT_SUFFIXES = frozenset({"", ".jinja", ".txt", ".md"})
 """Besides `.safetensors`, `.json` and SentencePiece's `.model`; a licence often has no suffix."""

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serving.config import EngineConfig, ServingConfig
-from stages.artifact import Artifact, Store, StoreError, canonical_json
+from stages.store import Artifact, Store, StoreError, canonical_json
 
 RECORD = "deployments/record.json"
 """Name of the record in the store."""

@@ -99,7 +99,7 @@ def run_tests(gflops: float, arguments: list[str], keep: Path | None = None) -> 
 
 def _gflops() -> float:
     """This machine's rate in the number format that training takes here."""
-    from stages.training.precision import machine_rate
+    from stages.training.runtime.precision import machine_rate
 
     number_format, rate = machine_rate()
     print(f"machine: {rate / 1e9:.0f} GFLOP/s ({number_format} 2048^3 product)", flush=True)

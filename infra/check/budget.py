@@ -7,7 +7,7 @@ import tomllib
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from infra.settings import REPOSITORY
 
@@ -31,6 +31,12 @@ class Budget:
         """Reads the file."""
         return cls(**tomllib.loads(path.read_text()))
 
+    def folder(self, test: str) -> str:
+        """The folder that a test counts for: the nearest above it that has a line, or its own where none has."""
+        own = PurePosixPath(test.partition("::")[0]).parent
+        above = (str(folder) for folder in (own, *own.parents) if str(folder) != "tests" or folder == own)
+        return next((folder for folder in above if folder in self.folders), str(own))
+
     def scale(self, gflops: float) -> float:
         """How many times the usual seconds a machine of this rate may take; less than 1 on a faster one."""
         return 1 - self.computing_share + self.computing_share * self.usual_gflops / gflops
@@ -41,7 +47,7 @@ def report(budget: Budget, gflops: float, wall: float, seconds: Seconds, root: P
     scale = budget.scale(gflops)
     spent: dict[str, float] = defaultdict(float)
     for test, phases in seconds.items():
-        spent[test.partition("::")[0].rpartition("/")[0]] += sum(phases.values())
+        spent[budget.folder(test)] += sum(phases.values())
     lines = [
         f"seconds of the tests, and the budget at this machine's rate ({gflops:.0f} GFLOP/s: {scale:.2f} of usual)"
     ]

@@ -54,7 +54,7 @@ def diagnose(environ: Mapping[str, str]) -> list[Check]:
     """Runs every check that can be run; before set-up those on settings, services and store cannot."""
     try:
         from infra.settings import load_settings
-        from stages.artifact import ConfigError
+        from stages.store import ConfigError
     except ImportError as error:
         told = f"not looked at: {error}"
         rest = Check("services, store", "problem", told, "`make setup`, then look again")

@@ -18,7 +18,7 @@ import time
 from dataclasses import asdict, dataclass
 
 from infra.doctor.result import Check, Run, existing
-from stages.artifact import Store
+from stages.store import Store
 
 FOLDER = ".doctor"
 """Below it probes are made and removed."""
@@ -30,7 +30,7 @@ SECONDS = 20.0
 """After this the probe's process is ended, though its object may stay."""
 
 SKEW_SECONDS = 30.0
-"""Half of the time after which a lease counts as dead (`stages.artifact.lease`)."""
+"""Half of the time after which a lease counts as dead (`stages.store.lease`)."""
 
 _UNREACHED = "see that it runs and is reached from here; AWS_ENDPOINT_URL names the endpoint of your own object store"
 _OLD_SECONDS = 3600.0

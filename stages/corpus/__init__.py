@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stages.artifact import ArtifactWriter, Stage
 from stages.corpus.config import (
     CorpusConfig,
     DecontaminationConfig,
@@ -15,11 +14,12 @@ from stages.corpus.config import (
     PolicyConfig,
     SourceConfig,
 )
-from stages.corpus.filter_config import FilterConfig
-from stages.corpus.guess import printable, source_listing, sources_in
-from stages.corpus.listing import ListedFile, Listing, list_files
-from stages.corpus.records import read_original
+from stages.corpus.filtering.config import FilterConfig
+from stages.corpus.reading.guess import printable, source_listing, sources_in
+from stages.corpus.reading.listing import ListedFile, Listing, list_files
+from stages.corpus.reading.records import read_original
 from stages.corpus.summary import summary_rows
+from stages.store import ArtifactWriter, Stage
 
 __all__ = [
     "CorpusConfig",
@@ -45,7 +45,7 @@ __all__ = [
 
 def _build(config: CorpusConfig, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
     """See `stages.corpus.build.build`. Its imports take a while; workers start on theirs at the same time."""
-    from stages.corpus.workers import make_workers
+    from stages.corpus.execution.workers import make_workers
 
     with make_workers(config) as workers:
         from stages.corpus.build import build

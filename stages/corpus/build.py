@@ -14,25 +14,25 @@ from typing import Any
 
 import numpy as np
 
-from stages.artifact import ArtifactWriter, InputError
 from stages.corpus.chunks import Chunk, bases
 from stages.corpus.config import CorpusConfig
 from stages.corpus.decontaminate import Index, clean_subsets
-from stages.corpus.executor import Shared, Workers, work_folder
-from stages.corpus.finish import WriteDocuments, file_groups, take_over
-from stages.corpus.guess import readable, resolve_fields
-from stages.corpus.inputs import note_inputs
-from stages.corpus.judging import JudgeChunks, forget, load
+from stages.corpus.dedup.near.gather import GatherCandidates, gathered_together
+from stages.corpus.dedup.near.tasks import REMOVALS, CompareCandidates, find_candidates, removals
+from stages.corpus.execution.executor import Shared, Workers, work_folder
 from stages.corpus.ledger import Ledger
-from stages.corpus.listing import Listing
-from stages.corpus.merging import Merged, account_for, merge
-from stages.corpus.near.gather import GatherCandidates, gathered_together
-from stages.corpus.near.tasks import REMOVALS, CompareCandidates, find_candidates, removals
-from stages.corpus.prepare import Prepare
-from stages.corpus.reading import QuarantiningReader
-from stages.corpus.splitting import ReadTask, first_records, read_tasks
+from stages.corpus.passes.finish import WriteDocuments, file_groups, take_over
+from stages.corpus.passes.judging import JudgeChunks, forget, load
+from stages.corpus.passes.merging import Merged, account_for, merge
+from stages.corpus.passes.prepare import Prepare
+from stages.corpus.reading.documents import QuarantiningReader
+from stages.corpus.reading.file_ranges import ReadTask, first_records, read_tasks
+from stages.corpus.reading.guess import readable, resolve_fields
+from stages.corpus.reading.inputs import note_inputs
+from stages.corpus.reading.listing import Listing
 from stages.corpus.summary import SourceAccount, counts, table
 from stages.corpus.tables import write_chunk
+from stages.store import ArtifactWriter, InputError
 
 BAD_PUT_UP_WITH = 2
 """So many unreadable records of a source never stop the stage."""

@@ -7,8 +7,8 @@ from typing import Literal, cast, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from stages.artifact import Config, how
-from stages.corpus.filter_config import FilterConfig
+from stages.corpus.filtering.config import FilterConfig
+from stages.store import Config, how
 
 PersonalKind = Literal["email", "phone", "ssn", "ip", "mrn", "iban", "card"]
 PersonalAction = Literal["mask", "drop", "tag"]

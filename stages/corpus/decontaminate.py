@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.artifact import InputError
 from stages.corpus.config import DecontaminationConfig
 from stages.corpus.evaluation_items import read_items
 from stages.corpus.kernels.matching import find_grams, grams_of
 from stages.corpus.kernels.words import word_hashes
-from stages.corpus.listing import Listing
 from stages.corpus.policy import Removal
+from stages.corpus.reading.listing import Listing
 from stages.corpus.texts import Texts
+from stages.store import InputError
 
 Hashes = NDArray[np.uint64]
 Places = NDArray[np.int64]

@@ -11,8 +11,8 @@ from typing import Any
 
 import orjson
 
-from stages.artifact import InputError
-from stages.corpus.listing import Listing
+from stages.corpus.reading.listing import Listing
+from stages.store import InputError
 
 _JSON_LINES = re.compile(r".*\.(jsonl|ndjson)(\.gz)?", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from stages.artifact import ArtifactWriter
 from stages.corpus.chunks import Chunk
 from stages.corpus.policy import Removal
 from stages.corpus.summary import SourceAccount
 from stages.corpus.tables import REMOVED, RowFiles
+from stages.store import ArtifactWriter
 
 
 class Ledger:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from stages.artifact import Artifact, InputError
-from stages.corpus.guess import source_listing, sources_in
-from stages.corpus.records import Bad, format_of, read_records
+from stages.corpus.reading.guess import source_listing, sources_in
+from stages.corpus.reading.records import Bad, format_of, read_records
+from stages.store import Artifact, InputError
 
 RULES: dict[str, tuple[str, ...]] = {
     "exact_duplicate": ("exact_duplicate",),

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from stages.artifact import Artifact, HeadwaterError
+from stages.store import Artifact, HeadwaterError
 
 FAMILIES = (
     "policy",

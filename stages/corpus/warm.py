@@ -9,8 +9,8 @@ import json
 import tempfile
 from pathlib import Path
 
-from stages.artifact import Store
 from stages.corpus import CorpusConfig, corpus, inputs_of
+from stages.store import Store
 
 SUBJECTS = (
     "Asthma",

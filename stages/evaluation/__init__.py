@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from stages.artifact import Artifact, Stage
 from stages.evaluation.config import EvaluationConfig, SetConfig
 from stages.evaluation.decide import build_verdict, scores
 from stages.evaluation.evaluate import build
 from stages.evaluation.gate import GatePolicy, Reason, Scores, Verdict
 from stages.evaluation.offline import preload
 from stages.evaluation.sets import ROLE, question_sets, scored
+from stages.store import Artifact, Stage
 
 evaluation: Stage[EvaluationConfig] = Stage("evaluation", 1, build)
 verdict: Stage[GatePolicy] = Stage("verdict", 1, build_verdict)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from stages.artifact import Config, ConfigError, how
+from stages.store import Config, ConfigError, how
 
 Formulation = Literal["cloze", "letter"]
 Normalisation = Literal["none", "characters", "bytes"]

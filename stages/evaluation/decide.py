@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from stages.artifact import Artifact, ArtifactWriter, StoreError
 from stages.evaluation.gate import DocumentCost, GatePolicy, Scores, SetScores, gate
+from stages.store import Artifact, ArtifactWriter, StoreError
 
 PREDICTION = {"none": "prediction", "characters": "prediction_characters", "bytes": "prediction_bytes"}
 """Which field of a sample record a normalisation's prediction is in."""

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from stages.artifact import Artifact, ArtifactWriter, ConfigError
 from stages.corpus import Listing
-from stages.corpus.inputs import note_inputs
+from stages.corpus.reading.inputs import note_inputs
 from stages.evaluation.bits_per_byte import DocumentScore, bits_per_byte, evaluate_documents, retokenize, unigram_nll
 from stages.evaluation.config import TRAIN_SUFFIX, EvaluationConfig, check_name
 from stages.evaluation.harness import METRICS, Task, TaskResult
@@ -24,6 +23,7 @@ from stages.evaluation.markov import heldout_costs
 from stages.evaluation.offline import offline
 from stages.evaluation.report import COLUMNS, bits_per_byte_rows, task_row
 from stages.evaluation.sets import ROLE, Baselines, Question, baselines, read_set, subset
+from stages.store import Artifact, ArtifactWriter, ConfigError
 
 
 def build(config: EvaluationConfig, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:

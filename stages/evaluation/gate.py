@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from stages.artifact import Config, InputError
 from stages.evaluation.bits_per_byte import bits_per_byte
+from stages.store import Config, InputError
 
 _DRAWS_AT_ONCE = 1 << 22
 

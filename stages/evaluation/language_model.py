@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from stages.artifact import ConfigError, InputError
 from stages.evaluation.config import EvaluationConfig
+from stages.store import ConfigError, InputError
 
 if TYPE_CHECKING:
     import torch

@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.artifact import ConfigError
 from stages.evaluation.heldout import HeldoutDocument, training_rows
 from stages.evaluation.token_text import TokenText
+from stages.store import ConfigError
 
 BEFORE = 256
 """Stands for a place before a document's beginning, in arrays of symbols (0 to 255 are bytes)."""

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from stages.artifact import InputError
 from stages.corpus import Listing, list_files
 from stages.evaluation.config import TRAIN_SUFFIX, check_name
+from stages.store import InputError
 
 ROLE = "set/"
 """Inputs of the stage whose role begins with this are question sets."""

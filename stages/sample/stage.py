@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from stages.artifact import ArtifactWriter, Config, Stage
 from stages.sample.finance import generate as generate_finance
 from stages.sample.generate import generate
 from stages.sample.genomes import generate as generate_genomes
+from stages.store import ArtifactWriter, Config, Stage
 
 GENERATE: dict[str, Callable[..., dict[str, Any]]] = {
     "biomed": generate,

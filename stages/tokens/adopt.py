@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Protocol
 import orjson
 from tokenizers import AddedToken, Tokenizer
 
-from stages.artifact.errors import InputError
+from stages.store.errors import InputError
 from stages.tokens.tokenizer import (
     CHAT_TEMPLATE,
     DEFAULT_TEMPLATE,

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.artifact.artifact import ArtifactWriter
-from stages.artifact.errors import ConfigError, InputError
-from stages.artifact.stage import Stage
+from stages.store.artifact import ArtifactWriter
+from stages.store.errors import ConfigError, InputError
+from stages.store.stage import Stage
 from stages.tokens.adopt import adopt
 from stages.tokens.config import TokensConfig
 from stages.tokens.encode import Source, cores, encode_sources, write_streams

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from stages.artifact.config import Config, how
+from stages.store.config import Config, how
 
 ALPHABETS = {"dna": "ACGT", "rna": "ACGU", "protein": "ACDEFGHIKLMNPQRSTVWY"}
 """Letters that k-mers are made of. Codes for doubt (N, X) are single tokens: words with them would be most of the

@@ -21,7 +21,7 @@ from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any, TypeVar
 
-from stages.artifact.artifact import ArtifactWriter
+from stages.store.artifact import ArtifactWriter
 from stages.tokens.documents_table import write_documents
 from stages.tokens.encoder import Encoded, Encoder, Texts
 from stages.tokens.parts import EncodedPart, Part, PartedStream, encode_part, find_part, write_part

@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from stages.artifact.events import Emit
+from stages.store.events import Emit
 from stages.tokens.long_texts import WINDOW, can_be_cut, encode_long
 from stages.tokens.tokenizer import TextTokenizer
 

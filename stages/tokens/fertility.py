@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stages.artifact import Artifact
+from stages.store import Artifact
 
 SAMPLE_BYTES = 1_000_000
 """About how much text of a source is measured: enough for three digits."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from stages.artifact.errors import ConfigError, InputError
+from stages.store.errors import ConfigError, InputError
 
 PATTERNS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "*.jinja")
 """Files of a tokenizer; beside them may lie a whole model."""

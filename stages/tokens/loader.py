@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.artifact.errors import ConfigError
+from stages.store.errors import ConfigError
 from stages.tokens.batch import ModelInputs, model_inputs, rank_slots
 from stages.tokens.mapped import SLOTS, SlotsFullError
 from stages.tokens.order import Order

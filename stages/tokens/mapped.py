@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.artifact.errors import StoreError
+from stages.store.errors import StoreError
 from stages.tokens.fetch import Fetch
 from stages.tokens.shard_file import ShardFile, ShardFormat, open_shard
 from stages.tokens.table import ShardTable

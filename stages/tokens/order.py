@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stages.artifact.errors import ConfigError
+from stages.store.errors import ConfigError
 from stages.tokens.feistel import keyed
 from stages.tokens.mixture import BLOCK, Mixture, largest_remainder
 from stages.tokens.pieces import Pieces

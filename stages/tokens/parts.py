@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from stages.artifact.errors import InputError
+from stages.store.errors import InputError
 from stages.tokens.aside import written_aside
 from stages.tokens.encoder import Encoder
 from stages.tokens.shard_files import ShardFiles

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
-from stages.artifact.errors import StoreError
+from stages.store.errors import StoreError
 from stages.tokens.fetch import Fetch, LocalFetch
 from stages.tokens.mapped import SLOTS, MappedShards
 from stages.tokens.shard_file import ShardFormat, open_shard

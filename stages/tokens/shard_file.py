@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from stages.artifact.errors import StoreError
+from stages.store.errors import StoreError
 from stages.tokens.table import values_of
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from stages.artifact.hashing import sha256_file
+from stages.store.hashing import sha256_file
 from stages.tokens.stream import StreamFormat
 
 

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from stages.artifact.artifact import Artifact
-from stages.artifact.errors import InputError
+from stages.store.artifact import Artifact
+from stages.store.errors import InputError
 
 COLUMNS = ("doc_id", "text", "uri", "license")
 BATCH_BYTES = 8 << 20

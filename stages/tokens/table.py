@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from stages.artifact.errors import StoreError
+from stages.store.errors import StoreError
 
 SHARDS = "shards.parquet"
 

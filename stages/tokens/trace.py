@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from stages.artifact.artifact import load
-from stages.artifact.errors import StoreError
-from stages.artifact.manifest import MANIFEST
-from stages.artifact.store import Store
+from stages.store.artifact import load
+from stages.store.errors import StoreError
+from stages.store.manifest import MANIFEST
+from stages.store.store import Store
 from stages.tokens.order import Order
 from stages.tokens.reader import STREAM, Document, TokenReader
 from stages.tokens.table import SHARDS

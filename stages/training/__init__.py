@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stages.training.config import PhaseConfig, TrainingConfig
-    from stages.training.train import training
+    from stages.training.stage import training
 
 __all__ = ["PhaseConfig", "TrainingConfig", "training"]
 
 _HOMES = {
     "PhaseConfig": "stages.training.config",
     "TrainingConfig": "stages.training.config",
-    "training": "stages.training.train",
+    "training": "stages.training.stage",
 }
 
 

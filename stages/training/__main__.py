@@ -9,15 +9,15 @@ import json
 import sys
 from pathlib import Path
 
-from stages.training.imports import without_collections
 from stages.training.run import Run
+from stages.training.runtime.imports import without_collections
 
 
 def main() -> None:
     """Trains, and leaves the other ranks in order."""
     with without_collections():
-        from stages.training.loop import train
-        from stages.training.parallel import leave
+        from stages.training.loop.loop import train
+        from stages.training.parallelism.ranks import leave
     train(Run(**json.loads(Path(sys.argv[1]).read_text())))
     leave()
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from models.sizes import SIZES
-from stages.artifact import Config, how
+from stages.store import Config, how
 
 
 def _drawable(weights: dict[str, float]) -> dict[str, float]:

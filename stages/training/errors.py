@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stages.artifact.errors import HeadwaterError
+from stages.store.errors import HeadwaterError
 
 
 class TrainingError(HeadwaterError):

@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stages.artifact import EventLog, FileEntry, Store, StoreError, canonical, load
-from stages.artifact.artifact import scratch_folder
-from stages.artifact.hashing import sha256_file
+from stages.store import EventLog, FileEntry, Store, StoreError, canonical, load
+from stages.store.artifact import scratch_folder
+from stages.store.hashing import sha256_file
 from stages.training.config import TrainingConfig
 
 OUTCOME = "outcome.json"

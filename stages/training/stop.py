@@ -10,7 +10,7 @@ import signal
 import threading
 from types import FrameType
 
-from stages.artifact.errors import StoreError
+from stages.store.errors import StoreError
 from stages.training.run import Run
 
 STOP = "stop"

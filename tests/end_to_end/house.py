@@ -13,7 +13,7 @@ from unittest.mock import patch
 import psutil
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.main import app
 from tests.support import INSTALLATION, installation
 
 BIN = Path(sys.executable).parent

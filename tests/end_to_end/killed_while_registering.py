@@ -14,7 +14,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from flows.cli import main
+from flows.cli.main import main
 
 
 def kill_after(method: str) -> None:

@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
-from stages.artifact import Artifact, Store, read_ref
-from stages.artifact.events import Event
+from stages.store import Artifact, Store, read_ref
+from stages.store.events import Event
 from tests.end_to_end.house import BIN, SHORT, House, own_environment, processes_of
 from tests.end_to_end.prefect_client import Prefect
 from tests.support import REPOSITORY, ObjectStore
@@ -57,7 +57,7 @@ class Disturbed(House):
 
     def events(self, kind: str) -> list[Event]:
         """The training run's events of one kind."""
-        from stages.artifact import EventLog
+        from stages.store import EventLog
 
         folders = [folder for folder in self.store.folders("training") if folder not in self.finished]
         assert len(folders) <= 1, "one plan, one run"

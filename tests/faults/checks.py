@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from stages.artifact import Artifact, Store, load
+from stages.store import Artifact, Store, load
 from tests.faults.forge import Run
 
 _OF_A_RUN = re.compile(r"outcome\.json|checkpoints/step-\d{8}/(manifest\.json|state\.json|\.metadata|__0_\d+\.distcp)")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.artifact import Artifact, Store, load
+from stages.store import Artifact, Store, load
 from tests.faults import jobs
 from tests.faults.disk import SmallDisk
 from tests.faults.forge import Forge

@@ -51,12 +51,12 @@ class Moment:
 
 def event(*words: str, nth: int = 1, act: str = KILL) -> Moment:
     """Behind an event."""
-    return Moment("stages.artifact.events:EventLog.emit", words, nth, after=True, act=act)
+    return Moment("stages.store.events:EventLog.emit", words, nth, after=True, act=act)
 
 
 def store(method: str, *words: str, nth: int = 1, after: bool = False, act: str = KILL) -> Moment:
     """Around a call of the store."""
-    return Moment(f"stages.artifact.store:Store.{method}", words, nth, after, act)
+    return Moment(f"stages.store.store:Store.{method}", words, nth, after, act)
 
 
 @dataclass
@@ -231,7 +231,7 @@ def _live(order: _Order, jobs: dict[str, Callable[..., Any]]) -> None:
     try:
         result = jobs[order.job](order.url, Path(order.inputs), **order.options)
     except BaseException as error:
-        from stages.artifact import HeadwaterError
+        from stages.store import HeadwaterError
 
         if not isinstance(error, HeadwaterError):
             traceback.print_exc()

@@ -16,15 +16,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import stages.artifact.stage
-from stages.artifact import Artifact, ArtifactWriter, HasDigest, Stage, Store, load
-from stages.artifact.lease import Holder
+import stages.store.stage
 from stages.corpus import CorpusConfig, corpus, inputs_of
-from stages.corpus.local_workers import _Shares
-from stages.model import ModelConfig, model
+from stages.corpus.execution.local_workers import _Shares
 from stages.sample.stage import SampleConfig, sample
+from stages.store import Artifact, ArtifactWriter, HasDigest, Stage, Store, load
+from stages.store.lease import Holder
 from stages.tokens import TokensConfig, tokens
 from stages.training import TrainingConfig, training
+from stages.training.export import ModelConfig, model
 
 Inputs = Mapping[str, HasDigest]
 SAMPLE = SampleConfig(megabytes=0.1)
@@ -139,7 +139,7 @@ def _job(name: str) -> Callable[..., dict[str, Any]]:
         url: str, inputs: Path, workers: int = 1, waiting: bool = False, workers_first: bool = False
     ) -> dict[str, Any]:
         stage, config, given = arguments(name, inputs, workers)
-        stages.artifact.stage.WAIT_SECONDS = 0.05
+        stages.store.stage.WAIT_SECONDS = 0.05
         if workers_first:
             _let_workers_begin()
         waited: list[int] = []
@@ -188,7 +188,7 @@ def preload() -> None:
     import s3fs  # noqa: F401
     import torch.distributed.checkpoint  # noqa: F401
 
-    import stages.training.loop  # noqa: F401
+    import stages.training.loop.loop  # noqa: F401
     from stages.corpus import warm
 
     warm.main()

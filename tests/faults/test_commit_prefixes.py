@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from stages.artifact import Artifact, ArtifactWriter, Config, Stage, Store, StoreError, load
+from stages.store import Artifact, ArtifactWriter, Config, Stage, Store, StoreError, load
 
 OPERATIONS = ("put", "create", "put_file", "append", "remove", "list", "files", "read", "size", "exists", "read_json")
 

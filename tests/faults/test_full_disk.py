@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.artifact import Artifact, HeadwaterError, Store, StoreError
-from stages.artifact.hashing import REMEMBERED_FROM, remembered_sha256, sha256_file
-from stages.artifact.store import disk_trouble_told
+from stages.store import Artifact, HeadwaterError, Store, StoreError
+from stages.store.hashing import REMEMBERED_FROM, remembered_sha256, sha256_file
+from stages.store.store import disk_trouble_told
 from tests.faults import jobs
 from tests.faults.checks import assert_nothing_whole, assert_same, assert_told
 from tests.faults.disk import SmallDisk

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stages.artifact import Artifact, Store
+from stages.store import Artifact, Store
 from tests.faults.checks import assert_nothing_whole, assert_same
 from tests.faults.forge import KILL_GROUP, Forge, Moment, event, store
 
@@ -28,7 +28,7 @@ PASSES = {
         Moment("stages.tokens.shard_files:ShardFiles.finish", nth=9, after=True),
         Moment("stages.tokens.encode:write_documents", nth=3),
     ],
-    "model": [Moment("stages.model.build:save_weights", after=True)],
+    "model": [Moment("stages.training.export:save_weights", after=True)],
 }
 """Moments inside the stages' own work."""
 
@@ -37,7 +37,7 @@ COMMIT = [
     store("put_file", nth=2),
     store("put_file", nth=4, after=True),
     store("create", "manifest.json"),
-    Moment("stages.artifact.store:_write_durable", (".manifest.json",), after=True),
+    Moment("stages.store.store:_write_durable", (".manifest.json",), after=True),
     store("create", "manifest.json", after=True),
     event("'finished'"),
 ]
@@ -124,11 +124,14 @@ def test_a_killed_stage_on_an_object_store(
 
 
 IN_TRAINING = [
-    (Moment("stages.training.loop:Loop._step", ("(0,",)), []),
-    (Moment("stages.training.checkpoint:Checkpointer.save", nth=1, after=True), []),
+    (Moment("stages.training.loop.loop:Loop._step", ("(0,",)), []),
+    (Moment("stages.training.checkpoint.checkpointer:Checkpointer.save", nth=1, after=True), []),
     (store("put", "step-00000002/manifest.json"), []),
     (event("'checkpoint'", nth=2), [4]),
-    (Moment("stages.training.checkpoint:Checkpointer._remove", ("step-00000002",), nth=2, after=True), [6]),
+    (
+        Moment("stages.training.checkpoint.checkpointer:Checkpointer._remove", ("step-00000002",), nth=2, after=True),
+        [6],
+    ),
     (Moment("stages.training.run:Run.leave", ("loss.parquet",)), [6]),
     (store("create", "manifest.json"), [6]),
 ]

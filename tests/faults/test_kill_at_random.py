@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.artifact import Artifact, Store
+from stages.store import Artifact, Store
 from tests.faults.checks import assert_same
 from tests.faults.forge import KILL, KILL_GROUP, Forge, Moment, event, store
 

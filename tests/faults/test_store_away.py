@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stages.artifact import Artifact, ArtifactWriter, Config, Stage, Store, StoreError
+from stages.store import Artifact, ArtifactWriter, Config, Stage, Store, StoreError
 from tests.faults.checks import assert_nothing_whole, assert_same, assert_told
 from tests.faults.forge import HOLD, Forge, Moment, event, store
 from tests.support import ObjectStore
@@ -21,7 +21,7 @@ from tests.support import ObjectStore
         ("corpus", event("'progress'", "'judge'", nth=2, act=HOLD)),
         ("sample", store("put_file", nth=5, act=HOLD)),
         ("sample", store("create", "manifest.json", act=HOLD)),
-        ("training", Moment("stages.training.checkpoint:Checkpointer.save", nth=2, act=HOLD)),
+        ("training", Moment("stages.training.checkpoint.checkpointer:Checkpointer.save", nth=2, act=HOLD)),
         # The same at dearer stages.
         pytest.param("tokens", store("put_file", nth=5, act=HOLD), marks=pytest.mark.full),
         pytest.param("corpus", store("create", "manifest.json", act=HOLD), marks=pytest.mark.full),

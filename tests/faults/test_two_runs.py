@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.artifact import Artifact, ArtifactWriter, Store, list_refs, load, write_ref
+from stages.store import Artifact, ArtifactWriter, Store, list_refs, load, write_ref
 from tests.faults import jobs
 from tests.faults.checks import assert_nothing_whole, assert_same
 from tests.faults.forge import HOLD, Forge, Moment, event, store

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.artifact import Artifact, Store, load
+from stages.store import Artifact, Store, load
 from tests.faults.checks import assert_nothing_whole, assert_same, assert_told
 from tests.faults.disk import SmallDisk
 from tests.faults.forge import HOLD, Forge, store

@@ -13,17 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.main import app
 from flows.compare import compare, losses_at_equal_tokens
 from flows.compare_page import comparison_page
 from flows.histories import curves, held_out, overview_rows, overviews
 from flows.runs import find_run
-from stages.artifact import Artifact, ArtifactWriter, ConfigError, EventLog, Store, StoreError, canonical, write_ref
-from stages.artifact.lease import Lease
+from stages.store import Artifact, ArtifactWriter, ConfigError, EventLog, Store, StoreError, canonical, write_ref
+from stages.store.lease import Lease
 from stages.training.config import TrainingConfig
-from stages.training.history import STEPS, VALIDATIONS
-from stages.training.phases import PHASES
-from stages.training.plan import PLAN
+from stages.training.metrics.history import STEPS, VALIDATIONS
+from stages.training.metrics.phase_clock import PHASES
+from stages.training.preflight.plan import PLAN
 
 BATCH_TOKENS = 100
 

@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from flows.forward import Forwarder, TerminalSink, describe, duration
-from stages.artifact import EventLog, Store
-from stages.artifact.events import Event
+from stages.store import EventLog, Store
+from stages.store.events import Event
 
 
 class Recorder:

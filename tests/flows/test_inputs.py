@@ -11,8 +11,8 @@ import pytest
 
 from flows.inputs import resolve_recipe
 from flows.steps import STEP, Made, list_inputs
-from stages.artifact import Artifact, ConfigError, InputError, Store, read_ref, write_ref
 from stages.evaluation.sets import read_set
+from stages.store import Artifact, ConfigError, InputError, Store, read_ref, write_ref
 from tests.flows.test_steps import question, text
 from tests.support import ObjectStore
 

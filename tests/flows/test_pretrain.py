@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flows import pretrain
-from stages.training import launch
+from stages.training.cluster import driver as launch
 
 
 def test_ray_is_not_started_beside_the_import_of_a_library_that_holds_locks_in_forks(

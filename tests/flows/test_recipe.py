@@ -12,7 +12,7 @@ import yaml
 
 from flows.inputs import resolve_recipe
 from flows.recipe import RECIPES, Recipe, load_recipe, recipe_names
-from stages.artifact import ConfigError, InputError
+from stages.store import ConfigError, InputError
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 
 from flows.forward import Forwarder, catch_up
 from flows.registry import MlflowSink, log_evaluation, open_run, promote, register
-from stages.artifact import Artifact, ArtifactWriter, Config, Stage, Store
+from stages.store import Artifact, ArtifactWriter, Config, Stage, Store
 from tests.support import free_port
 
 

@@ -17,8 +17,8 @@ import yaml
 from flows import steps
 from flows.recipe import Recipe, load_recipe
 from flows.steps import STEPS, Made, Planned, list_inputs, plan_steps
-from stages.artifact import ArtifactWriter, ConfigError, Stage, Store, read_ref, write_ref
-from stages.corpus.inputs import note_inputs
+from stages.corpus.reading.inputs import note_inputs
+from stages.store import ArtifactWriter, ConfigError, Stage, Store, read_ref, write_ref
 
 KINDS = ["corpus", "tokens", "training", "model", "evaluation", "verdict"]
 WORDS = [

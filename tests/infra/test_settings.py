@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.settings import QUIET, load_settings
-from stages.artifact import ConfigError
+from stages.store import ConfigError
 
 
 def test_defaults_are_in_the_repository() -> None:

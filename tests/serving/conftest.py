@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from serving import client, engine
-from stages.artifact import Store
+from serving import client
+from serving.engines import engine
+from stages.store import Store
 from tests.serving.gateways import Gateway, gateway_thread
 from tests.support import REPOSITORY
 

@@ -21,10 +21,10 @@ import psutil
 
 from serving.__main__ import gateway_server, listen
 from serving.config import GatewaySettings, LimitsConfig, ServingConfig
-from serving.keys import ensure_key, read_key
+from serving.gateway.keys import ensure_key, read_key
+from serving.gateway.status import EngineStatus, GatewayStatus
 from serving.record import Deployment, DeploymentRecord, deployment_of, write_record
-from serving.status import EngineStatus, GatewayStatus
-from stages.artifact import Artifact, ArtifactWriter, Store
+from stages.store import Artifact, ArtifactWriter, Store
 from tests.support import alive, free_port
 
 FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
@@ -97,7 +97,7 @@ class Gateway:
         return self.status().engines[0]
 
     def engine_processes(self) -> list[psutil.Process]:
-        """Everything below the gateway that runs in its engines' working folders; see `serving.sweep`."""
+        """Everything below the gateway that runs in its engines' working folders; see `serving.engines.sweep`."""
         folder, found = os.path.realpath(self.state / "engines"), []
         for process in psutil.Process(self.pid).children(recursive=True):
             try:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from serving import slot
 from serving.client import complete
 from serving.deploy import deploy, prepare, withdraw
+from serving.engines import slot
 from serving.errors import ServingError
 from serving.record import DeploymentRecord, deployment_of, read_record, write_record
-from stages.artifact import Store
+from stages.store import Store
 from tests.serving.gateways import Gateway, fake_model, wait_for
 from tests.support import free_port
 

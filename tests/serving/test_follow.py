@@ -12,7 +12,7 @@ import pytest
 from serving.client import complete
 from serving.deploy import deploy
 from serving.record import DeploymentRecord, deployment_of, write_record
-from stages.artifact import Store
+from stages.store import Store
 from tests.serving.gateways import Gateway, GatewayProcess, fake_gateway_process, fake_model, wait_for
 from tests.support import ObjectStore
 

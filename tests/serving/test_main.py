@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from serving.config import EngineConfig, ServingConfig
-from serving.engine import engines_folder
-from stages.artifact import Store
+from serving.engines.engine import engines_folder
+from stages.store import Store
 from tests.serving.gateways import ask, fake_gateway_process, fake_model, gateway_process, wait_for
 from tests.support import alive, free_port
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from serving.errors import ModelRefusedError, ServingError
 from serving.model_folder import check_model_folder, checked_model, find_model
 from serving.record import deployment_of
-from stages.artifact import Store, hashing
+from stages.store import Store, hashing
 from tests.serving.gateways import fake_model, safetensors
 from tests.support import examples
 

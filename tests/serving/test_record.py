@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from serving.config import EngineConfig, LimitsConfig, ServingConfig
 from serving.record import RECORD, DeploymentRecord, deployment_of, find_record, read_record, write_record
-from stages.artifact import Store, StoreError
+from stages.store import Store, StoreError
 from tests.serving.gateways import fake_model
 
 

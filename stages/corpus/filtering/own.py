@@ -11,9 +11,9 @@ from typing import Any
 
 from datatrove.data import Document
 
-from stages.artifact import InputError
-from stages.corpus.filter_config import CustomFilterConfig, DatatroveFilterConfig
+from stages.corpus.filtering.config import CustomFilterConfig, DatatroveFilterConfig
 from stages.corpus.policy import Removal
+from stages.store import InputError
 
 Verdict = bool | tuple[bool, str]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stages.corpus.filter_config import (
+from stages.corpus.filtering.config import (
     C4Config,
     FineWebConfig,
     GopherQualityConfig,

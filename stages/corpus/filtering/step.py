@@ -14,8 +14,8 @@ from datatrove.pipeline.writers.disk_base import DiskWriter
 from datatrove.utils.typeshelper import StatHints
 from numpy.typing import NDArray
 
-from stages.corpus.filter_config import C4Config, FilterConfig, GopherQualityConfig, GopherRepetitionConfig
-from stages.corpus.filtering import Filters, Identifier
+from stages.corpus.filtering.config import C4Config, FilterConfig, GopherQualityConfig, GopherRepetitionConfig
+from stages.corpus.filtering.filters import Filters, Identifier
 from stages.corpus.texts import Texts
 
 BATCH_BYTES = 1 << 20

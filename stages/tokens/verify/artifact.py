@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages.artifact.artifact import Artifact
+from stages.store.artifact import Artifact
 from stages.tokens.table import SHARDS
 from stages.tokens.verify.corpus import check_corpus, check_sources
 from stages.tokens.verify.documents import check_index, read_documents

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stages.artifact.artifact import Artifact
+from stages.store.artifact import Artifact
 from stages.tokens.stream import DocumentFiles, document_files
 from stages.tokens.verify.documents import DocumentTable
 from stages.tokens.verify.finding import Finding

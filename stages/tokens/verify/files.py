@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.artifact.manifest import FileEntry
+from stages.store.manifest import FileEntry
 from stages.tokens.reader import STREAM
 from stages.tokens.verify.finding import Finding, Read
 

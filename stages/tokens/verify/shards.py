@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from stages.artifact.artifact import Artifact
+from stages.store.artifact import Artifact
 from stages.tokens.table import SCHEMA, SHARDS
 from stages.tokens.verify.documents import DocumentTable
 from stages.tokens.verify.files import Stream, hashed

@@ -7,15 +7,15 @@ import pytest
 
 from flows.recipe import load_recipe, with_own_documents
 from flows.steps import STEPS, Made, list_inputs
-from stages.artifact import ConfigError, Store
 from stages.corpus.config import SourceConfig
 from stages.sample.finance import DENIED, OWN, PUBLIC
+from stages.store import ConfigError, Store
 from stages.tokens.fertility import fertility_rows
 from stages.tokens.mixture import BLOCK
 from stages.tokens.order import Order
 from stages.tokens.plan import plan
 from stages.tokens.table import ShardTable
-from stages.training.plan import run_order
+from stages.training.preflight.plan import run_order
 
 ROWS = {
     "synthetic_answers": 755,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from flows.recipe import load_recipe
 from flows.steps import STEP, Made, list_inputs
-from stages.artifact import Store
 from stages.corpus import read_original
+from stages.store import Store
 from stages.tokens.reader import TokenReader
 
 

@@ -34,13 +34,14 @@ def test_the_lines_hold_each_folder_against_its_budget_and_name_what_is_over() -
         "tests/a/test_x.py::test_1": took(5, setup=4),
         "tests/a/test_y.py::test_2[p::q]": took(0.5),
         **dict.fromkeys((f"tests/b/c/test_z.py::test_3[{n}]" for n in range(4)), took(15)),
+        "tests/b/c/deeper/test_d.py::test_5": took(1),
         "tests/new/test_n.py::test_4": took(1),
     }
     head, *lines = report(BUDGET, 900, 500, seconds)
     assert "900 GFLOP/s" in head and "1.00" in head
     by_folder = {line.split()[0]: line for line in lines}
     assert by_folder["tests/a"].split() == ["tests/a", "10", "of", "10"]  # 9.5, rounded to the even
-    assert by_folder["tests/b/c"].split() == ["tests/b/c", "60", "of", "50", "OVER"]
+    assert by_folder["tests/b/c"].split() == ["tests/b/c", "61", "of", "50", "OVER"]
     assert "no budget in tests/budget.toml" in by_folder["tests/new"]
     assert by_folder["from"].endswith("OVER") and "500 of  480" in by_folder["from"]
 
@@ -77,6 +78,6 @@ def test_long_tests_that_do_not_say_why_are_named(written: Path) -> None:
 
 def test_the_budget_has_a_line_for_every_folder_of_tests() -> None:
     budget = Budget.load()
-    folders = {str(path.parent.relative_to(REPOSITORY)) for path in (REPOSITORY / "tests").rglob("test_*.py")}
-    assert folders == set(budget.folders)
+    tests = [str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "tests").rglob("test_*.py")]
+    assert {budget.folder(test) for test in tests} == set(budget.folders)
     assert [file for file in budget.full if not (REPOSITORY / file).is_file()] == []

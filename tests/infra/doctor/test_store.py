@@ -11,7 +11,7 @@ from moto.server import ThreadedMotoServer
 
 from infra.doctor import store
 from infra.doctor.result import run_command
-from stages.artifact import Store
+from stages.store import Store
 
 
 def test_a_local_store_is_probed_and_nothing_stays(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from stages.artifact import Artifact, Store
 from stages.corpus import CorpusConfig, corpus, inputs_of
+from stages.store import Artifact, Store
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from stages.artifact import Artifact
+from stages.store import Artifact
 
 _LIST = "patient fever treatment dose liver kidney heart lung gene protein antibody infection virus bacteria"
 WORDS = _LIST.split()

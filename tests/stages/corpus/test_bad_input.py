@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.artifact import Artifact, InputError
 from stages.corpus import read_original, source_listing
 from stages.corpus.config import SourceConfig
+from stages.store import Artifact, InputError
 from tests.stages.corpus.corpus_world import rows_of, sentence, write_lines
 
 Run = Callable[..., Artifact]

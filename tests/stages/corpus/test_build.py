@@ -21,11 +21,11 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from stages.artifact import Artifact, HeadwaterError, InputError, Store
 from stages.corpus import CorpusConfig, corpus, inputs_of, list_files, sources_in, summary_rows
 from stages.corpus.measure import measure
 from stages.corpus.words import text_hash
 from stages.sample import generate
+from stages.store import Artifact, HeadwaterError, InputError, Store
 from tests.stages.corpus.corpus_world import rows_of, sentence, write_lines
 from tests.support import SHARED, examples
 
@@ -316,7 +316,7 @@ def test_a_killed_worker_is_an_error_not_a_hang(sample: Path, tmp_path: Path) ->
 # No guard around the run on purpose: workers must not import the main module.
 SCRIPT = """
 import sys
-from stages.artifact import Store
+from stages.store import Store
 from stages.corpus import CorpusConfig, corpus, inputs_of
 config = CorpusConfig.model_validate_json(sys.argv[1])
 corpus.run(config, inputs_of(config), Store(sys.argv[2]))

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stages.artifact import InputError
 from stages.corpus import list_files
 from stages.corpus.config import DecontaminationConfig
 from stages.corpus.decontaminate import Index, clean_subsets
@@ -21,6 +20,7 @@ from stages.corpus.policy import Removal
 from stages.corpus.texts import Texts
 from stages.evaluation.sets import question_sets, read_set
 from stages.sample import generate
+from stages.store import InputError
 from tests.stages.corpus.corpus_world import plain_words, sentence, write_lines
 from tests.support import SHARED, examples
 

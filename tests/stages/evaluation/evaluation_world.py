@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.artifact import Artifact, Config, Stage, Store
-from stages.corpus.listing import Listing, list_files
+from stages.corpus.reading.listing import Listing, list_files
 from stages.evaluation.config import EvaluationConfig
 from stages.evaluation.language_model import LanguageModel, load_model
+from stages.store import Artifact, Config, Stage, Store
 from tests.support import EOS, byte_level_tokenizer
 
 ROW, SHARD_ROWS = 32, 4

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 import stages.evaluation as ev
-from stages.artifact import Artifact, ConfigError, InputError, StoreError
-from stages.corpus.listing import Listing
+from stages.corpus.reading.listing import Listing
 from stages.evaluation import EvaluationConfig, GatePolicy, SetConfig
 from stages.evaluation.sets import baselines, read_set, subset
+from stages.store import Artifact, ConfigError, InputError, StoreError
 from tests.stages.evaluation.evaluation_world import World, make_questions, write_set
 from tests.support import REPOSITORY
 
@@ -188,8 +188,8 @@ def look_up(host, *rest, **more):
     raise AssertionError(f"network: {host}")
 socket.socket.connect, socket.getaddrinfo = connect, look_up
 
-from stages.artifact import Store, load
-from stages.corpus.listing import list_files
+from stages.store import Store, load
+from stages.corpus.reading.listing import list_files
 from stages.evaluation import EvaluationConfig, SetConfig, evaluation
 assert not {"torch", "transformers", "lm_eval", "datasets"} & set(sys.modules), "work at import"
 url, model, tokens, questions = sys.argv[1:]

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.artifact import InputError
 from stages.evaluation.gate import DocumentCost, GatePolicy, Scores, SetScores, gate
+from stages.store import InputError
 from tests.support import examples
 
 QUICK = GatePolicy(bootstrap=300)

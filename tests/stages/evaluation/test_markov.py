@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import stages.evaluation as ev
-from stages.artifact import ConfigError
 from stages.evaluation import EvaluationConfig
 from stages.evaluation.heldout import heldout_documents
 from stages.evaluation.markov import BEFORE, STRENGTHS, MarkovModel, heldout_costs
 from stages.evaluation.token_text import TokenText
+from stages.store import ConfigError
 from tests.stages.evaluation.evaluation_world import World, write_tokens
 from tests.support import examples
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.artifact import ConfigError, InputError
 from stages.corpus.evaluation_items import read_items
-from stages.corpus.listing import list_files
+from stages.corpus.reading.listing import list_files
 from stages.evaluation.config import EvaluationConfig
 from stages.evaluation.sets import Question, baselines, parse, question_sets, read_set, scored, subset
+from stages.store import ConfigError, InputError
 from tests.stages.evaluation.evaluation_world import make_questions, write_set
 from tests.support import SHARED, ObjectStore
 

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from stages.artifact import Artifact, Store
 from stages.corpus import CorpusConfig, corpus, inputs_of
-from stages.corpus.fasta import Sequence, sequences
+from stages.corpus.reading.fasta import Sequence, sequences
 from stages.evaluation.markov import BEFORE, MarkovModel
 from stages.sample.genomes import LICENSES, SATELLITE_UNIT, generate
 from stages.sample.stage import SampleConfig, sample
+from stages.store import Artifact, Store
 
 
 class Made(NamedTuple):

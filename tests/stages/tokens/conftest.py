@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.artifact import Artifact, ArtifactWriter, HasDigest, Store
+from stages.store import Artifact, ArtifactWriter, HasDigest, Store
 from stages.tokens import TokensConfig, tokens
 
 TEXT = """the patient was given aspirin for a fever and the dose of 250 mg did not change in 12 weeks while

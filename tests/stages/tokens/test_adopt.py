@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken, Tokenizer
 
-from stages.artifact import Artifact, ConfigError, InputError
 from stages.corpus import list_files
+from stages.store import Artifact, ConfigError, InputError
 from stages.tokens import TokensConfig
 from stages.tokens.adopt import adopt
 from stages.tokens.hub import PATTERNS, tokenizer_location

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer
 
-from stages.artifact import Artifact, ArtifactWriter, InputError, Store, StoreError, all_artifacts
-from stages.artifact.artifact import sha256_file
+from stages.store import Artifact, ArtifactWriter, InputError, Store, StoreError, all_artifacts
+from stages.store.artifact import sha256_file
 from stages.tokens import TokensConfig, tokens
 from stages.tokens.order import Order, Phase
 from stages.tokens.reader import TokenReader

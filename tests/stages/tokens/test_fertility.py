@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.artifact import Artifact, ArtifactWriter, Store
 from stages.sample.finance import LICENSES as FINANCE
 from stages.sample.generate import LICENSES as BIOMED
+from stages.store import Artifact, ArtifactWriter, Store
 from stages.tokens.fertility import Fertility, beside_gpt2, count_words, gpt2_record, measure
 
 PIECES = [" ", "\n", "\t", "a", "two words", "naïve 検査", "\u00a0", "\x85", " 🧪\r\n", ""]

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.artifact.errors import ConfigError, StoreError
+from stages.store.errors import ConfigError, StoreError
 from stages.tokens import loader as loader_module
 from stages.tokens.batch import model_inputs, rank_positions
 from stages.tokens.documents_table import DOCUMENTS

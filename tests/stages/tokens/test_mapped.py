@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.artifact.errors import StoreError
+from stages.store.errors import StoreError
 from stages.tokens.fetch import LocalFetch
 from stages.tokens.mapped import SlotsFullError
 from stages.tokens.reader import TokenReader

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.artifact import ConfigError
+from stages.store import ConfigError
 from stages.tokens.mixture import BLOCK, Mixture, largest_remainder
 from stages.tokens.order import Order, Phase, epoch_samples
 from stages.tokens.plan import plan

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.artifact import ConfigError
+from stages.store import ConfigError
 from stages.tokens.batch import rank_positions
 from stages.tokens.mixture import BLOCK
 from stages.tokens.order import Order, Phase

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.artifact import Artifact, ArtifactWriter, InputError, Store, all_artifacts
+from stages.store import Artifact, ArtifactWriter, InputError, Store, all_artifacts
 from stages.tokens import TokensConfig, encode, stream, tokenizer, tokens
 from stages.tokens.parts import Part, PartedStream, encode_part, find_part, write_part
 from stages.tokens.shard_files import ShardFiles
@@ -210,7 +210,7 @@ def test_a_file_that_is_cut_short_is_named(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from stages.artifact import Store
+from stages.store import Store
 from stages.tokens import encode, tokens
 from tests.stages.tokens.conftest import CONFIG, DOCUMENTS, HELDOUT, write_corpus
 

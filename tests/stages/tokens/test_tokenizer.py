@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from stages.artifact import Artifact, ConfigError, InputError
+from stages.store import Artifact, ConfigError, InputError
 from stages.tokens import TokensConfig, tokens
 from stages.tokens.adopt import adopt
 from stages.tokens.reader import TokenReader

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.artifact import Artifact
+from stages.store import Artifact
 from stages.tokens import TokensConfig
 from stages.tokens.byte_level import byte_characters
 from stages.tokens.config import KmersConfig

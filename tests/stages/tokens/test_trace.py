@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.artifact import Artifact
+from stages.store import Artifact
 from stages.tokens.documents_table import DOCUMENTS, DOCUMENTS_A_BATCH
 from stages.tokens.order import Order, Phase
 from stages.tokens.reader import TokenReader

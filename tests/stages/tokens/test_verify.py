@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.artifact import Artifact, ArtifactWriter, InputError, Store, all_artifacts
-from stages.artifact.hashing import sha256_file
+from stages.store import Artifact, ArtifactWriter, InputError, Store, all_artifacts
+from stages.store.hashing import sha256_file
 from stages.tokens import TokensConfig
 from stages.tokens.verify import Finding, bytes_to_read, verify_tokens
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.artifact import Artifact, ArtifactWriter, Store
+from stages.store import Artifact, ArtifactWriter, Store
 from stages.tokens import TokensConfig, tokens
 from stages.training.run import Run
 from tests.stages.training.prepared import before_step, die, make, one_core, path, prepare

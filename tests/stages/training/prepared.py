@@ -15,10 +15,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from stages.artifact import Artifact, Store
+from stages.store import Artifact, Store
 from stages.training import TrainingConfig, training
-from stages.training.checkpoint import whole_checkpoints
-from stages.training.loop import Loop, train
+from stages.training.checkpoint.checkpointer import whole_checkpoints
+from stages.training.loop.loop import Loop, train
 from stages.training.run import HISTORY, Run
 from tests.models.threads import one_thread
 from tests.stages.training.ranks import on_ranks

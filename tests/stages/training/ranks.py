@@ -17,7 +17,7 @@ from typing import Any
 
 PRELOADED = [
     "pandas",
-    "stages.training.loop",
+    "stages.training.loop.loop",
     "torch._dynamo",
     "torch.distributed.checkpoint",
     "torch.distributed.fsdp",

@@ -7,7 +7,7 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from stages.artifact import canonical
+from stages.store import canonical
 from stages.training.config import TrainingConfig
 
 

@@ -1,0 +1,1 @@
+"""The `headwater` command, a file a group of commands."""

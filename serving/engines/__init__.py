@@ -1,0 +1,1 @@
+"""vLLM's processes: started, watched, exchanged and ended."""

@@ -1,0 +1,1 @@
+"""The public endpoint: its door, keys, limits and status."""

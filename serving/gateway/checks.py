@@ -1,0 +1,139 @@
+"""What a client may ask: the request body, read within limits, and checked field by field.
+
+Fields are allowed by name, because vLLM's requests have fields that reach into the engine (`vllm_xargs`,
+`kv_transfer_params`, `prompt_embeds`, `chat_template`, `structured_outputs` with free grammars, ...) and every release
+adds some. What is sent on is what was checked: the body is written again from the parsed JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+
+from serving.config import LimitsConfig
+from serving.gateway.responses import RefusedError
+
+_COMMON = """
+    model stream stream_options user metadata store n best_of max_tokens min_tokens ignore_eos stop stop_token_ids
+    include_stop_str_in_output temperature top_p top_k min_p seed logit_bias presence_penalty frequency_penalty
+    repetition_penalty logprobs skip_special_tokens spaces_between_special_tokens truncate_prompt_tokens
+    add_special_tokens response_format return_tokens_as_token_ids return_token_ids
+"""
+_COMPLETION = "prompt echo suffix"
+_CHAT = """
+    messages top_logprobs max_completion_tokens tools tool_choice parallel_tool_calls add_generation_prompt
+    continue_final_message
+"""
+FIELDS = {
+    "/v1/completions": frozenset(f"{_COMMON} {_COMPLETION}".split()),
+    "/v1/chat/completions": frozenset(f"{_COMMON} {_CHAT}".split()),
+}
+"""Fields that a request may have, by route."""
+NOT_SENT_ON = ("best_of", "metadata", "store")
+"""OpenAI fields that clients send by habit and that mean nothing here."""
+RESPONSE_FORMATS = ("text", "json_object", "json_schema")
+
+
+async def read_body(request: Request, limits: LimitsConfig) -> bytes:
+    """The body, as long as it is neither too large nor too slow.
+
+    Raises:
+        RefusedError: 413 or 408.
+    """
+    too_large = RefusedError(413, f"the request body is larger than {limits.max_body_bytes} bytes", "body_too_large")
+    length = request.headers.get("content-length", "0")
+    if length.isdecimal() and int(length) > limits.max_body_bytes:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(limits.body_timeout):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limits.max_body_bytes:
+                    raise too_large
+    except TimeoutError:
+        raise RefusedError(408, f"the body did not arrive within {limits.body_timeout:.0f} s", "body_timeout") from None
+    except ClientDisconnect:
+        raise RefusedError(499, "the client went away", "client_closed_request") from None
+    return bytes(body)
+
+
+def check_request(path: str, body: bytes, limits: LimitsConfig, *, has_chat_template: bool) -> dict[str, Any]:
+    """The request as it is to be sent on.
+
+    Raises:
+        RefusedError: 400, saying which field and why.
+    """
+    try:
+        fields = json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise RefusedError(400, f"the body is not valid JSON: {error}", "invalid_json") from None
+    if not isinstance(fields, dict):
+        raise RefusedError(400, "the body must be a JSON object", "invalid_json")
+    unknown = sorted(set(fields) - FIELDS[path])
+    if unknown:
+        raise RefusedError(400, f"field {unknown[0]!r} is not supported by this endpoint", "unknown_field", unknown[0])
+    if path == "/v1/chat/completions" and not has_chat_template:
+        raise RefusedError(
+            400,
+            "this model has no chat template: it continues text and was not trained on conversations; "
+            "send a prompt to /v1/completions instead",
+            "no_chat_template",
+        )
+    _check_numbers(fields, limits)
+    _check_prompt(fields, limits)
+    _check_messages(fields.get("messages"))
+    form = fields.get("response_format")
+    if form is not None and (not isinstance(form, dict) or form.get("type") not in RESPONSE_FORMATS):
+        raise RefusedError(
+            400, f"response_format: type must be one of {RESPONSE_FORMATS}", "bad_field", "response_format"
+        )
+    return {name: value for name, value in fields.items() if name not in NOT_SENT_ON}
+
+
+def _check_numbers(fields: dict[str, Any], limits: LimitsConfig) -> None:
+    bounds = {
+        "n": (1, limits.max_sequences),
+        "max_tokens": (0, 1 << 20),
+        "max_completion_tokens": (0, 1 << 20),
+        "min_tokens": (0, 1 << 20),
+        "top_logprobs": (0, limits.max_logprobs),
+        "best_of": (1, 1),
+    }
+    if not isinstance(fields.get("logprobs"), bool):
+        bounds["logprobs"] = (0, limits.max_logprobs)
+    for name, (least, most) in bounds.items():
+        value = fields.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise RefusedError(400, f"{name} must be a whole number from {least} to {most}", "bad_field", name)
+    for name, most in (("logit_bias", 1024), ("stop", 64), ("stop_token_ids", 64)):
+        value = fields.get(name)
+        if isinstance(value, dict | list) and len(value) > most:
+            raise RefusedError(400, f"{name} may have at most {most} entries", "bad_field", name)
+
+
+def _check_prompt(fields: dict[str, Any], limits: LimitsConfig) -> None:
+    prompt = fields.get("prompt")
+    count = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
+    if count * (fields.get("n") or 1) > limits.max_sequences:
+        raise RefusedError(
+            400, f"one request may ask for at most {limits.max_sequences} sequences (prompts times n)", "bad_field", "n"
+        )
+
+
+def _check_messages(messages: Any) -> None:
+    """Only text goes in: vLLM would fetch what an image or audio part points at."""
+    for message in messages if isinstance(messages, list) else []:
+        content = message.get("content") if isinstance(message, dict) else None
+        for part in content if isinstance(content, list) else []:
+            if not isinstance(part, dict) or part.get("type") != "text":
+                raise RefusedError(400, "messages may hold only text", "bad_field", "messages")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

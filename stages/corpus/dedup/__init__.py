@@ -1,0 +1,1 @@
+"""What stands in a corpus more than once: exact copies, near copies, boilerplate."""

@@ -1,0 +1,1 @@
+"""What the passes run on: processes of this machine, or Ray."""

@@ -1,0 +1,152 @@
+"""The first pass, a batch of documents at a time: policy, personal data, hashes; leaves chunks for the second."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datatrove.data import Document, DocumentsPipeline
+from datatrove.pipeline.base import PipelineStep
+
+from stages.corpus.config import CorpusConfig
+from stages.corpus.dedup.boilerplate import edge_blocks
+from stages.corpus.kernels.collapse import collapsed, fingerprints
+from stages.corpus.ledger import verdict_columns
+from stages.corpus.personal import PersonalData
+from stages.corpus.policy import Removal, policy_removal
+from stages.corpus.reading.file_ranges import ReadTask
+from stages.corpus.tables import READ, write_chunk
+from stages.corpus.texts import Texts
+
+CHUNK_DOCUMENTS = 2500
+CHUNK_CHARACTERS = 4 << 20
+"""A chunk of the first pass is a task of the second: large enough to pay, small enough to share out."""
+
+SAME = ("file", "piece", "record", "span", "license", "retrieved_at", "group", "subject", "steps")
+"""Columns that documents bring with them."""
+
+
+class Prepare(PipelineStep):
+    """Gathers documents into chunks, and does what is done before documents are compared: policy's verdict; for those
+    that it lets through personal data, and the hashes of their blocks.
+
+    Leaves numbered chunks in `folder`, and `{rank:05}.json` with their names and sizes.
+    """
+
+    type, name = "edit", "prepare"
+
+    def __init__(self, tasks: Sequence[ReadTask], folder: Path, config: CorpusConfig):
+        super().__init__()
+        self.tasks, self.folder, self.config = tasks, folder, config
+
+    def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """Consumes the documents; yields none."""
+        personal = PersonalData(dict(self.config.edits.personal_data.items()))
+        waiting: list[Document] = []
+        characters = 0
+        chunks: list[dict[str, Any]] = []
+
+        def close() -> None:
+            name = f"{rank:05}-{len(chunks):05}.arrow"
+            write_chunk(prepared(waiting, self.tasks[rank].source, self.config, personal), self.folder / name)
+            chunks.append({"name": name, "documents": len(waiting)})
+            waiting.clear()
+
+        for document in data or ():
+            waiting.append(document)
+            characters += _size(document)
+            if len(waiting) >= CHUNK_DOCUMENTS or characters >= CHUNK_CHARACTERS:
+                close()
+                characters = 0
+        if waiting:
+            close()
+        (self.folder / f"{rank:05}.json").write_text(json.dumps(chunks))
+        yield from ()
+
+
+def _size(document: Document) -> int:
+    """Characters of all that a document brings with it: in a hostile source titles are what is large."""
+    note = document.metadata
+    size = len(document.text) + len(note["group"]) + len(note["subject"]) + len(note["url"])
+    return size + len(note["record_id"]) + len(note["retrieved_at"]) + len(note["license"])
+
+
+def prepared(documents: list[Document], source: str, config: CorpusConfig, personal: PersonalData) -> pa.Table:
+    """Documents of one source as a table of the schema `READ`."""
+    texts = Texts.of(document.text for document in documents)
+    notes = [document.metadata for document in documents]
+    sizes = texts.sizes
+    exact = _exact_hashes(texts)
+    removals = _policy(notes, source, config)
+    allowed = np.ones(len(documents), bool)
+    allowed[list(removals)] = False
+
+    found = personal.find(texts, allowed)
+    texts = found.texts
+    for i in np.flatnonzero(found.changed).tolist():
+        notes[i]["steps"].append("personal_data")
+    for i, kinds in found.tags.items():
+        notes[i]["steps"].extend(f"tag_{kind}" for kind in kinds)
+    removals |= found.removals
+    texts = _plain_line_ends(texts, notes, allowed)
+
+    edges, starts = edge_blocks(texts, config.edits)
+    ids = [note["record_id"] for note in notes]
+    record_ids = fingerprints(*_buffers(ids))
+    columns = {name: pa.array([note[name] for note in notes], READ.field(name).type) for name in SAME}
+    columns |= {
+        "doc_id": pa.array([document.id for document in documents], pa.string()),
+        "text": texts.to_arrow(),
+        "exact": pa.array(exact, pa.binary(16)),
+        "edges": pa.ListArray.from_arrays(pa.array(starts.astype(np.int32)), pa.array(edges)),
+        "group_hash": pa.array(fingerprints(*_buffers(note["group"] for note in notes))),
+        "record_id": pa.array(record_ids, mask=np.array([not one for one in ids], bool)),
+        "bytes": pa.array(sizes),
+        "personal": pa.array([json.dumps(found.counts[i]) if i in found.counts else "" for i in range(len(notes))]),
+        **verdict_columns(removals, len(documents)),
+    }
+    return pa.table([columns[name] for name in READ.names], schema=READ)
+
+
+def _buffers(values: Any) -> tuple[np.ndarray, np.ndarray]:
+    texts = Texts.of(values)
+    return texts.data, texts.offsets
+
+
+def _exact_hashes(texts: Texts) -> list[bytes]:
+    """What exact copies have in common: BLAKE2b of the text with runs of white space as one space."""
+    data, starts = collapsed(texts.data, texts.offsets)
+    plain = data.data
+    places = starts.tolist()
+    return [hashlib.blake2b(plain[first:last], digest_size=16).digest() for first, last in pairwise(places)]
+
+
+def _policy(notes: list[dict[str, Any]], source: str, config: CorpusConfig) -> dict[int, Removal]:
+    """Which documents may not be used. Without patterns of addresses a licence decides for all that have it."""
+    known: dict[tuple[str, str], Removal | None] = {}
+    removals = {}
+    for i, note in enumerate(notes):
+        key = (note["license"], note["url"] if config.policy.denied_urls else "")
+        if key not in known:
+            known[key] = policy_removal(config.policy, source, *key)
+        removal = known[key]
+        if removal:
+            removals[i] = removal
+    return removals
+
+
+def _plain_line_ends(texts: Texts, notes: list[dict[str, Any]], allowed: np.ndarray) -> Texts:
+    """`\\r\\n` and `\\r` as `\\n`."""
+    returns = np.flatnonzero(texts.data == 13)
+    rows = np.unique(np.searchsorted(texts.offsets, returns, "right") - 1)
+    changed = {}
+    for i in rows[allowed[rows]].tolist():
+        changed[i] = texts.bytes_of(i).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        notes[i]["steps"].append("line_ends")
+    return texts.replaced(changed)

@@ -1,0 +1,344 @@
+"""An artifact in the store: finding, reading and verifying one, and the writer that commits a new one."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from stages.store.errors import StoreError
+from stages.store.events import EventLog
+from stages.store.hashing import cache_folder, sha256_file, sha256_stream
+from stages.store.manifest import MANIFEST, FileEntry, Manifest, digest, software_versions
+from stages.store.store import Store, disk_trouble_told, reason
+
+SCRATCH = ".scratch"
+"""Where a writer on local files collects them, in the artifact's folder; the next writer begins with an empty one."""
+KEPT = "kept"
+"""Below it, what a writer that failed or was killed leaves to the next one."""
+COMMITTED_AT_ONCE = 4
+"""Files that are hashed and moved at a time: one waits for the disk, or for an object store, while another is read."""
+SOFTWARE = (
+    "headwater",
+    "torch",
+    "ray",
+    "datatrove",
+    "pyarrow",
+    "tokenizers",
+    "gigatoken",
+    "transformers",
+    "lm-eval",
+    "numba",
+)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished artifact: a folder in a store and its manifest."""
+
+    store: Store
+    folder: str
+    """Name of the folder in the store, `{kind}/{fingerprint:16}[-{run:8}]`."""
+    manifest: Manifest
+
+    @property
+    def digest(self) -> str:
+        return self.manifest.digest
+
+    @property
+    def fingerprint(self) -> str:
+        return self.manifest.fingerprint
+
+    @property
+    def id(self) -> str:
+        """What people type: `kind/` and the first digits of the digest."""
+        return f"{self.manifest.kind}/{self.digest[:12]}"
+
+    def files(self, prefix: str = "") -> list[FileEntry]:
+        """The artifact's files whose path begins with `prefix`, sorted by path."""
+        return sorted((f for f in self.manifest.files if f.path.startswith(prefix)), key=lambda f: f.path)
+
+    def open(self, path: str) -> BinaryIO:
+        return self.store.open(f"{self.folder}/{path}")
+
+    def read(self, path: str) -> bytes:
+        return self.store.read(f"{self.folder}/{path}")
+
+    def local(self, path: str = "") -> Path:
+        """A local path of one file (or of the whole folder), to be memory-mapped or handed to a library.
+
+        From an object store the files are fetched once into a cache folder of this user, and checked.
+        """
+        if self.store.is_local:
+            return self.store.local_path(f"{self.folder}/{path}" if path else self.folder)
+        cache = cache_folder() / "artifacts" / self.digest
+        with disk_trouble_told(f"artifact {self.id}", cache):
+            cache.mkdir(parents=True, exist_ok=True)
+            with (cache.parent / f"{self.digest}.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # the ranks of one machine ask at the same time
+                for entry in self.files(path):
+                    self._fetch(entry, cache / entry.path)
+        return cache / path if path else cache
+
+    def _fetch(self, entry: FileEntry, target: Path) -> None:
+        """One file into the cache, unless it is there; what is fetched is checked."""
+        if target.exists() and target.stat().st_size == entry.bytes:
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(target.name + ".part")
+        try:
+            self.store.get_file(f"{self.folder}/{entry.path}", aside)
+            if sha256_file(aside) != entry.sha256:
+                raise StoreError(
+                    f"artifact {self.id}: {self.store.where(f'{self.folder}/{entry.path}')} is damaged: its sha256 is "
+                    "not the manifest's; remove the folder to make it again"
+                )
+            aside.replace(target)
+        finally:
+            aside.unlink(missing_ok=True)  # a half would hold room on a disk that may have none
+
+    def events(self) -> EventLog:
+        return EventLog(self.store, self.folder)
+
+    def check_sizes(self) -> None:
+        """Cheap check at every skip: each file is there with its size.
+
+        Raises:
+            StoreError: naming the first file that is missing or of another size.
+        """
+        for entry in self.manifest.files:
+            size = self.store.size(f"{self.folder}/{entry.path}")
+            if size != entry.bytes:
+                state = "is missing" if size is None else f"has {size} bytes"
+                raise StoreError(
+                    f"artifact {self.id}: {self.store.where(self.folder)}/{entry.path} {state}, the manifest says "
+                    f"{entry.bytes} bytes; remove the folder to make it again"
+                )
+
+    def damaged(self) -> Iterator[str]:
+        """Paths of files whose bytes are not what the manifest says; reads everything."""
+        for entry in self.manifest.files:
+            name = f"{self.folder}/{entry.path}"
+            if not self.store.exists(name) or sha256_stream(self.open(entry.path)) != entry.sha256:
+                yield entry.path
+
+
+def load(store: Store, folder: str) -> Artifact | None:
+    """The artifact in `folder`, None if there is none: a folder without manifest is not one."""
+    try:
+        data = store.read(f"{folder}/{MANIFEST}")
+    except FileNotFoundError:
+        return None
+    try:
+        return Artifact(store, folder, Manifest.model_validate_json(data))
+    except ValueError as error:
+        raise StoreError(f"{store.where(folder)}/{MANIFEST} is damaged: {error}") from error
+
+
+def all_artifacts(store: Store, kind: str | None = None) -> Iterator[Artifact]:
+    """Every artifact in the store (of one kind), in order of name."""
+    kinds = [kind] if kind else [name for name in store.folders("") if name not in ("refs", "deployments")]
+    for name in kinds:
+        for folder in store.folders(name):
+            artifact = load(store, folder)
+            if artifact:
+                yield artifact
+
+
+def by_digest(store: Store, start: str) -> Artifact:
+    """The artifact whose digest, `kind/digest` or fingerprint begins with `start`.
+
+    Raises:
+        StoreError: none, or more than one.
+    """
+    return named(store, all_artifacts(store, start.rpartition("/")[0] or None), start)
+
+
+def named(store: Store, artifacts: Iterable[Artifact], start: str) -> Artifact:
+    """The one of these artifacts of the store that `by_digest` means."""
+    kind, _, rest = start.rpartition("/")
+    found = [
+        a
+        for a in artifacts
+        if rest and kind in ("", a.manifest.kind) and (a.digest.startswith(rest) or a.fingerprint.startswith(rest))
+    ]
+    if not found:
+        raise StoreError(f"no artifact {start!r} in {store.url}; `headwater status` lists what is there")
+    if len({a.digest for a in found}) > 1:
+        raise StoreError(f"{start!r} is ambiguous: {', '.join(sorted(a.id for a in found))}")
+    return found[0]
+
+
+def scratch_folder(store: Store, folder: str) -> Path:
+    """Where this machine collects the files of the artifact in `folder`.
+
+    On the store's own disk where it has one, so that a commit is a rename; else a name that the next attempt on this
+    machine finds, and clears.
+    """
+    if store.is_local:
+        return store.local_path(f"{folder}/{SCRATCH}")
+    return cache_folder() / "scratch" / hashlib.sha256(store.where(folder).encode()).hexdigest()[:16]
+
+
+def leftovers(store: Store, folder: str, *, finished: bool, resumes: bool) -> list[str]:
+    """Names of what a writer that was killed left below `folder` and nobody needs.
+
+    Files that were written aside go, and leases too if the artifact is `finished`. Of one that is not, all files under
+    their final names go as well, or a disk on which the artifact has room once might have to hold it twice; unless a
+    next attempt `resumes` from them.
+    """
+    found = []
+    for name in store.list(folder):
+        path = name[len(folder) + 1 :]
+        base = path.rsplit("/", 1)[-1]
+        if path.startswith(".lease-") and f".{os.getpid()}-" in path:
+            continue  # our own heartbeat
+        if path.startswith(f"{SCRATCH}/{KEPT}/") and not finished:
+            continue  # the next attempt goes on from it
+        aside = base.startswith(".") and base.endswith(".tmp")
+        lease, log = path.startswith("lease-"), path.startswith(("events.jsonl", "events/"))
+        if aside or (lease and finished) or not (finished or resumes or lease or log):
+            found.append(name)
+    return found
+
+
+@dataclass
+class ArtifactWriter:
+    """Collects an artifact's files in a scratch folder and commits them, manifest last.
+
+    A stage writes `writer.file("shards/0.arrow")` (a local path to fill), or `writer.put("x.json", data)`; sets
+    `counts`, `metrics`, `details`; and `commit()` does the rest.
+    """
+
+    store: Store
+    folder: str
+    kind: str
+    stage_version: int
+    fingerprint: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    run: str | None = None
+    how: dict[str, Any] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def __post_init__(self) -> None:
+        self.events = EventLog(self.store, self.folder)
+        self._paths: set[str] = set()
+        self._there: list[FileEntry] = []
+        self._hashes: dict[str, str] = {}
+        below = scratch_folder(self.store, self.folder)
+        for left in below.iterdir() if below.is_dir() else ():
+            if left.name != KEPT:
+                shutil.rmtree(left, ignore_errors=True)
+        # Its own: a writer that was taken for dead, and is not, writes on under the names that it had.
+        self.scratch = below / secrets.token_hex(4)
+        try:
+            self.scratch.mkdir(parents=True)
+        except OSError as error:
+            raise StoreError(f"{self.kind}: cannot make {self.scratch}: {reason(error)}") from error
+
+    def file(self, path: str) -> Path:
+        """A local path to write the artifact's file `path` to. Its folder exists; it becomes visible at commit."""
+        self._paths.add(path)
+        local = self.scratch / "files" / path
+        local.parent.mkdir(parents=True, exist_ok=True)
+        return local
+
+    def take(self, path: str, kept: Path, sha256: str) -> None:
+        """Makes a finished file below a `kept` folder the artifact's file `path`; its hash is not computed again.
+
+        It stays where it is too, so that the next attempt finds it if this one does not get as far as its commit.
+        """
+        local = self.file(path)
+        try:
+            os.link(kept, local)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK):
+                raise
+            shutil.copyfile(kept, local)  # a file system without hard links
+        self._hashes[path] = sha256
+
+    def put(self, path: str, data: bytes) -> None:
+        """Writes a small file of the artifact."""
+        self.file(path).write_bytes(data)
+
+    def adopt(self, entry: FileEntry) -> None:
+        """Takes in a file that another machine has put under its final name already."""
+        size = self.store.size(f"{self.folder}/{entry.path}")
+        if size != entry.bytes:
+            raise StoreError(
+                f"stage {self.kind}: {self.store.where(f'{self.folder}/{entry.path}')} has {size} bytes instead of "
+                f"{entry.bytes}; start again"
+            )
+        self._there.append(entry)
+
+    def work(self, name: str) -> Path:
+        """A local folder for temporary files that are not part of the artifact."""
+        folder = self.scratch / "work" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def kept(self, name: str) -> Path:
+        """A local folder for finished pieces of work, which the next attempt finds if this one fails or is killed.
+
+        Another writer may use it at the same time, one that was taken for dead: write aside under a name of your own,
+        and rename; two writers of one plan write the same.
+        """
+        folder = self.scratch.parent / KEPT / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def commit(self) -> Artifact:
+        """Hashes and moves every file to its final name, then creates the manifest. Files come before the manifest."""
+        for path in self._paths:
+            if not (self.scratch / "files" / path).is_file():
+                raise StoreError(f"stage {self.kind}: {path} was announced and never written")
+        with ThreadPoolExecutor(COMMITTED_AT_ONCE) as pool:
+            entries = [*self._there, *pool.map(self._put_in_place, sorted(self._paths))]
+        manifest = Manifest(
+            kind=self.kind,
+            fingerprint=self.fingerprint,
+            digest=digest(entries),
+            run=self.run,
+            stage_version=self.stage_version,
+            config=self.config,
+            how=self.how,
+            inputs=self.inputs,
+            files=sorted(entries, key=lambda entry: entry.path),
+            counts=self.counts,
+            metrics=self.metrics,
+            details=self.details,
+            software=software_versions(SOFTWARE),
+            started=self.started,
+            finished=datetime.now(UTC),
+        )
+        if not self.store.create(f"{self.folder}/{MANIFEST}", manifest.model_dump_json(indent=1).encode()):
+            raise StoreError(f"{self.store.where(self.folder)}: somebody else finished this artifact first")
+        shutil.rmtree(self.scratch.parent / KEPT, ignore_errors=True)
+        self.discard()
+        return Artifact(self.store, self.folder, manifest)
+
+    def _put_in_place(self, path: str) -> FileEntry:
+        local = self.scratch / "files" / path
+        entry = FileEntry(path=path, bytes=local.stat().st_size, sha256=self._hashes.get(path) or sha256_file(local))
+        self.store.put_file(local, f"{self.folder}/{path}")
+        return entry
+
+    def discard(self) -> None:
+        """Removes the scratch folder, but for what is kept."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        with suppress(OSError):  # somebody else's is in it
+            self.scratch.parent.rmdir()

@@ -1,0 +1,182 @@
+"""A stage's append-only event log: progress, metrics, decisions, trouble.
+
+Stages know no tracker: they append here, and one forwarder (in `flows/`) feeds terminal, Prefect and MLflow. On local
+files the log is `events.jsonl`, one line an event, each written by one append. Object stores cannot append: there each
+write is a numbered part, `events/{n:06}.jsonl`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, Protocol
+
+from stages.store.errors import StoreError
+from stages.store.store import Store
+
+log = logging.getLogger(__name__)
+Event = dict[str, Any]
+_TYPE = b'"type": "'
+
+
+class Emit(Protocol):
+    """What a stage calls to tell what happens."""
+
+    def __call__(self, type: str, *, durable: bool = False, **fields: Any) -> None: ...
+
+
+class EventLog:
+    """Writer and reader of the events below one artifact's folder.
+
+    On an object store what is not durable waits a moment, so that a run does not make an object of every step: a
+    second at first, a hundredth of the run's time later, never more than fifteen.
+    """
+
+    def __init__(self, store: Store, folder: str, clock: Callable[[], float] = time.time):
+        self.store, self.folder, self.clock = store, folder, clock
+        self._name = f"{folder}/events.jsonl"
+        self._parts = f"{folder}/events"
+        self._next_part: int | None = None
+        self._waiting: list[bytes] = []
+        self._lock = threading.RLock()
+        self._began = time.monotonic()
+        self._writer: threading.Thread | None = None
+
+    def emit(self, type: str, *, durable: bool = False, **fields: Any) -> None:
+        """Appends one event. `durable` returns only when it is on disk: for decisions that a restart must find."""
+        line = json.dumps({"time": round(self.clock(), 3), "type": type, **fields}, ensure_ascii=False, allow_nan=False)
+        data = line.encode() + b"\n"
+        if self.store.is_local:
+            self.store.append(self._name, data, durable=durable)
+            return
+        with self._lock:
+            self._waiting.append(data)
+            if not durable:
+                self._write_later()
+                return
+        self.flush()
+
+    def flush(self) -> None:
+        """Writes what waits; returns when it is in the store."""
+        with self._lock:
+            if not self._waiting:
+                return
+            data = b"".join(self._waiting)
+            if self._next_part is None:
+                self._next_part = len(self.store.list(self._parts))
+            while not self.store.create(self._part(self._next_part), data):
+                self._next_part += 1
+            self._next_part += 1
+            self._waiting.clear()
+
+    def progress(self, done: float, total: float, unit: str = "", **fields: Any) -> None:
+        """Tells how far the stage is: `done` of `total` units."""
+        self.emit("progress", done=done, total=total, unit=unit, **fields)
+
+    def read(
+        self, offset: int = 0, only: Collection[str] = (), newest: Collection[str] = ()
+    ) -> tuple[list[Event], int]:
+        """Events from `offset` (bytes of the file; parts on an object store) and the offset to go on from.
+
+        A last line that is not finished yet is left for the next call.
+
+        Args:
+            only: types that are wanted; absent: all.
+            newest: types of which the last one between two wanted events will do. A long run's log is nearly all steps,
+                and most of the time that reading takes is JSON.
+        """
+        if not self.store.is_local:
+            data, offset = self._read_parts(offset)
+            return list(_parse(data, only, newest)), offset
+        path = self.store.local_path(self._name)
+        if not path.exists():
+            return [], offset
+        with path.open("rb") as handle:
+            handle.seek(offset)
+            data = handle.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        return list(_parse(whole, only, newest)), offset + len(whole)
+
+    def end(self) -> int:
+        """The offset behind the last event that is there now."""
+        if not self.store.is_local:
+            return len(self.store.list(self._parts))
+        return self.store.size(self._name) or 0
+
+    def _part(self, number: int) -> str:
+        return f"{self._parts}/{number:06}.jsonl"
+
+    def _read_parts(self, offset: int) -> tuple[bytes, int]:
+        """Parts are numbered without gaps: the next one is asked for by name, since a long run's list is long."""
+        if offset == 0:
+            contents = self.store.read_all([self._part(n) for n in range(len(self.store.list(self._parts)))])
+        else:
+            contents = []
+        while True:
+            try:
+                contents.append(self.store.read(self._part(offset + len(contents))))
+            except FileNotFoundError:
+                return b"".join(contents), offset + len(contents)
+
+    def _write_later(self) -> None:
+        """Soon, in the background; or at the end of the process."""
+        if self._writer is None:
+            atexit.register(self._write_at_end)
+            self._writer = threading.Thread(target=self._write_what_waits, name="event-writer", daemon=True)
+            self._writer.start()
+
+    def _write_at_end(self) -> None:
+        try:
+            self.flush()
+        except StoreError as error:
+            log.warning("the last events are lost: %s", error)
+
+    def _write_what_waits(self) -> None:
+        while True:
+            time.sleep(min(15.0, max(1.0, 0.01 * (time.monotonic() - self._began))))
+            try:
+                self.flush()
+            except StoreError as error:
+                # What waits is kept and tried again; a durable event, or the end of the stage, tells if it stays so.
+                log.warning("events wait: %s", error)
+            with self._lock:
+                if not self._waiting:
+                    self._writer = None
+                    atexit.unregister(self._write_at_end)
+                    return
+
+
+def _parse(data: bytes, only: Collection[str], newest: Collection[str]) -> Iterator[Event]:
+    held = b""
+    for line in data.splitlines():
+        if only:
+            kind = _kind(line)
+            if kind in newest:
+                held = line
+                continue
+            if kind not in only:
+                continue
+            if held:
+                yield _event(held)
+                held = b""
+        yield _event(line)
+    if held:
+        yield _event(held)
+
+
+def _kind(line: bytes) -> str:
+    """The type of an event as `emit` writes it, without reading the rest."""
+    first = line.find(_TYPE, 0, 64) + len(_TYPE)
+    return line[first : line.find(b'"', first)].decode(errors="replace")
+
+
+def _event(line: bytes) -> Event:
+    try:
+        event: Event = json.loads(line)
+        return event
+    except ValueError:  # a disk that filled up in the middle of a line
+        return {"time": 0.0, "type": "warning", "message": f"an event was written only in part: {line[:80]!r}"}

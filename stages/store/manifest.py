@@ -1,0 +1,90 @@
+"""What an artifact is: its plan (fingerprint), its result (digest) and the manifest that records both."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from functools import cache
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from stages.store.config import canonical_json
+
+MANIFEST = "manifest.json"
+"""File name of the manifest; written last, created exclusively. A folder without one is not an artifact."""
+
+UNHASHED = ("manifest.json", "events.jsonl", "events/", "report/", "lease-")
+"""Files that tell about an artifact and are not part of what it is."""
+
+
+class FileEntry(BaseModel):
+    """One file of an artifact."""
+
+    model_config = ConfigDict(frozen=True)
+    path: str
+    """Relative to the artifact, `/`-separated."""
+    bytes: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """The record of one artifact, as JSON in `manifest.json`."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    schema_version: Literal[1] = 1
+    kind: str
+    """Stage that made it: sample, corpus, tokens, training, model, evaluation, verdict."""
+    fingerprint: str
+    """Name of the plan: hash of stage, stage version, canonical config and input digests (32 hex digits)."""
+    digest: str
+    """Name of the result: hash over the files (64 hex digits)."""
+    run: str | None = None
+    """Eight hex digits where two runs of one plan may differ (training); else absent."""
+    stage_version: int
+    config: dict[str, Any]
+    """The canonical config: what was asked for, without fields at their default and without how it was done."""
+    how: dict[str, Any] = Field(default_factory=dict)
+    """The whole config as it was run, defaults, workers and paths included; informative only."""
+    inputs: dict[str, str]
+    """Role to digest of everything that went in."""
+    files: list[FileEntry]
+    counts: dict[str, int] = Field(default_factory=dict)
+    metrics: dict[str, float] = Field(default_factory=dict)
+    details: dict[str, Any] = Field(default_factory=dict)
+    """Small structured results that are worth showing without opening a file."""
+    software: dict[str, str] = Field(default_factory=dict)
+    started: datetime
+    finished: datetime
+
+
+def fingerprint(kind: str, version: int, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """Names a plan: blake2b over stage, stage version, canonical config and input digests; 32 hex digits."""
+    plan = {"stage": kind, "version": version, "config": config, "inputs": dict(inputs)}
+    return hashlib.blake2b(canonical_json(plan), digest_size=16).hexdigest()
+
+
+def digest(files: Iterable[FileEntry]) -> str:
+    """Names a result: sha256 over its sorted (path, sha256); 64 hex digits, whatever the input's order."""
+    total = hashlib.sha256()
+    for entry in sorted(files, key=lambda item: item.path):
+        if not entry.path.startswith(UNHASHED):
+            total.update(f"{entry.path}\0{entry.sha256}\n".encode())
+    return total.hexdigest()
+
+
+def software_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of Python and of the named packages, as far as they are installed."""
+    installed = {name: _version(name) for name in packages}
+    return {"python": platform.python_version()} | {name: version for name, version in installed.items() if version}
+
+
+@cache
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)  # reads the package's whole description: 10 ms
+    except importlib.metadata.PackageNotFoundError:
+        return None

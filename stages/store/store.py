@@ -1,0 +1,362 @@
+"""The artifact store: any fsspec URL, and the only module that may rename, append or create exclusively.
+
+Object stores can neither rename nor append, so nothing outside this module assumes either. `put` replaces an object
+as a whole, `create` makes one only if it is not there yet; on local files the first is write-aside-and-rename and the
+second is link-into-place, which fails if the name exists (a plain `O_EXCL` open could leave half an object behind); on
+S3 the second is a conditional write (`If-None-Match: *`).
+
+Endpoint and credentials of an object store come from the environment: for `s3://` `AWS_ENDPOINT_URL`,
+`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_PROFILE` and the rest that botocore knows.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import fsspec
+from fsspec.asyn import AsyncFileSystem
+from fsspec.implementations.local import LocalFileSystem
+
+from stages.store.connections import quiet_lost_writes
+from stages.store.errors import HeadwaterError, StoreError
+
+
+class Store:
+    """A folder tree at an fsspec URL. Names are relative, `/`-separated, and never leave the root.
+
+    Every method raises StoreError when the store cannot be reached or refuses; only what is not there is
+    FileNotFoundError.
+    """
+
+    def __init__(self, url: str | os.PathLike[str]):
+        text = os.fspath(url)
+        if "://" not in text and not os.path.isabs(text):
+            raise StoreError(f"store: {text!r} is a relative path; give an absolute path or a URL")
+        try:
+            # Other processes write here too: a listing that is remembered would hide what they made.
+            self.fs, self.root = fsspec.core.url_to_fs(text, use_listings_cache=False)
+        except (ImportError, ValueError) as error:
+            raise StoreError(f"store: {text!r} cannot be opened: {error}") from error
+        self.root = self.root.rstrip("/")
+        self.url = self.fs.unstrip_protocol(self.root)
+        self.is_local = isinstance(self.fs, LocalFileSystem)
+        if isinstance(self.fs, AsyncFileSystem):
+            quiet_lost_writes(self.fs.loop)
+
+    def path(self, name: str) -> str:
+        """The file system's own path of `name`."""
+        if name.startswith("/") or ".." in name.split("/"):
+            raise StoreError(f"store: {name!r} is not a name inside the store")
+        return f"{self.root}/{name}" if name else self.root
+
+    def local_path(self, name: str) -> Path:
+        """`name` as a local file. Only for stores on local files."""
+        if not self.is_local:
+            raise StoreError(f"store: {self.url} is not on local files")
+        return Path(self.path(name))
+
+    def where(self, name: str) -> str:
+        """`name` as people are told it: an absolute path, or a URL."""
+        return self.path(name) if self.is_local else self.fs.unstrip_protocol(self.path(name))
+
+    def exists(self, name: str) -> bool:
+        with self.told("look for", name):
+            return bool(self.fs.exists(self.path(name)))
+
+    def size(self, name: str) -> int | None:
+        """Bytes of an object, None if there is none."""
+        try:
+            with self.told("look for", name):
+                return int(self.fs.size(self.path(name)))
+        except FileNotFoundError:
+            return None
+
+    def read(self, name: str) -> bytes:
+        with self.told("read", name):
+            return bytes(self.fs.cat_file(self.path(name)))
+
+    def read_all(self, names: list[str]) -> list[bytes]:
+        """The contents of several objects, fetched side by side where the store can."""
+        if not names:
+            return []
+        with self.told("read", names[0]):
+            found = self.fs.cat([self.path(name) for name in names])
+        return [bytes(found[self.path(name)]) for name in names]
+
+    def read_json(self, name: str) -> Any:
+        try:
+            return json.loads(self.read(name))
+        except ValueError as error:
+            raise StoreError(f"store: {self.where(name)} is not valid JSON: {error}") from error
+
+    def open(self, name: str) -> BinaryIO:
+        """An object as a stream of bytes."""
+        with self.told("read", name):
+            return self.fs.open(self.path(name), "rb")
+
+    def put(self, name: str, data: bytes) -> None:
+        """Writes an object as a whole; a reader sees the old one or the new one, never a part."""
+        path = self.path(name)
+        with self.told("write", name):
+            if not self.is_local:
+                self.fs.pipe_file(path, data)
+                return
+            with self._aside(path) as aside:
+                _write_durable(aside, data)
+                os.replace(aside, path)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Writes an object only if there is none of that name. False: there is one already, and it was left alone."""
+        try:
+            with self.told("create", name):
+                if not self.is_local:
+                    self.fs.pipe_file(self.path(name), data, mode="create")
+                    return True
+                try:
+                    self._link(self.path(name), data)
+                except FileNotFoundError:
+                    # Whoever holds the lease tidies its folder once, and may take our aside file for a dead writer's.
+                    self._link(self.path(name), data)
+                return True
+        except FileExistsError:
+            # A request whose answer was lost is sent again, and meets what it wrote itself.
+            return not self.is_local and self.read(name) == data
+
+    def _link(self, path: str, data: bytes) -> None:
+        with self._aside(path) as aside:
+            _write_durable(aside, data)
+            os.link(aside, path)
+        _sync_folder(path)
+
+    def put_file(self, local: Path, name: str) -> None:
+        """Moves a finished local file into the store; its bytes are on disk before it has its name."""
+        path = self.path(name)
+        with self.told("write", name):
+            if not self.is_local:
+                self.fs.put_file(str(local), path)
+                os.unlink(local)
+                return
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            _sync(local)
+            try:
+                os.replace(local, path)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                with self._aside(path) as aside:  # from another file system: copy aside, then rename
+                    shutil.copyfile(local, aside)
+                    _sync(aside)
+                    os.replace(aside, path)
+                os.unlink(local)
+
+    def get_file(self, name: str, local: Path) -> None:
+        """Copies an object to a local file."""
+        try:
+            with self.told("read", name):
+                self.fs.get_file(self.path(name), str(local))
+        except StoreError as error:
+            cause = error.__cause__
+            if self.is_local or not isinstance(cause, OSError) or cause.errno not in DISK_TROUBLE:
+                raise
+            raise StoreError(f"store: cannot copy {self.where(name)} to {local}: {reason(cause)}") from cause
+
+    def append(self, name: str, data: bytes, *, durable: bool = False) -> None:
+        """Adds whole lines at the end of a local object. Object stores get numbered parts instead: events.py.
+
+        On a full disk part of a line may be written before the error; the next append begins a line of its own.
+        """
+        path = self.local_path(name)
+        with self.told("write", name):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                size = os.fstat(handle).st_size
+                if size and os.pread(handle, 1, size - 1) != b"\n":
+                    data = b"\n" + data
+                while data:
+                    data = data[os.write(handle, data) :]
+                if durable:
+                    os.fsync(handle)
+            finally:
+                os.close(handle)
+
+    def files(self, prefix: str) -> list[str]:
+        """Names of the objects directly below `prefix`, sorted; folders beside them, however full, are not entered."""
+        base = self.path(prefix)
+        try:
+            with self.told("list", prefix):
+                if self.is_local:
+                    found = [entry.path for entry in os.scandir(base) if not entry.is_dir()]
+                else:
+                    entries = self.fs.ls(base, detail=True, refresh=True)
+                    found = [entry["name"] for entry in entries if entry["type"] != "directory"]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(path[len(self.root) + 1 :] for path in found)
+
+    def list(self, prefix: str) -> list[str]:
+        """Names of all objects below `prefix`, sorted."""
+        try:
+            with self.told("list", prefix):
+                found = self._find(self.path(prefix)) if self.is_local else self.fs.find(self.path(prefix))
+        except FileNotFoundError:
+            return []
+        return sorted(path[len(self.root) + 1 :] for path in found)
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Names of the folders directly below `prefix`, sorted."""
+        base = self.path(prefix)
+        try:
+            with self.told("list", prefix):
+                if self.is_local:
+                    found = [entry.path for entry in os.scandir(base) if entry.is_dir()]
+                else:
+                    entries = self.fs.ls(base, detail=True, refresh=True)
+                    found = [entry["name"].rstrip("/") for entry in entries if entry["type"] == "directory"]
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        yield from sorted(path[len(self.root) + 1 :] for path in found)
+
+    @staticmethod
+    def _find(base: str) -> Sequence[str]:
+        """All files below a local folder. fsspec's `find` asks for the size of each as well."""
+        if os.path.isfile(base):
+            return [base]
+        return [os.path.join(folder, name) for folder, _, names in os.walk(base) for name in names]
+
+    def remove(self, name: str) -> None:
+        """Removes one object or a whole folder; a missing one is fine."""
+        path = self.path(name)
+        try:
+            with self.told("remove", name):
+                if self.fs.exists(path):
+                    self.fs.rm(path, recursive=True)
+        except FileNotFoundError:
+            return
+
+    @contextmanager
+    def _aside(self, path: str) -> Iterator[str]:
+        """A name beside `path` to write to first; nothing of it is left."""
+        folder, base = os.path.split(path)
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except FileExistsError as error:
+            raise NotADirectoryError(errno.ENOTDIR, f"{folder} is a file") from error
+        aside = os.path.join(folder, f".{base}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+        try:
+            yield aside
+        finally:
+            if os.path.exists(aside):
+                os.unlink(aside)
+
+    @contextmanager
+    def told(self, verb: str, name: str) -> Iterator[None]:
+        """What the file system says inside, as an error that names store, object and cause."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except (FileNotFoundError, FileExistsError) as error:
+            if isinstance(error, FileExistsError) == (verb == "create") and verb != "write":
+                raise
+            raise StoreError(f"store: cannot {verb} {self.where(name)}: {error}") from error
+        except OSError as error:
+            raise StoreError(f"store: cannot {verb} {self.where(name)}: {reason(error)}") from error
+        except Exception as error:
+            if self.is_local:
+                raise
+            # Every object store has errors of its own: botocore's are no OSErrors, aiohttp's some of them.
+            raise StoreError(
+                f"store: cannot {verb} {self.where(name)}: {error}; see that the store is reachable (for s3:// "
+                "AWS_ENDPOINT_URL and the credentials) and start again: what is finished is kept"
+            ) from error
+
+
+DISK_TROUBLE = {
+    errno.ENOSPC: "make room there and start again: what is finished is kept",
+    errno.EDQUOT: "the quota is used up; make room and start again: what is finished is kept",
+    errno.EROFS: "the file system is mounted read-only",
+    errno.EIO: "the disk fails",
+    errno.EACCES: "this user may not; mend the permissions, or choose another store with HEADWATER_STORE",
+    errno.EPERM: "this user may not; mend the permissions, or choose another store with HEADWATER_STORE",
+}
+"""What a user can do about errors of the disk, by `errno`."""
+
+FULL_BYTES = 1 << 20
+"""A disk with less room than this has none."""
+
+
+def reason(error: OSError) -> str:
+    """The cause, and for the common ones what to do."""
+    hint = DISK_TROUBLE.get(error.errno or 0)
+    return f"{error.strerror or error}; {hint}" if hint else str(error)
+
+
+@contextmanager
+def disk_trouble_told(kind: str, place: Path) -> Iterator[None]:
+    """A disk that is full, read-only or gone is no bug of the stage's: it is told as what it is.
+
+    Args:
+        kind: who was at work.
+        place: where it wrote, for errors that name no file.
+
+    Raises:
+        StoreError: instead of what the disk's trouble came as.
+    """
+    try:
+        yield
+    except HeadwaterError:
+        raise
+    except Exception as error:
+        trouble = disk_trouble(error, place)
+        if trouble is None:
+            raise
+        raise StoreError(f"{kind}: {trouble}") from error
+
+
+def disk_trouble(error: BaseException, place: Path) -> str | None:
+    """What to tell a user if it was the disk that failed; None if it was not.
+
+    Libraries lose the cause: numpy tells how many bytes it wrote, PyTorch that a position in its file is wrong. Where
+    the disk has no room left, that is taken to be the reason.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, OSError) and link.errno in DISK_TROUBLE:
+            verb = "use" if link.errno in (errno.EACCES, errno.EPERM, errno.EIO) and link.filename else "write"
+            return f"cannot {verb} {link.filename or place}: {reason(link)}"
+        link = link.__cause__ or link.__context__
+    there = next(folder for folder in (place, *place.parents) if folder.exists())
+    free = os.statvfs(there)
+    if free.f_bavail * free.f_frsize >= FULL_BYTES:
+        return None
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return f"cannot write {place}: {reason(full)} ({' '.join(str(error).split())[:200]})"
+
+
+def _write_durable(path: str, data: bytes) -> None:
+    with open(path, "xb") as handle:
+        handle.write(data)
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def _sync(path: str | Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync_folder(path: str) -> None:
+    """A new name is on disk when its folder is."""
+    _sync(os.path.dirname(path))

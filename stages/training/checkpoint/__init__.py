@@ -1,0 +1,1 @@
+"""Checkpoints: written beside the training, committed by their manifest, verified on load."""

@@ -1,0 +1,1 @@
+"""Training on Ray. Nothing else in `stages.training` imports Ray."""

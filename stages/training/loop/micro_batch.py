@@ -1,0 +1,80 @@
+"""How much each rank computes at once: sequences a forward pass, and what is computed again for the backward pass.
+
+Neither changes what is computed, the one but for rounding, the other not at all. On a GPU both come from the model's
+preset (`models/presets.py`) where the recipe leaves them open.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from models.memory import Checkpointing
+from models.presets import Preset, preset
+from models.sizes import ModelConfig
+from stages.training.config import TrainingConfig
+from stages.training.parallelism.ranks import Ranks
+
+MICRO_BATCH_TOKENS = 4096
+"""Tokens a forward pass on a CPU: big enough for good products, small enough for 12 GiB."""
+
+
+class MicroBatches:
+    """The choice for one run, a function of recipe and machines, so that a resumed run adds up the same way.
+
+    Args:
+        dtype: number format of the products.
+        most_rows: sequences of the rank that has most.
+        longest: tokens of the longest sequence of any phase.
+        gpu_memory: bytes of the smallest GPU; None on CPUs.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        shape: ModelConfig,
+        world: int,
+        dtype: torch.dtype,
+        most_rows: int,
+        longest: int,
+        gpu_memory: int | None,
+    ):
+        self.config, self.shape, self.world, self.dtype = config, shape, world, dtype
+        self.most_rows, self.gpu_memory = most_rows, gpu_memory
+        wanted = config.activation_checkpointing
+        self._fixed: Checkpointing | None = None if wanted == "auto" else wanted
+        if self._fixed is None:
+            self._fixed = "none" if gpu_memory is None else self._preset(longest, gpu_memory).activation_checkpointing
+
+    @property
+    def activation_checkpointing(self) -> Checkpointing:
+        """One for the whole run: that of its longest sequences."""
+        assert self._fixed is not None
+        return self._fixed
+
+    def rows(self, length: int) -> int:
+        """Sequences of `length` tokens a forward pass."""
+        if self.config.micro_batch:
+            return self.config.micro_batch
+        if self.gpu_memory is None:
+            return max(1, min(self.most_rows, round(MICRO_BATCH_TOKENS / length)))
+        return self._preset(length, self.gpu_memory).micro_batch
+
+    def _preset(self, length: int, gpu_memory: int) -> Preset:
+        return preset(
+            self.shape,
+            length,
+            self.world,
+            gpu_memory,
+            most=self.most_rows,
+            bytes_per_activation=self.dtype.itemsize,
+            replicas=self.config.replicas,
+            micro_batch=self.config.micro_batch or None,
+            activation_checkpointing=self._fixed,
+        )
+
+
+def gpu_memory(ranks: Ranks) -> int | None:
+    """Bytes of the smallest GPU among the ranks'; None on CPUs. Every rank must call it."""
+    if ranks.device.type != "cuda":
+        return None
+    return min(ranks.gather(torch.cuda.get_device_properties(ranks.device).total_memory))

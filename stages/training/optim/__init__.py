@@ -1,0 +1,1 @@
+"""Optimizers, their learning rate, and what is measured of an update."""

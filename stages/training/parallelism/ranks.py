@@ -1,0 +1,167 @@
+"""Ranks, and the sharding of a model over them (FSDP2), applied from outside the model.
+
+One process alone has neither a process group nor FSDP; everything below then does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from models.decoder import Decoder
+from models.initialize import initial_value
+from stages.training.runtime.backend import BACKEND, TIMEOUT_SECONDS
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train together."""
+
+    rank: int
+    world: int
+    local_world: int
+    device: torch.device
+    saving: Any = None
+    """A process group of its own for checkpoints, which are written beside the training."""
+
+    @property
+    def alone(self) -> bool:
+        return self.world == 1
+
+    def sum(self, values: list[float]) -> list[float]:
+        """Sums of host values over all ranks."""
+        if self.alone:
+            return values
+        total = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(total)
+        return total.tolist()
+
+    def from_first(self, value: Any) -> Any:
+        """Rank 0's value (small, picklable), on every rank."""
+        if self.alone:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+        return box[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, in rank order, on every rank."""
+        if self.alone:
+            return [value]
+        out: list[Any] = [None] * self.world
+        dist.all_gather_object(out, value, group=self.saving)
+        return out
+
+
+def join(device: str) -> Ranks:
+    """Finds the other ranks, from torchrun's or Ray Train's environment; makes the process group if there is none."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    index = int(os.environ.get("LOCAL_RANK", "0"))
+    # Ray shows each worker its own GPU only, torchrun shows all of them.
+    where = torch.device(kind, min(index, torch.cuda.device_count() - 1)) if kind == "cuda" else torch.device("cpu")
+    if kind == "cuda":
+        torch.cuda.set_device(where)
+    if world == 1:
+        return Ranks(0, 1, 1, where)
+    if not dist.is_initialized():
+        dist.init_process_group(BACKEND if kind == "cuda" else "gloo", timeout=timedelta(seconds=TIMEOUT_SECONDS))
+    return Ranks(dist.get_rank(), world, local, where, dist.new_group(backend="gloo"))
+
+
+def place(model: Decoder, ranks: Ranks, seed: int, replicas: int = 1) -> Decoder:
+    """Puts a model that was built on the meta device on its device, sharded if there are several ranks, and sets its
+    initial values, which depend on the seed and not on the ranks.
+
+    Args:
+        replicas: copies of the model, each sharded over world / replicas neighbouring ranks.
+    """
+    if not ranks.alone:
+        shard(model, ranks, replicas, gathered=ranks.device.type == "cpu")
+    set_values(model, ranks, seed)
+    return model
+
+
+def set_values(model: Decoder, ranks: Ranks, seed: int) -> None:
+    """Gives the parameters of a model on the meta device, whole or sharded, their memory and their initial values."""
+    values = ((name, initial_value(name, p.shape, seed).to(ranks.device)) for name, p in model.named_parameters())
+    if ranks.alone:
+        model.load_state_dict(dict(values), assign=True)
+        return
+    model.to_empty(device=ranks.device)
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, whole in values:
+            parameters[name].copy_(_shard_like(parameters[name], whole))
+
+
+def shard(model: Decoder, ranks: Ranks, replicas: int, gathered: bool) -> None:
+    """Shards a model on the meta device over the ranks (FSDP2), or `replicas` copies of it over a part each (HSDP).
+
+    A layer is a unit of FSDP; embedding, last norm and head stand in the root's, so that the loss, which the root's
+    forward computes, sees a tied head whole. Gradients are summed over ranks, not averaged: the loss is already
+    divided by the global number of targets.
+
+    Args:
+        gathered: the model is one unit that stays gathered between forward and backward: for the host, where memory
+            is no concern and each collective costs.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    if replicas == 1:
+        mesh = init_device_mesh(ranks.device.type, (ranks.world,), mesh_dim_names=("shard",))
+    else:  # neighbours, which share a machine, share a copy
+        sizes = (replicas, ranks.world // replicas)
+        mesh = init_device_mesh(ranks.device.type, sizes, mesh_dim_names=("replicate", "shard"))
+    policy = MixedPrecisionPolicy(param_dtype=model.dtype, reduce_dtype=torch.float32)
+    units: list[nn.Module] = [] if gathered else list(model.model.layers)
+    for unit in [*units, model]:
+        fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=not gathered)
+        # Gloo knows sums only; a factor of its own without this would ask it for a scaled one.
+        unit.set_force_sum_reduction_for_comms(True)  # type: ignore[operator]
+        unit.set_gradient_divide_factor(1.0)  # type: ignore[operator]
+
+
+def _shard_like(parameter: Tensor, whole: Tensor) -> Tensor:
+    """This rank's shard of a tensor that every rank has whole: nothing is sent."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(parameter, DTensor)
+    return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
+
+
+def last_micro_batch(model: Decoder, last: bool) -> None:
+    """Says whether the next backward pass is the last of its batch.
+
+    A model that is one unit sums its gradients over ranks then, and only then. With a unit a layer, whole gradients
+    would be as big as the whole model: they are summed within each copy, and kept in shards, after every micro-batch,
+    and over the copies after the last one.
+    """
+    if hasattr(model.model.layers[0], "set_requires_all_reduce"):
+        model.set_requires_all_reduce(last)  # type: ignore[operator]
+    elif hasattr(model, "set_requires_gradient_sync"):
+        model.set_requires_gradient_sync(last)
+
+
+def reshard(model: nn.Module) -> None:
+    """Gives gathered parameters back after forward passes that no backward pass followed, which would have done it.
+
+    Until then the model's parameters are the gathered ones, in the number format of the products.
+    """
+    for module in model.modules():
+        if hasattr(module, "reshard"):
+            module.reshard()
+
+
+def leave() -> None:
+    """Ends the process group if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,131 @@
+"""Whether a model fits the memory that is there, told before anything is allocated, and what would make it fit.
+
+The estimate of activations may be half as high again as what is needed (`tests/models/test_memory.py` holds it to
+that), so that only what cannot fit is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import get_args
+
+from models.memory import Checkpointing, Memory, training_memory
+from models.sizes import SIZES, sized
+from stages.store.errors import ConfigError
+
+SURE = 0.7
+"""Share of the estimated activations that is needed for sure."""
+GIB = 1 << 30
+_MOST_WORKERS = 1024
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What decides the memory of a run."""
+
+    size: str
+    """Name of the model's size."""
+    vocabulary_size: int
+    sequence_length: int
+    """Tokens of the longest sequence."""
+    micro_batch: int
+    checkpointing: Checkpointing
+    bytes_per_activation: int
+    """Of the number format of the products."""
+    workers: int
+    replicas: int
+    """Copies of the model, each sharded over workers / replicas."""
+    sharing: int
+    """Workers that share one memory: those of a machine on CPUs, 1 on GPUs."""
+    host: bool
+    """True on CPUs."""
+
+    def memory(self) -> Memory:
+        """Of one worker, estimated."""
+        return training_memory(
+            sized(self.size, self.vocabulary_size, self.sequence_length),
+            micro_batch=self.micro_batch,
+            sequence_length=self.sequence_length,
+            shards=self.workers // self.replicas,
+            checkpointing=self.checkpointing,
+            bytes_per_activation=self.bytes_per_activation,
+            host=self.host,
+        )
+
+    def least(self) -> int:
+        """Bytes that all workers who share a memory need for sure."""
+        one = self.memory()
+        lasting = one.weights + one.gradients + one.averages
+        return self.sharing * (lasting + int(SURE * (one.total - lasting)))
+
+    def estimate(self) -> int:
+        """Bytes that they need by the estimate."""
+        return self.sharing * self.memory().total
+
+
+def check_fits(demand: Demand, room: int) -> None:
+    """Refuses a model that cannot fit.
+
+    Args:
+        room: bytes that are there: of a GPU, or left on the machine.
+
+    Raises:
+        ConfigError: what is needed, by part, what there is, and the changes that would make it fit.
+    """
+    if demand.least() <= room:
+        return
+    one = demand.memory()
+    parts = ("weights", "gradients", "averages", "gathered", "activations", "loss")
+    told = ", ".join(f"{part} {getattr(one, part) / GIB:.1f}" for part in parts)
+    where = "on this machine" if demand.host else "on each GPU"
+    each = f", {demand.sharing} workers with {one.total / GIB:.1f} each" if demand.sharing > 1 else ""
+    would = [f"{_told(demand, option)} ({option.estimate() / GIB:.1f} GiB)" for option in changes(demand, room)]
+    mend = f"one of these would fit: {'; '.join(would)}" if would else "not even the smallest size would fit"
+    raise ConfigError(
+        f"training: size {demand.size} does not fit: it needs about {demand.estimate() / GIB:.1f} GiB {where}{each} "
+        f"({told}), and {room / GIB:.1f} GiB are there; {mend}"
+    )
+
+
+def changes(demand: Demand, room: int) -> list[Demand]:
+    """What would fit, by the whole estimate: of each kind of change the one that changes least."""
+    rows, modes, sizes = demand.micro_batch, get_args(Checkpointing), list(SIZES)
+    frugal = replace(demand, micro_batch=1, checkpointing="full")
+    smaller = sizes[: sizes.index(demand.size)][::-1]
+    kinds: list[Iterable[Demand]] = [
+        (replace(demand, micro_batch=rows >> shift) for shift in range(1, rows.bit_length())),
+        (replace(demand, checkpointing=mode) for mode in modes[modes.index(demand.checkpointing) + 1 :]),
+        _other_workers(demand),
+        (replace(base, size=name) for base in (demand, frugal) for name in smaller),
+    ]
+    fitting = [next((option for option in kind if option.estimate() <= room), None) for kind in kinds]
+    if not any(fitting[:3]):  # no setting by itself keeps the size
+        together = [frugal, *_other_workers(frugal)]
+        fitting.insert(0, next((option for option in together if option.estimate() <= room), None))
+    return [option for option in fitting if option is not None]
+
+
+def _other_workers(demand: Demand) -> Iterator[Demand]:
+    """Fewer workers of a machine that share its memory; on GPUs more, which share the weights out."""
+    if not demand.host:
+        workers = 2 * demand.workers
+        while workers <= _MOST_WORKERS:
+            yield replace(demand, workers=workers)
+            workers *= 2
+    elif demand.sharing == demand.workers:
+        for workers in range(demand.workers - demand.replicas, 0, -demand.replicas):
+            yield replace(demand, workers=workers, sharing=workers)
+
+
+def _told(demand: Demand, option: Demand) -> str:
+    """The settings by which an option differs, as a recipe has them."""
+    settings = {
+        "micro_batch": "micro_batch",
+        "checkpointing": "activation_checkpointing",
+        "workers": "workers",
+        "size": "size",
+    }
+    changed = {theirs: getattr(option, ours) for ours, theirs in settings.items()}
+    before = {theirs: getattr(demand, ours) for ours, theirs in settings.items()}
+    return " with ".join(f"training.{name}: {value}" for name, value in changed.items() if value != before[name])

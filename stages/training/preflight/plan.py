@@ -1,0 +1,46 @@
+"""What a run will read: its order, and the plan that is told before it starts. Needs no PyTorch."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from stages.store.artifact import Artifact
+from stages.store.errors import StoreError
+from stages.tokens.order import Order, Phase
+from stages.tokens.plan import plan
+from stages.tokens.reader import STREAM
+from stages.tokens.table import SHARDS, ShardTable
+from stages.training.config import TrainingConfig
+
+PLAN = "plan"
+"""Type of the event that says what a run will read: `tokens` (folder) and their `digest`, `config` (all of it), `plan`.
+It is enough to know the order of a run that has no manifest yet."""
+
+
+def run_order(shards: ShardTable, tokens_digest: str, config: TrainingConfig) -> Order:
+    """The order in which a run reads these shards.
+
+    Raises:
+        ConfigError: phases that cannot be drawn from them.
+    """
+    phases = [Phase(p.steps * config.batch, p.k, p.weights, p.repeat) for p in config.all_phases]
+    return Order(shards, tokens_digest, config.seed, phases, config.window, config.lanes)
+
+
+def plan_of(tokens: Artifact, config: TrainingConfig) -> dict[str, Any]:
+    """The plan (`stages.tokens.plan.Plan` as JSON values) of a run on these tokens, with `batch` and `steps` beside it.
+
+    Reads the table of shards and nothing else.
+
+    Raises:
+        ConfigError: phases that cannot be drawn from these tokens.
+        StoreError: the artifact holds no token stream.
+    """
+    try:
+        length = int(json.loads(tokens.read(STREAM))["sequence_length"])
+    except (OSError, ValueError, KeyError) as error:
+        raise StoreError(f"tokens: cannot read {STREAM} of {tokens.id}: {error}") from error
+    shards = ShardTable.load(tokens.local(SHARDS).parent)
+    found = plan(run_order(shards, tokens.digest, config), length)
+    return found.as_dict() | {"batch": config.batch, "steps": config.steps}

@@ -1,0 +1,1 @@
+"""How training's processes run: allocator, backend, imports, number format, compiler."""

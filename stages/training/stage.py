@@ -1,0 +1,85 @@
+"""The training stage: tokens in; weights, their config, and the history of every step and validation out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from models.huggingface import to_config
+from models.sizes import sized
+from stages.store import Artifact, ArtifactWriter, ConfigError, FileEntry, Stage, StoreError
+from stages.store import errors as artifact_errors
+from stages.training.config import TrainingConfig
+from stages.training.errors import StoppedError, TrainingError
+from stages.training.preflight.checks import check_ranks, check_tokenizer
+from stages.training.preflight.plan import PLAN, plan_of
+from stages.training.run import CONFIG, Run
+from stages.training.stop import clear_stop
+
+
+def build(config: TrainingConfig, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
+    """Trains a model on `inputs["tokens"]`, going on from the run's last whole checkpoint.
+
+    With `workers` 0 it trains in this process; else on that many Ray workers, which are restarted from the last
+    checkpoint when one is lost. An exception that reaches this process (a cancel) stops the workers at a step
+    boundary, with a checkpoint, before it goes on its way.
+
+    Raises:
+        StoppedError: the run was asked to stop; it goes on when started again.
+        TrainingError: it cannot go on: the loss is no number, or workers were lost too often.
+        ConfigError: a config that does not fit the tokens.
+        StoreError: a store that is full or away, or damaged data.
+    """
+    tokens: Artifact = inputs["tokens"]
+    run = Run(
+        url=writer.store.url,
+        folder=writer.folder,
+        tokens_url=tokens.store.url,
+        tokens=tokens.folder,
+        tokens_digest=tokens.digest,
+        config=config.model_dump(mode="json"),
+        submitted=time.time(),
+    )
+    # Before any worker: what cannot be drawn, or not be shared, is refused here.
+    check_ranks(config, max(1, config.workers))
+    check_tokenizer(tokens)
+    plan = plan_of(tokens, config)
+    writer.events.emit(PLAN, durable=True, tokens=tokens.folder, digest=tokens.digest, config=run.config, plan=plan)
+    clear_stop(run)
+    run.clear_outcome()
+    if config.workers == 0:
+        from stages.training.loop.loop import train
+
+        train(run)
+    else:
+        from stages.training.cluster.driver import train_on_ray
+
+        train_on_ray(run)
+    outcome = run.outcome()
+    if outcome is None:
+        raise TrainingError(f"training: the workers ended without an outcome; see the events in {run.where}")
+    if outcome["status"] == "stopped":
+        raise StoppedError(
+            f"training was stopped after step {outcome['step']} of {config.steps}, with a checkpoint in "
+            f"{run.where}/checkpoints; start it again to go on"
+        )
+    if outcome["status"] == "failed":
+        raise _error(outcome["kind"])(outcome["error"])
+    for entry in outcome["files"]:
+        writer.adopt(FileEntry.model_validate(entry))
+    stream = json.loads(tokens.read("stream.json"))
+    shape = sized(config.size, stream["vocabulary_size"], config.longest_k * stream["sequence_length"])
+    writer.put(CONFIG, json.dumps(to_config(shape, stream["eos_id"]), indent=1).encode() + b"\n")
+    writer.counts.update(outcome["counts"])
+    writer.metrics.update(outcome["metrics"])
+    writer.details.update(outcome["details"])
+
+
+def _error(kind: str) -> type[artifact_errors.HeadwaterError]:
+    known = {cls.__name__: cls for cls in (ConfigError, StoreError, TrainingError, artifact_errors.InputError)}
+    return known.get(kind, TrainingError)
+
+
+training = Stage("training", 3, build, keeps_runs=True)

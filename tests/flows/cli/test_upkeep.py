@@ -1,0 +1,115 @@
+"""`headwater gc` and `headwater verify`, as a person calls them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli.main import app
+from serving.record import DeploymentRecord, deployment_of, write_record
+from stages.store import Artifact, ArtifactWriter, Config, Stage, Store, load, write_ref
+
+
+class Toy(Config):
+    text: str
+    """What is written."""
+
+
+def build(config: Toy, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
+    writer.put("weights/text.txt", config.text.encode())
+
+
+model = Stage("model", 1, build)
+training = Stage("training", 1, build, keeps_runs=True)
+
+
+@pytest.fixture
+def store(own_installation: dict[str, str]) -> Store:
+    return Store(own_installation["HEADWATER_STORE"])
+
+
+def headwater(*arguments: str, code: int = 0) -> str:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
+    return result.output
+
+
+def run(store: Store, text: str) -> tuple[Artifact, Artifact]:
+    """A training run and its model."""
+    trained = training.run(Toy(text=f"{text} trained"), {}, store)
+    return trained, model.run(Toy(text=text), {"training": trained}, store)
+
+
+def test_an_empty_store_is_in_order(store: Store) -> None:
+    assert "nothing to remove" in headwater("gc")
+    assert "0 artifacts" in headwater("verify")
+    assert not Path(store.root).exists()
+
+
+def test_gc_removes_what_neither_ref_nor_deployment_reaches(store: Store) -> None:
+    old, champion, served, prepared = (run(store, text) for text in ("old", "champion", "served", "prepared"))
+    write_ref(store, "biomed", "champion", champion[1])
+    stable, canary = (deployment_of(pair[1], "biomed", number) for number, pair in ((1, served), (2, prepared)))
+    write_record(store, DeploymentRecord(stable=stable, canary=canary))
+    before = store.list("")
+    told = json.loads(headwater("gc", "--dry-run", "--json"))
+    assert [item["folder"] for item in told["items"]] == [old[1].folder, old[0].folder]
+    assert all(item["why"] == "no ref reaches it" and not item["removed"] for item in told["items"])
+    assert [kept["folders"] for kept in told["kept"]] == [6]
+    assert "Would go" in headwater("gc", "--dry-run")
+    assert store.list("") == before
+    shown = headwater("gc")
+    assert "2 things" in shown and old[1].id in shown
+    assert all(load(store, artifact.folder) for pair in (champion, served, prepared) for artifact in pair)
+    assert not any(load(store, artifact.folder) for artifact in old)
+    assert json.loads(headwater("gc", "--json"))["items"] == []
+
+
+def test_gc_keeps_on_request(store: Store) -> None:
+    made = run(store, "new")
+    assert json.loads(headwater("gc", "--keep-hours", "1", "--json"))["items"] == []
+    assert len(json.loads(headwater("gc", "--json"))["items"]) == len(made)
+
+
+def test_gc_refuses_where_a_ref_points_at_nothing(store: Store) -> None:
+    made = run(store, "champion")[1]
+    write_ref(store, "biomed", "champion", made)
+    store.remove(made.folder)
+    result = CliRunner().invoke(app, ["gc"])
+    assert "refs/biomed/champion points at" in str(result.exception)
+    told = json.loads(headwater("verify", "--json", code=1))
+    assert [damage["of"] for damage in told["damaged"]] == ["refs/biomed/champion"]
+    headwater("verify", "biomed/champion", code=1)
+
+
+def test_verify_names_the_file_and_how_to_mend_it(store: Store) -> None:
+    trained, made = run(store, "champion")
+    write_ref(store, "biomed", "champion", made)
+    other = run(store, "other")[1]
+    assert "all as they were written" in headwater("verify")
+    path = made.local("weights/text.txt")
+    path.write_bytes(b"champioN")
+    os.unlink(trained.local("weights/text.txt"))
+    shown = headwater("verify", code=1)
+    assert re.search(
+        rf"{path} \({made.id}\): its bytes are not those that were written; remove {path.parents[1]}", shown
+    )
+    assert f"{trained.local('weights/text.txt')} ({trained.id}): missing" in shown
+    assert "2 damaged or missing" in shown
+    told = json.loads(headwater("verify", "biomed/champion", "--json", code=1))
+    assert (told["artifacts"], len(told["damaged"])) == (2, 2)
+    assert "all as they were written" not in headwater("verify", "biomed/champion", code=1)
+    assert json.loads(headwater("verify", other.digest[:10], "--json"))["damaged"] == []
+
+
+def test_a_damaged_deployment_record_is_told(store: Store) -> None:
+    store.put("deployments/record.json", b'{"stable": 1}')
+    assert "deployments/record.json" in headwater("verify", code=1)
+    assert "record.json" in str(CliRunner().invoke(app, ["gc"]).exception)

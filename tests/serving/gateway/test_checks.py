@@ -1,0 +1,92 @@
+"""What is let through to the engine, and what is not."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.config import LimitsConfig
+from serving.gateway.checks import FIELDS, check_request
+from serving.gateway.responses import RefusedError
+
+COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+LIMITS = LimitsConfig(max_sequences=8)
+
+
+def check(fields: object, path: str = COMPLETIONS, chat: bool = True) -> dict[str, object]:
+    return check_request(path, json.dumps(fields).encode(), LIMITS, has_chat_template=chat)
+
+
+def refused(fields: object, path: str = COMPLETIONS, chat: bool = True) -> RefusedError:
+    with pytest.raises(RefusedError) as caught:
+        check(fields, path, chat)
+    assert caught.value.status == 400
+    return caught.value
+
+
+def test_what_an_evaluation_asks_goes_through_unchanged() -> None:
+    fields = {
+        "model": "m",
+        "prompt": [[1, 2], [3]],
+        "echo": True,
+        "logprobs": 1,
+        "max_tokens": 1,
+        "seed": 7,
+        "stop": [],
+    }
+    assert check(fields) == fields
+
+
+@given(st.text().filter(lambda name: name not in FIELDS[COMPLETIONS]), st.none() | st.integers() | st.text())
+def test_unknown_fields_are_refused(name: str, value: object) -> None:
+    assert refused({"prompt": "x", name: value}).param == name
+
+
+@pytest.mark.parametrize(
+    "name", ["vllm_xargs", "kv_transfer_params", "prompt_embeds", "structured_outputs", "prompt_logprobs", "priority"]
+)
+def test_fields_that_reach_into_the_engine_are_refused(name: str) -> None:
+    assert refused({"prompt": "x", name: {}}).code == "unknown_field"
+    assert refused({"messages": [], name: {}}, CHAT).code == "unknown_field"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"n": 9},
+        {"n": 0},
+        {"n": True},
+        {"n": 3, "prompt": ["a", "b", "c"]},
+        {"prompt": ["x"] * 9},
+        {"prompt": [[1]] * 9},
+        {"max_tokens": -1},
+        {"max_tokens": 10**9},
+        {"max_tokens": "5"},
+        {"logprobs": 21},
+        {"best_of": 2},
+        {"logit_bias": {str(i): 1 for i in range(2000)}},
+        {"response_format": {"type": "structural_tag"}},
+    ],
+)
+def test_values_out_of_bounds_are_refused(fields: dict[str, object]) -> None:
+    assert refused({"prompt": "x", **fields}).code
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b'{"n": NaN}', b"[" * 100_000, b"\xff\xfe", b'{"a":1}x'])
+def test_what_is_not_a_json_object_is_refused(body: bytes) -> None:
+    with pytest.raises(RefusedError) as caught:
+        check_request(COMPLETIONS, body, LIMITS, has_chat_template=True)
+    assert caught.value.code == "invalid_json"
+
+
+def test_habitual_fields_are_taken_and_dropped() -> None:
+    assert check({"prompt": "x", "best_of": 1, "store": False, "metadata": {}}) == {"prompt": "x"}
+
+
+def test_chat_needs_a_template_and_holds_only_text() -> None:
+    text = {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]}
+    assert check(text, CHAT) == text
+    assert refused(text, CHAT, chat=False).code == "no_chat_template"
+    image = {"type": "image_url", "image_url": {"url": "http://192.0.2.1/x"}}
+    assert refused({"messages": [{"role": "user", "content": [image]}]}, CHAT).param == "messages"

@@ -1,0 +1,226 @@
+"""The first pass: records as documents, and what chunks hold of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datatrove.data import Document
+
+from stages.corpus import list_files, source_listing
+from stages.corpus.config import CorpusConfig, FieldMapping, SourceConfig
+from stages.corpus.passes import prepare
+from stages.corpus.passes.prepare import Prepare
+from stages.corpus.reading import records
+from stages.corpus.reading.documents import QuarantiningReader
+from stages.corpus.reading.file_ranges import read_tasks
+from stages.corpus.reading.records import Bad, Record, read_original, read_records
+from stages.corpus.tables import READ, read_chunk
+from stages.store import InputError
+from tests.stages.corpus.corpus_world import sentence, write_lines
+
+FIELDS = FieldMapping(text="text", id="id", url="url", license="license", title="title", retrieved_at="when")
+
+
+def first_pass(
+    source: Path, scratch: Path, fields: FieldMapping = FIELDS, **config: Any
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of all chunks, and the quarantine, of a source read as one task after the other."""
+    described = SourceConfig(location=str(source), fields=fields)
+    settings = CorpusConfig.model_validate({"sources": {"s": described}, **config})
+    tasks = read_tasks("s", described, list_files(source))
+    scratch.mkdir(exist_ok=True)
+    reader = QuarantiningReader(tasks, scratch, settings.maximum_record_bytes)
+    step = Prepare(tasks, scratch, settings)
+    rows, bad = [], []
+    for rank in range(len(tasks)):
+        assert list(step.run(reader.run(rank=rank), rank=rank)) == []
+        for chunk in json.loads((scratch / f"{rank:05}.json").read_text()):
+            found = read_chunk(scratch / chunk["name"])
+            assert found.schema == READ and len(found) == chunk["documents"] > 0
+            rows += found.to_pylist()
+        bad += [json.loads(line) for line in (scratch / f"{rank:05}.quarantine.jsonl").read_text().splitlines()]
+    return rows, bad
+
+
+def blake(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def test_a_document_is_what_its_record_says(tmp_path: Path) -> None:
+    written: dict[str, Any] = {
+        "text": "  Cafe\u0301 au\u2003lait\r\nand \x00 more.\rEnd ",
+        "id": 7,
+        "url": "https://example.org/a",
+        "license": "cc by 4.0",
+        "title": "On  COFFEE",
+        "when": "2026-01-02",
+        "other": {"nested": [1, None]},
+    }
+    write_lines(tmp_path / "in" / "x.jsonl", [written, {"text": "Short.", "title": " ", "url": "HTTP://B"}])
+    (row, second), bad = first_pass(tmp_path / "in", tmp_path / "out")
+    text = unicodedata.normalize("NFC", written["text"])
+    assert bad == []
+    assert row["doc_id"] == blake(text).hex() and row["exact"] == blake(" ".join(text.split()))
+    assert row["bytes"] == len(text.encode())
+    assert row["text"] == text.replace("\r\n", "\n").replace("\r", "\n") and "\x00" in row["text"]
+    assert row["steps"] == ["nfc", "line_ends"]
+    assert (row["license"], row["retrieved_at"], row["subject"]) == ("CC-BY-4.0", "2026-01-02", "On  COFFEE")
+    assert (row["group"], row["file"], row["piece"], row["record"]) == ("on coffee", "x.jsonl", 0, 1)
+    assert row["record_id"] is not None and row["rule"] == ""
+    assert (second["group"], second["record_id"], second["record"], second["steps"]) == ("http://b", None, 2, [])
+
+
+def test_groups_do_not_run_on(tmp_path: Path) -> None:
+    titles = ["A", "a", "", None, " ", "B b", "A"]
+    rows = [{"text": f"Text {i}.", "title": title} for i, title in enumerate(titles)]
+    write_lines(tmp_path / "in" / "x.jsonl", rows)
+    found, _ = first_pass(tmp_path / "in", tmp_path / "out")
+    own = [f"document {blake(f'Text {i}.').hex()}" for i in range(7)]
+    assert [row["group"] for row in found] == ["a", "a", own[2], own[3], own[4], "b b", "a"]
+    hashes = [row["group_hash"] for row in found]
+    assert hashes[0] == hashes[1] == hashes[6] and len(set(hashes)) == 5
+
+
+def test_policy_decides_before_anything_is_looked_at(tmp_path: Path) -> None:
+    text = "Write to someone@example.org, please.\rA line of more than twenty characters.\n"
+    rows = [{"text": text, "license": name, "url": url} for name, url in [("MIT", "u"), ("X", "u"), ("MIT", "bad/1")]]
+    write_lines(tmp_path / "in" / "x.jsonl", rows)
+    policy = {"denied_licenses": ["x"], "denied_urls": ["bad/*"]}
+    found, _ = first_pass(tmp_path / "in", tmp_path / "out", policy=policy)
+    assert [row["rule"] for row in found] == ["", "policy_license", "policy_url"]
+    assert [row["text"] == text for row in found] == [False, True, True]
+    assert "[EMAIL]" in found[0]["text"] and found[0]["steps"] == ["personal_data", "line_ends"]
+    assert json.loads(found[0]["personal"]) == {"email": 1} and found[1]["personal"] == found[2]["personal"] == ""
+    assert found[1]["steps"] == []
+
+
+def test_chunks_are_bounded_in_documents_and_in_characters_of_all_fields(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"text": f"Text {i}.", "title": "t" * 400 if 20 <= i < 40 else f"t{i}"} for i in range(100)]
+    write_lines(tmp_path / "in" / "x.jsonl", rows)
+    monkeypatch.setattr(prepare, "CHUNK_DOCUMENTS", 30)
+    monkeypatch.setattr(prepare, "CHUNK_CHARACTERS", 4000)
+    found, _ = first_pass(tmp_path / "in", tmp_path / "out")
+    assert [row["text"] for row in found] == [row["text"] for row in rows]
+    sizes = [chunk["documents"] for chunk in json.loads((tmp_path / "out" / "00000.json").read_text())]
+    assert sum(sizes) == 100 and max(sizes) == 30
+    assert sizes[0] == 25, "titles and what is made of them count"
+
+
+def read_all(folder: Path, name: str, format: str = "jsonl", **more: Any) -> list[Record]:
+    return list(read_records(list_files(folder), name, format, **more))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf16_is_called_so(tmp_path: Path, encoding: str) -> None:
+    text = '{"text": "Some text of a Windows machine"}\n' * 3
+    (tmp_path / "x.jsonl").write_bytes(text.encode(encoding))
+    (tmp_path / "x.txt").write_bytes(text.encode(encoding))
+    (whole,) = read_all(tmp_path, "x.jsonl")
+    assert whole.value == Bad(records.UTF16, rest_lost=True)
+    (whole,) = read_all(tmp_path, "x.txt", "txt")
+    assert whole.value == Bad(records.UTF16)
+    lines = (b'{"text": "UTF-8"}\n' + text.encode(encoding)).split(b"\n")
+    (tmp_path / "y.jsonl").write_bytes(b"\n".join(lines))
+    values = [record.value for record in read_all(tmp_path, "y.jsonl")]
+    assert values[0] == {"text": "UTF-8"} and Bad(records.UTF16) in values[1:]
+    assert all(isinstance(value, Bad) for value in values[1:])
+
+
+def test_a_few_zero_bytes_are_no_utf16(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes(b"one\x00two\x00three")
+    (tmp_path / "y.txt").write_bytes(b"\x00" * 50)
+    assert [record.value for record in read_all(tmp_path, "x.txt", "txt")] == [{"text": "one\x00two\x00three"}]
+    assert [record.value for record in read_all(tmp_path, "y.txt", "txt")] == [{"text": "\x00" * 50}]
+
+
+def test_reasons_are_short_however_strange_a_record_is(tmp_path: Path) -> None:
+    write_lines(tmp_path / "in" / "x.jsonl", [{f"{i}" * 100: i for i in range(9000)}])
+    _, (bad,) = first_pass(tmp_path / "in", tmp_path / "out")
+    assert bad["reason"].startswith("no field 'text'; there are: 0000") and len(bad["reason"]) < 2000
+    assert bad["reason"].endswith("and 8,980 more")
+
+
+def test_parquet_values_without_a_counterpart_in_python(tmp_path: Path) -> None:
+    texts = pa.array(["a", "b", "c"])
+    days = pa.array([1, 4_000_000, None], pa.date32())
+    pq.write_table(pa.table({"text": texts, "when": days}), tmp_path / "days.parquet")
+    found = [record.value for record in read_all(tmp_path, "days.parquet", "parquet")]
+    assert [isinstance(value, dict) and value["text"] for value in found] == ["a", "b", "c"]
+    assert isinstance(found[1], dict) and found[1]["when"].startswith("12921-")
+    far = pa.array([1, 10**9, None], pa.date32())
+    pq.write_table(pa.table({"text": texts, "when": far}), tmp_path / "far.parquet")
+    found = [record.value for record in read_all(tmp_path, "far.parquet", "parquet")]
+    assert [isinstance(value, Bad) for value in found] == [False, True, False]
+    zones = pa.array([1, 2, None], pa.timestamp("us", "Nowhere/Land"))
+    pq.write_table(pa.table({"text": texts, "when": zones}), tmp_path / "zones.parquet")
+    for record in read_all(tmp_path, "zones.parquet", "parquet")[:2]:
+        assert isinstance(record.value, Bad) and record.value.reason.startswith("field when cannot be read")
+    read_only_text = [record.value for record in read_all(tmp_path, "zones.parquet", "parquet", columns=["text"])]
+    assert read_only_text == [{"text": "a"}, {"text": "b"}, {"text": "c"}]
+
+
+def test_parquet_is_read_few_rows_at_a_time_where_they_are_large(tmp_path: Path) -> None:
+    rows = [{"text": f"{i}" * 1000} for i in range(2000)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet", use_dictionary=False, row_group_size=1000)
+    metadata = pq.read_metadata(tmp_path / "x.parquet")
+    assert records._rows_at_a_time(metadata, [0, 1]) == records.PARQUET_ROWS
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "PARQUET_BYTES", 50_000)
+        assert 10 <= records._rows_at_a_time(metadata, [0, 1]) <= 20
+        assert [record.value for record in read_all(tmp_path, "x.parquet", "parquet")] == rows
+    assert records._rows_at_a_time(metadata, []) == records.PARQUET_ROWS
+
+
+def test_limits_count_bytes_not_characters(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["é" * 1000, "e" * 1000, "é" * 400]}), tmp_path / "x.parquet")
+    found = [record.value for record in read_all(tmp_path, "x.parquet", "parquet", limit=1500)]
+    assert isinstance(found[0], Bad) and "2,000 bytes" in found[0].reason
+    assert [isinstance(value, Bad) for value in found] == [True, False, False]
+
+
+def test_originals_are_found_again(tmp_path: Path) -> None:
+    rows = [{"id": i, "text": sentence(i)} for i in range(50)]
+    write_lines(tmp_path / "x.jsonl", [b"\xef\xbb\xbf" + json.dumps(rows[0]).encode(), b"", b"{", *rows[1:]])
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "y.parquet", row_group_size=7)
+    write_lines(tmp_path / "z.json", rows)
+    listing, lines = list_files(tmp_path), SourceConfig(location=str(tmp_path), format="jsonl")
+    for record in read_all(tmp_path, "x.jsonl"):
+        if not isinstance(record.value, Bad):
+            assert read_original(listing, f"x.jsonl#{record.number}") == record.value
+    assert [read_original(listing, f"y.parquet#{i + 1}") for i in range(50)] == rows
+    assert read_original(listing, "z.json#50", lines) == rows[-1]
+    wrong = ["x.jsonl#3", "x.jsonl#0", "x.jsonl#53", "y.parquet#51", "y.parquet#0", "z.json#1", "x.jsonl", "#1", "x#²"]
+    for uri in wrong:
+        with pytest.raises(InputError, match="no record"):
+            read_original(listing, uri)
+
+
+def test_a_file_name_that_is_no_text_is_an_error_that_names_it(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.jsonl")
+    write_lines(tmp_path / "x.jsonl", [{"text": "a"}]).rename(tmp_path / name)
+    with pytest.raises(InputError, match="file name that is not UTF-8"):
+        source_listing(SourceConfig(location=str(tmp_path)))
+
+
+def test_the_reader_is_a_step_of_datatrove(tmp_path: Path) -> None:
+    write_lines(tmp_path / "in" / "x.jsonl", [{"text": "a"}, b"{", {"text": "b"}])
+    source = SourceConfig(location=str(tmp_path / "in"), fields=FIELDS)
+    tasks = read_tasks("s", source, list_files(tmp_path / "in"))
+    reader = QuarantiningReader(tasks, tmp_path, 1 << 20)
+    found = list(reader.run(rank=0))
+    assert all(isinstance(document, Document) for document in found)
+    assert [(document.text, document.id, document.metadata["record"]) for document in found] == [
+        ("a", blake("a").hex(), 1),
+        ("b", blake("b").hex(), 3),
+    ]
+    assert json.loads((tmp_path / "00000.seen.json").read_text()) == [3]

@@ -1,0 +1,375 @@
+"""Collection and verification: exactly what nothing reaches goes; whatever is damaged or missing is named."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import random
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
+
+from stages.store import Artifact, ArtifactWriter, Config, Stage, Store, StoreError, load, write_ref
+from stages.store.gc import DAY, Collection, collect, plan_collection
+from stages.store.lease import Lease
+from stages.store.reach import Root, Roots, ref_roots
+from stages.store.verify import Damage, plan_verification, verify
+from tests.support import examples
+
+
+class Toy(Config):
+    text: str = "hello"
+    """What is written."""
+
+
+class Files:
+    """A listing: an input that is no artifact."""
+
+    digest = "f" * 64
+
+
+def build(config: Toy, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
+    writer.put("data/text.txt", config.text.encode())
+    if config.text == "stop":
+        step = writer.store.local_path(writer.folder) / "checkpoints" / "step-00000001"
+        step.mkdir(parents=True)
+        (step / "weights").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+
+toy = Stage("toy", 1, build)
+runs = Stage("runs", 1, build, keeps_runs=True)
+
+
+@pytest.fixture(params=["file", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """A store on local files, and one on an object store."""
+    return Store(tmp_path / "store" if request.param == "file" else f"{request.getfixturevalue('bucket')}/store")
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def make(store: Store, text: str, **inputs: Artifact) -> Artifact:
+    return toy.run(Toy(text=text), inputs, store)
+
+
+def gone(plan: Collection) -> set[str]:
+    return {item.name for item in plan.goes}
+
+
+def sweep(store: Store, **options: Any) -> dict[str, str]:
+    """Collects; names of what went or stayed after all, and why."""
+    return {item.name: left for item, left in collect(store, plan_collection(store, **options))}
+
+
+@examples(25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_exactly_what_no_ref_reaches_goes(data: st.DataObject, tmp_path: Path) -> None:
+    store = (
+        Store(f"memory://{secrets.token_hex(8)}")
+        if data.draw(st.booleans())
+        else Store(tmp_path / secrets.token_hex(8))
+    )
+    made: list[Artifact] = []
+    inputs: list[set[int]] = []
+    for number in range(data.draw(st.integers(1, 9))):
+        sources = data.draw(st.sets(st.integers(0, number - 1), max_size=3)) if number else set()
+        text = f"{data.draw(st.integers(0, 5))}"  # some of one content, and so of one digest
+        into: dict[str, Any] = {f"in{i}": made[i] for i in sources} | {"source/x": Files, "number": Artifact}
+        into["number"] = type("Number", (), {"digest": f"{number:064}"})
+        made.append(toy.run(Toy(text=text), into, store))
+        inputs.append(sources)
+    refs = data.draw(st.sets(st.integers(0, len(made) - 1)))
+    for number in refs:
+        write_ref(store, f"recipe{number % 2}", f"kind{number}", made[number])
+
+    reached, ahead = set[int](), list(refs)
+    while ahead:
+        number = ahead.pop()
+        if number not in reached:
+            reached.add(number)
+            digests = {made[i].digest for i in inputs[number]}
+            ahead += [i for i, artifact in enumerate(made) if artifact.digest in digests]
+    expected = {artifact.folder for i, artifact in enumerate(made) if i not in reached}
+
+    before = store.list("")
+    plan = plan_collection(store)
+    assert gone(plan) == expected
+    assert {kept.name for kept in plan.kept} == {made[i].folder for i in reached}
+    assert store.list("") == before, "a plan removes nothing"
+    assert set(dict.fromkeys(item.name for item, left in collect(store, plan) if not left)) == expected
+    left = {name for name in before if "/".join(name.split("/")[:2]) not in expected}
+    assert set(store.list("")) == left
+    assert gone(plan_collection(store)) == set()
+
+
+def test_other_roots_and_foreign_files_stay(store: Store) -> None:
+    served, lost = make(store, "served"), make(store, "lost")
+    store.put("documents/2024/notes.txt", b"mine")
+    store.put("toy/backup-of-mine/manifest.json", served.manifest.model_dump_json().encode())
+    record = Roots({"deployments/record.json": Root(served.folder, served.digest)}, {})
+    assert sweep(store, more_roots=lambda: record) == {lost.folder: ""}
+    assert load(store, served.folder)
+    assert store.exists("documents/2024/notes.txt")
+    assert store.exists("toy/backup-of-mine/manifest.json")
+
+
+def test_what_points_at_nothing_stops_it(store: Store) -> None:
+    """What the missing artifact was made of would be taken for unreachable."""
+    source = make(store, "source")
+    made = make(store, "made", source=source)
+    write_ref(store, "biomed", "toy", made)
+    store.remove(made.folder)
+    with pytest.raises(StoreError, match=r"refs/biomed/toy.*points at toy/.*no artifact is"):
+        plan_collection(store)
+    store.put("refs/biomed/toy", b"{")
+    with pytest.raises(StoreError, match="not valid JSON"):
+        plan_collection(store)
+    store.remove("refs/biomed/toy")
+    store.put(f"{source.folder}/manifest.json", b"{}")
+    with pytest.raises(StoreError, match="damaged"):
+        plan_collection(store)
+
+
+def test_a_ref_that_is_set_meanwhile_saves(store: Store) -> None:
+    first, second = make(store, "first"), make(store, "second")
+    plan = plan_collection(store)
+    write_ref(store, "biomed", "toy", first)
+    left = {item.name: left for item, left in collect(store, plan)}
+    assert left == {first.folder: "a ref points at it by now", second.folder: ""}
+
+
+def test_two_collections_at_once(store: Store) -> None:
+    lost = make(store, "lost")
+    first, second = plan_collection(store), plan_collection(store)
+    assert [left for _, left in collect(store, first)] == [""]
+    assert [left for _, left in collect(store, second)] == ["it was made anew, or removed, by now"]
+    assert not list(store.folders("toy"))
+    assert make(store, "lost") != lost, "made again"
+
+
+def test_a_ref_that_is_set_at_the_last_moment_saves(store: Store) -> None:
+    """The run looks for its artifact just before the manifest goes, and sets its ref just after."""
+    made = make(store, "made")
+    asked = 0
+
+    def late() -> Roots:
+        nonlocal asked
+        asked += 1
+        if asked == 3:  # once for the plan, once before and once after the manifest is taken
+            assert load(store, made.folder) is None
+            write_ref(store, "biomed", "toy", made)
+            return ref_roots(store)
+        return Roots({}, {})
+
+    left = list(collect(store, plan_collection(store, late), late))
+    assert [reason for _, reason in left] == ["a ref points at it by now"]
+    assert load(store, made.folder) == made
+    assert not list(made.damaged())
+
+
+def test_work_under_way_keeps_what_it_may_read(store: Store) -> None:
+    source, other, last = make(store, "source"), make(store, "other"), make(store, "last")
+    working = toy.plan(Toy(text="working"), {"in": source}, store)
+    with Lease(store, working.folder):
+        assert gone(plan_collection(store)) == set(), "what it reads is not known"
+        store.put(f"{working.folder}/events/000000.jsonl", json.dumps({"inputs": working.inputs}).encode() + b"\n")
+        assert gone(plan_collection(store)) == {other.folder, last.folder}
+        plan = plan_collection(store)
+        with Lease(store, other.folder):
+            assert "is being written" in {i.name: left for i, left in collect(store, plan)}[other.folder]
+    assert load(store, other.folder)
+    assert gone(plan_collection(store)) == {other.folder}, "a restart reads the source"
+    assert gone(plan_collection(store, now=time.time() + 8 * DAY)) == {working.folder, source.folder, other.folder}
+
+
+def test_unfinished_work_has_its_time(local: Store) -> None:
+    plan = runs.plan(Toy(text="stop"), {}, local)
+    with pytest.raises(KeyboardInterrupt):
+        runs.run(Toy(text="stop"), {}, local, plan)
+    assert gone(plan_collection(local)) == set()
+    [kept] = plan_collection(local).kept
+    assert (kept.name, kept.why) == (plan.folder, "unfinished: a run may go on with it")
+    assert gone(plan_collection(local, now=time.time() + 6 * DAY)) == set()
+    later = plan_collection(local, now=time.time() + 8 * DAY)
+    assert "nobody went on with it for 8.0 days" in later.goes[0].why
+    local.put(f"{plan.folder}/events.jsonl", b"again")  # written after the plan was made
+    assert [left for _, left in collect(local, later)] == ["somebody went on with it by now"]
+    assert sweep(local, unfinished_after=0.0, now=time.time() + 1) == {plan.folder: ""}
+    assert not local.local_path(plan.folder).exists()
+
+
+def test_half_written_files_of_the_dead_go(local: Store) -> None:
+    """A writer is killed while it writes; what it had finished before, and what a restart goes on with, stays."""
+    kept = make(local, "kept")
+    write_ref(local, "biomed", "toy", kept)
+    plan = toy.plan(Toy(text="killed"), {}, local)
+    script = (
+        "import os, signal\n"
+        "from stages.store import ArtifactWriter, Store\nfrom stages.store.lease import Lease\n"
+        f"store = Store({local.root!r})\nLease(store, {plan.folder!r}).__enter__()\n"
+        f"writer = ArtifactWriter(store, {plan.folder!r}, 'toy', 1, {plan.fingerprint!r}, {{}}, {{}})\n"
+        "writer.events.emit('started')\nwriter.put('x', b'half')\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+    assert [name[-8:] for name in local.list(f"{plan.folder}/.scratch")] == ["/files/x"]
+    local.put(f"{kept.folder}/.scratch/files/x", b"half")
+    old, new = "refs/biomed/.toy.4711-0123abcd.tmp", "refs/biomed/.toy.4711-0123abce.tmp"
+    local.put(old, b"half")
+    local.put(new, b"half")
+    os.utime(local.local_path(old), (time.time() - 7200,) * 2)
+    events = local.read(f"{plan.folder}/events.jsonl")
+    assert set(sweep(local)) == {plan.folder, kept.folder, old}
+    assert local.list(plan.folder) == [f"{plan.folder}/events.jsonl"]
+    assert local.read(f"{plan.folder}/events.jsonl") == events
+    assert load(local, kept.folder) and not list(kept.damaged())
+    assert local.exists(new) and not local.exists(old)
+
+
+def test_saved_offsets_go_with_their_folder(store: Store) -> None:
+    lost, kept = make(store, "lost"), make(store, "kept")
+    write_ref(store, "biomed", "toy", kept)
+    for artifact in (lost, kept):
+        store.put(f"forwarded/{artifact.folder.replace('/', '-')}.json", b"{}")
+    orphan = f"forwarded/runs-{'0' * 16}-{'1' * 8}.json"
+    store.put(orphan, b"{}")
+    assert sweep(store) == {lost.folder: ""}
+    assert store.list("forwarded") == sorted([orphan, f"forwarded/{kept.folder.replace('/', '-')}.json"])
+    assert sweep(store, now=time.time() + 7200) == {orphan: ""}
+
+
+def test_what_is_new_stays_on_request(store: Store) -> None:
+    old = make(store, "old")
+    new = make(store, "new", old=old)
+    assert gone(plan_collection(store, keep_newer=3600.0)) == set()
+    assert gone(plan_collection(store, keep_newer=3600.0, now=time.time() + 7200)) == {old.folder, new.folder}
+
+
+def test_a_collection_that_is_killed_leaves_nothing_that_looks_whole(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends at every removal in turn; then every manifest that is left has all its files and inputs."""
+    source = make(store, "source")
+    make(store, "made", source=source)
+    remove, calls = Store.remove, 0
+    for end in range(1, 100):
+        calls = 0
+
+        def killed(self: Store, name: str, end: int = end) -> None:
+            nonlocal calls
+            if "lease-" not in name:
+                calls += 1
+                if calls == end:
+                    raise KeyboardInterrupt
+            remove(self, name)
+
+        monkeypatch.setattr(Store, "remove", killed)
+        try:
+            list(collect(store, plan_collection(store)))
+        except KeyboardInterrupt:
+            monkeypatch.setattr(Store, "remove", remove)
+            there = plan_collection(store)
+            whole = [artifact for item in there.goes if item.digest and (artifact := load(store, item.name))]
+            for artifact in whole:
+                artifact.check_sizes()
+                assert set(artifact.manifest.inputs.values()) <= {each.digest for each in whole}
+            continue
+        break
+    monkeypatch.setattr(Store, "remove", remove)
+    assert end > 2
+    assert store.list("") == []
+
+
+def test_a_full_disk_has_no_room_for_a_lease(local: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = make(local, "lost")
+    create = Store.create
+
+    def full(self: Store, name: str, data: bytes) -> bool:
+        if self.exists(f"{lost.folder}/manifest.json"):
+            raise StoreError("full") from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return create(self, name, data)
+
+    monkeypatch.setattr(Store, "create", full)
+    assert sweep(local) == {lost.folder: ""}
+    assert local.list("") == []
+
+
+def findings(store: Store, start: str = "") -> list[Damage]:
+    return list(verify(store, plan_verification(store, ref_roots(store), start), lambda count: None))
+
+
+def test_one_flipped_byte_is_found_wherever_it_is(local: Store) -> None:
+    source = make(local, "source")
+    made = make(local, "made", source=source)
+    write_ref(local, "biomed", "toy", made)
+    step = f"{made.folder}/checkpoints/step-00000001"
+    local.put(f"{step}/weights", b"weights")
+    entry = {"path": "weights", "bytes": 7, "sha256": hashlib.sha256(b"weights").hexdigest()}
+    local.put(f"{step}/manifest.json", json.dumps({"step": 1, "files": [entry]}).encode())
+    assert findings(local) == []
+    plan = plan_verification(local, ref_roots(local))
+    assert (plan.artifacts, plan.checkpoints, plan.bytes) == (2, 1, len("sourcemadeweights"))
+
+    names = [name for name in local.list("") if not name.endswith("events.jsonl")]
+    assert len(names) == 7
+    dice = random.Random(1)
+    for name in names:
+        data = local.read(name)
+        # In a manifest or a ref, the letters of what is hashed; anywhere else, any byte.
+        start = max(data.find(b'"digest"') + 12, 0) if name.endswith("manifest.json") or "refs" in name else 0
+        if "step-" in name and name.endswith("manifest.json"):
+            start = data.find(b'"sha256"') + 12
+        at = start + dice.randrange(min(4, len(data) - start))
+        local.put(name, data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        culprit = f"{step}/weights" if name == f"{step}/manifest.json" else name
+        assert local.where(culprit) in [damage.path for damage in findings(local)], name
+        local.put(name, data)
+    assert findings(local) == []
+
+
+def test_verifying_goes_on_after_the_first_damage(store: Store) -> None:
+    source = make(store, "source")
+    made = make(store, "made", source=source)
+    other = make(store, "other")
+    write_ref(store, "biomed", "toy", made)
+    store.put(f"{source.folder}/data/text.txt", b"sourcf")
+    store.remove(f"{made.folder}/data/text.txt")
+    store.put(f"{other.folder}/data/text.txt", b"other, longer")
+    store.put("refs/biomed/gone", json.dumps({"folder": "toy/" + "0" * 16, "digest": "0" * 64}).encode())
+    found = {damage.path: damage for damage in findings(store)}
+    assert found[store.where(f"{source.folder}/data/text.txt")].problem == "its bytes are not those that were written"
+    assert found[store.where(f"{made.folder}/data/text.txt")].problem == "missing"
+    assert "13 bytes, the manifest says 5" in found[store.where(f"{other.folder}/data/text.txt")].problem
+    assert "no artifact is" in found[store.where("refs/biomed/gone")].problem
+    assert len(found) == 4
+    mend = found[store.where(f"{made.folder}/data/text.txt")].mend
+    assert mend == f"remove {store.where(made.folder)} and run the recipe again, which makes it anew"
+
+    named = {damage.path for damage in findings(store, "biomed/toy")}
+    assert named == {store.where(f"{a.folder}/data/text.txt") for a in (source, made)}, "with its inputs, and no other"
+    assert [d.of for d in findings(store, other.digest[:9])] == [other.id]
+    assert [d.of for d in findings(store, "refs/biomed/gone")] == ["refs/biomed/gone"]
+    with pytest.raises(StoreError, match="no artifact 'toy/ffff'"):
+        findings(store, "toy/ffff")
+    store.remove(source.folder)
+    assert findings(store, "biomed/toy")[0].problem.startswith("what went in as source")
+
+
+def test_files_that_go_while_they_are_verified_are_no_damage(local: Store) -> None:
+    lost = make(local, "lost")
+    plan = plan_verification(local, ref_roots(local))
+    assert sweep(local) == {lost.folder: ""}
+    assert list(verify(local, plan, lambda count: None)) == []

@@ -1,0 +1,86 @@
+"""One run on Ray: two workers, one killed on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.parquet as pq
+
+from stages.store import Artifact, Store
+from stages.training import TrainingConfig, training
+from stages.training.cluster import driver as launch
+from tests.stages.training.prepared import prepare, train_on
+from tests.stages.training.ranks import begin_imports
+
+SETTINGS: dict[str, Any] = {
+    "size": "1m",
+    "steps": 40,
+    "batch": 6,
+    "warmup": 5,
+    "learning_rate": 3e-3,
+    "precision": "fp32",
+    "checkpoint_every": 4,  # the kill comes after the first: there must be time until the end
+    "validate_every": 40,
+    "validation_rows": 4,
+    "workers": 2,
+}
+
+
+def _events(root: Path) -> list[dict[str, Any]]:
+    path = next(iter(root.glob("training/*/events.jsonl")), None)
+    text = path.read_text() if path else ""
+    return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+
+
+def _wait(root: Path, kind: str, seconds: float = 400) -> dict[str, Any]:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = [event for event in _events(root) if event["type"] == kind]
+        if found:
+            return found[-1]
+        time.sleep(0.02)
+    raise AssertionError(f"no {kind} event in {seconds} s: {_events(root)}")
+
+
+def test_a_killed_worker_is_replaced_and_nothing_is_left_running(tokens_artifact: Artifact, tmp_path: Path):
+    """Ray notices that a worker is gone and starts its group again from the last checkpoint: no shorter test has Ray.
+
+    Most of its time is Ray's: it starts one process after the other, and workers twice, which import all they need.
+    """
+    store, result = Store(tmp_path / "ray"), []
+    undisturbed = prepare(tmp_path / "undisturbed", tokens_artifact, **SETTINGS, micro_batch=0)
+    begin_imports()  # now, or what stays would look like something of Ray's
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    launch.prestart(2)
+    try:
+        # Another pair of ranks meanwhile, which nobody kills.
+        assert train_on(2, undisturbed)["status"] == "finished"
+        thread = threading.Thread(
+            target=lambda: result.append(training.run(TrainingConfig(**SETTINGS), {"tokens": tokens_artifact}, store))
+        )
+        thread.start()
+        root = Path(store.root)
+        pids = _wait(root, "workers")["pids"]
+        step = _wait(root, "checkpoint")["step"]
+        os.kill(pids[1], signal.SIGKILL)
+        thread.join(600)
+        started = {process.pid for process in psutil.Process().children(recursive=True)} - before
+    finally:
+        launch.shutdown()
+    events = _events(root)
+    assert result, events
+    restart = next(event for event in events if event["type"] == "restart")
+    assert restart["world"] == 2 and restart["step"] >= step > 0
+    assert any(event["type"] == "worker_lost" for event in events)
+    history = pq.read_table(result[0].local("loss.parquet")).to_pydict()
+    assert history["step"] == list(range(SETTINGS["steps"]))
+    assert history["loss"][-1] < history["loss"][0] - 0.5
+    assert started and not [pid for pid in started if psutil.pid_exists(pid)]
+    assert undisturbed.store.read("run/weights.safetensors") == result[0].read("weights.safetensors")

@@ -1,0 +1,179 @@
+"""Whole runs in this process: what they leave, resuming, stopping, bad numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+from dataclasses import replace
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from models.huggingface import load_decoder, load_weights
+from stages.store import Artifact, ConfigError, Store
+from stages.training.errors import StoppedError, TrainingError
+from stages.training.loop.updater import Computed
+from stages.training.stop import request_stop
+from tests.stages.training.prepared import before_step, checkpoints, die, events, make
+
+
+def _losses(artifact: Artifact) -> list[float]:
+    return pq.read_table(artifact.local("loss.parquet"))["loss"].to_pylist()
+
+
+def test_a_run_leaves_what_the_contract_says(undisturbed: Artifact, tokens_artifact: Artifact):
+    assert [f.path for f in undisturbed.files()] == [
+        "config.json",
+        "loss.parquet",
+        "validation.parquet",
+        "weights.safetensors",
+    ]
+    history = pq.read_table(undisturbed.local("loss.parquet")).to_pydict()
+    assert history["step"] == list(range(12))
+    assert history["tokens"] == [4 * 64 * (n + 1) for n in range(12)]
+    vocabulary = tokens_artifact.manifest.counts["vocabulary"]
+    assert history["loss"][0] == pytest.approx(math.log(-(-vocabulary // 128) * 128), abs=0.15)
+    assert history["loss"][-1] < history["loss"][0] - 0.3
+    assert undisturbed.manifest.metrics["bits_per_byte"] > 0
+    model = load_decoder(
+        json.loads(undisturbed.read("config.json")), load_weights(undisturbed.local("weights.safetensors"))
+    )
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
+    kinds = {event["type"] for event in undisturbed.events().read()[0]}
+    assert {"workers", "startup", "step", "validation", "checkpoint", "progress"} <= kinds
+    assert history["seconds"] == sorted(history["seconds"]) and history["seconds"][0] > 0
+    assert history["update_norm"][0] > 0 and history["weight_norm"][0] > history["update_norm"][0]
+    for name in ("forward_seconds", "backward_seconds", "optimizer_seconds", "data_seconds", "memory_bytes"):
+        assert min(history[name]) > 0
+    in_between = [at for at, value in enumerate(history["validation_seconds"]) if value]
+    assert in_between == [6], "of the two validations one lies before another step"
+    assert {4, 8} <= {at for at, value in enumerate(history["checkpoint_seconds"]) if value}
+    assert checkpoints(undisturbed.store) == ["step-00000008", "step-00000012"]
+
+
+def test_validations_are_kept_by_source(undisturbed: Artifact):
+    told = [event for event in undisturbed.events().read()[0] if event["type"] == "validation"]
+    lines = pq.read_table(undisturbed.local("validation.parquet")).to_pylist()
+    for event, number in zip(told, (6, 12), strict=True):
+        assert event["step"] == number and event["tokens"] == 4 * 64 * number and event["seconds"] > 0
+        assert event["by_source"].keys() == {"alpha", "beta"}
+        found = {line["source"]: line["bits_per_byte"] for line in lines if line["step"] == number}
+        assert found == event["by_source"] | {None: event["bits_per_byte"]}
+        assert min(event["by_source"].values()) <= event["bits_per_byte"] <= max(event["by_source"].values())
+    metrics = undisturbed.manifest.metrics
+    assert metrics["bits_per_byte"] == told[-1]["bits_per_byte"]
+    assert metrics["bits_per_byte/alpha"] == told[-1]["by_source"]["alpha"]
+
+
+def test_a_told_step_says_how_much_of_each_source_there_was(undisturbed: Artifact):
+    told = [event for event in undisturbed.events().read()[0] if event["type"] == "step"]
+    assert told[-1]["step"] == 11
+    for event in told:
+        assert sum(event["tokens_by_source"].values()) == event["tokens"]
+        assert event["tokens_by_source"].keys() == {"alpha", "beta"}
+
+
+def test_a_resumed_run_has_the_same_bits(interrupted: Store, tokens_artifact, undisturbed):
+    resumed = make(interrupted, tokens_artifact)
+    assert [event["step"] for event in events(interrupted, "restart")] == [8]
+    assert resumed.read("weights.safetensors") == undisturbed.read("weights.safetensors")
+    assert _losses(resumed) == _losses(undisturbed)
+    seconds = pq.read_table(resumed.local("loss.parquet"))["seconds"].to_pylist()
+    assert seconds == sorted(seconds), "time goes on from the checkpoint's"
+    kept = [pq.read_table(a.local("validation.parquet")).drop_columns("seconds") for a in (resumed, undisturbed)]
+    assert kept[0] == kept[1]
+
+
+def test_a_run_with_adamw_alone_learns_and_resumes_too(tokens_artifact, undisturbed, tmp_path, monkeypatch):
+    short: dict[str, Any] = {"steps": 7, "validation_rows": 0}
+    store = Store(tmp_path / "killed")
+    with monkeypatch.context() as patch:
+        before_step(patch, 5, die)
+        with pytest.raises(KeyboardInterrupt):
+            make(store, tokens_artifact, optimizer="adamw", **short)
+    whole = make(Store(tmp_path / "whole"), tokens_artifact, optimizer="adamw", **short)
+    losses = _losses(whole)
+    assert losses[-1] < losses[0] - 0.3
+    assert whole.read("weights.safetensors") != undisturbed.read("weights.safetensors")
+    resumed = make(store, tokens_artifact, optimizer="adamw", **short)
+    assert [event["step"] for event in events(store, "restart")] == [4]
+    assert resumed.read("weights.safetensors") == whole.read("weights.safetensors")
+
+
+def test_another_micro_batch_agrees_within_rounding(tokens_artifact, tmp_path):
+    short: dict[str, Any] = {"steps": 3, "checkpoint_every": 3, "validation_rows": 0}
+    other = make(Store(tmp_path / "a"), tokens_artifact, micro_batch=1, **short)
+    whole = make(Store(tmp_path / "b"), tokens_artifact, micro_batch=4, **short)
+    assert _losses(other) == pytest.approx(_losses(whole), rel=1e-5)
+    assert other.fingerprint == whole.fingerprint
+
+
+def test_a_stop_writes_a_checkpoint_and_the_run_goes_on(interrupted: Store, tokens_artifact, undisturbed, monkeypatch):
+    before_step(monkeypatch, 9, lambda loop: request_stop(loop.run))
+    with pytest.raises(StoppedError, match="after step 10 of 12"):
+        make(interrupted, tokens_artifact)
+    assert checkpoints(interrupted)[-1] == "step-00000010"
+    resumed = make(interrupted, tokens_artifact)
+    assert [event["step"] for event in events(interrupted, "restart")] == [8, 10]
+    assert resumed.read("weights.safetensors") == undisturbed.read("weights.safetensors")
+
+
+def test_sigterm_stops_too(tokens_artifact, tmp_path, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    before_step(monkeypatch, 1, lambda loop: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(StoppedError, match="after step 2 of 12"):
+        make(Store(tmp_path), tokens_artifact)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_refused_run_gives_the_signal_back(tokens_artifact, tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ConfigError, match="70b does not fit"):
+        make(Store(tmp_path), tokens_artifact, size="70b")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_skipped_batches_are_left_out_and_told(tokens_artifact, tmp_path):
+    store = Store(tmp_path)
+    done = make(store, tokens_artifact, steps=6, skip=[[1, 3], [5, 6]])
+    assert pq.read_table(done.local("loss.parquet"))["step"].to_pylist() == [0, 3, 4]
+    assert done.manifest.counts["updates"] == 3
+    assert [(e["first"], e["end"]) for e in events(store, "skipped")] == [(1, 3), (5, 6)]
+
+
+def test_a_loss_that_is_no_number_ends_the_run(interrupted: Store, tokens_artifact, monkeypatch):
+    def spoil(loop: Any) -> None:
+        with torch.no_grad():
+            next(loop.model.parameters()).fill_(float("nan"))
+
+    before_step(monkeypatch, 9, spoil)
+    with pytest.raises(TrainingError, match=r"loss of step 9 is nan.*skip: \[\[9, 10\]\]"):
+        make(interrupted, tokens_artifact)
+    assert checkpoints(interrupted)[-1] == "step-00000008"
+
+
+@pytest.mark.parametrize(("number", "every"), [(11, 4), (9, 5)], ids=["the last", "one to save at"])
+def test_a_gradient_that_is_no_number_never_reaches_a_checkpoint(
+    number: int, every: int, interrupted: Store, tokens_artifact, monkeypatch
+):
+    """Even where its loss was one: the weights are spoiled by the update."""
+
+    def spoil(loop: Any) -> None:
+        compute = loop.updater.compute
+
+        def infinite(*arguments: Any) -> Computed:
+            computed = compute(*arguments)
+            next(loop.model.parameters()).grad[0, 0] = float("inf")
+            return replace(computed, norm=torch.tensor(float("inf")))
+
+        monkeypatch.setattr(loop.updater, "compute", infinite)
+
+    before_step(monkeypatch, number, spoil)
+    told = rf"gradient's norm of step {number} is inf.*skip: \[\[{number}, {number + 1}\]\]"
+    with pytest.raises(TrainingError, match=told):
+        make(interrupted, tokens_artifact, checkpoint_every=every)
+    assert checkpoints(interrupted) == ["step-00000004", "step-00000008"]
