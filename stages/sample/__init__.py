@@ -1,12 +1,7 @@
-"""The embedded samples: seeded generators of synthetic documents with known defects, biomedical ones and others.
+"""Seeded generators of synthetic documents with known defects, one package for each domain.
 
-A few hundred well established facts (drugs, diseases, organisms) become documents in four sources, two
-question sets in other words, and a truth file that says what was planted where; so filters and deduplication
-are measured, not believed. ``finance`` is another one, a company's own documents beside public ones. Needs the
-standard library only.
+A domain turns facts into documents of several sources, question sets in other words, and a truth file that says which
+defect was planted in which document; so filters and deduplication are measured against what is known. The modules of
+this package are those that several domains use; `stage` runs the domain that a recipe names. Needs the standard
+library only.
 """
-
-from stages.sample.documents import DENIED, LICENSES
-from stages.sample.generate import generate
-
-__all__ = ["DENIED", "LICENSES", "generate"]

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from stages.sample.generate import generate
+from stages.sample.biomed.generate import generate
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from stages.sample import phrases
+from stages.sample.biomed import phrases
 from stages.sample.forms import Form, fill, sentence
 from stages.sample.tables import Entity, all_entities, entities
 

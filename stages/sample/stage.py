@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from stages.sample.biomed import generate as generate_biomed
 from stages.sample.finance import generate as generate_finance
-from stages.sample.generate import generate
-from stages.sample.genomes import generate as generate_genomes
+from stages.sample.genomics import generate as generate_genomes
 from stages.store import ArtifactWriter, Config, Stage
 
 GENERATE: dict[str, Callable[..., dict[str, Any]]] = {
-    "biomed": generate,
+    "biomed": generate_biomed,
     "finance": generate_finance,
     "genomics": generate_genomes,
 }

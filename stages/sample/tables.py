@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
+from pathlib import Path
 
 TABLES = ("drugs", "diseases", "organisms")
 """The biomedical tables, in a fixed order, since the generator's choices depend on it."""
@@ -38,7 +38,8 @@ class Entity:
 @cache
 def entities(table: str) -> tuple[Entity, ...]:
     """All rows of ``table`` in file order."""
-    text = (resources.files("stages.sample") / "facts" / f"{table}.tsv").read_text(encoding="utf-8")
+    (path,) = Path(__file__).parent.glob(f"*/facts/{table}.tsv")
+    text = path.read_text(encoding="utf-8")
     header, *rows = [line.split("\t") for line in text.splitlines() if line.strip()]
     relations = header[1:-1]
     found = []

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.sample.documents import Document
+from stages.sample.biomed.documents import Document
 from stages.sample.forms import sentence
 
 FILES = 4

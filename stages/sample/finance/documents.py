@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator
 
-from stages.sample.documents import Document
+from stages.sample.biomed.documents import Document
 from stages.sample.finance import phrases
 from stages.sample.finance.figures import quarters
 from stages.sample.finance.forms import BACKWARD, FORWARD, STATEMENTS

@@ -6,12 +6,12 @@ import random
 from pathlib import Path
 from typing import Any
 
-from stages.sample import planted
-from stages.sample.documents import Document
+from stages.sample.biomed import planted
+from stages.sample.biomed.documents import Document
+from stages.sample.biomed.questions import four_option_questions
 from stages.sample.finance.documents import DENIED, LICENSES, OWN, PUBLIC, SHARES, TABLES, CompanyAuthor, CountryAuthor
 from stages.sample.finance.phrases import PERSONAL
 from stages.sample.finance.questions import EXAM
-from stages.sample.questions import four_option_questions
 from stages.sample.tables import all_facts
 from stages.sample.writing import write_documents, write_rest
 

@@ -6,8 +6,8 @@ Made from the same facts as the documents, in wordings that no document uses.
 # ruff: noqa: E501 (one form a line)
 from __future__ import annotations
 
+from stages.sample.biomed.questions import Exam
 from stages.sample.forms import compile_forms
-from stages.sample.questions import Exam
 
 SETTINGS = compile_forms("""
 at a certification exam for junior [portfolio managers|credit officers], candidate number <N> draws one card and must reply at once.

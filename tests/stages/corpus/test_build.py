@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from stages.corpus import CorpusConfig, corpus, inputs_of, list_files, sources_in, summary_rows
 from stages.corpus.measure import measure
 from stages.corpus.words import text_hash
-from stages.sample import generate
+from stages.sample.biomed import generate
 from stages.store import Artifact, HeadwaterError, InputError, Store
 from tests.stages.corpus.corpus_world import rows_of, sentence, write_lines
 from tests.support import SHARED, examples

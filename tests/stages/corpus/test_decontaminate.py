@@ -19,7 +19,7 @@ from stages.corpus.kernels.words import word_hashes
 from stages.corpus.policy import Removal
 from stages.corpus.texts import Texts
 from stages.evaluation.sets import question_sets, read_set
-from stages.sample import generate
+from stages.sample.biomed import generate
 from stages.store import InputError
 from tests.stages.corpus.corpus_world import plain_words, sentence, write_lines
 from tests.support import SHARED, examples

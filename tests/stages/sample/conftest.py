@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stages.sample import generate
+from stages.sample.biomed import generate
 from stages.sample.finance import generate as generate_finance
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.sample.finance import LICENSES as FINANCE
-from stages.sample.generate import LICENSES as BIOMED
+from stages.sample.biomed.generate import LICENSES as BIOMED
 from stages.store import Artifact, ArtifactWriter, Store
 from stages.tokens.fertility import Fertility, beside_gpt2, count_words, gpt2_record, measure
 

@@ -22,7 +22,7 @@ from stages.corpus.filtering.fasttext_model import read_model, shipped_model
 from stages.corpus.filtering.language import LANGUAGE_CHARACTERS, Language
 from stages.corpus.kernels.fasttext import SEEN
 from stages.corpus.texts import Texts
-from stages.sample.foreign import FOREIGN, foreign_text
+from stages.sample.biomed.foreign import FOREIGN, foreign_text
 from stages.store import ConfigError, HeadwaterError
 from tests.support import SHARED, examples
 

@@ -5,9 +5,10 @@ import re
 
 import pytest
 
-from stages.sample import asks, forms, phrases
+from stages.sample import forms
+from stages.sample.biomed import asks, phrases
+from stages.sample.biomed.questions import CLAIMS, REVERSED_STEMS, STEMS
 from stages.sample.forms import article, compile_form, definite, fill, plural, sentence
-from stages.sample.questions import CLAIMS, REVERSED_STEMS, STEMS
 from stages.sample.tables import TABLES, all_entities, all_facts, entities
 
 

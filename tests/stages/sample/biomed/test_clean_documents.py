@@ -4,8 +4,8 @@ import re
 from collections import Counter
 from itertools import combinations
 
-from stages.sample.documents import SHARES
-from stages.sample.planted import jaccard, shingles
+from stages.sample.biomed.documents import SHARES
+from stages.sample.biomed.planted import jaccard, shingles
 from stages.sample.tables import all_facts
 
 STOP_WORDS = {"the", "be", "to", "of", "and", "that", "have", "with"}

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.sample import DENIED, LICENSES, generate
-from stages.sample.planted import BOILERPLATE, NEAR_JACCARD, jaccard, shingles
+from stages.sample.biomed import DENIED, LICENSES, generate
+from stages.sample.biomed.planted import BOILERPLATE, NEAR_JACCARD, jaccard, shingles
 
 KINDS = {
     "exact_duplicate",
@@ -41,7 +41,7 @@ def test_bytes_do_not_depend_on_the_hash_seed(tmp_path):
     for hash_seed in ("0", "77"):
         folder = tmp_path / hash_seed
         command = [sys.executable, "-m", "stages.sample", str(folder), "--seed", "3", "--megabytes", "0.2"]
-        root = Path(__file__).parents[3]
+        root = Path(__file__).parents[4]
         # The child's environment is this process's, but for the seed that orders sets and hashes.
         script = f'PYTHONHASHSEED={hash_seed} exec "$@"'
         done = subprocess.run(["sh", "-c", script, "sh", *command], cwd=root, capture_output=True, text=True)

@@ -14,7 +14,7 @@ import pytest
 from stages.corpus import CorpusConfig, corpus, inputs_of
 from stages.corpus.reading.fasta import Sequence, sequences
 from stages.evaluation.markov import BEFORE, MarkovModel
-from stages.sample.genomes import LICENSES, SATELLITE_UNIT, generate
+from stages.sample.genomics.generate import LICENSES, SATELLITE_UNIT, generate
 from stages.sample.stage import SampleConfig, sample
 from stages.store import Artifact, Store
 

@@ -6,9 +6,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-from stages.sample import phrases, planted
-from stages.sample.documents import DENIED, LICENSES, SHARES, Author, Document
-from stages.sample.questions import abstract_questions, four_option_questions
+from stages.sample.biomed import phrases, planted
+from stages.sample.biomed.documents import DENIED, LICENSES, SHARES, Author, Document
+from stages.sample.biomed.questions import abstract_questions, four_option_questions
 from stages.sample.tables import all_facts
 from stages.sample.writing import write_documents, write_rest
 

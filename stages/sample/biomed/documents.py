@@ -11,8 +11,8 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from stages.sample import phrases
-from stages.sample.asks import BACKWARD, CASES, FORWARD, OPENERS
+from stages.sample.biomed import phrases
+from stages.sample.biomed.asks import BACKWARD, CASES, FORWARD, OPENERS
 from stages.sample.forms import STATEMENTS, fill, sentence
 from stages.sample.prose import LONG_NAME, Domain, Prose
 from stages.sample.tables import TABLES, Entity

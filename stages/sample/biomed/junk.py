@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from stages.sample.documents import Author
+from stages.sample.biomed.documents import Author
 
 _SYLLABLES = "lor em ip sum dol sit am et con sec tur adi pis cing el it sed eius mod tem por inc id unt ut lab".split()
 _MENU = (

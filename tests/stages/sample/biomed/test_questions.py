@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from stages.sample.questions import FOUR_OPTIONS, four_option_questions
+from stages.sample.biomed.questions import FOUR_OPTIONS, four_option_questions
 from stages.sample.tables import SUBJECTS, UNIVERSAL, all_entities, all_facts, entities
 
 WIDTH = 13

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
+from stages.sample.biomed.planted import jaccard, shingles
+from stages.sample.biomed.questions import four_option_questions
 from stages.sample.finance import DENIED, LICENSES, OWN, PUBLIC, generate
 from stages.sample.finance.documents import TABLES
 from stages.sample.finance.figures import quarters
 from stages.sample.finance.forms import BACKWARD, FORWARD, STATEMENTS
 from stages.sample.finance.questions import EXAM
 from stages.sample.forms import fill
-from stages.sample.planted import jaccard, shingles
-from stages.sample.questions import four_option_questions
 from stages.sample.tables import Entity, all_entities, all_facts, entities
 
 WIDTH = 13

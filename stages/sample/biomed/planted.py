@@ -12,10 +12,10 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from stages.sample.documents import Author, Document
-from stages.sample.foreign import foreign_text
+from stages.sample.biomed.documents import Author, Document
+from stages.sample.biomed.foreign import foreign_text
+from stages.sample.biomed.junk import JUNK
 from stages.sample.forms import fill
-from stages.sample.junk import JUNK
 from stages.sample.personal import SENTENCES, personal_sentence
 
 SHINGLE = 5
