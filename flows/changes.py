@@ -22,7 +22,9 @@ _ABSENT = object()
 def config_changes(section: str, config: Config, before: Artifact) -> list[str]:
     """Settings that decide what is made and are others than they were, `section.key: old -> new`."""
     manifest = before.manifest
-    return differences(section, manifest.config, canonical(config), manifest.how, config.model_dump(mode="json"))
+    return differences(
+        section, manifest.config, canonical(config), manifest.resolved_config, config.model_dump(mode="json")
+    )
 
 
 def version_change(stage: Stage[Any], before: Artifact) -> list[str]:

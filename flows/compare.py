@@ -139,7 +139,7 @@ def _data(store: Store, first: TracedRun, second: TracedRun) -> Iterator[str]:
         if digests[0] == digests[1] or len(pair) < 2:
             return
         a, b = pair
-        yield from differences(kind, a.config, b.config, a.how, b.how)
+        yield from differences(kind, a.config, b.config, a.resolved_config, b.resolved_config)
         for role in sorted({*a.inputs, *b.inputs} - {"corpus"}):
             before, now = a.inputs.get(role), b.inputs.get(role)
             if before != now:

@@ -63,7 +63,7 @@ def _overview(store: Store, folder: str) -> Overview | None:
     last = {event["type"]: event for event in events}
     if PLAN not in last and not artifact:
         return None
-    config = artifact.manifest.how if artifact else last[PLAN]["config"]
+    config = artifact.manifest.resolved_config if artifact else last[PLAN]["config"]
     step, metrics = last.get("step", {}), artifact.manifest.metrics if artifact else {}
     return Overview(
         folder=folder,

@@ -14,7 +14,7 @@ from rich.console import Console
 from flows.artifacts import show_done
 from flows.forward import Forwarder, PrefectSink, Sink, TerminalSink, catch_up
 from flows.recipe import Recipe
-from flows.steps import STEP, Made
+from flows.steps import STEP, RunArtifacts
 from infra.services import ServiceError, mend
 from infra.settings import Settings
 from stages.store import Artifact, Holder, Plan, Stage, Store, write_ref
@@ -28,7 +28,7 @@ class Timing:
     stage: str
     seconds: float
     state: str
-    """`made` or `there`."""
+    """`built` or `cached`."""
     own_seconds: float
     """The stage's own work, without orchestration around it; 0 when it was there."""
     artifact: str = ""
@@ -43,8 +43,8 @@ class Job:
     store: Store
     console: Console
     logger: logging.Logger | logging.LoggerAdapter
-    again: bool = False
-    made: Made = field(default_factory=Made)
+    force_new_run: bool = False
+    artifacts: RunArtifacts = field(default_factory=RunArtifacts)
     timings: list[Timing] = field(default_factory=list)
     background: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, "background"))
     began: float = field(default_factory=time.monotonic)
@@ -54,16 +54,16 @@ class Job:
     def plan(self, kind: str) -> Plan:
         """What one of the flow's steps would do, given what is made so far."""
         step = STEP[kind]
-        config, inputs = step.config(self.recipe, self.made), step.inputs(self.recipe, self.made)
-        return step.stage.plan(config, inputs, self.store, again=self.again)
+        config, inputs = step.config(self.recipe, self.artifacts), step.inputs(self.recipe, self.artifacts)
+        return step.stage.plan(config, inputs, self.store, force_new_run=self.force_new_run)
 
     def make(self, kind: str, sinks: tuple[Callable[[Plan], Sink], ...] = ()) -> Artifact:
         """Runs one of the flow's steps, or finds it done; points its ref at the result."""
         step = STEP[kind]
         artifact = self.run(
-            step.stage, step.config(self.recipe, self.made), step.inputs(self.recipe, self.made), kind, sinks
+            step.stage, step.config(self.recipe, self.artifacts), step.inputs(self.recipe, self.artifacts), kind, sinks
         )
-        self.made.artifacts[kind] = artifact
+        self.artifacts[kind] = artifact
         write_ref(self.store, self.recipe.name, kind, artifact)
         return artifact
 
@@ -77,10 +77,10 @@ class Job:
     ) -> Artifact:
         """Runs one stage with its events forwarded to terminal, Prefect and the given sinks."""
         began = time.monotonic()
-        plan = stage.plan(config, inputs, self.store, again=self.again)
+        plan = stage.plan(config, inputs, self.store, force_new_run=self.force_new_run)
         if plan.done:
             artifact = stage.run(config, inputs, self.store, plan)
-            state = "there"
+            state = "cached"
             for sink in sinks:  # that was away when it was made
                 catch_up(self.store, plan.folder, sink(plan))
             show_done(name)
@@ -90,11 +90,11 @@ class Job:
             with Forwarder(self.store, plan.folder, [*watchers, *trackers], self._warn) as forwarder:
                 artifact = stage.run(config, inputs, self.store, plan, waiting=self._waiting(name))
             self._behind += [(plan.folder, tracker) for tracker in trackers if tracker in forwarder.behind]
-            state = "made"
+            state = "built"
             self._mend_prefect()
         seconds = time.monotonic() - began
         manifest = artifact.manifest
-        own = (manifest.finished - manifest.started).total_seconds() if state == "made" else 0.0
+        own = (manifest.finished - manifest.started).total_seconds() if state == "built" else 0.0
         self.timings.append(Timing(name, seconds, state, own, artifact.id))
         self.console.print(f"[bold]{name:<12}[/] {state:<6}{seconds:6.1f} s   {artifact.id}")
         self.logger.info("%s %s in %.1f s: %s", name, state, seconds, artifact.id)

@@ -53,7 +53,7 @@ def pretrain(
     data: Place = "",
     evaluation_data: Place = "",
     overrides: list[Override] = [],  # noqa: B006 (the form in the UI shows the default)
-    again: bool = False,
+    force_new_run: bool = False,
 ) -> State[Any]:
     """Makes a language model from documents: corpus, tokens, training, evaluation, gate, registry, endpoint.
 
@@ -62,13 +62,13 @@ def pretrain(
         data: Your own documents instead of the recipe's: the absolute path or URL of a folder.
         evaluation_data: Your own question sets: the absolute path or URL of a folder of JSON Lines files.
         overrides: Recipe settings to change, each as section.key=value, for example training.steps=200.
-        again: Train a new run although the same plan has a finished one.
+        force_new_run: Train a new run although the same plan has a finished one.
     """
-    job = open_job(recipe, data, evaluation_data, overrides, again)
+    job = open_job(recipe, data, evaluation_data, overrides, force_new_run)
     with cancel_heard(UUID(runtime.flow_run.id)), job:
         if job.recipe.sample:
             make_sample(job)
-        list_inputs(job.recipe, job.made)
+        list_inputs(job.recipe, job.artifacts)
         make_corpus(job)
         make_tokens(job)
         train(job)
@@ -109,12 +109,12 @@ def make_tokens(job: Job) -> str:
 def train(job: Job) -> str:
     """Pretraining on Ray Train with FSDP2; curves go to MLflow while it runs."""
     job.mlflow_ready()
-    planned = plan_of(job.made["tokens"], job.recipe.training)
+    planned = plan_of(job.artifacts["tokens"], job.recipe.training)
     show_table("plan", plan_records(planned), "What the training reads: tokens, shares and epochs by phase and source")
     if not job.plan("training").done:
         start_early(job)
         job.background.submit(preload)
-    tags = {"headwater.recipe": job.recipe.name, "headwater.tokens": job.made["tokens"].digest}
+    tags = {"headwater.recipe": job.recipe.name, "headwater.tokens": job.artifacts["tokens"].digest}
     sink = lambda plan: registry.MlflowSink(job.settings.mlflow_url, job.recipe.name, job.store, plan.folder, tags)  # noqa: E731
     return job.make("training", (sink,)).id
 
@@ -131,11 +131,11 @@ def register(job: Job) -> registry.RegisteredModel:
     job.mlflow_ready()
     url, name = job.settings.mlflow_url, job.recipe.name
     model: registry.RegisteredModel = job.timed(
-        "register", lambda: registry.register(url, name, job.store, job.made.artifacts)
+        "register", lambda: registry.register(url, name, job.store, job.artifacts.by_kind)
     )
     show_link("mlflow-model", registry.model_url(url, model), f"{name} version {model.version} in MLflow")
     show_link("mlflow-run", registry.run_url(url, url, model.run_id), "Curves and data of the training run in MLflow")
-    prepare(deployment_of(job.made["model"], name, model.version, job.recipe.serving), job.store)
+    prepare(deployment_of(job.artifacts["model"], name, model.version, job.recipe.serving), job.store)
     return model
 
 
@@ -152,21 +152,21 @@ def evaluate(job: Job, candidate: registry.RegisteredModel) -> str:
 @task(name="verdict", cache_policy=NO_CACHE)
 def judge(job: Job, candidate: registry.RegisteredModel) -> bool:
     """The gate: may the candidate replace the champion? True if it is champion afterwards; the ref is the truth."""
-    model, name = job.made["model"], job.recipe.name
+    model, name = job.artifacts["model"], job.recipe.name
     champion = read_ref(job.store, name, "champion")
     if champion and champion.digest == model.digest:
         verdict = read_ref(job.store, name, "verdict")
         passed = True
     else:
         if champion:  # scored on the candidate's sets, so that both are compared on the same items
-            inputs = evaluation_inputs(job.recipe, job.made, champion)
-            job.made.artifacts["champion-evaluation"] = job.run(evaluation, job.recipe.evaluation, inputs, "champion")
+            inputs = evaluation_inputs(job.recipe, job.artifacts, champion)
+            job.artifacts["champion-evaluation"] = job.run(evaluation, job.recipe.evaluation, inputs, "champion")
         verdict = job.make("verdict")
         passed = reasons(verdict).accepted
     if passed:
         write_ref(job.store, name, "champion", model)
     if verdict:
-        job.made.artifacts["verdict"] = verdict
+        job.artifacts["verdict"] = verdict
         registry.promote(job.settings.mlflow_url, candidate, verdict, passed)
     return passed
 
@@ -198,7 +198,7 @@ def start_early(job: Job) -> None:
         launch.prestart(job.recipe.training.workers)
 
 
-def open_job(recipe: str, data: str, evaluation_data: str, overrides: list[str], again: bool) -> Job:
+def open_job(recipe: str, data: str, evaluation_data: str, overrides: list[str], force_new_run: bool) -> Job:
     """Checks every parameter before any work and opens the store.
 
     Raises:
@@ -210,7 +210,7 @@ def open_job(recipe: str, data: str, evaluation_data: str, overrides: list[str],
     chosen, notes = resolve_recipe(recipe, data or None, evaluation_data or None, overrides)
     for note in notes:
         console.print(note)
-    return Job(settings, chosen, Store(settings.store), console, logger, again=again)
+    return Job(settings, chosen, Store(settings.store), console, logger, force_new_run=force_new_run)
 
 
 def finish(job: Job, passed: bool, model: registry.RegisteredModel) -> State[Any]:

@@ -20,7 +20,7 @@ from serving.config import ServingConfig
 from stages.corpus import CorpusConfig
 from stages.evaluation import EvaluationConfig, GatePolicy
 from stages.sample.stage import SampleConfig
-from stages.store import Config, ConfigError, how
+from stages.store import Config, ConfigError, runtime_field
 from stages.tokens import TokensConfig
 from stages.training import TrainingConfig
 from stages.training.export import ModelConfig
@@ -31,11 +31,11 @@ RECIPES = Path(__file__).parent / "recipes"
 class StorageConfig(Config):
     """How the recipe's `s3://` locations are reached, where the environment does not say. Keys never stand here."""
 
-    endpoint_url: str | None = how(None, pattern=r"^https?://")
+    endpoint_url: str | None = runtime_field(None, pattern=r"^https?://")
     """Address of an S3 that is not Amazon's. AWS_ENDPOINT_URL has precedence."""
-    region: str | None = how(None)
+    region: str | None = runtime_field(None)
     """Region. AWS_DEFAULT_REGION has precedence."""
-    profile: str | None = how(None)
+    profile: str | None = runtime_field(None)
     """Section of `~/.aws/credentials` that holds the keys. AWS_PROFILE has precedence."""
 
     def apply(self) -> None:

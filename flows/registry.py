@@ -104,7 +104,9 @@ def register(tracking_uri: str, recipe: str, store: Store, made: dict[str, Artif
         return known
     run_id = open_run(client, recipe, store, training.folder, {"headwater.training": training.digest})
     params = {
-        f"{kind}.{key}": value for kind in ("training", "tokens") for key, value in _flat(made[kind].manifest.how)
+        f"{kind}.{key}": value
+        for kind in ("training", "tokens")
+        for key, value in _flat(made[kind].manifest.resolved_config)
     }
     client.log_batch(
         run_id,

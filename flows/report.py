@@ -57,32 +57,32 @@ class Summary(BaseModel):
 
 def summarise(job: Job, passed: bool, model: registry.RegisteredModel) -> Summary:
     """Collects the run's results and asks the endpoint for real completions of the recipe's example prompts."""
-    made = job.made
-    losses = pq.read_table(made["training"].local("loss.parquet"), columns=["loss"])["loss"].to_pylist()
+    artifacts = job.artifacts
+    losses = pq.read_table(artifacts["training"].local("loss.parquet"), columns=["loss"])["loss"].to_pylist()
     total = time.monotonic() - job.began
     own = sum(timing.own_seconds for timing in job.timings)
-    nothing_made = all(timing.state != "made" for timing in job.timings)
+    nothing_made = all(timing.state != "built" for timing in job.timings)
     settings = job.settings
     return Summary(
         recipe=job.recipe.name,
         accepted=passed,
-        reasons=[reason.text for reason in reasons(made["verdict"]).reasons] if "verdict" in made.artifacts else [],
+        reasons=[reason.text for reason in reasons(artifacts["verdict"]).reasons] if "verdict" in artifacts else [],
         stages=[vars(timing) for timing in job.timings],
         seconds=total,
         overhead_fraction=0.0 if nothing_made or total == 0 else max(0.0, total - own) / total,
-        corpus=present.records(*summary_rows(made["corpus"])),
-        tokens=made["tokens"].manifest.counts,
-        training=made["training"].manifest.metrics,
-        precision=made["training"].manifest.details["precision"],
+        corpus=present.records(*summary_rows(artifacts["corpus"])),
+        tokens=artifacts["tokens"].manifest.counts,
+        training=artifacts["training"].manifest.metrics,
+        precision=artifacts["training"].manifest.details["precision"],
         loss=losses,
-        evaluation=present.records(*table(made["evaluation"])),
+        evaluation=present.records(*table(artifacts["evaluation"])),
         completions=_completions(job) if passed else [],
         addresses={
             "Prefect UI": settings.prefect_url,
             "MLflow UI": registry.model_url(settings.mlflow_url, model),
             "endpoint": f"{settings.gateway_url}/v1",
             "API key": str(settings.api_key_file),
-            "weights": job.store.where(f"{made['model'].folder}/weights"),
+            "weights": job.store.where(f"{artifacts['model'].folder}/weights"),
         },
     )
 
@@ -106,7 +106,7 @@ def print_summary(console: Console, summary: Summary) -> None:
     console.print()
     times = [row | {"seconds": f"{row['seconds']:.1f}"} for row in summary.stages]
     _table(console, "Time", [{key: row[key] for key in ("stage", "state", "seconds")} for row in times])
-    rate, made = summary.training.get("product_gflops"), any(row["state"] == "made" for row in summary.stages)
+    rate, made = summary.training.get("product_gflops"), any(row["state"] == "built" for row in summary.stages)
     console.print(
         f"{summary.seconds:.1f} s in all"
         + (f", {summary.overhead_fraction:.0%} of it around the stages' own work" if summary.overhead_fraction else "")

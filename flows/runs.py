@@ -46,7 +46,7 @@ def find_run(store: Store, name: str) -> TracedRun:
     if plan:
         config, tokens, digest = plan["config"], plan["tokens"], plan["digest"]
     elif artifact:  # made before runs told their plan
-        config, digest = artifact.manifest.how, artifact.manifest.inputs["tokens"]
+        config, digest = artifact.manifest.resolved_config, artifact.manifest.inputs["tokens"]
         tokens = by_digest(store, f"tokens/{digest}").folder
     else:
         raise StoreError(f"{store.where(folder)}: the run has not come so far that its order is known")

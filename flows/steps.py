@@ -21,10 +21,10 @@ from stages.training.export import model
 
 
 @dataclass
-class Made:
+class RunArtifacts:
     """What is there so far: artifacts by kind, and listings of the files that come from outside."""
 
-    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    by_kind: dict[str, Artifact] = field(default_factory=dict)
     sources: dict[str, Listing] = field(default_factory=dict)
     sets: dict[str, Listing] = field(default_factory=dict)
     decontamination: dict[str, Listing] = field(default_factory=dict)
@@ -40,62 +40,62 @@ class Step:
 
     kind: str
     stage: Stage[Any]
-    config: Callable[[Recipe, Made], Config]
-    inputs: Callable[[Recipe, Made], Mapping[str, HasDigest]]
+    config: Callable[[Recipe, RunArtifacts], Config]
+    inputs: Callable[[Recipe, RunArtifacts], Mapping[str, HasDigest]]
 
 
-def _corpus_config(recipe: Recipe, made: Made) -> CorpusConfig:
+def _corpus_config(recipe: Recipe, artifacts: RunArtifacts) -> CorpusConfig:
     sources = {
-        name: source.model_copy(update={"location": made.sources[name].location})
+        name: source.model_copy(update={"location": artifacts.sources[name].location})
         for name, source in recipe.corpus.sources.items()
     }
-    sets = {name: made.decontamination[name].location for name in recipe.corpus.decontamination.sets}
+    sets = {name: artifacts.decontamination[name].location for name in recipe.corpus.decontamination.sets}
     decontamination = recipe.corpus.decontamination.model_copy(update={"sets": sets})
     return recipe.corpus.model_copy(update={"sources": sources, "decontamination": decontamination})
 
 
-def _corpus_inputs(recipe: Recipe, made: Made) -> dict[str, HasDigest]:
-    inputs: dict[str, HasDigest] = {f"source/{name}": listing for name, listing in made.sources.items()}
-    inputs.update({f"evaluation/{name}": listing for name, listing in made.decontamination.items()})
+def _corpus_inputs(recipe: Recipe, artifacts: RunArtifacts) -> dict[str, HasDigest]:
+    inputs: dict[str, HasDigest] = {f"source/{name}": listing for name, listing in artifacts.sources.items()}
+    inputs.update({f"evaluation/{name}": listing for name, listing in artifacts.decontamination.items()})
     return inputs
 
 
-def _tokens_inputs(recipe: Recipe, made: Made) -> dict[str, HasDigest]:
-    inputs: dict[str, HasDigest] = {"corpus": made["corpus"]}
-    return inputs if made.tokenizer is None else inputs | {"tokenizer": made.tokenizer}
+def _tokens_inputs(recipe: Recipe, artifacts: RunArtifacts) -> dict[str, HasDigest]:
+    inputs: dict[str, HasDigest] = {"corpus": artifacts["corpus"]}
+    return inputs if artifacts.tokenizer is None else inputs | {"tokenizer": artifacts.tokenizer}
 
 
-def evaluation_inputs(recipe: Recipe, made: Made, of: Artifact) -> dict[str, HasDigest]:
+def evaluation_inputs(recipe: Recipe, artifacts: RunArtifacts, of: Artifact) -> dict[str, HasDigest]:
     """Inputs to score the model `of` on the recipe's sets and the corpus's held-out documents."""
-    inputs: dict[str, HasDigest] = {"model": of, "tokens": made["tokens"]}
-    inputs.update({f"set/{name}": made.sets[name] for name in scored(recipe.evaluation_sets)})
+    inputs: dict[str, HasDigest] = {"model": of, "tokens": artifacts["tokens"]}
+    inputs.update({f"set/{name}": artifacts.sets[name] for name in scored(recipe.evaluation_sets)})
     return inputs
 
 
 STEPS = (
-    Step("sample", sample, lambda recipe, made: recipe.sample, lambda recipe, made: {}),  # type: ignore[arg-type,return-value]
+    Step("sample", sample, lambda r, a: r.sample, lambda r, a: {}),  # type: ignore[arg-type,return-value]
     Step("corpus", corpus, _corpus_config, _corpus_inputs),
-    Step("tokens", tokens, lambda r, m: r.tokens, _tokens_inputs),
-    Step("training", training, lambda r, m: r.training, lambda r, m: {"tokens": m["tokens"]}),
+    Step("tokens", tokens, lambda r, a: r.tokens, _tokens_inputs),
+    Step("training", training, lambda r, a: r.training, lambda r, a: {"tokens": a["tokens"]}),
     Step(
         "model",
         model,
-        lambda r, m: r.model,
-        lambda r, m: {"training": m["training"], "tokens": m["tokens"]},
+        lambda r, a: r.model,
+        lambda r, a: {"training": a["training"], "tokens": a["tokens"]},
     ),
     Step(
         "evaluation",
         evaluation,
-        lambda r, m: r.evaluation,
-        lambda r, m: evaluation_inputs(r, m, m["model"]),
+        lambda r, a: r.evaluation,
+        lambda r, a: evaluation_inputs(r, a, a["model"]),
     ),
     Step(
         "verdict",
         verdict,
-        lambda r, m: r.gate,
-        lambda r, m: (
-            {"candidate": m["evaluation"]}
-            | ({"champion": m["champion-evaluation"]} if "champion-evaluation" in m.artifacts else {})
+        lambda r, a: r.gate,
+        lambda r, a: (
+            {"candidate": a["evaluation"]}
+            | ({"champion": a["champion-evaluation"]} if "champion-evaluation" in a else {})
         ),
     ),
 )
@@ -104,25 +104,25 @@ SECTIONS = {"verdict": "gate"}
 STEP = {step.kind: step for step in STEPS}
 
 
-def list_inputs(recipe: Recipe, made: Made) -> None:
+def list_inputs(recipe: Recipe, artifacts: RunArtifacts) -> None:
     """Lists the files from outside as they are now: done at every run, since content is what counts."""
-    sample_folder = made.artifacts["sample"].local() if "sample" in made.artifacts else None
+    sample_folder = artifacts["sample"].local() if "sample" in artifacts else None
 
     def place(location: str) -> str:
         if sample_folder is None or not location.startswith("sample://"):
             return location
         return str(sample_folder / location.removeprefix("sample://"))
 
-    made.sources = {
+    artifacts.sources = {
         name: source_listing(source.model_copy(update={"location": place(source.location)}))
         for name, source in recipe.corpus.sources.items()
     }
-    made.sets = {name: list_files(place(location)) for name, location in recipe.evaluation_sets.items()}
-    made.decontamination = {
+    artifacts.sets = {name: list_files(place(location)) for name, location in recipe.evaluation_sets.items()}
+    artifacts.decontamination = {
         name: list_files(place(location)) for name, location in recipe.corpus.decontamination.sets.items()
     }
     if recipe.tokens.tokenizer is not None:
-        made.tokenizer = list_files(tokenizer_location(recipe.tokens.tokenizer), TOKENIZER_PATTERNS)
+        artifacts.tokenizer = list_files(tokenizer_location(recipe.tokens.tokenizer), TOKENIZER_PATTERNS)
 
 
 @dataclass(frozen=True)
@@ -131,20 +131,20 @@ class Planned:
 
     kind: str
     state: str
-    """`there`, `would run`, or `would run after X`: its name is not known before X is made."""
+    """`cached`, `would run`, or `would run after X`: its name is not known before X is built."""
     plan: Plan | None
     why: tuple[str, ...] = ()
     """Why it would run: what has changed since the recipe's ref was set, and after which stage."""
 
 
-def plan_steps(recipe: Recipe, store: Store, again: bool = False) -> list[Planned]:
+def plan_steps(recipe: Recipe, store: Store, force_new_run: bool = False) -> list[Planned]:
     """Which stages are there, which would run, and why; makes nothing."""
-    made = Made()
+    artifacts = RunArtifacts()
     out: list[Planned] = []
     missing = ""
     for step in STEPS:
         if step.kind == "sample" and recipe.sample is None:
-            list_inputs(recipe, made)
+            list_inputs(recipe, artifacts)
             continue
         if missing:
             why = (f"after {missing}", *_own_changes(step, recipe, store))
@@ -152,28 +152,28 @@ def plan_steps(recipe: Recipe, store: Store, again: bool = False) -> list[Planne
             continue
         if step.kind == "verdict":
             champion = read_ref(store, recipe.name, "champion")
-            if champion and champion.digest != made["model"].digest:
-                inputs = evaluation_inputs(recipe, made, champion)
+            if champion and champion.digest != artifacts["model"].digest:
+                inputs = evaluation_inputs(recipe, artifacts, champion)
                 scores = evaluation.plan(recipe.evaluation, inputs, store).done
                 if scores is None:
                     first = "after the champion's evaluation"
                     why = (first, *_own_changes(step, recipe, store))
                     out.append(Planned("verdict", f"would run {first}", None, why))
                     continue
-                made.artifacts["champion-evaluation"] = scores
+                artifacts["champion-evaluation"] = scores
             elif champion:
-                out.append(Planned("verdict", "there: it is the champion", None))
+                out.append(Planned("verdict", "cached: it is the champion", None))
                 continue
-        into = step.inputs(recipe, made)
-        plan = step.stage.plan(step.config(recipe, made), into, store, again=again)
+        into = step.inputs(recipe, artifacts)
+        plan = step.stage.plan(step.config(recipe, artifacts), into, store, force_new_run=force_new_run)
         if plan.done is None:
-            out.append(Planned(step.kind, "would run", plan, _reasons(step, recipe, store, plan, into, again)))
+            out.append(Planned(step.kind, "would run", plan, _reasons(step, recipe, store, plan, into, force_new_run)))
             missing = step.kind
             continue
-        out.append(Planned(step.kind, "there", plan))
-        made.artifacts[step.kind] = plan.done
+        out.append(Planned(step.kind, "cached", plan))
+        artifacts[step.kind] = plan.done
         if step.kind == "sample":
-            list_inputs(recipe, made)
+            list_inputs(recipe, artifacts)
     return out
 
 
@@ -185,7 +185,7 @@ def recipe_tokens(recipe: str, overrides: Sequence[str], store: Store) -> tuple[
     """
     chosen, _ = resolve_recipe(recipe, overrides=overrides)
     for planned in plan_steps(chosen, store):
-        if planned.state != "there":
+        if planned.state != "cached":
             break
         if planned.kind == "tokens" and planned.plan and planned.plan.done:
             return chosen.training, planned.plan.done
@@ -215,7 +215,7 @@ def _own_changes(step: Step, recipe: Recipe, store: Store) -> tuple[str, ...]:
 
 
 def _reasons(
-    step: Step, recipe: Recipe, store: Store, plan: Plan, inputs: Mapping[str, HasDigest], again: bool
+    step: Step, recipe: Recipe, store: Store, plan: Plan, inputs: Mapping[str, HasDigest], force_new_run: bool
 ) -> tuple[str, ...]:
     before, _ = _before(step, recipe, store)
     why = _own_changes(step, recipe, store)
@@ -224,8 +224,8 @@ def _reasons(
         # A source that comes or goes is a setting and an input; once is enough.
         said = {f".{line.split(' ', 1)[-1]}" for line in into if line.endswith((": added", ": removed"))}
         why = (*(line for line in why if not line.endswith(tuple(said))), *into)
-    if not step.stage.keeps_runs:
+    if not step.stage.separate_runs:
         return why or ("its artifact is gone",)
     if store.list(f"{plan.folder}/events") or store.exists(f"{plan.folder}/events.jsonl"):
         return (*why, "goes on with its unfinished run")
-    return why or (("a new run was asked for",) if again else ("its artifact is gone",))
+    return why or (("a new run was asked for",) if force_new_run else ("its artifact is gone",))

@@ -15,7 +15,7 @@ from flows.cli.doctor import doctor
 from flows.cli.runs import compare, runs
 from flows.cli.tokens import app as tokens
 from flows.cli.upkeep import gc, verify
-from stages.store.errors import HeadwaterError
+from stages.store.errors import ConfigError, HeadwaterError
 
 app = typer.Typer(
     name="headwater",
@@ -50,6 +50,11 @@ def main() -> None:
         sys.exit(INTERRUPTED)
 
 
+def _refuse_again(value: bool) -> None:
+    if value:
+        raise ConfigError("run: the option --again is now called --force-new-run")
+
+
 @app.command()
 def run(
     recipe: Annotated[str, typer.Argument(help="Recipe name or YAML file.")] = "biomed",
@@ -59,9 +64,10 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say which stages are there and which would run.")
     ] = False,
-    again: Annotated[
-        bool, typer.Option("--again", help="Train a new run although this plan has a finished one.")
+    force_new_run: Annotated[
+        bool, typer.Option("--force-new-run", help="Train a new run although this plan has a finished one.")
     ] = False,
+    _again: Annotated[bool, typer.Option("--again", hidden=True, callback=_refuse_again)] = False,
     as_json: Json = False,
 ) -> None:
     """Run pretrain/RECIPE here: documents in, a served and registered model out. Services are started if needed."""
@@ -69,7 +75,7 @@ def run(
     recipe = str(Path(recipe).resolve()) if recipe.endswith((".yaml", ".yml")) else recipe
     data, evaluation = _absolute(data, "--data"), _absolute(evaluation, "--eval")
     if dry_run:
-        _dry_run(settings, recipe, data, evaluation, overrides or [], again, as_json)
+        _dry_run(settings, recipe, data, evaluation, overrides or [], force_new_run, as_json)
         return
     _check_recipe(recipe, data, evaluation, overrides or [])
     _up(settings, {"prefect"})
@@ -88,7 +94,7 @@ def run(
                 data=data or "",
                 evaluation_data=evaluation or "",
                 overrides=overrides or [],
-                again=again,
+                force_new_run=force_new_run,
                 return_state=True,
             )
     except KeyboardInterrupt as interrupt:
@@ -151,7 +157,7 @@ def up(as_json: Json = False) -> None:
     from infra.services import status as service_status
 
     settings = load()
-    _up(settings, None, again=True)
+    _up(settings, None, register_always=True)
     if as_json:
         print_json({row["service"]: row["url"] for row in service_status(settings)})
         return
@@ -209,7 +215,7 @@ app.command()(compare)
 app.add_typer(tokens, name="tokens")
 
 
-def _up(settings: Any, wait_for: set[str] | None, again: bool = False) -> dict[str, float]:
+def _up(settings: Any, wait_for: set[str] | None, register_always: bool = False) -> dict[str, float]:
     from flows.prefect_setup import register, use_profile
     from infra.services import managed
     from infra.services import up as start_services
@@ -220,7 +226,7 @@ def _up(settings: Any, wait_for: set[str] | None, again: bool = False) -> dict[s
     if created:
         err.print(f"API key of the endpoint (shown once, kept in {settings.api_key_file}): {key}", soft_wrap=True)
     seconds = start_services(settings, wait_for=wait_for, say=lambda line: err.print(line, style="dim"))
-    if fresh or again:
+    if fresh or register_always:
         register(settings)
         if not use_profile(settings):
             err.print(f"your own Prefect profile is left active; use PREFECT_API_URL={settings.prefect_api_url}")
@@ -233,7 +239,7 @@ def _dry_run(
     data: str | None,
     evaluation: str | None,
     overrides: list[str],
-    again: bool,
+    force_new_run: bool,
     as_json: bool,
 ) -> None:
     from flows.inputs import resolve_recipe
@@ -243,7 +249,7 @@ def _dry_run(
     chosen, notes = resolve_recipe(recipe, data, evaluation, overrides)
     rows: list[dict[str, Any]] = [
         {"stage": p.kind, "state": p.state, "folder": p.plan.folder if p.plan else "", "why": list(p.why)}
-        for p in plan_steps(chosen, Store(settings.store), again)
+        for p in plan_steps(chosen, Store(settings.store), force_new_run)
     ]
     if as_json:
         print_json(rows)

@@ -46,7 +46,7 @@ def gc(
     more = lambda: record_roots(store)  # noqa: E731
     plan = plan_collection(store, more, unfinished_after=unfinished_after * DAY, keep_newer=keep_hours * 3600)
     now, rows = time.time(), list[dict[str, Any]]()
-    outcomes = ((item, "") for item in plan.goes) if dry_run else collect(store, plan, more)
+    outcomes = ((item, "") for item in plan.to_delete) if dry_run else collect(store, plan, more)
     for item, left in outcomes:
         rows.append(
             {
@@ -93,7 +93,7 @@ def verify(
         for damage in find_damage(store, plan, bar.read):
             found.append(damage)
             if not as_json:
-                bar.tell(f"{damage.path} ({damage.of}): {damage.problem}; {damage.mend}")
+                bar.tell(f"{damage.path} ({damage.of}): {damage.problem}; {damage.remedy}")
     if as_json:
         counts = {"artifacts": plan.artifacts, "checkpoints": plan.checkpoints, "files": len(plan.files)}
         print_json({**counts, "bytes": plan.bytes, "damaged": [asdict(damage) for damage in found]})

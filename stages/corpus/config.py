@@ -8,7 +8,7 @@ from typing import Literal, cast, get_args
 from pydantic import Field, field_validator, model_validator
 
 from stages.corpus.filtering.config import FilterConfig
-from stages.store import Config, how
+from stages.store import Config, runtime_field
 
 PersonalKind = Literal["email", "phone", "ssn", "ip", "mrn", "iban", "card"]
 PersonalAction = Literal["mask", "drop", "tag"]
@@ -37,7 +37,7 @@ class FieldMapping(Config):
 class SourceConfig(Config):
     """One place that documents come from."""
 
-    location: str = how(description="File or folder, local or any fsspec URL.")
+    location: str = runtime_field(description="File or folder, local or any fsspec URL.")
     format: Literal["auto", "jsonl", "parquet", "txt", "fasta", "fasta_upper"] = "auto"
     """How its files are read; `auto` goes by each file's name. In `fasta` each sequence is a document; `fasta_upper`
     makes capitals of its lower-case letters, which mark masked repeats."""
@@ -51,7 +51,7 @@ class SourceConfig(Config):
     """Names of its fields."""
     priority: int = 0
     """Of near duplicates the one from the source with the smaller number stays; then by name of the source."""
-    weight: float = how(1.0, gt=0, description="Share in the training mixture; not used by the corpus stage.")
+    weight: float = runtime_field(1.0, gt=0, description="Share in the training mixture; not used by the corpus stage.")
 
     @model_validator(mode="after")
     def _only_sequences_are_cut(self) -> SourceConfig:
@@ -137,7 +137,7 @@ class DedupConfig(Config):
 class DecontaminationConfig(Config):
     """Removal of documents that contain evaluation questions."""
 
-    sets: dict[str, str] = how({}, description="Name of a set and where it lies; what counts is its content.")
+    sets: dict[str, str] = runtime_field({}, description="Name of a set and where it lies; what counts is its content.")
     ngram: int = Field(13, ge=1)
     """Words in a row that a document must share with a question and its answer, or with a context. Of a question that
     has fewer, answer and all, as many as it has."""
@@ -171,11 +171,11 @@ class CorpusConfig(Config):
     """Above this fraction of unreadable records in a source the stage stops; up to two are always put up with."""
     maximum_record_bytes: int = Field(MAXIMUM_RECORD_BYTES, ge=1 << 10, le=512 << 20)
     """Longer records are put into quarantine unread."""
-    workers: int = how(2, ge=1, description="Processes that read and filter; with `ray`, tasks at a time.")
-    executor: Literal["local", "ray"] = how("local", description="Processes of this machine, or a Ray cluster.")
-    ray_address: str = how("auto", description="The Ray cluster's address, with `executor: ray`.")
-    scratch: str = how("", description="Folder that all machines of a Ray cluster see; empty: the store's own.")
-    memory_megabytes: int = how(
+    workers: int = runtime_field(2, ge=1, description="Processes that read and filter; with `ray`, tasks at a time.")
+    executor: Literal["local", "ray"] = runtime_field("local", description="Processes of this machine, or a Ray cluster.")
+    ray_address: str = runtime_field("auto", description="The Ray cluster's address, with `executor: ray`.")
+    scratch: str = runtime_field("", description="Folder that all machines of a Ray cluster see; empty: the store's own.")
+    memory_megabytes: int = runtime_field(
         256, ge=16, description="What steps over the whole corpus may hold; more is done in rounds."
     )
 

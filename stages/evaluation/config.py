@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from stages.store import Config, ConfigError, how
+from stages.store import Config, ConfigError, runtime_field
 
 Formulation = Literal["cloze", "letter"]
 Normalisation = Literal["none", "characters", "bytes"]
@@ -80,14 +80,14 @@ class EvaluationConfig(Config):
     """Bytes of training documents that it counts, spread over all shards, at up to 100 bytes of memory each; empty:
     all."""
 
-    batch_size: int | None = how(None, ge=1)
+    batch_size: int | None = runtime_field(None, ge=1)
     """Prompts a forward pass; empty: as many as `memory_mib` of logits allow."""
-    memory_mib: int | None = how(None, ge=1)
+    memory_mib: int | None = runtime_field(None, ge=1)
     """Memory for one forward pass's logits; empty: 32 on a CPU, where smaller batches stay in its caches (half the
     processor time of 512), 1024 on a GPU."""
-    device: str = how("auto")
+    device: str = runtime_field("auto")
     """`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU if there is one."""
-    threads: int | None = how(None, ge=1)
+    threads: int | None = runtime_field(None, ge=1)
     """CPU threads, and with them forward passes at a time; empty: what PyTorch takes, the machine's cores."""
 
     @field_validator("sets")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stages.store.artifact import Artifact, ArtifactWriter, all_artifacts, by_digest, load
-    from stages.store.config import Config, canonical, canonical_json, how
+    from stages.store.config import Config, canonical, canonical_json, runtime_field
     from stages.store.errors import ConfigError, HeadwaterError, InputError, LeaseHeldError, StoreError
     from stages.store.events import EventLog
     from stages.store.lease import Holder
@@ -41,16 +41,16 @@ __all__ = [
     "canonical_json",
     "digest",
     "fingerprint",
-    "how",
     "list_refs",
     "load",
     "read_ref",
+    "runtime_field",
     "write_ref",
 ]
 
 _HOMES = {
     "artifact": "Artifact, ArtifactWriter, all_artifacts, by_digest, load",
-    "config": "Config, canonical, canonical_json, how",
+    "config": "Config, canonical, canonical_json, runtime_field",
     "errors": "ConfigError, HeadwaterError, InputError, LeaseHeldError, StoreError",
     "events": "EventLog",
     "lease": "Holder",

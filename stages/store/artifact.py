@@ -20,11 +20,11 @@ from stages.store.errors import StoreError
 from stages.store.events import EventLog
 from stages.store.hashing import cache_folder, sha256_file, sha256_stream
 from stages.store.manifest import MANIFEST, FileEntry, Manifest, digest, software_versions
-from stages.store.store import Store, disk_trouble_told, reason
+from stages.store.store import Store, reason, translate_disk_errors
 
 SCRATCH = ".scratch"
 """Where a writer on local files collects them, in the artifact's folder; the next writer begins with an empty one."""
-KEPT = "kept"
+RESUME_DIR = "resume"
 """Below it, what a writer that failed or was killed leaves to the next one."""
 COMMITTED_AT_ONCE = 4
 """Files that are hashed and moved at a time: one waits for the disk, or for an object store, while another is read."""
@@ -82,7 +82,7 @@ class Artifact:
         if self.store.is_local:
             return self.store.local_path(f"{self.folder}/{path}" if path else self.folder)
         cache = cache_folder() / "artifacts" / self.digest
-        with disk_trouble_told(f"artifact {self.id}", cache):
+        with translate_disk_errors(f"artifact {self.id}", cache):
             cache.mkdir(parents=True, exist_ok=True)
             with (cache.parent / f"{self.digest}.lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # the ranks of one machine ask at the same time
@@ -203,7 +203,7 @@ def leftovers(store: Store, folder: str, *, finished: bool, resumes: bool) -> li
         base = path.rsplit("/", 1)[-1]
         if path.startswith(".lease-") and f".{os.getpid()}-" in path:
             continue  # our own heartbeat
-        if path.startswith(f"{SCRATCH}/{KEPT}/") and not finished:
+        if path.startswith(f"{SCRATCH}/{RESUME_DIR}/") and not finished:
             continue  # the next attempt goes on from it
         aside = base.startswith(".") and base.endswith(".tmp")
         lease, log = path.startswith("lease-"), path.startswith(("events.jsonl", "events/"))
@@ -228,7 +228,7 @@ class ArtifactWriter:
     config: dict[str, Any]
     inputs: dict[str, str]
     run: str | None = None
-    how: dict[str, Any] = field(default_factory=dict)
+    resolved_config: dict[str, Any] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
@@ -237,11 +237,11 @@ class ArtifactWriter:
     def __post_init__(self) -> None:
         self.events = EventLog(self.store, self.folder)
         self._paths: set[str] = set()
-        self._there: list[FileEntry] = []
+        self._existing: list[FileEntry] = []
         self._hashes: dict[str, str] = {}
         below = scratch_folder(self.store, self.folder)
         for left in below.iterdir() if below.is_dir() else ():
-            if left.name != KEPT:
+            if left.name != RESUME_DIR:
                 shutil.rmtree(left, ignore_errors=True)
         # Its own: a writer that was taken for dead, and is not, writes on under the names that it had.
         self.scratch = below / secrets.token_hex(4)
@@ -257,25 +257,25 @@ class ArtifactWriter:
         local.parent.mkdir(parents=True, exist_ok=True)
         return local
 
-    def take(self, path: str, kept: Path, sha256: str) -> None:
+    def link_cached(self, path: str, cached: Path, sha256: str) -> None:
         """Makes a finished file below a `kept` folder the artifact's file `path`; its hash is not computed again.
 
         It stays where it is too, so that the next attempt finds it if this one does not get as far as its commit.
         """
         local = self.file(path)
         try:
-            os.link(kept, local)
+            os.link(cached, local)
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK):
                 raise
-            shutil.copyfile(kept, local)  # a file system without hard links
+            shutil.copyfile(cached, local)  # a file system without hard links
         self._hashes[path] = sha256
 
     def put(self, path: str, data: bytes) -> None:
         """Writes a small file of the artifact."""
         self.file(path).write_bytes(data)
 
-    def adopt(self, entry: FileEntry) -> None:
+    def register_existing(self, entry: FileEntry) -> None:
         """Takes in a file that another machine has put under its final name already."""
         size = self.store.size(f"{self.folder}/{entry.path}")
         if size != entry.bytes:
@@ -283,7 +283,7 @@ class ArtifactWriter:
                 f"stage {self.kind}: {self.store.where(f'{self.folder}/{entry.path}')} has {size} bytes instead of "
                 f"{entry.bytes}; start again"
             )
-        self._there.append(entry)
+        self._existing.append(entry)
 
     def work(self, name: str) -> Path:
         """A local folder for temporary files that are not part of the artifact."""
@@ -291,13 +291,13 @@ class ArtifactWriter:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def kept(self, name: str) -> Path:
+    def resume_dir(self, name: str) -> Path:
         """A local folder for finished pieces of work, which the next attempt finds if this one fails or is killed.
 
         Another writer may use it at the same time, one that was taken for dead: write aside under a name of your own,
         and rename; two writers of one plan write the same.
         """
-        folder = self.scratch.parent / KEPT / name
+        folder = self.scratch.parent / RESUME_DIR / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -307,7 +307,7 @@ class ArtifactWriter:
             if not (self.scratch / "files" / path).is_file():
                 raise StoreError(f"stage {self.kind}: {path} was announced and never written")
         with ThreadPoolExecutor(COMMITTED_AT_ONCE) as pool:
-            entries = [*self._there, *pool.map(self._put_in_place, sorted(self._paths))]
+            entries = [*self._existing, *pool.map(self._put_in_place, sorted(self._paths))]
         manifest = Manifest(
             kind=self.kind,
             fingerprint=self.fingerprint,
@@ -315,7 +315,7 @@ class ArtifactWriter:
             run=self.run,
             stage_version=self.stage_version,
             config=self.config,
-            how=self.how,
+            resolved_config=self.resolved_config,
             inputs=self.inputs,
             files=sorted(entries, key=lambda entry: entry.path),
             counts=self.counts,
@@ -327,7 +327,7 @@ class ArtifactWriter:
         )
         if not self.store.create(f"{self.folder}/{MANIFEST}", manifest.model_dump_json(indent=1).encode()):
             raise StoreError(f"{self.store.where(self.folder)}: somebody else finished this artifact first")
-        shutil.rmtree(self.scratch.parent / KEPT, ignore_errors=True)
+        shutil.rmtree(self.scratch.parent / RESUME_DIR, ignore_errors=True)
         self.discard()
         return Artifact(self.store, self.folder, manifest)
 

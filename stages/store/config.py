@@ -1,8 +1,8 @@
-"""Typed configuration: what is made (hashed) and how it is made (not hashed) in one model.
+"""Typed configuration: settings that decide the result (hashed) and run-time settings (not hashed) in one model.
 
-A field declared with `how()` says *how*: workers, devices, paths, retries. Everything else says *what* and is part of
-an artifact's fingerprint. Fields at their default are left out of the canonical form, so that a new option changes
-no existing name; a changed default must come with a new stage version.
+A field declared with `runtime_field()` is a run-time setting: workers, devices, paths, retries. All other fields are
+part of an artifact's fingerprint. Fields at their default are left out of the canonical form, so that a new option
+changes no existing fingerprint; a changed default must come with a new stage version.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-_HOW = "headwater_how"
+_RUNTIME = "headwater_runtime"
 
 
 class Config(BaseModel):
@@ -21,13 +21,13 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-def how(default: Any = ..., **kwargs: Any) -> Any:
-    """A field that says how a thing is made and never what: it is left out of the fingerprint."""
-    return Field(default, json_schema_extra={_HOW: True}, **kwargs)
+def runtime_field(default: Any = ..., **kwargs: Any) -> Any:
+    """A field that cannot change the result, only how it is computed: it is left out of the fingerprint."""
+    return Field(default, json_schema_extra={_RUNTIME: True}, **kwargs)
 
 
 def canonical(config: BaseModel) -> dict[str, Any]:
-    """The part of `config` that decides what is made, without fields at their default; plain JSON values."""
+    """The part of `config` that decides the result, without fields at their default; plain JSON values."""
     return _canonical_model(config)
 
 
@@ -40,7 +40,7 @@ def _canonical_model(model: BaseModel) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, field in type(model).model_fields.items():
         extra = field.json_schema_extra
-        if isinstance(extra, dict) and extra.get(_HOW):
+        if isinstance(extra, dict) and extra.get(_RUNTIME):
             continue
         value = getattr(model, name)
         if not field.is_required() and value == field.get_default(call_default_factory=True):

@@ -86,7 +86,7 @@ class Kept:
 class Collection:
     """What goes and what stays."""
 
-    goes: tuple[Item, ...]
+    to_delete: tuple[Item, ...]
     """In the order of removal."""
     kept: tuple[Kept, ...]
 
@@ -123,19 +123,19 @@ def plan_collection(
     graph = Graph(artifacts)
     reached = graph.reach(root.folder for root in roots.found.values())
     why: dict[str, str] = dict.fromkeys(reached, "reached by a ref")
-    goes: list[Item] = []
-    blind = ""
+    to_delete: list[Item] = []
+    unknown_reader = ""
     for folder in there.folders.values():
         alive = _alive(store, folder, now)
         reads = None if folder.finished else _read_inputs(store, folder)
         if alive:
             why.setdefault(folder.name, "being written")
             if not folder.finished and reads is None:
-                blind = folder.name
+                unknown_reader = folder.name
         elif not folder.finished:
-            reason = _outlived(store, folder, now, unfinished_after)
+            reason = _expired(store, folder, now, unfinished_after)
             if reason:
-                goes.append(Item(folder.kind, folder.name, folder.name, folder.bytes, folder.changed, reason))
+                to_delete.append(Item(folder.kind, folder.name, folder.name, folder.bytes, folder.changed, reason))
                 continue
             why[folder.name] = "unfinished: a run may go on with it"
         if reads:
@@ -143,8 +143,8 @@ def plan_collection(
                 why.setdefault(name, "read by unfinished work")
     for name, artifact in artifacts.items():
         finished = artifact.manifest.finished.timestamp()
-        if blind:
-            why.setdefault(name, f"{blind} is being made and does not say what it reads")
+        if unknown_reader:
+            why.setdefault(name, f"{unknown_reader} is being made and does not say what it reads")
         elif finished >= now:
             why.setdefault(name, "made this moment: its ref comes next")
         elif now - finished < keep_newer:
@@ -154,14 +154,14 @@ def plan_collection(
         if name not in why:
             folder, finished = there.folders[name], artifact.manifest.finished.timestamp()
             item = Item(folder.kind, artifact.id, name, folder.bytes, finished, "no ref reaches it", artifact.digest)
-            goes.append(item)
-    goes.sort(key=lambda item: (not item.digest, -item.changed))
+            to_delete.append(item)
+    to_delete.sort(key=lambda item: (not item.digest, -item.changed))
     kept = [there.folders[name] for name in sorted(why) if name in there.folders]
     for folder in kept:
         if not _alive(store, folder, now):
-            goes += _leftovers(folder, now)
-    goes += _orphans(there, now)
-    return Collection(tuple(goes), tuple(Kept(folder.name, folder.bytes, why[folder.name]) for folder in kept))
+            to_delete += _leftovers(folder, now)
+    to_delete += _orphans(there, now)
+    return Collection(tuple(to_delete), tuple(Kept(folder.name, folder.bytes, why[folder.name]) for folder in kept))
 
 
 def collect(store: Store, plan: Collection, more_roots: Callable[[], Roots] = _none) -> Iterator[tuple[Item, str]]:
@@ -170,7 +170,7 @@ def collect(store: Store, plan: Collection, more_roots: Callable[[], Roots] = _n
     Raises:
         StoreError: the store refuses.
     """
-    for item in plan.goes:
+    for item in plan.to_delete:
         if not FOLDER.fullmatch(item.name):
             store.remove(item.name)
             yield item, ""
@@ -214,7 +214,7 @@ def _read_inputs(store: Store, folder: Folder) -> dict[str, str] | None:
     return {str(role): str(digest) for role, digest in inputs.items()} if isinstance(inputs, dict) else None
 
 
-def _outlived(store: Store, folder: Folder, now: float, after: float) -> str:
+def _expired(store: Store, folder: Folder, now: float, after: float) -> str:
     """Why an unfinished folder goes; empty if it stays."""
     if not folder.below("events"):
         return "without any event: there is nothing to go on with"

@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from stages.store.config import canonical_json
 
@@ -47,8 +47,11 @@ class Manifest(BaseModel):
     stage_version: int
     config: dict[str, Any]
     """The canonical config: what was asked for, without fields at their default and without how it was done."""
-    how: dict[str, Any] = Field(default_factory=dict)
-    """The whole config as it was run, defaults, workers and paths included; informative only."""
+    resolved_config: dict[str, Any] = Field(
+        default_factory=dict, validation_alias=AliasChoices("resolved_config", "how")
+    )
+    """The whole config as it was run, defaults, workers and paths included; informative only. Older stores have it
+    under the key `how`."""
     inputs: dict[str, str]
     """Role to digest of everything that went in."""
     files: list[FileEntry]

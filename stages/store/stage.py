@@ -19,7 +19,7 @@ from stages.store.config import Config, canonical
 from stages.store.errors import StoreError
 from stages.store.lease import Holder, Lease
 from stages.store.manifest import fingerprint
-from stages.store.store import Store, disk_trouble_told
+from stages.store.store import Store, translate_disk_errors
 
 log = logging.getLogger(__name__)
 C = TypeVar("C", bound=Config)
@@ -59,20 +59,20 @@ class Stage(Generic[C]):
     kind: str
     version: int
     build: Callable[[C, Mapping[str, Any], ArtifactWriter], None]
-    keeps_runs: bool = False
+    separate_runs: bool = False
     """True where two runs of one plan may differ (training): each run gets a folder of its own."""
 
-    def plan(self, config: C, inputs: Mapping[str, HasDigest], store: Store, *, again: bool = False) -> Plan:
-        """Names the work and says whether it is done. `again` asks for a new run where runs are kept apart."""
+    def plan(self, config: C, inputs: Mapping[str, HasDigest], store: Store, *, force_new_run: bool = False) -> Plan:
+        """Names the work and says whether it is done. `force_new_run` asks for a new run where runs are kept apart."""
         what = canonical(config)
         digests = {role: item.digest for role, item in sorted(inputs.items())}
         name = fingerprint(self.kind, self.version, what, digests)
         folder, run = f"{self.kind}/{name[:16]}", None
-        if self.keeps_runs:
-            folder, run = self._run_folder(folder, store, again)
+        if self.separate_runs:
+            folder, run = self._run_folder(folder, store, force_new_run)
         return Plan(self.kind, name, folder, what, digests, load(store, folder), run)
 
-    def _run_folder(self, prefix: str, store: Store, again: bool) -> tuple[str, str]:
+    def _run_folder(self, prefix: str, store: Store, force_new_run: bool) -> tuple[str, str]:
         """Goes on with the plan's unfinished run, else takes its newest finished one, else names a new one."""
         finished: list[tuple[str, Artifact]] = []
         for folder in store.folders(self.kind):
@@ -82,7 +82,7 @@ class Stage(Generic[C]):
             if artifact is None:
                 return folder, folder.rsplit("-", 1)[-1]
             finished.append((folder, artifact))
-        if finished and not again:
+        if finished and not force_new_run:
             folder = max(finished, key=lambda item: item[1].manifest.finished)[0]
             return folder, folder.rsplit("-", 1)[-1]
         run = secrets.token_hex(4)
@@ -144,7 +144,7 @@ class Stage(Generic[C]):
             log.warning("what a killed writer left in %s stays: %s", store.where(folder), error)
 
     def _make(self, config: C, inputs: Mapping[str, HasDigest], store: Store, plan: Plan, lease: Lease) -> Artifact:
-        for name in leftovers(store, plan.folder, finished=False, resumes=self.keeps_runs):
+        for name in leftovers(store, plan.folder, finished=False, resumes=self.separate_runs):
             store.remove(name)
         writer = ArtifactWriter(
             store=store,
@@ -155,11 +155,11 @@ class Stage(Generic[C]):
             config=plan.config,
             inputs=plan.inputs,
             run=plan.run,
-            how=config.model_dump(mode="json"),
+            resolved_config=config.model_dump(mode="json"),
         )
         try:
             writer.events.emit("started", kind=self.kind, fingerprint=plan.fingerprint, inputs=plan.inputs)
-            with disk_trouble_told(self.kind, writer.scratch):
+            with translate_disk_errors(self.kind, writer.scratch):
                 self.build(config, inputs, writer)
                 lease.confirm()
                 artifact = writer.commit()

@@ -68,26 +68,26 @@ class Store:
         return self.path(name) if self.is_local else self.fs.unstrip_protocol(self.path(name))
 
     def exists(self, name: str) -> bool:
-        with self.told("look for", name):
+        with self.translate_errors("look for", name):
             return bool(self.fs.exists(self.path(name)))
 
     def size(self, name: str) -> int | None:
         """Bytes of an object, None if there is none."""
         try:
-            with self.told("look for", name):
+            with self.translate_errors("look for", name):
                 return int(self.fs.size(self.path(name)))
         except FileNotFoundError:
             return None
 
     def read(self, name: str) -> bytes:
-        with self.told("read", name):
+        with self.translate_errors("read", name):
             return bytes(self.fs.cat_file(self.path(name)))
 
     def read_all(self, names: list[str]) -> list[bytes]:
         """The contents of several objects, fetched side by side where the store can."""
         if not names:
             return []
-        with self.told("read", names[0]):
+        with self.translate_errors("read", names[0]):
             found = self.fs.cat([self.path(name) for name in names])
         return [bytes(found[self.path(name)]) for name in names]
 
@@ -99,13 +99,13 @@ class Store:
 
     def open(self, name: str) -> BinaryIO:
         """An object as a stream of bytes."""
-        with self.told("read", name):
+        with self.translate_errors("read", name):
             return self.fs.open(self.path(name), "rb")
 
     def put(self, name: str, data: bytes) -> None:
         """Writes an object as a whole; a reader sees the old one or the new one, never a part."""
         path = self.path(name)
-        with self.told("write", name):
+        with self.translate_errors("write", name):
             if not self.is_local:
                 self.fs.pipe_file(path, data)
                 return
@@ -116,7 +116,7 @@ class Store:
     def create(self, name: str, data: bytes) -> bool:
         """Writes an object only if there is none of that name. False: there is one already, and it was left alone."""
         try:
-            with self.told("create", name):
+            with self.translate_errors("create", name):
                 if not self.is_local:
                     self.fs.pipe_file(self.path(name), data, mode="create")
                     return True
@@ -139,7 +139,7 @@ class Store:
     def put_file(self, local: Path, name: str) -> None:
         """Moves a finished local file into the store; its bytes are on disk before it has its name."""
         path = self.path(name)
-        with self.told("write", name):
+        with self.translate_errors("write", name):
             if not self.is_local:
                 self.fs.put_file(str(local), path)
                 os.unlink(local)
@@ -160,7 +160,7 @@ class Store:
     def get_file(self, name: str, local: Path) -> None:
         """Copies an object to a local file."""
         try:
-            with self.told("read", name):
+            with self.translate_errors("read", name):
                 self.fs.get_file(self.path(name), str(local))
         except StoreError as error:
             cause = error.__cause__
@@ -174,7 +174,7 @@ class Store:
         On a full disk part of a line may be written before the error; the next append begins a line of its own.
         """
         path = self.local_path(name)
-        with self.told("write", name):
+        with self.translate_errors("write", name):
             path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             try:
@@ -192,7 +192,7 @@ class Store:
         """Names of the objects directly below `prefix`, sorted; folders beside them, however full, are not entered."""
         base = self.path(prefix)
         try:
-            with self.told("list", prefix):
+            with self.translate_errors("list", prefix):
                 if self.is_local:
                     found = [entry.path for entry in os.scandir(base) if not entry.is_dir()]
                 else:
@@ -205,7 +205,7 @@ class Store:
     def list(self, prefix: str) -> list[str]:
         """Names of all objects below `prefix`, sorted."""
         try:
-            with self.told("list", prefix):
+            with self.translate_errors("list", prefix):
                 found = self._find(self.path(prefix)) if self.is_local else self.fs.find(self.path(prefix))
         except FileNotFoundError:
             return []
@@ -215,7 +215,7 @@ class Store:
         """Names of the folders directly below `prefix`, sorted."""
         base = self.path(prefix)
         try:
-            with self.told("list", prefix):
+            with self.translate_errors("list", prefix):
                 if self.is_local:
                     found = [entry.path for entry in os.scandir(base) if entry.is_dir()]
                 else:
@@ -236,7 +236,7 @@ class Store:
         """Removes one object or a whole folder; a missing one is fine."""
         path = self.path(name)
         try:
-            with self.told("remove", name):
+            with self.translate_errors("remove", name):
                 if self.fs.exists(path):
                     self.fs.rm(path, recursive=True)
         except FileNotFoundError:
@@ -258,7 +258,7 @@ class Store:
                 os.unlink(aside)
 
     @contextmanager
-    def told(self, verb: str, name: str) -> Iterator[None]:
+    def translate_errors(self, verb: str, name: str) -> Iterator[None]:
         """What the file system says inside, as an error that names store, object and cause."""
         try:
             yield
@@ -301,7 +301,7 @@ def reason(error: OSError) -> str:
 
 
 @contextmanager
-def disk_trouble_told(kind: str, place: Path) -> Iterator[None]:
+def translate_disk_errors(kind: str, place: Path) -> Iterator[None]:
     """A disk that is full, read-only or gone is no bug of the stage's: it is told as what it is.
 
     Args:
@@ -316,13 +316,13 @@ def disk_trouble_told(kind: str, place: Path) -> Iterator[None]:
     except HeadwaterError:
         raise
     except Exception as error:
-        trouble = disk_trouble(error, place)
+        trouble = describe_disk_error(error, place)
         if trouble is None:
             raise
         raise StoreError(f"{kind}: {trouble}") from error
 
 
-def disk_trouble(error: BaseException, place: Path) -> str | None:
+def describe_disk_error(error: BaseException, place: Path) -> str | None:
     """What to tell a user if it was the disk that failed; None if it was not.
 
     Libraries lose the cause: numpy tells how many bytes it wrote, PyTorch that a position in its file is wrong. Where

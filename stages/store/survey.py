@@ -111,7 +111,7 @@ def _objects(store: Store, below: str) -> Iterator[StoredObject]:
         yield from _local_objects(store, below)
         return
     try:
-        with store.told("list", below):
+        with store.translate_errors("list", below):
             found = store.fs.find(store.path(below), detail=True)
     except FileNotFoundError:
         return

@@ -34,7 +34,7 @@ class Damage:
     of: str
     """The artifact (`kind/digest`), checkpoint or ref that it belongs to."""
     problem: str
-    mend: str
+    remedy: str
     """What to do about it."""
 
 
@@ -46,7 +46,7 @@ class Expected:
     bytes: int
     sha256: str
     of: str
-    mend: str
+    remedy: str
     manifest: str
     """Name of the manifest that says so. Where that is gone when the file is read, both were removed meanwhile."""
 
@@ -94,11 +94,11 @@ def plan_verification(store: Store, roots: Roots, start: str = "") -> Verificati
     for name, reason in roots.dangling(artifacts).items():
         root = roots.found.get(name)
         if root is None or root.folder not in broken:  # the manifest is named below
-            mend = "run the recipe again, which points it anew, or remove it"
-            out.damage.append(Damage(store.where(name), name, reason, mend))
+            remedy = "run the recipe again, which points it anew, or remove it"
+            out.damage.append(Damage(store.where(name), name, reason, remedy))
     for folder in sorted(set(broken) & chosen):
-        mend = _make_again(store, folder)
-        out.damage.append(Damage(store.where(f"{folder}/{MANIFEST}"), folder, "the manifest is no manifest", mend))
+        remedy = _make_again(store, folder)
+        out.damage.append(Damage(store.where(f"{folder}/{MANIFEST}"), folder, "the manifest is no manifest", remedy))
     for name in sorted(chosen):
         if name in artifacts:
             _expect_artifact(artifacts[name], out)
@@ -131,7 +131,7 @@ def _make_again(store: Store, folder: str) -> str:
 
 def _expect_artifact(artifact: Artifact, out: Verification) -> None:
     store, folder, manifest = artifact.store, artifact.folder, artifact.manifest
-    name, mend = f"{folder}/{MANIFEST}", _make_again(store, folder)
+    name, remedy = f"{folder}/{MANIFEST}", _make_again(store, folder)
     problems = []
     if digest(manifest.files) != manifest.digest:
         problems.append("its digest is not that of its list of files")
@@ -139,10 +139,10 @@ def _expect_artifact(artifact: Artifact, out: Verification) -> None:
     if planned != manifest.fingerprint or not folder.startswith(f"{manifest.kind}/{planned[:16]}"):
         problems.append("its fingerprint is not that of stage, version, config and inputs")
     if problems:
-        out.damage.append(Damage(store.where(name), artifact.id, f"changed: {'; '.join(problems)}", mend))
+        out.damage.append(Damage(store.where(name), artifact.id, f"changed: {'; '.join(problems)}", remedy))
     out.artifacts += 1
     for entry in artifact.files():
-        out.files.append(Expected(f"{folder}/{entry.path}", entry.bytes, entry.sha256, artifact.id, mend, name))
+        out.files.append(Expected(f"{folder}/{entry.path}", entry.bytes, entry.sha256, artifact.id, remedy, name))
 
 
 def _expect_inputs(artifact: Artifact, graph: Graph, out: Verification) -> None:
@@ -150,8 +150,8 @@ def _expect_inputs(artifact: Artifact, graph: Graph, out: Verification) -> None:
     for role, source in artifact.manifest.inputs.items():
         if "/" not in role and not graph.holding([source]):
             problem = f"what went in as {role}, {source[:12]}, is missing"
-            mend = "run the recipe again, which makes it anew"
-            out.damage.append(Damage(artifact.store.where(artifact.folder), artifact.id, problem, mend))
+            remedy = "run the recipe again, which makes it anew"
+            out.damage.append(Damage(artifact.store.where(artifact.folder), artifact.id, problem, remedy))
 
 
 def _expect_checkpoints(store: Store, folder: Folder, out: Verification) -> None:
@@ -166,28 +166,28 @@ def _expect_checkpoints(store: Store, folder: Folder, out: Verification) -> None
             if folder.finished
             else "the run goes on from an earlier one, or begins anew"
         )
-        mend = f"remove {store.where(place)}; {rest}"
+        remedy = f"remove {store.where(place)}; {rest}"
         try:
             files = store.read_json(item.name)["files"]
             expected = [
-                Expected(f"{place}/{e['path']}", int(e["bytes"]), str(e["sha256"]), place, mend, item.name)
+                Expected(f"{place}/{e['path']}", int(e["bytes"]), str(e["sha256"]), place, remedy, item.name)
                 for e in files
             ]
         except FileNotFoundError:  # training has removed an old checkpoint this moment
             continue
         except (StoreError, KeyError, TypeError, ValueError) as error:
             problem = f"the checkpoint's manifest is no manifest: {error}"
-            out.damage.append(Damage(store.where(item.name), place, problem, mend))
+            out.damage.append(Damage(store.where(item.name), place, problem, remedy))
             continue
         out.checkpoints += 1
         out.files += expected
 
 
 def _check(store: Store, read: Callable[[int], object], file: Expected) -> Damage | None:
-    problem, mend = _problem(store, read, file)
+    problem, remedy = _problem(store, read, file)
     if not problem or not store.exists(file.manifest):
         return None
-    return Damage(store.where(file.name), file.of, problem, mend)
+    return Damage(store.where(file.name), file.of, problem, remedy)
 
 
 def _problem(store: Store, read: Callable[[int], object], file: Expected) -> tuple[str, str]:
@@ -199,12 +199,12 @@ def _problem(store: Store, read: Callable[[int], object], file: Expected) -> tup
                 size += len(chunk)
                 read(len(chunk))
     except FileNotFoundError:
-        return "missing", file.mend
+        return "missing", file.remedy
     except (OSError, StoreError) as error:
         return (
             f"cannot be read: {error}",
-            "see that disk and store are well and verify again; if they are, " + file.mend,
+            "see that disk and store are well and verify again; if they are, " + file.remedy,
         )
     if size != file.bytes:
-        return f"has {size:,} bytes, the manifest says {file.bytes:,}", file.mend
-    return ("" if total.hexdigest() == file.sha256 else "its bytes are not those that were written"), file.mend
+        return f"has {size:,} bytes, the manifest says {file.bytes:,}", file.remedy
+    return ("" if total.hexdigest() == file.sha256 else "its bytes are not those that were written"), file.remedy

@@ -48,7 +48,7 @@ def test_the_command_refuses_an_unknown_parameter_before_there_is_a_run(
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"again": 7}, "field 'again'. Failure reason: 7 is not of type 'boolean'"),
+        ({"force_new_run": 7}, "field 'force_new_run'. Failure reason: 7 is not of type 'boolean'"),
         ({"data": "some/folder"}, "field 'data'. Failure reason: 'some/folder' does not match"),
         ({"data": None}, "field 'data'. Failure reason: None is not of type 'string'"),
         ({"recipe": "own/recipe.yaml"}, "field 'recipe'. Failure reason: 'own/recipe.yaml' does not match"),
@@ -91,5 +91,5 @@ def test_the_deployment_describes_its_parameters(prefect: Prefect) -> None:
     deployment = prefect.deployment
     assert deployment["name"] == "biomed"
     fields = deployment["parameter_openapi_schema"]["properties"]
-    assert set(fields) == {"recipe", "data", "evaluation_data", "overrides", "again"}
+    assert set(fields) == {"recipe", "data", "evaluation_data", "overrides", "force_new_run"}
     assert all(field.get("description") for field in fields.values())

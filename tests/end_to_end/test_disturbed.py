@@ -177,7 +177,7 @@ def test_after_all_that_the_model_is_made_once_registered_once_and_served(distur
     """Whatever was cut off before: one model, one version, every step and every metric once, and it is served."""
     result = disturbed.headwater(*disturbed.arguments, "--json")
     summary = json.loads(result.stdout)
-    assert {row["stage"]: row["state"] for row in summary["stages"]}["training"] == "there"
+    assert {row["stage"]: row["state"] for row in summary["stages"]}["training"] == "cached"
     assert all(completion["text"].strip() for completion in summary["completions"])
     training, model = _ref(disturbed, "training"), _ref(disturbed, "champion")
     with training.open("loss.parquet") as file:

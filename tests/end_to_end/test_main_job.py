@@ -25,7 +25,7 @@ STAGES = ["sample", "corpus", "tokens", "training", "model", "register", "evalua
 
 def test_every_stage_was_made_once(house: House) -> None:
     assert [row["stage"] for row in house.summary["stages"]] == STAGES
-    assert all(row["state"] in ("made", "done") for row in house.summary["stages"])
+    assert all(row["state"] in ("built", "done") for row in house.summary["stages"])
     assert house.summary["accepted"], house.summary["reasons"]
     assert len(house.summary["loss"]) == 40
     assert house.summary["loss"][-1] < house.summary["loss"][0]
@@ -135,9 +135,9 @@ def test_dry_run_says_what_is_there_and_what_a_change_touches(house: House) -> N
         return {row["stage"]: row["state"] for row in rows}
 
     unchanged = states()
-    assert set(unchanged.values()) <= {"there", "there: it is the champion"}
+    assert set(unchanged.values()) <= {"cached", "cached: it is the champion"}
     changed = states("training.learning_rate=0.001")
-    assert [changed[stage] for stage in ("sample", "corpus", "tokens")] == ["there"] * 3
+    assert [changed[stage] for stage in ("sample", "corpus", "tokens")] == ["cached"] * 3
     assert changed["training"] == "would run"
     assert changed["model"] == "would run after training"
     assert states("training.checkpoint_every=7") == unchanged, "how a thing is made changes no name"

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from tests.end_to_end.house import House
 from tests.end_to_end.prefect_client import LONG, PATIENCE, Prefect, WatchedRun, family, wait_gone
 
-FIELDS = ("recipe", "data", "evaluation_data", "overrides", "again")
+FIELDS = ("recipe", "data", "evaluation_data", "overrides", "force_new_run")
 FLAGS = [
     "--disable-dev-shm-usage",
     "--disable-gpu",
@@ -89,7 +89,7 @@ def test_the_form_shows_fields_descriptions_defaults_and_refuses_a_wrong_value(p
         expect(form.get_by_text(properties[field]["description"])).to_be_visible()
     expect(form.get_by_label("recipe (Optional)")).to_have_value("biomed")
     expect(form.get_by_label("data (Optional)", exact=True)).to_have_value("")
-    expect(form.get_by_role("switch", name="again (Optional)")).not_to_be_checked()
+    expect(form.get_by_role("switch", name="force_new_run (Optional)")).not_to_be_checked()
     runs = prefect.post("/flow_runs/count", {})
     form.get_by_label("data (Optional)", exact=True).fill("some/folder")
     page.get_by_role("button", name="Submit").click()

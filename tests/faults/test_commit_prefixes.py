@@ -66,7 +66,7 @@ def build(config: Toy, inputs: Mapping[str, Any], writer: ArtifactWriter) -> Non
 
 
 toy = Stage("toy", 1, build)
-runs = Stage("toy", 1, build, keeps_runs=True)
+runs = Stage("toy", 1, build, separate_runs=True)
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ AGAIN = [("s3", toy, False)]
 
 
 def case(url: str, stage: Stage[Toy], lost: bool, marks: Any = ()) -> Any:
-    name = f"{url}-{'runs kept apart' if stage.keeps_runs else 'one'}-{'answer lost' if lost else 'refused'}"
+    name = f"{url}-{'runs kept apart' if stage.separate_runs else 'one'}-{'answer lost' if lost else 'refused'}"
     return pytest.param(url, stage, lost, marks=marks, id=name)
 
 

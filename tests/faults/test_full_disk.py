@@ -10,7 +10,7 @@ import pytest
 
 from stages.store import Artifact, HeadwaterError, Store, StoreError
 from stages.store.hashing import REMEMBERED_FROM, remembered_sha256, sha256_file
-from stages.store.store import disk_trouble_told
+from stages.store.store import translate_disk_errors
 from tests.faults import jobs
 from tests.faults.checks import assert_nothing_whole, assert_same, assert_told
 from tests.faults.disk import SmallDisk
@@ -125,13 +125,13 @@ def test_a_hash_that_cannot_be_remembered_is_told_all_the_same(
 
 
 def test_libraries_that_lose_the_cause_are_understood_and_bugs_are_left_alone(disk: SmallDisk) -> None:
-    with pytest.raises(ZeroDivisionError), disk_trouble_told("toy", disk.folder):
+    with pytest.raises(ZeroDivisionError), translate_disk_errors("toy", disk.folder):
         raise ZeroDivisionError
-    with pytest.raises(HeadwaterError, match="mine"), disk_trouble_told("toy", disk.folder):
+    with pytest.raises(HeadwaterError, match="mine"), translate_disk_errors("toy", disk.folder):
         raise HeadwaterError("mine")
     disk.resize(20 * PAGE)
     with (
         pytest.raises(StoreError, match=r"toy: cannot write .*No space left.*\(100000 requested and \d+ written\)"),
-        disk_trouble_told("toy", disk.folder),
+        translate_disk_errors("toy", disk.folder),
     ):
         np.save(disk.folder / "array.npy", np.zeros(100_000))

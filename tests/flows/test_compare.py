@@ -31,7 +31,9 @@ BATCH_TOKENS = 100
 def put(store: Store, kind: str, number: int, config: dict[str, Any], inputs: dict[str, str], **files: Any) -> Artifact:
     whole = TrainingConfig(warmup=0, **config).model_dump(mode="json") if kind == "training" else config
     canon = canonical(TrainingConfig(warmup=0, **config)) if kind == "training" else config
-    writer = ArtifactWriter(store, f"{kind}/{number:016}", kind, 1, f"{number:064}", canon, inputs, how=whole)
+    writer = ArtifactWriter(
+        store, f"{kind}/{number:016}", kind, 1, f"{number:064}", canon, inputs, resolved_config=whole
+    )
     writer.put("number", str(number).encode())
     for name, table in files.items():
         pq.write_table(table, writer.file(name.replace("_parquet", ".parquet")))

@@ -10,7 +10,7 @@ import fsspec
 import pytest
 
 from flows.inputs import resolve_recipe
-from flows.steps import STEP, Made, list_inputs
+from flows.steps import STEP, RunArtifacts, list_inputs
 from stages.evaluation.sets import read_set
 from stages.store import Artifact, ConfigError, InputError, Store, read_ref, write_ref
 from tests.flows.test_steps import question, text
@@ -40,9 +40,9 @@ def fill(place: str) -> None:
     put(place, "eval/exam_train.jsonl", question("train"))
 
 
-def corpus(place: str, store: Store, workers: int = 1) -> tuple[Artifact, Made]:
+def corpus(place: str, store: Store, workers: int = 1) -> tuple[Artifact, RunArtifacts]:
     recipe, _ = resolve_recipe("biomed", f"{place}/data", f"{place}/eval", [f"corpus.workers={workers}"])
-    made = Made()
+    made = RunArtifacts()
     list_inputs(recipe, made)
     step = STEP["corpus"]
     artifact = step.stage.run(step.config(recipe, made), step.inputs(recipe, made), store)
@@ -80,7 +80,7 @@ def test_an_object_store_that_goes_away_ends_the_run(bucket: str, object_store: 
     """A connection that breaks is no damaged file: a corpus without it would have the name of the whole one."""
     fill(f"{bucket}/mine")
     recipe, _ = resolve_recipe("biomed", f"{bucket}/mine/data", None, ["corpus.workers=1"])
-    made, store, step = Made(), Store(tmp_path / "store"), STEP["corpus"]
+    made, store, step = RunArtifacts(), Store(tmp_path / "store"), STEP["corpus"]
     list_inputs(recipe, made)
     object_store.stop()
     try:

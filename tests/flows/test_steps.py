@@ -16,7 +16,7 @@ import yaml
 
 from flows import steps
 from flows.recipe import Recipe, load_recipe
-from flows.steps import STEPS, Made, Planned, list_inputs, plan_steps
+from flows.steps import STEPS, Planned, RunArtifacts, list_inputs, plan_steps
 from stages.corpus.reading.inputs import note_inputs
 from stages.store import ArtifactWriter, ConfigError, Stage, Store, read_ref, write_ref
 
@@ -77,7 +77,7 @@ class World:
 
     def run(self, *overrides: str, store: str = "store") -> list[str]:
         """Makes what is not there yet; returns the kinds of what was made."""
-        place, recipe, made, done = self.store(store), self.recipe(*overrides), Made(), []
+        place, recipe, made, done = self.store(store), self.recipe(*overrides), RunArtifacts(), []
         list_inputs(recipe, made)
         for step in STEPS[1:]:
             inputs = step.inputs(recipe, made)
@@ -87,10 +87,10 @@ class World:
             stage: Stage[Any] = (
                 step.stage
                 if step.kind == "corpus"
-                else Stage(step.kind, step.stage.version, stand_in, step.stage.keeps_runs)
+                else Stage(step.kind, step.stage.version, stand_in, step.stage.separate_runs)
             )
-            made.artifacts[step.kind] = stage.run(step.config(recipe, made), inputs, place, plan)
-            write_ref(place, recipe.name, step.kind, made.artifacts[step.kind])
+            made[step.kind] = stage.run(step.config(recipe, made), inputs, place, plan)
+            write_ref(place, recipe.name, step.kind, made[step.kind])
         return done
 
     def store(self, name: str = "store") -> Store:
@@ -101,12 +101,12 @@ class World:
         assert found is not None
         return found.digest
 
-    def plan(self, *overrides: str, again: bool = False) -> dict[str, Planned]:
-        return {planned.kind: planned for planned in plan_steps(self.recipe(*overrides), self.store(), again)}
+    def plan(self, *overrides: str, force_new_run: bool = False) -> dict[str, Planned]:
+        return {planned.kind: planned for planned in plan_steps(self.recipe(*overrides), self.store(), force_new_run)}
 
     def why(self, *overrides: str) -> dict[str, list[str]]:
         """Reasons of the stages that would run."""
-        return {kind: list(planned.why) for kind, planned in self.plan(*overrides).items() if planned.state != "there"}
+        return {kind: list(planned.why) for kind, planned in self.plan(*overrides).items() if planned.state != "cached"}
 
 
 def stand_in(config: Any, inputs: Any, writer: ArtifactWriter) -> None:
@@ -147,7 +147,7 @@ def test_files_that_are_touched_or_moved_remake_nothing(world: World) -> None:
     assert moved != world.settings
     world.settings = moved
     assert world.run() == []
-    assert {planned.state for planned in world.plan().values()} == {"there"}
+    assert {planned.state for planned in world.plan().values()} == {"cached"}
 
 
 def test_an_existing_tokenizer_is_known_by_its_content(world: World) -> None:
@@ -205,7 +205,7 @@ def test_a_setting_is_named_with_both_values(world: World, override: str, first:
     found = world.plan(override)
     states = [planned.state for planned in found.values()]
     number = KINDS.index(first)
-    assert states == ["there"] * number + ["would run"] + [f"would run after {first}"] * (len(KINDS) - number - 1)
+    assert states == ["cached"] * number + ["would run"] + [f"would run after {first}"] * (len(KINDS) - number - 1)
     assert found[first].why == (line,)
 
 
@@ -240,7 +240,7 @@ def test_what_is_gone_and_what_is_unfinished_is_told(world: World, monkeypatch: 
     corpus = read_ref(store, "mine", "corpus")
     training = read_ref(store, "mine", "training")
     assert corpus and training
-    assert world.plan(again=True)["training"].why == ("a new run was asked for",)
+    assert world.plan(force_new_run=True)["training"].why == ("a new run was asked for",)
     store.put(f"{training.folder.rpartition('-')[0]}-00000000/events.jsonl", b"{}\n")
     assert world.plan()["training"].why == ("goes on with its unfinished run",)
     store.remove(corpus.folder)
@@ -273,7 +273,7 @@ def test_places_of_a_recipe_with_a_sample_may_be_urls(world: World) -> None:
     world.run()
     corpus = read_ref(world.store(), "mine", "corpus")
     assert corpus
-    made = Made(artifacts={"sample": corpus})  # any artifact: its folder is what counts
+    made = RunArtifacts(by_kind={"sample": corpus})  # any artifact: its folder is what counts
     list_inputs(world.recipe(), made)
     assert made.sources["far"].location == "memory:///steps/in"
     assert made.sources["notes"].location == world.path("notes")

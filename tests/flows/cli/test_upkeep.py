@@ -27,7 +27,7 @@ def build(config: Toy, inputs: Mapping[str, Any], writer: ArtifactWriter) -> Non
 
 
 model = Stage("model", 1, build)
-training = Stage("training", 1, build, keeps_runs=True)
+training = Stage("training", 1, build, separate_runs=True)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flows.recipe import load_recipe, with_own_documents
-from flows.steps import STEPS, Made, list_inputs
+from flows.steps import STEPS, RunArtifacts, list_inputs
 from stages.corpus.config import SourceConfig
 from stages.sample.finance import DENIED, OWN, PUBLIC
 from stages.store import ConfigError, Store
@@ -99,11 +99,11 @@ def test_from_documents_to_a_verdict(tmp_path: Path) -> None:
     recipe = load_recipe(
         "finance", [f"{key}={value}" for key, value in short.items()] + [f"training.phases=[{mixture}]"]
     )
-    made, store = Made(), Store(tmp_path)
+    made, store = RunArtifacts(), Store(tmp_path)
     for step in STEPS:
         if step.kind == "corpus":
             list_inputs(recipe, made)
-        made.artifacts[step.kind] = step.stage.run(step.config(recipe, made), step.inputs(recipe, made), store)
+        made.by_kind[step.kind] = step.stage.run(step.config(recipe, made), step.inputs(recipe, made), store)
 
     corpus = made["corpus"].manifest
     assert corpus.counts["removed_policy"] == made["sample"].manifest.counts["planted denied_license"]

@@ -5,19 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.recipe import load_recipe
-from flows.steps import STEP, Made, list_inputs
+from flows.steps import STEP, RunArtifacts, list_inputs
 from stages.corpus import read_original
 from stages.store import Store
 from stages.tokens.reader import TokenReader
 
 
 def test_from_genomes_to_tokens_and_back(tmp_path: Path) -> None:
-    recipe, made, store = load_recipe("genomics", ["sample.megabytes=0.4", "corpus.workers=1"]), Made(), Store(tmp_path)
+    recipe, made, store = (
+        load_recipe("genomics", ["sample.megabytes=0.4", "corpus.workers=1"]),
+        RunArtifacts(),
+        Store(tmp_path),
+    )
     for kind in ("sample", "corpus", "tokens"):
         if kind == "corpus":
             list_inputs(recipe, made)
         step = STEP[kind]
-        made.artifacts[kind] = step.stage.run(step.config(recipe, made), step.inputs(recipe, made), store)
+        made.by_kind[kind] = step.stage.run(step.config(recipe, made), step.inputs(recipe, made), store)
     corpus, tokens = made["corpus"].manifest.counts, made["tokens"].manifest.counts
     assert corpus["heldout"] > 0 and tokens["vocabulary"] == 257
     assert tokens["tokens"] == tokens["bytes"] + tokens["documents"]  # a base a token, and the ends

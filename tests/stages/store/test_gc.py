@@ -48,7 +48,7 @@ def build(config: Toy, inputs: Mapping[str, Any], writer: ArtifactWriter) -> Non
 
 
 toy = Stage("toy", 1, build)
-runs = Stage("runs", 1, build, keeps_runs=True)
+runs = Stage("runs", 1, build, separate_runs=True)
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -67,7 +67,7 @@ def make(store: Store, text: str, **inputs: Artifact) -> Artifact:
 
 
 def gone(plan: Collection) -> set[str]:
-    return {item.name for item in plan.goes}
+    return {item.name for item in plan.to_delete}
 
 
 def sweep(store: Store, **options: Any) -> dict[str, str]:
@@ -205,7 +205,7 @@ def test_unfinished_work_has_its_time(local: Store) -> None:
     assert (kept.name, kept.why) == (plan.folder, "unfinished: a run may go on with it")
     assert gone(plan_collection(local, now=time.time() + 6 * DAY)) == set()
     later = plan_collection(local, now=time.time() + 8 * DAY)
-    assert "nobody went on with it for 8.0 days" in later.goes[0].why
+    assert "nobody went on with it for 8.0 days" in later.to_delete[0].why
     local.put(f"{plan.folder}/events.jsonl", b"again")  # written after the plan was made
     assert [left for _, left in collect(local, later)] == ["somebody went on with it by now"]
     assert sweep(local, unfinished_after=0.0, now=time.time() + 1) == {plan.folder: ""}
@@ -282,7 +282,7 @@ def test_a_collection_that_is_killed_leaves_nothing_that_looks_whole(
         except KeyboardInterrupt:
             monkeypatch.setattr(Store, "remove", remove)
             there = plan_collection(store)
-            whole = [artifact for item in there.goes if item.digest and (artifact := load(store, item.name))]
+            whole = [artifact for item in there.to_delete if item.digest and (artifact := load(store, item.name))]
             for artifact in whole:
                 artifact.check_sizes()
                 assert set(artifact.manifest.inputs.values()) <= {each.digest for each in whole}
@@ -355,8 +355,8 @@ def test_verifying_goes_on_after_the_first_damage(store: Store) -> None:
     assert "13 bytes, the manifest says 5" in found[store.where(f"{other.folder}/data/text.txt")].problem
     assert "no artifact is" in found[store.where("refs/biomed/gone")].problem
     assert len(found) == 4
-    mend = found[store.where(f"{made.folder}/data/text.txt")].mend
-    assert mend == f"remove {store.where(made.folder)} and run the recipe again, which makes it anew"
+    remedy = found[store.where(f"{made.folder}/data/text.txt")].remedy
+    assert remedy == f"remove {store.where(made.folder)} and run the recipe again, which makes it anew"
 
     named = {damage.path for damage in findings(store, "biomed/toy")}
     assert named == {store.where(f"{a.folder}/data/text.txt") for a in (source, made)}, "with its inputs, and no other"

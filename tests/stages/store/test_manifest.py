@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.store import Config, FileEntry, canonical, canonical_json, digest, fingerprint, how
+from stages.store import Config, FileEntry, Manifest, canonical, canonical_json, digest, fingerprint, runtime_field
 
 _json = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8),
@@ -29,7 +30,7 @@ class Toy(Config):
     """Names."""
     inner: Inner = Inner()
     """A section."""
-    workers: int = how(2)
+    workers: int = runtime_field(2)
     """Workers."""
 
 
@@ -111,6 +112,26 @@ def test_names_stay_what_they_are() -> None:
         digest([FileEntry(path="a", bytes=1, sha256="x")])
         == "aa46ba1bd01741be2f1503f4a4232558132bb3a45535866bd08a0062dbedec13"
     )
+
+
+def test_a_manifest_from_before_resolved_config_had_its_name_still_loads() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    manifest = Manifest(
+        kind="toy",
+        fingerprint="0" * 32,
+        digest="0" * 64,
+        stage_version=1,
+        config={},
+        resolved_config={"workers": 2},
+        inputs={},
+        files=[],
+        started=now,
+        finished=now,
+    )
+    data = json.loads(manifest.model_dump_json())
+    assert data["resolved_config"] == {"workers": 2}
+    data["how"] = data.pop("resolved_config")
+    assert Manifest.model_validate_json(json.dumps(data)) == manifest
 
 
 def test_config_refuses_what_is_not_plain() -> None:

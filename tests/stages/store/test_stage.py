@@ -24,10 +24,10 @@ from stages.store import (
     StoreError,
     all_artifacts,
     by_digest,
-    how,
     list_refs,
     load,
     read_ref,
+    runtime_field,
     write_ref,
 )
 from stages.store import lease as lease_module
@@ -39,7 +39,7 @@ from tests.support import ObjectStore
 class Toy(Config):
     text: str = "hello"
     """What is written."""
-    workers: int = how(1)
+    workers: int = runtime_field(1)
     """Workers."""
 
 
@@ -55,7 +55,7 @@ def build(config: Toy, inputs: Mapping[str, Any], writer: ArtifactWriter) -> Non
 
 
 toy = Stage("toy", 1, build)
-runs = Stage("runs", 1, build, keeps_runs=True)
+runs = Stage("runs", 1, build, separate_runs=True)
 
 
 @pytest.fixture(autouse=True)
@@ -169,7 +169,7 @@ def test_runs_are_kept_apart_and_unfinished_ones_go_on(store: Store) -> None:
     first = runs.run(Toy(), {}, store)
     assert first.folder.startswith(f"runs/{first.fingerprint[:16]}-")
     assert runs.run(Toy(), {}, store).folder == first.folder, "a finished run is skipped"
-    again = runs.run(Toy(), {}, store, runs.plan(Toy(), {}, store, again=True))
+    again = runs.run(Toy(), {}, store, runs.plan(Toy(), {}, store, force_new_run=True))
     assert again.folder != first.folder
     assert again.manifest.run != first.manifest.run
     unfinished = runs.plan(Toy(text="fail"), {}, store)
