@@ -1,4 +1,4 @@
-"""``python -m stages.sample FOLDER [--seed N] [--megabytes X]``: writes the sample and prints its counts as JSON."""
+"""``python -m stages.sample FOLDER [--seed N] [--megabytes X]`` writes the biomedical sample; prints counts as JSON."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from stages.sample.biomed.generate import generate
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Reads the command line and generates."""
-    parser = argparse.ArgumentParser(prog="python -m stages.sample", description="Writes the synthetic sample.")
+    """Generates the biomedical sample that the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m stages.sample", description="Writes the biomedical sample.")
     parser.add_argument("folder", type=Path, help="folder to write to")
-    parser.add_argument("--seed", type=int, default=1, help="everything random follows from it (default 1)")
-    parser.add_argument("--megabytes", type=float, default=10.0, help="text to write, about (default 10)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the generator (default 1)")
+    parser.add_argument("--megabytes", type=float, default=10.0, help="approximate size of the text (default 10)")
     options = parser.parse_args(arguments)
     print(json.dumps(generate(options.folder, options.seed, options.megabytes), indent=2))
 

@@ -8,18 +8,8 @@ import random
 _FIRST = "maria james aisha peter lucia daniel grace oscar helen victor nadia samuel irene thomas clara hugo".split()
 _LAST = "lopez miller okafor novak rossi keller silva brandt moreau larsen patel dubois jensen costa weber".split()
 
-SENTENCES = (
-    ("The family can be reached at {email} or by telephone at {phone}.", ("email", "phone")),
-    ("Results were sent to {email} on request.", ("email",)),
-    ("The medical record number was {mrn}.", ("mrn",)),
-    ("The contact telephone number on file is {phone}.", ("phone",)),
-    ("The insurance form lists social security number {ssn} and {mrn}.", ("ssn", "mrn")),
-    ("The portal recorded a login from {ip} for the account {email}.", ("ip", "email")),
-    ("A second login came from the address {ip} that night.", ("ip",)),
-    ("For identification the clerk wrote down {ssn} at the desk.", ("ssn",)),
-    ("Questions about {mrn} go to {phone} during office hours.", ("mrn", "phone")),
-)
-"""Sentences of the biomedical sample, each with the kinds of personal strings in it."""
+Sentences = tuple[tuple[str, tuple[str, ...]], ...]
+"""Sentences with slots, such as ``{email}``, and the kinds of personal data in each."""
 
 
 def _email(rng: random.Random) -> str:
@@ -52,10 +42,8 @@ def _mrn(rng: random.Random) -> str:
 _MAKERS = {"email": _email, "phone": _phone, "ssn": _ssn, "ip": _ip, "mrn": _mrn}
 
 
-def personal_sentence(
-    rng: random.Random, sentences: tuple[tuple[str, tuple[str, ...]], ...] = SENTENCES
-) -> tuple[str, list[str]]:
-    """One of ``sentences`` filled in, and the personal strings that stand in it."""
+def personal_sentence(rng: random.Random, sentences: Sentences) -> tuple[str, list[str]]:
+    """One of ``sentences`` filled in, and the personal strings in it."""
     text, names = rng.choice(sentences)
     values = {name: _MAKERS[name](rng) for name in names}
     return text.format(**values), list(values.values())

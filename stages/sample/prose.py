@@ -10,9 +10,18 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from stages.sample.biomed import phrases
-from stages.sample.forms import Form, fill, sentence
-from stages.sample.tables import Entity, all_entities, entities
+from stages.sample.forms import Form, compile_forms, fill, sentence
+from stages.sample.tables import Entity, FactTables
+
+LINKS = compile_forms("""
+whereas
+while
+but
+and by contrast
+and in the same [list|chapter|lecture],
+and [separately|similarly|in turn],
+although [elsewhere|for comparison]""")
+"""Between two statements about different entities."""
 
 LONG_NAME = 14
 """Characters from which an entity's name would dominate a short document if every sentence repeated it."""
@@ -22,8 +31,8 @@ LONG_NAME = 14
 class Domain:
     """What the documents of one sample are about, and the forms that they are written from."""
 
-    tables: tuple[str, ...]
-    """Fact tables that entities come from, in a fixed order, since the generator's choices depend on it."""
+    tables: FactTables
+    """Where entities come from."""
     statements: Mapping[str, tuple[Form, ...]]
     """Forms that state a fact, by relation."""
     references: Mapping[str, tuple[str, ...]]
@@ -53,31 +62,31 @@ class Prose:
         self._referred = False
 
     def line(self) -> str:
-        """One sentence that states a random fact, for documents that are made elsewhere."""
-        pool = all_entities(self._domain.tables)
-        entity = pool[self._below(len(pool))]
-        self._begin()
-        return sentence(self._state(entity, *entity.facts[self._below(len(entity.facts))]))
+        """One sentence that states a random fact, for texts that another module assembles."""
+        pool = self._domain.tables.entities
+        entity = pool[self._randbelow(len(pool))]
+        self._start_document()
+        return sentence(self._statement(entity, *entity.facts[self._randbelow(len(entity.facts))]))
 
-    def _begin(self) -> None:
+    def _start_document(self) -> None:
         """A new document: every form is unused again."""
         self._used.clear()
         self._last = ""
 
-    def _focus(self, source: str, tables: tuple[str, ...]) -> Entity:
+    def _focus(self, source: str) -> Entity:
         """What the next document of a source is about: entities come in shuffled rounds, all equally often."""
         queue = self._queues.setdefault(source, [])
         if not queue:
-            queue.extend(all_entities(tables))
+            queue.extend(self._domain.tables.entities)
             self._rng.shuffle(queue)
         return queue.pop()
 
-    def _below(self, n: int) -> int:
+    def _randbelow(self, n: int) -> int:
         return int(self._draw() * n)
 
     def _pick(self, forms: tuple[Form, ...]) -> Form:
         """A form that this document has not used yet, as long as there is one."""
-        key, start = id(forms), self._below(len(forms))
+        key, start = id(forms), self._randbelow(len(forms))
         for step in range(len(forms)):
             index = (start + step) % len(forms)
             if (key, index) not in self._used:
@@ -85,10 +94,10 @@ class Prose:
                 return forms[index]
         return forms[start]
 
-    def _spent(self, forms: tuple[Form, ...]) -> bool:
+    def _all_used(self, forms: tuple[Form, ...]) -> bool:
         return all((id(forms), index) in self._used for index in range(len(forms)))
 
-    def _plain(self, forms: tuple[Form, ...], subject: str = "") -> str:
+    def _phrase(self, forms: tuple[Form, ...], subject: str = "") -> str:
         return fill(self._pick(forms), self._draw, subject)
 
     def _subject(self, entity: Entity) -> str:
@@ -96,30 +105,30 @@ class Prose:
         if self._last == entity.name and len(entity.name) >= LONG_NAME and not self._referred:
             self._referred = True
             words = self._domain.references[entity.table]
-            return words[self._below(len(words))]
+            return words[self._randbelow(len(words))]
         self._last, self._referred = entity.name, False
         return entity.name
 
-    def _state(self, entity: Entity, relation: str, value: str) -> str:
+    def _statement(self, entity: Entity, relation: str, value: str) -> str:
         return fill(self._pick(self._domain.statements[relation]), self._draw, self._subject(entity), value)
 
     def _facts(self, entity: Entity, most: int) -> list[tuple[str, str]]:
         """Up to ``most`` facts of the entity in random order."""
         return self._rng.sample(entity.facts, min(most, len(entity.facts)))
 
-    def _stated(self, entity: Entity, most: int, attributions: tuple[Form, ...], rate: float) -> Iterator[str]:
+    def _statements(self, entity: Entity, most: int, attributions: tuple[Form, ...], rate: float) -> Iterator[str]:
         """Statements as whole sentences, some of them attributed to somebody."""
         for relation, value in self._facts(entity, most):
-            clause = self._state(entity, relation, value)
-            if self._draw() < rate and not self._spent(attributions):
-                clause = f"{self._plain(attributions)} {clause}"
+            clause = self._statement(entity, relation, value)
+            if self._draw() < rate and not self._all_used(attributions):
+                clause = f"{self._phrase(attributions)} {clause}"
             yield sentence(clause)
 
     def _companion(self, focus: Entity, seen: set[str]) -> Entity:
         """Another entity, mostly of the same table, that the document has not named yet."""
-        pool = entities(focus.table) if self._draw() < 0.75 else all_entities(self._domain.tables)
+        pool = self._domain.tables.rows(focus.table) if self._draw() < 0.75 else self._domain.tables.entities
         while True:
-            other = pool[self._below(len(pool))]
+            other = pool[self._randbelow(len(pool))]
             if other.name not in seen:
                 seen.add(other.name)
                 return other
@@ -127,38 +136,37 @@ class Prose:
     def _contrast(self, focus: Entity, seen: set[str]) -> str:
         """One sentence with a statement about each of two entities."""
         one, two = self._companion(focus, seen), self._companion(focus, seen)
-        first = self._state(one, *one.facts[self._below(len(one.facts))])
-        second = self._state(two, *two.facts[self._below(len(two.facts))])
-        return sentence(f"{first}, {self._plain(phrases.LINKS)} {second}")
+        first = self._statement(one, *one.facts[self._randbelow(len(one.facts))])
+        second = self._statement(two, *two.facts[self._randbelow(len(two.facts))])
+        return sentence(f"{first}, {self._phrase(LINKS)} {second}")
 
     def _remarks(self, most: int, forms: tuple[Form, ...] = ()) -> Iterator[str]:
         """Up to ``most`` sentences from ``forms``, or else from the domain's own remarks."""
         forms = forms or self._domain.remarks
-        for _ in range(self._below(most + 1)):
-            if not self._spent(forms):
-                yield sentence(self._plain(forms))
+        for _ in range(self._randbelow(most + 1)):
+            if not self._all_used(forms):
+                yield sentence(self._phrase(forms))
 
-    def _length(self) -> int:
+    def _target_length(self) -> int:
         """The number of characters to aim for: mostly short, a few long."""
         return 620 + int(1750 * self._draw() ** 1.6)
 
-    def _pair(self, entity: Entity, fact_asked: tuple[str, str]) -> str:
+    def _question_and_answer(self, entity: Entity, fact_asked: tuple[str, str]) -> str:
         """A question and its answer: the attribute (or the entity), then a sentence that states it."""
         relation, value = fact_asked
         backward = self._draw() < 0.25 and relation in self._domain.backward
         bank = (self._domain.backward if backward else self._domain.forward)[relation]
         question = fill(self._pick(bank), self._draw, entity.name, value)
-        if self._draw() < 0.5 and not self._spent(self._domain.openers):
-            question = f"{self._plain(self._domain.openers)} {question}"
+        if self._draw() < 0.5 and not self._all_used(self._domain.openers):
+            question = f"{self._phrase(self._domain.openers)} {question}"
         self._last, self._referred = entity.name, False
-        clause = self._state(entity, relation, value)
+        clause = self._statement(entity, relation, value)
         if self._draw() < 0.75:
-            # Joined without a mark: short sentences would leave too many marks among the words for common
-            # filters.
+            # Joined without a mark: with short sentences common filters would count too many marks among the words.
             others = [fact for fact in entity.facts if fact != fact_asked]
-            clause = f"{clause} and {self._state(entity, *others[self._below(len(others))])}"
-        if self._draw() < 0.35 and not self._spent(self._domain.attributions):
-            clause = f"{self._plain(self._domain.attributions)} {clause}"
+            clause = f"{clause} and {self._statement(entity, *others[self._randbelow(len(others))])}"
+        if self._draw() < 0.35 and not self._all_used(self._domain.attributions):
+            clause = f"{self._phrase(self._domain.attributions)} {clause}"
         answer = [f"{entity.name if backward else value}.", sentence(clause)]
         if self._draw() < 0.5:
             answer += self._remarks(1)

@@ -1,4 +1,4 @@
-"""The embedded sample as a stage: its documents, question sets and truth become an artifact like any other."""
+"""The sample as a stage: a domain's documents, question sets and truth file become an artifact."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic import Field
 from stages.sample.biomed import generate as generate_biomed
 from stages.sample.finance import generate as generate_finance
 from stages.sample.genomics import generate as generate_genomes
+from stages.sample.planted import MINIMUM_MEGABYTES
 from stages.store import ArtifactWriter, Config, Stage
 
 GENERATE: dict[str, Callable[..., dict[str, Any]]] = {
@@ -17,24 +18,24 @@ GENERATE: dict[str, Callable[..., dict[str, Any]]] = {
     "finance": generate_finance,
     "genomics": generate_genomes,
 }
-"""By kind, `generate(folder, *, seed, megabytes)`: it writes `documents/<source>/`, `eval/` and `truth.jsonl`, and
-returns its counts under `documents`, `bytes`, `facts`, `planted` and `sources`."""
+"""By kind, `generate(folder, *, seed, megabytes)`, which writes `documents/<source>/`, `eval/` and `truth.jsonl`, and
+returns counts under `documents`, `bytes`, `facts`, `planted` and `sources`."""
 
 
 class SampleConfig(Config):
-    """Which synthetic sample to make, and how much of it."""
+    """Which synthetic sample to generate, and how much of it."""
 
     kind: Literal["biomed", "finance", "genomics"] = "biomed"
-    """What it is about. biomed: drugs, diseases and organisms; finance: a financial company's own data beside public
+    """Domain. biomed: drugs, diseases and organisms; finance: a financial company's own data beside public
     text; genomics: contigs of made-up bacteria in FASTA."""
     seed: int = Field(1, ge=0)
-    """Chooses facts, forms and planted defects; equal seeds give equal bytes."""
-    megabytes: float = Field(10.0, ge=0.1, le=1000)
-    """About how much text, in 10^6 characters over all sources."""
+    """Seed of facts, forms and planted defects; equal seeds give equal bytes."""
+    megabytes: float = Field(10.0, ge=MINIMUM_MEGABYTES, le=1000)
+    """Size of the text, in 10^6 characters over all sources, approximately."""
 
 
 def build(config: SampleConfig, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
-    """Generates into a work folder and takes every file over under its own name."""
+    """Generates into a work folder and moves every file into the artifact under its own name."""
     folder = writer.work("sample")
     result = GENERATE[config.kind](folder, seed=config.seed, megabytes=config.megabytes)
     writer.counts.update({key: result[key] for key in ("documents", "bytes", "facts")})

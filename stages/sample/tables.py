@@ -1,24 +1,21 @@
-"""Reads the fact tables: entities, their relations, and what else is true of them."""
+"""Fact tables: entities, their relations, and what else is true of them.
+
+A table is the file ``facts/<table>.tsv`` in the package of its domain, tab-separated: one row an entity, one column a
+relation. The last column, ``also``, lists further attributes that are true of the row in any relation, separated by
+semicolons. Nothing is generated from them; they keep a true statement from being offered as a wrong option or denied
+in a question.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-
-TABLES = ("drugs", "diseases", "organisms")
-"""The biomedical tables, in a fixed order, since the generator's choices depend on it."""
-
-SUBJECTS = {"drugs": "pharmacology", "diseases": "genetics", "organisms": "microbiology"}
-"""The examination subject that each table belongs to."""
-
-UNIVERSAL = frozenset({"supportive care", "nausea", "diarrhea", "anaphylaxis", "liver injury"})
-"""Attributes that can be argued for nearly anything of their type; they are never offered as a wrong option."""
+from functools import cache, cached_property
+from importlib import resources
 
 
 @dataclass(frozen=True)
 class Entity:
-    """One row of a table: a drug, a disease or an organism."""
+    """One row of a table: a drug, a country, a company."""
 
     name: str
     table: str
@@ -35,29 +32,48 @@ class Entity:
         return attribute in self.also or any(value == attribute for _, value in self.facts)
 
 
+@dataclass(frozen=True)
+class FactTables:
+    """Some tables of one domain."""
+
+    package: str
+    """The domain's package, whose folder ``facts`` has the files."""
+    names: tuple[str, ...]
+    """In a fixed order, since the generators' choices depend on it."""
+
+    def rows(self, table: str) -> tuple[Entity, ...]:
+        """All rows of one table in file order.
+
+        Raises:
+            ValueError: a row has more or fewer cells than the header.
+        """
+        return _read(self.package, table)
+
+    @cached_property
+    def entities(self) -> tuple[Entity, ...]:
+        """All rows of all tables."""
+        return tuple(entity for table in self.names for entity in self.rows(table))
+
+    @cached_property
+    def facts(self) -> tuple[tuple[Entity, str, str], ...]:
+        """Every fact as (entity, relation, attribute)."""
+        return tuple((entity, relation, value) for entity in self.entities for relation, value in entity.facts)
+
+    @cache  # noqa: B019 (there are a handful of instances, one a module)
+    def values(self, table: str, relation: str) -> tuple[str, ...]:
+        """All attributes of a relation, each once, in file order."""
+        return tuple(dict.fromkeys(value for entity in self.rows(table) if (value := entity.get(relation))))
+
+
 @cache
-def entities(table: str) -> tuple[Entity, ...]:
-    """All rows of ``table`` in file order."""
-    (path,) = Path(__file__).parent.glob(f"*/facts/{table}.tsv")
-    text = path.read_text(encoding="utf-8")
+def _read(package: str, table: str) -> tuple[Entity, ...]:
+    text = (resources.files(package) / "facts" / f"{table}.tsv").read_text(encoding="utf-8")
     header, *rows = [line.split("\t") for line in text.splitlines() if line.strip()]
     relations = header[1:-1]
-    found = []
+    entities = []
     for row in rows:
         if len(row) != len(header):
             raise ValueError(f"facts/{table}.tsv: {row[0]!r} has {len(row)} cells, the header has {len(header)}")
         facts = tuple((name, value) for name, value in zip(relations, row[1:-1], strict=True) if value)
-        found.append(Entity(row[0], table, facts, frozenset(filter(None, row[-1].split(";")))))
-    return tuple(found)
-
-
-@cache
-def all_entities(tables: tuple[str, ...] = TABLES) -> tuple[Entity, ...]:
-    """All rows of some tables."""
-    return tuple(entity for table in tables for entity in entities(table))
-
-
-@cache
-def all_facts(tables: tuple[str, ...] = TABLES) -> tuple[tuple[Entity, str, str], ...]:
-    """Every fact of some tables as (entity, relation, attribute)."""
-    return tuple((entity, relation, value) for entity in all_entities(tables) for relation, value in entity.facts)
+        entities.append(Entity(row[0], table, facts, frozenset(filter(None, row[-1].split(";")))))
+    return tuple(entities)

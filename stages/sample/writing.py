@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.sample.biomed.documents import Document
+from stages.sample.document import Document
 from stages.sample.forms import sentence
 
 FILES = 4
@@ -20,7 +20,7 @@ FILES = 4
 def write_documents(
     folder: Path, rng: random.Random, documents: dict[str, list[Document]], licenses: Mapping[str, str]
 ) -> dict[str, dict[str, Any]]:
-    """Numbers each source's documents in a random order and writes them; returns counts by source."""
+    """Numbers each source's documents in a random order and writes them as `.jsonl.gz`; returns counts by source."""
     counts = {}
     for source, found in documents.items():
         rng.shuffle(found)
@@ -50,7 +50,7 @@ def write_rest(
     Args:
         counts: of each source, with `documents` and `bytes`.
         sets: questions by the set's name.
-        facts: facts that the documents tell of.
+        facts: number of facts that the documents state.
     """
     write_lines(folder / "truth.jsonl", truth)
     for name, questions in sets.items():
@@ -67,7 +67,7 @@ def write_rest(
 
 
 def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """JSON Lines, compressed if the name says so; without the file's name and time, which would differ between runs."""
+    """Writes JSON Lines, as gzip where the name ends in `.gz`; without name and time, which differ between runs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
     if path.suffix != ".gz":

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import random
 
+from stages.sample.biomed.tables import TABLES
 from stages.sample.forms import compile_forms, fill
-from stages.sample.tables import entities
 
 FOREIGN = {
     "es": compile_forms("""
@@ -57,7 +57,7 @@ Selon le rapport numéro <N>, la plupart des malades ont bien [supporté|accept�
 
 def foreign_text(rng: random.Random, lang: str) -> tuple[str, str]:
     """A document in ``lang`` about one drug, and the drug's name."""
-    drug = rng.choice(entities("drugs"))
+    drug = rng.choice(TABLES.rows("drugs"))
     forms = rng.sample(FOREIGN[lang], rng.randrange(7, 11))
     sentences = [fill(form, rng.random, drug.name) for form in forms]
     half = len(sentences) // 2

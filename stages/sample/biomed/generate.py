@@ -1,4 +1,4 @@
-"""Writes the embedded sample: documents, question sets, and the truth about what was planted."""
+"""Writes the biomedical sample: documents, question sets, and a truth file with what was planted."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from stages.sample.biomed import phrases, planted
-from stages.sample.biomed.documents import DENIED, LICENSES, SHARES, Author, Document
-from stages.sample.biomed.questions import abstract_questions, four_option_questions
-from stages.sample.tables import all_facts
+from stages.sample.biomed.documents import DENIED, LICENSES, SHARES, Author
+from stages.sample.biomed.questions import MEDQA, abstract_questions
+from stages.sample.biomed.tables import TABLES
+from stages.sample.document import Document
+from stages.sample.exam import four_option_questions
+from stages.sample.planted import Finding, check_size, exact_duplicates, personal_data
 from stages.sample.writing import write_documents, write_rest
 
 PLANTED_SHARES = {
@@ -20,7 +23,7 @@ PLANTED_SHARES = {
     "personal_data": 0.04,
     "junk": 0.03,
 }
-"""Parts of all documents. Duplicates, languages and junk are further documents; the others change existing ones."""
+"""Share of all documents, by kind. Duplicates, languages and junk are new documents; others change existing ones."""
 
 CONTAMINATED = 40
 """Documents with a copied evaluation question, in a sample of the usual size; fewer in a smaller one."""
@@ -45,12 +48,11 @@ def generate(folder: Path, seed: int = 1, megabytes: float = 10.0) -> dict[str, 
 
     Existing files of the same names are replaced; ``folder`` should hold nothing else.
     """
-    if megabytes < 0.1:
-        raise ValueError(f"below 0.1 megabytes there is no room to plant every kind; {megabytes} were asked for")
+    check_size(megabytes)
     # One generator for each concern, so that the question sets do not depend on the sample's size.
     # Seeding with a string hashes it with SHA-512: independent of PYTHONHASHSEED.
     exam = random.Random(f"exam {seed}")
-    medqa, pubmedqa = four_option_questions(exam), abstract_questions(exam)
+    medqa, pubmedqa = four_option_questions(exam, MEDQA), abstract_questions(exam)
     rng = random.Random(f"documents {seed}")
     author = Author(rng)
     documents = _clean_documents(author, megabytes)
@@ -62,17 +64,17 @@ def generate(folder: Path, seed: int = 1, megabytes: float = 10.0) -> dict[str, 
     rows = sorted((finding.row() for finding in findings), key=lambda row: (row["id"], row["kind"]))
     sets = {"medqa_synthetic": medqa, "pubmedqa_synthetic": pubmedqa}
     readme = README.format(seed=seed, megabytes=f"{megabytes:g}")
-    return write_rest(folder, counts, rows, sets, len(all_facts()), readme)
+    return write_rest(folder, counts, rows, sets, len(TABLES.facts), readme)
 
 
 def _clean_documents(author: Author, megabytes: float) -> dict[str, list[Document]]:
-    """Clean documents by source, leaving room for those that are planted later."""
-    # Junk and foreign texts are shorter than the rest, so their part of the text is below their part of the
+    """Clean documents by source, fewer than the size asks for: planted documents are added later."""
+    # Junk and foreign texts are shorter than the rest, so their share of the text is below their share of the
     # documents.
-    room = 1.0 - 0.09
+    clean_share = 1.0 - 0.09
     clean: dict[str, list[Document]] = {}
     for source, share in SHARES.items():
-        budget = megabytes * 1e6 * share * (1.0 if source == DENIED else room)
+        budget = megabytes * 1e6 * share * (1.0 if source == DENIED else clean_share)
         clean[source] = []
         while budget > 0:
             document = author.write(source)
@@ -87,8 +89,8 @@ def _plant(
     clean: dict[str, list[Document]],
     medqa: list[dict[str, Any]],
     pubmedqa: list[dict[str, Any]],
-) -> tuple[list[planted.Finding], list[Document]]:
-    """Plants every kind in documents of its own; returns the findings and the documents that are new."""
+) -> tuple[list[Finding], list[Document]]:
+    """Plants every kind in documents of its own; returns the findings and the new documents."""
     open_sources = [source for source in clean if source != DENIED]
     total = sum(map(len, clean.values())) / 0.88
     number = {kind: max(1, round(share * total)) for kind, share in PLANTED_SHARES.items()}
@@ -106,12 +108,12 @@ def _plant(
 
     # An original is taken from the pool too, so that nothing else is planted in it and it stays equal to its
     # copy.
-    added = planted.exact_duplicates(rng, take(number["exact_duplicate"]), open_sources)
+    added = exact_duplicates(rng, take(number["exact_duplicate"]), open_sources)
     added += planted.near_duplicates(rng, take(number["near_duplicate"]))
     added += planted.languages(rng, number["language"], open_sources)
     added += planted.junk(rng, author, number["junk"], open_sources)
     changed = planted.boilerplate(rng, take(number["boilerplate"]))
-    changed += planted.personal_data(rng, personal)
+    changed += personal_data(rng, personal, phrases.PERSONAL)
     leaked = rng.sample(medqa, leaks - leaks // 4) + rng.sample(pubmedqa, leaks // 4)
     changed += planted.contaminated(rng, take(leaks), leaked, phrases.LEAKS)
     return added + changed, [finding.document for finding in added]

@@ -1,4 +1,4 @@
-"""Makers of junk documents, by subkind: what quality filters are there to remove."""
+"""Junk documents, by subkind, for the quality filters to remove."""
 
 # ruff: noqa: SIM905 (word lists read best as words)
 from __future__ import annotations
@@ -70,4 +70,4 @@ JUNK: dict[str, Callable[[random.Random, Author], str]] = {
     "no_stop_words": _no_stop_words,
     "all_caps_menu": _all_caps_menu,
 }
-"""Subkind -> maker."""
+"""Generator of a text, by subkind."""

@@ -1,7 +1,7 @@
 """Sentences that carry no fact of their own, and frames around those that do.
 
-They make documents read like documents and keep any two of them apart: openings, attributions, links between
-entities, remarks, closings, and the circumstances of the fictitious patients. Same language as in ``forms``.
+They make documents read like documents and keep any two of them apart: openings, attributions, remarks, closings, and
+the circumstances of the fictitious patients.
 """
 
 # ruff: noqa: E501, SIM905 (one form a line)
@@ -61,16 +61,6 @@ the [leaflet|handout|booklet] [says|notes] that
 after <N> [visits|messages|months] I [can say|understand] that
 not a doctor here, but""")
 """Put before a statement in the forum."""
-
-LINKS = compile_forms("""
-whereas
-while
-but
-and by contrast
-and in the same [list|chapter|lecture],
-and [separately|similarly|in turn],
-although [elsewhere|for comparison]""")
-"""Between two statements about different entities."""
 
 TURNS = {
     "drugs": compile_forms("""
@@ -177,3 +167,16 @@ LEAKS = compile_forms("""
 [to|for] [check|test] yourself, [try|answer] this:
 this [came|turned] up in [a|the] mock test:""")
 """Put before a copied evaluation question."""
+
+PERSONAL = (
+    ("The family can be reached at {email} or by telephone at {phone}.", ("email", "phone")),
+    ("Results were sent to {email} on request.", ("email",)),
+    ("The medical record number was {mrn}.", ("mrn",)),
+    ("The contact telephone number on file is {phone}.", ("phone",)),
+    ("The insurance form lists social security number {ssn} and {mrn}.", ("ssn", "mrn")),
+    ("The portal recorded a login from {ip} for the account {email}.", ("ip", "email")),
+    ("A second login came from the address {ip} that night.", ("ip",)),
+    ("For identification the clerk wrote down {ssn} at the desk.", ("ssn",)),
+    ("Questions about {mrn} go to {phone} during office hours.", ("mrn", "phone")),
+)
+"""Sentences with personal data, and the kinds in each."""

@@ -1,22 +1,19 @@
-"""Plants what a corpus pipeline must find, and keeps the truth about it.
-
-Every function takes documents of their own (or makes them) and returns findings that refer to documents; ids
-are filled in once the sources have their final order. All personal data is fictitious: reserved mail domains,
-telephone numbers and networks.
+"""Defects that are planted in biomedical documents: near duplicates, boilerplate, other languages, junk, and copied
+evaluation questions. See ``stages.sample.planted`` for those that all domains have.
 """
 
 # ruff: noqa: SIM905 (word lists read best as words)
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
 from typing import Any
 
-from stages.sample.biomed.documents import Author, Document
+from stages.sample.biomed.documents import Author
 from stages.sample.biomed.foreign import foreign_text
 from stages.sample.biomed.junk import JUNK
+from stages.sample.document import Document
 from stages.sample.forms import fill
-from stages.sample.personal import SENTENCES, personal_sentence
+from stages.sample.planted import Finding, copy_of
 
 SHINGLE = 5
 """Words in a shingle, by which near duplicates are measured."""
@@ -34,29 +31,12 @@ BOILERPLATE = (
     "Subscribe to our newsletter and never miss an update.",
     "Javascript must be enabled to view the comments on this page.",
 )
-"""Lines that stand verbatim in many documents; the even ones above the text, the odd ones below it."""
+"""Lines that occur verbatim in many documents; the even ones above the text, the odd ones below it."""
 
 _NEUTRAL = (
     "usually often clearly broadly mostly partly mainly simply also still again nearly fairly largely rather quite "
     "here there today later first further overall indeed perhaps likewise thus then always sometimes rarely together"
 ).split()
-
-
-@dataclass(eq=False)
-class Finding:
-    """One planted thing: the document, its kind, and what else the truth says about it."""
-
-    kind: str
-    document: Document
-    of: Document | None = None
-    details: dict[str, Any] = field(default_factory=dict)
-
-    def row(self) -> dict[str, Any]:
-        """The JSON object that stands in ``truth.jsonl``."""
-        row: dict[str, Any] = {"source": self.document.source, "id": self.document.id, "kind": self.kind}
-        if self.of is not None:
-            row["of"] = self.of.id
-        return row | self.details
 
 
 def shingles(text: str, width: int = SHINGLE) -> set[tuple[str, ...]]:
@@ -70,19 +50,6 @@ def jaccard(one: set[tuple[str, ...]], two: set[tuple[str, ...]]) -> float:
     return len(one & two) / len(one | two) if one or two else 1.0
 
 
-def _twin(original: Document, text: str, source: str) -> Document:
-    return Document(source, text, original.title, original.group)
-
-
-def exact_duplicates(rng: random.Random, originals: list[Document], sources: list[str]) -> list[Finding]:
-    """A copy of each original, every third one in another of ``sources``."""
-    found = []
-    for original in originals:
-        source = rng.choice(sources) if rng.random() < 1 / 3 else original.source
-        found.append(Finding("exact_duplicate", _twin(original, original.text, source), original))
-    return found
-
-
 def near_duplicate_text(rng: random.Random, text: str) -> tuple[str, int]:
     """``text`` with 2 to 6 % of its words replaced, in few runs, and how many were replaced.
 
@@ -93,8 +60,8 @@ def near_duplicate_text(rng: random.Random, text: str) -> tuple[str, int]:
     spread, before = len(tokens), shingles(text)
     while True:
         replaced = max(2, round(rng.uniform(0.022, 0.055) * spread))
-        room = 0.115 * (spread - SHINGLE + 1) - replaced
-        runs = max(1, min(4, replaced, int(room / (SHINGLE - 1))))
+        limit = 0.115 * (spread - SHINGLE + 1) - replaced
+        runs = max(1, min(4, replaced, int(limit / (SHINGLE - 1))))
         changed = list(tokens)
         cuts = sorted(rng.sample(range(1, replaced), runs - 1)) if runs > 1 else []
         touched: set[int] = set()
@@ -102,7 +69,7 @@ def near_duplicate_text(rng: random.Random, text: str) -> tuple[str, int]:
             start = rng.randrange(spread - size)
             for place in range(start, start + size):
                 old = changed[place]
-                # Words at a line break, a label or a mark keep it: only the words differ, never the layout.
+                # Words at a line break and labels stay as they are: the words differ, never the layout.
                 if "\n" in old or not old.rstrip(".,;?").isalpha():
                     continue
                 mark = old[len(old.rstrip(".,;?")) :]
@@ -120,7 +87,7 @@ def near_duplicates(rng: random.Random, originals: list[Document]) -> list[Findi
     found = []
     for original in originals:
         text, replaced = near_duplicate_text(rng, original.text)
-        copy = _twin(original, text, original.source)
+        copy = copy_of(original, text, original.source)
         found.append(Finding("near_duplicate", copy, original, {"replaced_words": replaced}))
     return found
 
@@ -137,24 +104,6 @@ def boilerplate(rng: random.Random, documents: list[Document]) -> list[Finding]:
     return found
 
 
-def personal_data(
-    rng: random.Random, documents: list[Document], sentences: tuple[tuple[str, tuple[str, ...]], ...] = SENTENCES
-) -> list[Finding]:
-    """Puts one to three sentences with personal data into each document."""
-    found = []
-    for document in documents:
-        strings: list[str] = []
-        paragraphs = document.text.split("\n\n")
-        for _ in range(1 + rng.randrange(3)):
-            text, planted = personal_sentence(rng, sentences)
-            place = rng.randrange(len(paragraphs))
-            paragraphs[place] += " " + text
-            strings += [string for string in planted if string not in strings]
-        document.text = "\n\n".join(paragraphs)
-        found.append(Finding("personal_data", document, details={"strings": strings}))
-    return found
-
-
 def languages(rng: random.Random, count: int, sources: list[str]) -> list[Finding]:
     """Documents in Spanish, German and French, in turn."""
     found = []
@@ -167,7 +116,7 @@ def languages(rng: random.Random, count: int, sources: list[str]) -> list[Findin
 
 
 def junk(rng: random.Random, author: Author, count: int, sources: list[str]) -> list[Finding]:
-    """Documents without worth, the subkinds in turn, no two of the same text."""
+    """Junk documents, the subkinds in turn, no two of the same text."""
     found: list[Finding] = []
     seen: set[str] = set()
     kinds = list(JUNK)

@@ -1,23 +1,16 @@
-"""The question sets: four options in the shape of MedQA, and yes, no or maybe over an abstract in the shape of PubMedQA.
-
-Both are made from the same facts as the documents, in wordings that no document uses, so that a right answer
-shows a fact learned and not a sentence remembered.
+"""The biomedical question sets: four options in the shape of MedQA (see ``exam``), and yes, no or maybe over an abstract
+in the shape of PubMedQA.
 """
 
 # ruff: noqa: E501 (one form a line)
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-from stages.sample.forms import Form, compile_form, compile_forms, fill, sentence
-from stages.sample.tables import SUBJECTS, UNIVERSAL, Entity, all_facts, entities
-
-FOUR_OPTIONS = 300
-"""Number of four-option questions."""
+from stages.sample.biomed.tables import SUBJECTS, TABLES, UNIVERSAL
+from stages.sample.exam import Exam
+from stages.sample.forms import compile_form, compile_forms, fill, sentence
 
 ABSTRACTS = 150
 """Number of yes, no or maybe questions."""
@@ -146,86 +139,19 @@ _SUBGROUPS = (
     "to the same degree in twins",
 )
 
-
-@dataclass(frozen=True)
-class Exam:
-    """What a set of four-option questions asks about, and in which words."""
-
-    name: str
-    """Name of the set, with which its ids begin."""
-    subjects: Mapping[str, str]
-    """Subject of each fact table."""
-    settings: tuple[Form, ...]
-    """First sentences."""
-    stems: Mapping[str, tuple[Form, ...]]
-    """The question itself, for the attribute of an entity, by relation."""
-    reversed_stems: Mapping[str, str]
-    """The question for an entity that has an attribute, for the relations where that makes sense."""
-
-
-MEDQA = Exam("medqa_synthetic", SUBJECTS, SETTINGS, STEMS, REVERSED_STEMS)
+MEDQA = Exam("medqa_synthetic", TABLES, SUBJECTS, SETTINGS, STEMS, REVERSED_STEMS, UNIVERSAL)
 """The medical examination."""
-
-
-@cache
-def _values(table: str, relation: str) -> tuple[str, ...]:
-    """All attributes of a relation, each once, in file order."""
-    return tuple(dict.fromkeys(value for e in entities(table) if (value := e.get(relation))))
-
-
-def wrong_attributes(entity: Entity, relation: str) -> list[str]:
-    """Attributes of the same relation that the tables do not hold to be true of ``entity``."""
-    return [value for value in _values(entity.table, relation) if value not in UNIVERSAL and not entity.is_true(value)]
-
-
-def wrong_entities(table: str, attribute: str) -> list[str]:
-    """Entities of ``table`` of which ``attribute`` is not held to be true."""
-    return [entity.name for entity in entities(table) if not entity.is_true(attribute)]
-
-
-def four_option_questions(rng: random.Random, count: int = FOUR_OPTIONS, exam: Exam = MEDQA) -> list[dict[str, Any]]:
-    """Rows of a MedQA-shaped set: about a quarter asks for the entity; answer positions are balanced."""
-    facts = rng.sample(all_facts(tuple(exam.subjects)), count)
-    positions = [number % 4 for number in range(count)]
-    rng.shuffle(positions)
-    rows: list[dict[str, Any]] = []
-    seen: set[str] = set()
-    for number, ((entity, relation, value), position) in enumerate(zip(facts, positions, strict=True)):
-        if number % 4 == 3 and relation in exam.reversed_stems and value not in UNIVERSAL:
-            stem, right = compile_form(exam.reversed_stems[relation]), entity.name
-            wrong = wrong_entities(entity.table, value)
-        else:
-            stem, right = rng.choice(exam.stems[relation]), value
-            wrong = wrong_attributes(entity, relation)
-        options = rng.sample(wrong, 3)
-        options.insert(position, right)
-        asked = fill(stem, rng.random, entity.name, value)
-        asked = sentence(asked, "." if asked.startswith("select") else "?")
-        # Two facts may ask for an entity by the same attribute, so a question may have to be set again.
-        while (question := f"{sentence(fill(rng.choice(exam.settings), rng.random), '')} {asked}") in seen:
-            pass
-        seen.add(question)
-        rows.append(
-            {
-                "id": f"{exam.name}-{number:04d}",
-                "question": question,
-                "options": options,
-                "answer": position,
-                "subject": exam.subjects[entity.table],
-            }
-        )
-    return rows
 
 
 def abstract_questions(rng: random.Random, count: int = ABSTRACTS) -> list[dict[str, Any]]:
     """Rows of the PubMedQA-shaped set; "maybe" asks about a subgroup on which the abstract is undecided."""
-    facts = rng.sample(all_facts(), count)
+    facts = rng.sample(TABLES.facts, count)
     yes, no = (round(share * count) for share in LABEL_SHARES[:2])
     answers = [0] * yes + [1] * no + [2] * (count - yes - no)
     rng.shuffle(answers)
     rows: list[dict[str, Any]] = []
     for number, ((entity, relation, value), answer) in enumerate(zip(facts, answers, strict=True)):
-        claimed = rng.choice(wrong_attributes(entity, relation)) if answer == 1 else value
+        claimed = rng.choice(MEDQA.wrong_attributes(entity, relation)) if answer == 1 else value
         question = fill(compile_form(CLAIMS[relation]), rng.random, entity.name, claimed)
         if answer == 2:
             question = f"{question}, and {rng.choice(_SUBGROUPS)}"

@@ -10,10 +10,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator
 
-from stages.sample.biomed.documents import Document
+from stages.sample.document import Document
 from stages.sample.finance import phrases
 from stages.sample.finance.figures import quarters
 from stages.sample.finance.forms import BACKWARD, FORWARD, STATEMENTS
+from stages.sample.finance.tables import COMPANIES, COUNTRIES
 from stages.sample.forms import Form, sentence
 from stages.sample.prose import Domain, Prose
 from stages.sample.tables import Entity
@@ -47,10 +48,7 @@ SHARES = {
     "synthetic_answers": 0.16,
     DENIED: 0.06,
 }
-"""Each source's part of the text. The mixture that is trained on is the recipe's, not this."""
-
-TABLES = ("companies", "countries")
-"""The fact tables."""
+"""Each source's share of the text. The training mixture is the recipe's."""
 
 REFERENCES = {
     "companies": ("the company", "the group", "the issuer"),
@@ -58,8 +56,8 @@ REFERENCES = {
 }
 """What a sentence may call the entity of the sentence before."""
 
-COMPANIES = Domain(
-    tables=("companies",),
+COMPANY_DOMAIN = Domain(
+    tables=COMPANIES,
     statements=STATEMENTS,
     references=REFERENCES,
     forward=FORWARD,
@@ -70,8 +68,8 @@ COMPANIES = Domain(
 )
 """What the company's own sources are about."""
 
-COUNTRIES = Domain(
-    tables=("countries",),
+COUNTRY_DOMAIN = Domain(
+    tables=COUNTRIES,
     statements=STATEMENTS,
     references=REFERENCES,
     forward=FORWARD,
@@ -84,7 +82,7 @@ COUNTRIES = Domain(
 
 
 class _Author(Prose):
-    """What both authors do: a text is an opening, what its focus is about, and as much on others as there is room."""
+    """What both authors share: a text is an opening, facts about its focus, and facts about others up to its length."""
 
     def _text(
         self,
@@ -93,26 +91,26 @@ class _Author(Prose):
         body: Iterable[str],
         more: Callable[[Entity, set[str]], Iterable[str]],
     ) -> str:
-        """Paragraphs until the text is long enough: `body` the first, then what `more(focus, names so far)` gives."""
-        seen, goal = {focus.name}, self._length()
-        paragraphs = [" ".join([sentence(self._plain(openings, focus.name)), *body])]
+        """Paragraphs until the text is long enough: `body` first, then what `more(focus, names so far)` returns."""
+        seen, goal = {focus.name}, self._target_length()
+        paragraphs = [" ".join([sentence(self._phrase(openings, focus.name)), *body])]
         size = len(paragraphs[0])
         while size < goal:
             paragraphs.append(" ".join(more(focus, seen)))
             size += len(paragraphs[-1])
         return "\n\n".join(paragraphs)
 
-    def _said(self, entity: Entity, most: int, rate: float = 0.2) -> Iterator[str]:
+    def _attributed_statements(self, entity: Entity, most: int, rate: float = 0.2) -> Iterator[str]:
         """Statements, some of them attributed to somebody."""
-        return self._stated(entity, most, self._domain.attributions, rate)
+        return self._statements(entity, most, self._domain.attributions, rate)
 
-    def _turn(self, focus: Entity, seen: set[str]) -> tuple[Entity, list[str]]:
-        """Another entity and, while there are forms left, the sentence that brings it in."""
+    def _introduction(self, focus: Entity, seen: set[str]) -> tuple[Entity, list[str]]:
+        """Another entity and, while there are unused forms, a sentence that introduces it."""
         other = self._companion(focus, seen)
         turns = phrases.TURNS[other.table]
-        return other, [] if self._spent(turns) else [sentence(self._plain(turns, other.name))]
+        return other, [] if self._all_used(turns) else [sentence(self._phrase(turns, other.name))]
 
-    def _pairs(self, focus: Entity, goal: int) -> list[str]:
+    def _questions_and_answers(self, focus: Entity, goal: int) -> list[str]:
         """Questions with answers about the focus, then about others, until they have `goal` characters."""
         seen, size = {focus.name}, 0
         about, asked = focus, self._facts(focus, 4)
@@ -121,7 +119,7 @@ class _Author(Prose):
             if not asked:
                 about = self._companion(focus, seen)
                 asked = self._facts(about, 2)
-            pairs.append(self._pair(about, asked.pop()))
+            pairs.append(self._question_and_answer(about, asked.pop()))
             size += len(pairs[-1])
         return pairs
 
@@ -130,12 +128,12 @@ class CompanyAuthor(_Author):
     """Writes what is said about companies: by themselves, by the press, and on calls."""
 
     def __init__(self, rng: random.Random) -> None:
-        super().__init__(rng, COMPANIES)
+        super().__init__(rng, COMPANY_DOMAIN)
 
     def write(self, source: str) -> Document:
         """A new clean document of one of `OWN`, or of the vendor's feed."""
-        focus = self._focus(source, COMPANIES.tables)
-        self._begin()
+        focus = self._focus(source)
+        self._start_document()
         make, title = {
             "synthetic_filings": (self._filing, "a synthetic filing"),
             "synthetic_releases": (self._release, "a synthetic press release"),
@@ -146,65 +144,65 @@ class CompanyAuthor(_Author):
         return Document(source, make(focus), f"{focus.name}: {title}", focus.name)
 
     def _filing(self, focus: Entity) -> str:
-        body = [*self._said(focus, 5), self._result(focus)]
-        text = self._text(focus, phrases.FILING_OPENINGS, body, self._peer)
-        return f"{text} {sentence(self._plain(phrases.CLOSINGS, focus.name))}"
+        body = [*self._attributed_statements(focus, 5), self._result(focus)]
+        text = self._text(focus, phrases.FILING_OPENINGS, body, self._peer_paragraph)
+        return f"{text} {sentence(self._phrase(phrases.CLOSINGS, focus.name))}"
 
     def _release(self, focus: Entity) -> str:
-        body = [self._result(focus), *self._said(focus, 4, 0.3)]
-        text = self._text(focus, phrases.RELEASE_OPENINGS, body, self._more)
-        return f"{text} {sentence(self._plain(phrases.CLOSINGS, focus.name))}"
+        body = [self._result(focus), *self._attributed_statements(focus, 4, 0.3)]
+        text = self._text(focus, phrases.RELEASE_OPENINGS, body, self._paragraph)
+        return f"{text} {sentence(self._phrase(phrases.CLOSINGS, focus.name))}"
 
     def _wire(self, focus: Entity) -> str:
-        body = [*self._said(focus, 3, 0.5), self._result(focus)]
-        return self._text(focus, phrases.WIRE_OPENINGS, body, self._peer)
+        body = [*self._attributed_statements(focus, 3, 0.5), self._result(focus)]
+        return self._text(focus, phrases.WIRE_OPENINGS, body, self._peer_paragraph)
 
     def _call(self, focus: Entity) -> str:
-        opening = sentence(self._plain(phrases.CALL_OPENINGS, focus.name))
+        opening = sentence(self._phrase(phrases.CALL_OPENINGS, focus.name))
         report = f"{focus.get('chief_executive')}: {self._result(focus)} {self._result(focus)}"
-        return "\n\n".join([opening, report, *self._pairs(focus, self._length())])
+        return "\n\n".join([opening, report, *self._questions_and_answers(focus, self._target_length())])
 
-    def _peer(self, focus: Entity, seen: set[str]) -> Iterable[str]:
-        other, turn = self._turn(focus, seen)
-        return [*turn, *self._said(other, 3), self._result(other), *self._remarks(1)]
+    def _peer_paragraph(self, focus: Entity, seen: set[str]) -> Iterable[str]:
+        other, turn = self._introduction(focus, seen)
+        return [*turn, *self._attributed_statements(other, 3), self._result(other), *self._remarks(1)]
 
-    def _more(self, focus: Entity, seen: set[str]) -> Iterable[str]:
+    def _paragraph(self, focus: Entity, seen: set[str]) -> Iterable[str]:
         if self._draw() < 0.4:
-            return [*self._said(focus, 2), *self._remarks(2)]
+            return [*self._attributed_statements(focus, 2), *self._remarks(2)]
         return [self._result(focus), *self._remarks(1), self._contrast(focus, seen)]
 
     def _result(self, company: Entity) -> str:
         """One sentence about a quarter of the company."""
         quarter = self._rng.choice(quarters(company.name))
-        text = self._plain(phrases.RESULTS, self._subject(company))
+        text = self._phrase(phrases.RESULTS, self._subject(company))
         for slot, value in quarter.slots().items():
             text = text.replace(slot, value)
         return sentence(text)
 
 
 class CountryAuthor(_Author):
-    """Writes what anybody may read about countries."""
+    """Writes public texts about countries."""
 
     def __init__(self, rng: random.Random) -> None:
-        super().__init__(rng, COUNTRIES)
+        super().__init__(rng, COUNTRY_DOMAIN)
 
     def write(self, source: str) -> Document:
         """A new clean document of one of `PUBLIC`."""
-        focus = self._focus(source, COUNTRIES.tables)
-        self._begin()
+        focus = self._focus(source)
+        self._start_document()
         if source == "synthetic_encyclopedia":
             return Document(source, self._page(focus), f"{focus.name}: a synthetic page", focus.name)
-        answers = "\n\n".join(self._pairs(focus, self._length()))
+        answers = "\n\n".join(self._questions_and_answers(focus, self._target_length()))
         return Document(source, answers, f"{focus.name}: synthetic answers", focus.name)
 
     def _page(self, focus: Entity) -> str:
-        body = [*self._said(focus, 4), *self._remarks(2)]
-        text = self._text(focus, phrases.PAGE_OPENINGS, body, self._more)
-        return f"{text} {sentence(self._plain(phrases.PAGE_CLOSINGS, focus.name))}"
+        body = [*self._attributed_statements(focus, 4), *self._remarks(2)]
+        text = self._text(focus, phrases.PAGE_OPENINGS, body, self._paragraph)
+        return f"{text} {sentence(self._phrase(phrases.PAGE_CLOSINGS, focus.name))}"
 
-    def _more(self, focus: Entity, seen: set[str]) -> Iterable[str]:
+    def _paragraph(self, focus: Entity, seen: set[str]) -> Iterable[str]:
         if self._draw() < 0.2:
-            return [*self._said(focus, 2, 0.3), *self._remarks(2)]
-        other, turn = self._turn(focus, seen)
+            return [*self._attributed_statements(focus, 2, 0.3), *self._remarks(2)]
+        other, turn = self._introduction(focus, seen)
         contrast = [self._contrast(focus, seen)] if self._draw() < 0.4 else []
-        return [*turn, *self._said(other, 3), *contrast, *self._remarks(1)]
+        return [*turn, *self._attributed_statements(other, 3), *contrast, *self._remarks(1)]

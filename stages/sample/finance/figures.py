@@ -1,4 +1,4 @@
-"""Quarterly figures of the made-up companies: a company's revenue in a quarter is the same wherever it is told."""
+"""Quarterly figures of the made-up companies: a company's revenue in a quarter is the same in every document."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Quarter:
     """People employed at its end."""
 
     def slots(self) -> dict[str, str]:
-        """What stands for the slots of the sentences about results."""
+        """Values for the slots of the sentences about results."""
         return {
             "<Q>": self.name,
             "<R>": str(self.revenue),

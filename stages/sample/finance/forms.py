@@ -1,4 +1,4 @@
-"""Forms that state or ask for one fact about a made-up company or about a country; the language is that of `forms`.
+"""Forms that state or ask for one fact about a made-up company or about a country.
 
 The examination has wordings of its own, in ``questions``.
 """

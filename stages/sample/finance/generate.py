@@ -6,20 +6,20 @@ import random
 from pathlib import Path
 from typing import Any
 
-from stages.sample.biomed import planted
-from stages.sample.biomed.documents import Document
-from stages.sample.biomed.questions import four_option_questions
-from stages.sample.finance.documents import DENIED, LICENSES, OWN, PUBLIC, SHARES, TABLES, CompanyAuthor, CountryAuthor
+from stages.sample.document import Document
+from stages.sample.exam import four_option_questions
+from stages.sample.finance.documents import DENIED, LICENSES, OWN, PUBLIC, SHARES, CompanyAuthor, CountryAuthor
 from stages.sample.finance.phrases import PERSONAL
 from stages.sample.finance.questions import EXAM
-from stages.sample.tables import all_facts
+from stages.sample.finance.tables import TABLES
+from stages.sample.planted import Finding, check_size, exact_duplicates, personal_data
 from stages.sample.writing import write_documents, write_rest
 
 DUPLICATES = 0.02
-"""Exact duplicates, as a part of the documents that may be used."""
+"""Exact duplicates, as a share of the documents that may be used."""
 
 PERSONAL_DATA = 0.03
-"""Documents with personal data, as a part of those of the company's own sources."""
+"""Documents with personal data, as a share of those in the company's own sources."""
 
 README = """\
 SYNTHETIC DATA
@@ -42,23 +42,22 @@ def generate(folder: Path, seed: int = 1, megabytes: float = 6.0) -> dict[str, A
     Existing files of the same names are replaced; ``folder`` should hold nothing else.
 
     Raises:
-        ValueError: below 0.1 megabytes there is no room for what is planted.
+        ValueError: `megabytes` is too small to plant every kind of defect.
     """
-    if megabytes < 0.1:
-        raise ValueError(f"below 0.1 megabytes there is no room to plant every kind; {megabytes} were asked for")
+    check_size(megabytes)
     # A generator of its own, so that the questions do not depend on the sample's size.
-    questions = four_option_questions(random.Random(f"finance exam {seed}"), exam=EXAM)
+    questions = four_option_questions(random.Random(f"finance exam {seed}"), EXAM)
     rng = random.Random(f"finance {seed}")
     documents = _clean_documents(rng, megabytes)
     findings = _plant(rng, documents)
     counts = write_documents(folder, rng, documents, LICENSES)
     rows = sorted((finding.row() for finding in findings), key=lambda row: (row["id"], row["kind"]))
     readme = README.format(seed=seed, megabytes=f"{megabytes:g}")
-    return write_rest(folder, counts, rows, {EXAM.name: questions}, len(all_facts(TABLES)), readme)
+    return write_rest(folder, counts, rows, {EXAM.name: questions}, len(TABLES.facts), readme)
 
 
 def _clean_documents(rng: random.Random, megabytes: float) -> dict[str, list[Document]]:
-    """Clean documents by source, leaving room for the duplicates."""
+    """Clean documents by source, fewer than the size asks for: duplicates are added later."""
     companies, countries = CompanyAuthor(rng), CountryAuthor(rng)
     clean: dict[str, list[Document]] = {}
     for source, share in SHARES.items():
@@ -71,18 +70,18 @@ def _clean_documents(rng: random.Random, megabytes: float) -> dict[str, list[Doc
     return clean
 
 
-def _plant(rng: random.Random, documents: dict[str, list[Document]]) -> list[planted.Finding]:
-    """Plants every kind in documents of its own, adds those that are new to ``documents``, and tells the truth."""
-    findings = [planted.Finding("denied_license", document) for document in documents[DENIED]]
+def _plant(rng: random.Random, documents: dict[str, list[Document]]) -> list[Finding]:
+    """Plants every kind in documents of its own, adds the new ones to ``documents``, and returns the findings."""
+    findings = [Finding("denied_license", document) for document in documents[DENIED]]
     own = [document for source in OWN for document in documents[source]]
     rng.shuffle(own)
     personal = own[: max(1, round(PERSONAL_DATA * len(own)))]
-    findings += planted.personal_data(rng, personal, PERSONAL)
+    findings += personal_data(rng, personal, PERSONAL)
     taken = {id(document) for document in personal}
-    for sources in (OWN, PUBLIC):  # what is the company's own stays there
+    for sources in (OWN, PUBLIC):  # copies of the company's own documents stay in its own sources
         pool = [document for source in sources for document in documents[source] if id(document) not in taken]
         originals = rng.sample(pool, max(1, round(DUPLICATES * len(pool))))
-        copies = planted.exact_duplicates(rng, originals, list(sources))
+        copies = exact_duplicates(rng, originals, list(sources))
         for finding in copies:
             documents[finding.document.source].append(finding.document)
         findings += copies

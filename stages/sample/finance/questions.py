@@ -6,7 +6,8 @@ Made from the same facts as the documents, in wordings that no document uses.
 # ruff: noqa: E501 (one form a line)
 from __future__ import annotations
 
-from stages.sample.biomed.questions import Exam
+from stages.sample.exam import Exam
+from stages.sample.finance.tables import TABLES
 from stages.sample.forms import compile_forms
 
 SETTINGS = compile_forms("""
@@ -73,5 +74,8 @@ REVERSED_STEMS = {
 }
 """The question for an entity that has an attribute."""
 
-EXAM = Exam("finance_synthetic", {"companies": "companies", "countries": "geography"}, SETTINGS, STEMS, REVERSED_STEMS)
+SUBJECTS = {"companies": "companies", "countries": "geography"}
+"""The examination subject that each table belongs to."""
+
+EXAM = Exam("finance_synthetic", TABLES, SUBJECTS, SETTINGS, STEMS, REVERSED_STEMS)
 """The finance sample's own examination."""

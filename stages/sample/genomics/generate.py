@@ -1,17 +1,17 @@
-"""Synthetic genomes: contigs of made-up bacteria, with structure of a kind that real genomes have.
+"""Writes the genomics sample: contigs of made-up bacteria, with structure of a kind that real genomes have.
 
-What a contig is made of, and what it takes to predict it:
+The parts of a contig, and the context that a model needs to predict them:
 
 - spacers: a chain of bases with the species' own content of G and C: one base of context;
 - genes on either strand: a start, codons by the species' own usage, a stop: contexts of a few bases, better with the
   reading frame;
-- mobile elements: copies, with mutations, of a few families that all species share: contexts of some ten bases know
-  them, but for the bases behind a mutation;
-- satellites: a unit that occurs nowhere else, repeated in tandem with mutations. Counts of short contexts know nothing
-  of a new one; a model that looks back by one unit reads it off.
+- mobile elements: copies, with mutations, of a few families that all species share: contexts of about ten bases
+  predict them, except for the bases after a mutation;
+- satellites: a unit that occurs nowhere else, repeated in tandem with mutations. Counts of short contexts cannot
+  predict a new one; a model that looks back by one unit can copy it.
 
-Around it stand the defects of real files: lower case where repeats are masked, gaps of N, copies, Windows line ends, a
-record without sequence, one with line numbers in it, and a source whose licence does not allow its use.
+Planted on top are the defects of real files: lower case where repeats are masked, gaps of N, copies, Windows line
+ends, a record without sequence, one with line numbers in it, and a source whose licence does not allow its use.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from itertools import accumulate, product
 from pathlib import Path
 from typing import Any
 
+from stages.sample.planted import check_size
 from stages.sample.writing import write_rest
 
 LICENSES = {
@@ -30,10 +31,10 @@ LICENSES = {
     "synthetic_metagenome": "CC-BY-4.0",
     "synthetic_customer": "LicenseRef-proprietary",
 }
-"""The sources and their licences. FASTA has no place for a licence: recipes say it, and deny the last."""
+"""The sources and their licences. FASTA has no field for a licence: recipes set it, and deny the last."""
 
 SHARES = {"synthetic_isolates": 0.6, "synthetic_metagenome": 0.3, "synthetic_customer": 0.1}
-"""Each source's part of the bases."""
+"""Each source's share of the bases."""
 
 FILES = 3
 """Files in each source's folder: compressed, compressed, and plain with Windows line ends."""
@@ -43,13 +44,13 @@ SATELLITE_UNIT = 32
 """Bases of a satellite's unit."""
 
 PARTS = {"gene": 0.38, "satellite": 0.4, "mobile": 0.12, "spacer": 0.1}
-"""How often each part follows in a contig."""
+"""Probability of each part at every place of a contig."""
 
 MUTATIONS = {"mobile": 0.05, "satellite": 0.02}
 """Share of the bases that differ from the family's, or the unit's."""
 
 PLANTED = {"soft_masked": 0.1, "gap": 0.05, "exact_duplicate": 0.03}
-"""Part of the contigs with each defect. Duplicates are further contigs."""
+"""Share of the contigs with each defect. Duplicates are new contigs."""
 
 README = """\
 SYNTHETIC DATA
@@ -76,7 +77,7 @@ class Species:
     codon_usage: list[float]
     """Cumulative weights of `_CODONS`."""
     next_base: dict[str, list[float]]
-    """Cumulative weights of A, C, G, T behind each base."""
+    """Cumulative weights of A, C, G, T after each base."""
 
 
 @dataclass(eq=False)
@@ -92,7 +93,7 @@ class Contig:
     planted: list[dict[str, Any]] = field(default_factory=list)
 
 
-class Breeder:
+class ContigGenerator:
     """Makes contigs from one random generator; the same generator state gives the same contigs."""
 
     def __init__(self, rng: random.Random):
@@ -143,16 +144,16 @@ class Breeder:
         return self._either_strand(f"ATG{''.join(codons)}{rng.choice(_STOPS)}")
 
     def _mobile(self, species: Species) -> str:
-        return self._either_strand(self._mutated(self._rng.choice(self.families), MUTATIONS["mobile"]))
+        return self._either_strand(self._mutate(self._rng.choice(self.families), MUTATIONS["mobile"]))
 
     def _satellite(self, species: Species) -> str:
         unit = self._random_bases(SATELLITE_UNIT)
-        return self._mutated(unit * self._rng.randrange(8, 20), MUTATIONS["satellite"])
+        return self._mutate(unit * self._rng.randrange(8, 20), MUTATIONS["satellite"])
 
     def _either_strand(self, bases: str) -> str:
         return bases.translate(_COMPLEMENT)[::-1] if self._rng.random() < 0.5 else bases
 
-    def _mutated(self, bases: str, rate: float) -> str:
+    def _mutate(self, bases: str, rate: float) -> str:
         rng = self._rng
         return "".join(rng.choice("ACGT") if rng.random() < rate else base for base in bases)
 
@@ -165,17 +166,16 @@ def generate(folder: Path, *, seed: int = 1, megabytes: float = 3.0) -> dict[str
     Args:
         megabytes: 10^6 bases over all sources, about; at least 0.1.
     """
-    if megabytes < 0.1:
-        raise ValueError(f"below 0.1 megabytes there is no room to plant every kind; {megabytes} were asked for")
+    check_size(megabytes)
     # Seeding with a string hashes it with SHA-512: independent of PYTHONHASHSEED.
     rng = random.Random(f"genomes {seed}")
-    breeder = Breeder(rng)
+    generator = ContigGenerator(rng)
     contigs: dict[str, list[Contig]] = {}
     for source, share in SHARES.items():
         budget = megabytes * 1e6 * share
         contigs[source] = []
         while budget > 0:
-            contigs[source].append(breeder.contig(source))
+            contigs[source].append(generator.contig(source))
             budget -= len(contigs[source][-1].bases)
     _plant(rng, [contig for source in list(SHARES)[:-1] for contig in contigs[source]], contigs)
     counts = _write(folder, rng, contigs)
@@ -192,16 +192,16 @@ def _plant(rng: random.Random, pool: list[Contig], contigs: dict[str, list[Conti
     """Plants each defect in contigs of its own."""
     total = len(pool)
     rng.shuffle(pool)
-    taken = {kind: [pool.pop() for _ in range(max(1, round(share * total)))] for kind, share in PLANTED.items()}
-    for contig in taken["soft_masked"]:
+    chosen = {kind: [pool.pop() for _ in range(max(1, round(share * total)))] for kind, share in PLANTED.items()}
+    for contig in chosen["soft_masked"]:
         for first, end in contig.repeats:
             contig.bases = contig.bases[:first] + contig.bases[first:end].lower() + contig.bases[end:]
         contig.planted.append({"kind": "soft_masked", "bases": sum(end - first for first, end in contig.repeats)})
-    for contig in taken["gap"]:
+    for contig in chosen["gap"]:
         place, size = rng.randrange(500, 2500), rng.randrange(20, 120)
         contig.bases = contig.bases[:place] + "N" * size + contig.bases[place + size :]
         contig.planted.append({"kind": "gap", "bases": size})
-    for original in taken["exact_duplicate"]:
+    for original in chosen["exact_duplicate"]:
         copy = Contig(original.source, original.species, original.bases, original.repeats)
         copy.planted.append({"kind": "exact_duplicate", "of": original})
         contigs[original.source].append(copy)
@@ -240,7 +240,7 @@ def _fasta(header: str, bases: str, width: int) -> str:
 
 
 def _write_file(path: Path, text: str, plain: bool) -> None:
-    """Compressed without the file's name and time, which differ between runs; or plain, with Windows line ends."""
+    """Writes gzip without name and time, which differ between runs; or plain text with Windows line ends."""
     if plain:
         path.write_bytes(text.replace("\n", "\r\n").encode())
         return

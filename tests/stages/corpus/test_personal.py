@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from stages.corpus.kernels.marks import personal_marks
 from stages.corpus.personal import _MARKS, _PATTERNS, PLACEHOLDERS, PersonalData, replace_personal_data
 from stages.corpus.texts import Texts
+from stages.sample.biomed.phrases import PERSONAL
 from stages.sample.personal import personal_sentence
 from tests.support import examples
 
@@ -120,7 +121,7 @@ def test_medical_numbers_are_no_personal_data(text: str) -> None:
 
 def test_planted_sentences_lose_all_that_is_planted() -> None:
     rng = random.Random(3)
-    sentences = [personal_sentence(rng) for _ in range(200)]
+    sentences = [personal_sentence(rng, PERSONAL) for _ in range(200)]
     found = MASK.find(Texts.of(text for text, _ in sentences))
     assert found.changed.all() and not found.removals and not found.tags
     for row, (_, planted) in enumerate(sentences):

@@ -6,7 +6,7 @@ from itertools import combinations
 
 from stages.sample.biomed.documents import SHARES
 from stages.sample.biomed.planted import jaccard, shingles
-from stages.sample.tables import all_facts
+from stages.sample.biomed.tables import TABLES
 
 STOP_WORDS = {"the", "be", "to", "of", "and", "that", "have", "with"}
 
@@ -82,20 +82,22 @@ def test_no_line_recurs_like_boilerplate(sample):
 
 def test_every_fact_is_stated_in_every_size_and_near_its_entity(sample):
     sentences: dict[str, list[str]] = {}
-    names = sorted({entity.name for entity, _, _ in all_facts()}, key=len, reverse=True)
+    names = sorted({entity.name for entity, _, _ in TABLES.facts}, key=len, reverse=True)
     for row in sample.clean.values():
         for text in re.split(r"(?<=[.?])\s", row["text"].lower()):
             for name in names:
                 if name.lower() in text:
                     sentences.setdefault(name, []).append(text)
-    counts = [sum(value.lower() in text for text in sentences.get(entity.name, [])) for entity, _, value in all_facts()]
+    counts = [
+        sum(value.lower() in text for text in sentences.get(entity.name, [])) for entity, _, value in TABLES.facts
+    ]
     # 3 of the usual 10 megabytes: dozens of statements there are about ten here.
     assert min(counts) >= 3
     assert sum(counts) / len(counts) >= 15
 
 
 def test_answers_begin_with_the_attribute(sample):
-    attributes = {value for _, _, value in all_facts()} | {entity.name for entity, _, _ in all_facts()}
+    attributes = {value for _, _, value in TABLES.facts} | {entity.name for entity, _, _ in TABLES.facts}
     answers = [
         answer
         for row in sample.clean.values()

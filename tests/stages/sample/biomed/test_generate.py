@@ -67,7 +67,7 @@ def test_questions_do_not_depend_on_the_size(tmp_path, sample):
 
 
 def test_too_small_a_size_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no room to plant every kind"):
+    with pytest.raises(ValueError, match="is too small; it needs at least"):
         generate(tmp_path, megabytes=0.01)
     assert list(tmp_path.iterdir()) == []
 

@@ -6,8 +6,9 @@ from collections import Counter
 
 import pytest
 
-from stages.sample.biomed.questions import FOUR_OPTIONS, four_option_questions
-from stages.sample.tables import SUBJECTS, UNIVERSAL, all_entities, all_facts, entities
+from stages.sample.biomed.questions import MEDQA
+from stages.sample.biomed.tables import SUBJECTS, TABLES, UNIVERSAL
+from stages.sample.exam import FOUR_OPTIONS, four_option_questions
 
 WIDTH = 13
 
@@ -18,7 +19,7 @@ def grams(text: str) -> set[tuple[str, ...]]:
 
 
 def subject_entities(subject: str):
-    return entities(next(table for table, name in SUBJECTS.items() if name == subject))
+    return TABLES.rows(next(table for table, name in SUBJECTS.items() if name == subject))
 
 
 def named_in(text: str, candidates: list[str]) -> str:
@@ -55,7 +56,7 @@ def test_four_option_questions_have_exactly_one_true_option(sample):
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.full) for seed in range(1, 5))])
 def test_other_seeds_too(seed):
-    for row in four_option_questions(random.Random(seed)):
+    for row in four_option_questions(random.Random(seed), MEDQA):
         check_one_right_option(row)
 
 
@@ -79,16 +80,16 @@ def test_abstract_questions_follow_the_facts(sample):
     rows = sample.questions("pubmedqa_synthetic")
     labels = Counter(row["options"][row["answer"]] for row in rows)
     assert labels == {"yes": 82, "no": 52, "maybe": 16}
-    names = [entity.name for entity in all_entities()]
+    names = [entity.name for entity in TABLES.entities]
     for row in rows:
         assert row["options"] == ["yes", "no", "maybe"]
         named = max((name for name in names if name in row["context"].split("RESULTS")[0]), key=len)
-        entity = next(e for e in all_entities() if e.name == named)
+        entity = next(e for e in TABLES.entities if e.name == named)
         assert entity.name in row["question"]
         if row["answer"] == 1:
             results = row["context"].split("RESULTS: ")[1]
             assert any(value in results for _, value in entity.facts)
-            assert any(value in results and not entity.is_true(value) for _, _, value in all_facts())
+            assert any(value in results and not entity.is_true(value) for _, _, value in TABLES.facts)
         if row["answer"] == 0:
             assert any(value in row["context"] for _, value in entity.facts)
 

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from stages.sample.biomed.planted import jaccard, shingles
-from stages.sample.biomed.questions import four_option_questions
+from stages.sample.exam import four_option_questions
 from stages.sample.finance import DENIED, LICENSES, OWN, PUBLIC, generate
-from stages.sample.finance.documents import TABLES
 from stages.sample.finance.figures import quarters
 from stages.sample.finance.forms import BACKWARD, FORWARD, STATEMENTS
 from stages.sample.finance.questions import EXAM
+from stages.sample.finance.tables import TABLES
 from stages.sample.forms import fill
-from stages.sample.tables import Entity, all_entities, all_facts, entities
+from stages.sample.tables import Entity
 
 WIDTH = 13
 
@@ -37,7 +37,7 @@ def test_seed_and_size_decide_every_byte_and_the_seed_alone_the_questions(tmp_pa
     name = "eval/finance_synthetic.jsonl"
     assert (tmp_path / "small" / name).read_bytes() == (finance.folder / name).read_bytes()
     assert (tmp_path / "one" / name).read_bytes() != (finance.folder / name).read_bytes()
-    with pytest.raises(ValueError, match="no room to plant every kind"):
+    with pytest.raises(ValueError, match="is too small; it needs at least"):
         generate(tmp_path / "none", megabytes=0.01)
 
 
@@ -50,7 +50,7 @@ def test_counts_licences_and_records_are_those_of_the_files(finance):
     assert finance.counts["bytes"] == size == pytest.approx(1e6, rel=0.06)
     for row in documents:
         assert row["license"] == LICENSES[row["source"]]
-        assert row["group"] in {entity.name for entity in all_entities(TABLES)}
+        assert row["group"] in {entity.name for entity in TABLES.entities}
     assert "SYNTHETIC" in (finance.folder / "README.txt").read_text().splitlines()[0]
 
 
@@ -74,7 +74,7 @@ def test_the_truth_holds_in_the_texts(finance):
 
 def test_a_figure_is_the_same_wherever_it_is_told(finance):
     """Revenue and margin of a company in a quarter, read back from the texts, are those of the table."""
-    table = {(e.name, q.name): q for e in entities("companies") for q in quarters(e.name)}
+    table = {(e.name, q.name): q for e in TABLES.rows("companies") for q in quarters(e.name)}
     quarter = r"(?P<quarter>the \w+ quarter of \d{4})"
     patterns = (
         rf"[Ii]n {quarter}, revenue of (?P<company>\w+) was (?P<revenue>\d+) million",
@@ -96,7 +96,7 @@ def test_a_figure_is_the_same_wherever_it_is_told(finance):
 
 
 def test_a_change_against_the_year_before_is_the_change_of_the_revenues():
-    for entity in entities("companies"):
+    for entity in TABLES.rows("companies"):
         found = quarters(entity.name)
         assert len(found) == 12
         for before, now in zip(found, found[4:], strict=False):
@@ -108,11 +108,11 @@ def test_a_change_against_the_year_before_is_the_change_of_the_revenues():
 
 
 def test_every_relation_has_forms_and_no_form_leaves_a_slot():
-    relations = {relation for _, relation, _ in all_facts(TABLES)}
+    relations = {relation for _, relation, _ in TABLES.facts}
     assert STATEMENTS.keys() == FORWARD.keys() == EXAM.stems.keys() == EXAM.reversed_stems.keys() == relations
     assert BACKWARD.keys() < relations
     rng = random.Random(0)
-    for entity, relation, value in all_facts(TABLES):
+    for entity, relation, value in TABLES.facts:
         for form in STATEMENTS[relation]:
             text = fill(form, rng.random, entity.name, value)
             assert entity.name in text and value in text and not re.search(r"[<>\[\]|]|  ", text), text
@@ -126,12 +126,12 @@ def test_nearly_every_fact_is_told_in_a_document_that_may_be_used(finance):
         for sentence in re.split(r"[.?\n] ?", row["text"])
     }
     by_name: defaultdict[str, list[str]] = defaultdict(list)
-    names = {entity.name for entity in all_entities(TABLES)}
+    names = {entity.name for entity in TABLES.entities}
     for sentence in sentences:
         for name in names:
             if name in sentence:
                 by_name[name].append(sentence.lower())
-    facts = all_facts(TABLES)
+    facts = TABLES.facts
     told = sum(any(value.lower() in sentence for sentence in by_name[entity.name]) for entity, _, value in facts)
     assert told >= 0.98 * len(facts)
 
@@ -143,7 +143,7 @@ def named_in(text: str, candidates: list[str]) -> str:
 
 def check_one_right_option(row: dict[str, Any]) -> None:
     table = next(table for table, subject in EXAM.subjects.items() if subject == row["subject"])
-    by_name: dict[str, Entity] = {entity.name: entity for entity in entities(table)}
+    by_name: dict[str, Entity] = {entity.name: entity for entity in TABLES.rows(table)}
     options, stem = row["options"], re.split(r"\. ", row["question"], maxsplit=1)[1]
     assert len(set(options)) == 4
     if set(options) <= by_name.keys():
@@ -156,7 +156,7 @@ def check_one_right_option(row: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_questions_have_exactly_one_true_option(seed):
-    rows = four_option_questions(random.Random(seed), exam=EXAM)
+    rows = four_option_questions(random.Random(seed), EXAM)
     for row in rows:
         check_one_right_option(row)
     assert set(Counter(row["answer"] for row in rows).values()) == {75}

@@ -134,5 +134,5 @@ def test_the_stage_makes_them_by_kind(tmp_path: Path) -> None:
 
 
 def test_too_small_a_sample_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"below 0\.1 megabytes"):
+    with pytest.raises(ValueError, match=r"is too small; it needs at least 0.1"):
         generate(tmp_path, megabytes=0.01)
