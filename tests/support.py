@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import logging
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from hypothesis import settings
 from moto.server import ThreadedMotoServer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from stages.processes import is_alive
+
+if TYPE_CHECKING:
+    from stages.store import Artifact
+    from stages.training.config import TrainingConfig
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared" / "data"
 EOS = "<|endoftext|>"
+
+
+def damaged_files(artifact: Artifact) -> list[str]:
+    """Paths of an artifact's files that are missing or whose sha256 is not the manifest's; reads everything."""
+    damaged = []
+    for entry in artifact.manifest.files:
+        exists = artifact.store.exists(f"{artifact.folder}/{entry.path}")
+        if not exists or hashlib.sha256(artifact.read(entry.path)).hexdigest() != entry.sha256:
+            damaged.append(entry.path)
+    return damaged
 
 
 REPEATABLE, EXPLORE = "repeatable", "explore"
@@ -55,13 +72,8 @@ def free_port() -> int:
 
 
 def alive(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """Those that still run: zombies do not, nor does one that ends while it is asked."""
-    found = []
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+    """Those that are still running."""
+    return [process for process in processes if is_alive(process)]
 
 
 INSTALLATION = ("HEADWATER_", "PREFECT_", "MLFLOW_")
@@ -123,3 +135,19 @@ class ObjectStore:
         if self._server is not None:
             self._server.stop()
             self._server = None
+
+
+def training_config(**settings: Any) -> TrainingConfig:
+    """A training config from settings of its groups: `training_config(steps=3, optimizer__lr=0.1)`."""
+    from stages.training.config import TrainingConfig
+
+    return TrainingConfig.model_validate(nested(settings))
+
+
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings `group__key` in their groups, as a recipe has them."""
+    groups: dict[str, Any] = {}
+    for name, value in settings.items():
+        group, _, key = name.rpartition("__")
+        (groups.setdefault(group, {}) if group else groups)[key] = value
+    return groups

@@ -18,16 +18,16 @@ from typing import Any, BinaryIO
 
 from stages.store.errors import StoreError
 from stages.store.events import EventLog
-from stages.store.hashing import cache_folder, sha256_file, sha256_stream
+from stages.store.hashing import cache_folder, sha256_file
 from stages.store.manifest import MANIFEST, FileEntry, Manifest, digest, software_versions
-from stages.store.store import Store, reason, translate_disk_errors
+from stages.store.store import Store, describe_os_error, translate_disk_errors
 
 SCRATCH = ".scratch"
-"""Where a writer on local files collects them, in the artifact's folder; the next writer begins with an empty one."""
+"""Folder in the artifact's folder where a writer on local files collects them; cleared by the next writer."""
 RESUME_DIR = "resume"
-"""Below it, what a writer that failed or was killed leaves to the next one."""
-COMMITTED_AT_ONCE = 4
-"""Files that are hashed and moved at a time: one waits for the disk, or for an object store, while another is read."""
+"""Folder below it for finished parts that the next writer reuses if this one fails or is killed."""
+COMMIT_THREADS = 4
+"""Files that are hashed and moved in parallel: one waits for disk or object store while another is read."""
 SOFTWARE = (
     "headwater",
     "torch",
@@ -61,7 +61,7 @@ class Artifact:
 
     @property
     def id(self) -> str:
-        """What people type: `kind/` and the first digits of the digest."""
+        """Short name for people: `kind/` and the first digits of the digest."""
         return f"{self.manifest.kind}/{self.digest[:12]}"
 
     def files(self, prefix: str = "") -> list[FileEntry]:
@@ -75,9 +75,9 @@ class Artifact:
         return self.store.read(f"{self.folder}/{path}")
 
     def local(self, path: str = "") -> Path:
-        """A local path of one file (or of the whole folder), to be memory-mapped or handed to a library.
+        """A local path of one file (or of the whole folder), to be memory-mapped or passed to a library.
 
-        From an object store the files are fetched once into a cache folder of this user, and checked.
+        Files of an object store are fetched once into this user's cache folder, and their sha256 is checked.
         """
         if self.store.is_local:
             return self.store.local_path(f"{self.folder}/{path}" if path else self.folder)
@@ -85,36 +85,36 @@ class Artifact:
         with translate_disk_errors(f"artifact {self.id}", cache):
             cache.mkdir(parents=True, exist_ok=True)
             with (cache.parent / f"{self.digest}.lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # the ranks of one machine ask at the same time
+                fcntl.flock(lock, fcntl.LOCK_EX)  # the ranks of one machine fetch at the same time
                 for entry in self.files(path):
                     self._fetch(entry, cache / entry.path)
         return cache / path if path else cache
 
     def _fetch(self, entry: FileEntry, target: Path) -> None:
-        """One file into the cache, unless it is there; what is fetched is checked."""
+        """Fetches one file into the cache unless it is cached, and checks its sha256."""
         if target.exists() and target.stat().st_size == entry.bytes:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(target.name + ".part")
+        temporary = target.with_name(target.name + ".part")
         try:
-            self.store.get_file(f"{self.folder}/{entry.path}", aside)
-            if sha256_file(aside) != entry.sha256:
+            self.store.get_file(f"{self.folder}/{entry.path}", temporary)
+            if sha256_file(temporary) != entry.sha256:
                 raise StoreError(
                     f"artifact {self.id}: {self.store.where(f'{self.folder}/{entry.path}')} is damaged: its sha256 is "
-                    "not the manifest's; remove the folder to make it again"
+                    "not the manifest's; remove the folder and run again to rebuild it"
                 )
-            aside.replace(target)
+            temporary.replace(target)
         finally:
-            aside.unlink(missing_ok=True)  # a half would hold room on a disk that may have none
+            temporary.unlink(missing_ok=True)  # a partial file would waste space on a disk that may be full
 
     def events(self) -> EventLog:
         return EventLog(self.store, self.folder)
 
     def check_sizes(self) -> None:
-        """Cheap check at every skip: each file is there with its size.
+        """Cheap check before a cached artifact is used: each file exists and has its size.
 
         Raises:
-            StoreError: naming the first file that is missing or of another size.
+            StoreError: a file is missing or has another size; names the first one.
         """
         for entry in self.manifest.files:
             size = self.store.size(f"{self.folder}/{entry.path}")
@@ -122,19 +122,12 @@ class Artifact:
                 state = "is missing" if size is None else f"has {size} bytes"
                 raise StoreError(
                     f"artifact {self.id}: {self.store.where(self.folder)}/{entry.path} {state}, the manifest says "
-                    f"{entry.bytes} bytes; remove the folder to make it again"
+                    f"{entry.bytes} bytes; remove the folder and run again to rebuild it"
                 )
-
-    def damaged(self) -> Iterator[str]:
-        """Paths of files whose bytes are not what the manifest says; reads everything."""
-        for entry in self.manifest.files:
-            name = f"{self.folder}/{entry.path}"
-            if not self.store.exists(name) or sha256_stream(self.open(entry.path)) != entry.sha256:
-                yield entry.path
 
 
 def load(store: Store, folder: str) -> Artifact | None:
-    """The artifact in `folder`, None if there is none: a folder without manifest is not one."""
+    """The artifact in `folder`; None if the folder has no manifest."""
     try:
         data = store.read(f"{folder}/{MANIFEST}")
     except FileNotFoundError:
@@ -146,7 +139,7 @@ def load(store: Store, folder: str) -> Artifact | None:
 
 
 def all_artifacts(store: Store, kind: str | None = None) -> Iterator[Artifact]:
-    """Every artifact in the store (of one kind), in order of name."""
+    """All artifacts in the store (of one kind), sorted by folder."""
     kinds = [kind] if kind else [name for name in store.folders("") if name not in ("refs", "deployments")]
     for name in kinds:
         for folder in store.folders(name):
@@ -159,13 +152,13 @@ def by_digest(store: Store, start: str) -> Artifact:
     """The artifact whose digest, `kind/digest` or fingerprint begins with `start`.
 
     Raises:
-        StoreError: none, or more than one.
+        StoreError: no artifact matches, or more than one.
     """
     return named(store, all_artifacts(store, start.rpartition("/")[0] or None), start)
 
 
 def named(store: Store, artifacts: Iterable[Artifact], start: str) -> Artifact:
-    """The one of these artifacts of the store that `by_digest` means."""
+    """Like `by_digest`, among these artifacts of the store."""
     kind, _, rest = start.rpartition("/")
     found = [
         a
@@ -173,17 +166,17 @@ def named(store: Store, artifacts: Iterable[Artifact], start: str) -> Artifact:
         if rest and kind in ("", a.manifest.kind) and (a.digest.startswith(rest) or a.fingerprint.startswith(rest))
     ]
     if not found:
-        raise StoreError(f"no artifact {start!r} in {store.url}; `headwater status` lists what is there")
+        raise StoreError(f"no artifact {start!r} in {store.url}; `headwater status` lists the refs")
     if len({a.digest for a in found}) > 1:
         raise StoreError(f"{start!r} is ambiguous: {', '.join(sorted(a.id for a in found))}")
     return found[0]
 
 
 def scratch_folder(store: Store, folder: str) -> Path:
-    """Where this machine collects the files of the artifact in `folder`.
+    """The local folder where a writer on this machine collects the files of the artifact in `folder`.
 
-    On the store's own disk where it has one, so that a commit is a rename; else a name that the next attempt on this
-    machine finds, and clears.
+    On local files it is below `folder`, so that a commit is a rename; otherwise its name depends on `folder` only, so
+    that the next attempt on this machine finds and clears it.
     """
     if store.is_local:
         return store.local_path(f"{folder}/{SCRATCH}")
@@ -191,23 +184,22 @@ def scratch_folder(store: Store, folder: str) -> Path:
 
 
 def leftovers(store: Store, folder: str, *, finished: bool, resumes: bool) -> list[str]:
-    """Names of what a writer that was killed left below `folder` and nobody needs.
+    """Names of objects below `folder` that a killed writer left behind and nobody needs.
 
-    Files that were written aside go, and leases too if the artifact is `finished`. Of one that is not, all files under
-    their final names go as well, or a disk on which the artifact has room once might have to hold it twice; unless a
-    next attempt `resumes` from them.
+    These are temporary files, and leases if the artifact is `finished`. If it is not, they include all files under
+    their final names, or the disk might have to hold the artifact twice; unless the next attempt `resumes` from them.
     """
     found = []
     for name in store.list(folder):
         path = name[len(folder) + 1 :]
         base = path.rsplit("/", 1)[-1]
         if path.startswith(".lease-") and f".{os.getpid()}-" in path:
-            continue  # our own heartbeat
+            continue  # our own heartbeat's temporary file
         if path.startswith(f"{SCRATCH}/{RESUME_DIR}/") and not finished:
-            continue  # the next attempt goes on from it
-        aside = base.startswith(".") and base.endswith(".tmp")
+            continue  # the next attempt resumes from it
+        temporary = base.startswith(".") and base.endswith(".tmp")
         lease, log = path.startswith("lease-"), path.startswith(("events.jsonl", "events/"))
-        if aside or (lease and finished) or not (finished or resumes or lease or log):
+        if temporary or (lease and finished) or not (finished or resumes or lease or log):
             found.append(name)
     return found
 
@@ -240,27 +232,27 @@ class ArtifactWriter:
         self._existing: list[FileEntry] = []
         self._hashes: dict[str, str] = {}
         below = scratch_folder(self.store, self.folder)
-        for left in below.iterdir() if below.is_dir() else ():
-            if left.name != RESUME_DIR:
-                shutil.rmtree(left, ignore_errors=True)
-        # Its own: a writer that was taken for dead, and is not, writes on under the names that it had.
+        for entry in below.iterdir() if below.is_dir() else ():
+            if entry.name != RESUME_DIR:
+                shutil.rmtree(entry, ignore_errors=True)
+        # A folder of our own: a writer that was wrongly taken for dead goes on writing to its folder.
         self.scratch = below / secrets.token_hex(4)
         try:
             self.scratch.mkdir(parents=True)
         except OSError as error:
-            raise StoreError(f"{self.kind}: cannot make {self.scratch}: {reason(error)}") from error
+            raise StoreError(f"{self.kind}: cannot create {self.scratch}: {describe_os_error(error)}") from error
 
     def file(self, path: str) -> Path:
-        """A local path to write the artifact's file `path` to. Its folder exists; it becomes visible at commit."""
+        """A local path for the artifact's file `path`. Its folder exists; the file is published at commit."""
         self._paths.add(path)
         local = self.scratch / "files" / path
         local.parent.mkdir(parents=True, exist_ok=True)
         return local
 
     def link_cached(self, path: str, cached: Path, sha256: str) -> None:
-        """Makes a finished file below a `kept` folder the artifact's file `path`; its hash is not computed again.
+        """Hard-links a finished file in a `resume_dir` as the artifact's file `path`; `sha256` is not computed again.
 
-        It stays where it is too, so that the next attempt finds it if this one does not get as far as its commit.
+        The original stays, so that the next attempt finds it if this one fails before its commit.
         """
         local = self.file(path)
         try:
@@ -276,12 +268,16 @@ class ArtifactWriter:
         self.file(path).write_bytes(data)
 
     def register_existing(self, entry: FileEntry) -> None:
-        """Takes in a file that another machine has put under its final name already."""
+        """Adds a file to the manifest that another machine has already stored under its final name.
+
+        Raises:
+            StoreError: the stored file has another size, or is missing.
+        """
         size = self.store.size(f"{self.folder}/{entry.path}")
         if size != entry.bytes:
             raise StoreError(
                 f"stage {self.kind}: {self.store.where(f'{self.folder}/{entry.path}')} has {size} bytes instead of "
-                f"{entry.bytes}; start again"
+                f"{entry.bytes}; run again"
             )
         self._existing.append(entry)
 
@@ -292,22 +288,22 @@ class ArtifactWriter:
         return folder
 
     def resume_dir(self, name: str) -> Path:
-        """A local folder for finished pieces of work, which the next attempt finds if this one fails or is killed.
+        """A local folder for finished parts of the work, which the next attempt reuses if this one fails or is killed.
 
-        Another writer may use it at the same time, one that was taken for dead: write aside under a name of your own,
-        and rename; two writers of one plan write the same.
+        A writer that was wrongly taken for dead may use it at the same time: write to a temporary file with a unique
+        name, and rename; two writers of one plan write the same content.
         """
         folder = self.scratch.parent / RESUME_DIR / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def commit(self) -> Artifact:
-        """Hashes and moves every file to its final name, then creates the manifest. Files come before the manifest."""
+        """Hashes all files and moves them to their final names; then creates the manifest."""
         for path in self._paths:
             if not (self.scratch / "files" / path).is_file():
-                raise StoreError(f"stage {self.kind}: {path} was announced and never written")
-        with ThreadPoolExecutor(COMMITTED_AT_ONCE) as pool:
-            entries = [*self._existing, *pool.map(self._put_in_place, sorted(self._paths))]
+                raise StoreError(f"stage {self.kind}: file {path} was requested with `file()` and never written")
+        with ThreadPoolExecutor(COMMIT_THREADS) as pool:
+            entries = [*self._existing, *pool.map(self._publish, sorted(self._paths))]
         manifest = Manifest(
             kind=self.kind,
             fingerprint=self.fingerprint,
@@ -326,19 +322,19 @@ class ArtifactWriter:
             finished=datetime.now(UTC),
         )
         if not self.store.create(f"{self.folder}/{MANIFEST}", manifest.model_dump_json(indent=1).encode()):
-            raise StoreError(f"{self.store.where(self.folder)}: somebody else finished this artifact first")
+            raise StoreError(f"{self.store.where(self.folder)}: another process committed this artifact first")
         shutil.rmtree(self.scratch.parent / RESUME_DIR, ignore_errors=True)
         self.discard()
         return Artifact(self.store, self.folder, manifest)
 
-    def _put_in_place(self, path: str) -> FileEntry:
+    def _publish(self, path: str) -> FileEntry:
         local = self.scratch / "files" / path
         entry = FileEntry(path=path, bytes=local.stat().st_size, sha256=self._hashes.get(path) or sha256_file(local))
         self.store.put_file(local, f"{self.folder}/{path}")
         return entry
 
     def discard(self) -> None:
-        """Removes the scratch folder, but for what is kept."""
+        """Removes the scratch folder; the `resume_dir`s stay."""
         shutil.rmtree(self.scratch, ignore_errors=True)
-        with suppress(OSError):  # somebody else's is in it
+        with suppress(OSError):  # another writer's folder is in it
             self.scratch.parent.rmdir()

@@ -1,4 +1,4 @@
-"""What an object store's connections say when they break, apart from the error of the request itself."""
+"""What asyncio logs when an object store's connection breaks, besides the error of the request itself."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 
-def quiet_lost_writes(loop: asyncio.AbstractEventLoop) -> None:
+def silence_lost_writes(loop: asyncio.AbstractEventLoop) -> None:
     """Keeps a broken connection from printing a traceback besides the error that its request raises.
 
-    aiohttp writes a request in a task of its own, and forgets that task when the connection breaks first. The request
-    fails, and the store tells; asyncio then adds for the programmer that nobody asked what became of the task. Whatever
-    else goes wrong in the loop is told as before.
+    aiohttp writes a request in a separate task, and drops that task when the connection breaks first. The request
+    raises its error, which the store reports; asyncio then also logs that the task's exception was never retrieved.
+    All other errors of the loop are logged as before.
     """
-    loop.set_exception_handler(_unheard)
+    loop.set_exception_handler(_handle_exception)
 
 
-def _unheard(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+def _handle_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     if isinstance(context.get("exception"), ConnectionError):
         log.debug("%s: %r", context["message"], context["exception"])
     else:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 
 class HeadwaterError(Exception):
-    """Something the user can mend. The message says what was wrong, where, and what to do."""
+    """An error that the user can fix. The message says what failed, where, and what to do."""
 
 
 class InputError(HeadwaterError):
-    """Documents, evaluation sets or paths that cannot be used as they are."""
+    """Documents, evaluation sets or paths that cannot be used."""
 
 
 class ConfigError(HeadwaterError):
-    """A recipe or a parameter that is wrong."""
+    """A recipe or a parameter is invalid."""
 
 
 class StoreError(HeadwaterError):
-    """An artifact store that is unreachable, unwritable or holds damaged data."""
+    """The artifact store is unreachable, unwritable or holds damaged data."""
 
 
 class LeaseHeldError(StoreError):
-    """Another live process is already making this artifact."""
+    """Another live process is already building this artifact."""

@@ -1,8 +1,8 @@
-"""A stage's append-only event log: progress, metrics, decisions, trouble.
+"""A stage's append-only event log: progress, metrics, decisions, errors.
 
-Stages know no tracker: they append here, and one forwarder (in `flows/`) feeds terminal, Prefect and MLflow. On local
-files the log is `events.jsonl`, one line an event, each written by one append. Object stores cannot append: there each
-write is a numbered part, `events/{n:06}.jsonl`.
+Stages do not know any tracker: they append here, and one forwarder (in `flows/`) feeds terminal, Prefect and MLflow.
+On local files the log is `events.jsonl`, one line per event, each written by one append. Object stores cannot append:
+there each write is a numbered part, `events/{n:06}.jsonl`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TYPE = b'"type": "'
 
 
 class Emit(Protocol):
-    """What a stage calls to tell what happens."""
+    """The function that a stage calls to record an event."""
 
     def __call__(self, type: str, *, durable: bool = False, **fields: Any) -> None: ...
 
@@ -32,8 +32,8 @@ class Emit(Protocol):
 class EventLog:
     """Writer and reader of the events below one artifact's folder.
 
-    On an object store what is not durable waits a moment, so that a run does not make an object of every step: a
-    second at first, a hundredth of the run's time later, never more than fifteen.
+    On an object store events that are not `durable` are buffered, so that a run does not write an object per step: for
+    one second at first, for a hundredth of the run's time later, never for more than 15 s.
     """
 
     def __init__(self, store: Store, folder: str, clock: Callable[[], float] = time.time):
@@ -41,53 +41,53 @@ class EventLog:
         self._name = f"{folder}/events.jsonl"
         self._parts = f"{folder}/events"
         self._next_part: int | None = None
-        self._waiting: list[bytes] = []
+        self._buffer: list[bytes] = []
         self._lock = threading.RLock()
         self._began = time.monotonic()
         self._writer: threading.Thread | None = None
 
     def emit(self, type: str, *, durable: bool = False, **fields: Any) -> None:
-        """Appends one event. `durable` returns only when it is on disk: for decisions that a restart must find."""
+        """Appends one event; with `durable`, returns only when it is on disk: for decisions that a restart reads."""
         line = json.dumps({"time": round(self.clock(), 3), "type": type, **fields}, ensure_ascii=False, allow_nan=False)
         data = line.encode() + b"\n"
         if self.store.is_local:
             self.store.append(self._name, data, durable=durable)
             return
         with self._lock:
-            self._waiting.append(data)
+            self._buffer.append(data)
             if not durable:
-                self._write_later()
+                self._schedule_flush()
                 return
         self.flush()
 
     def flush(self) -> None:
-        """Writes what waits; returns when it is in the store."""
+        """Writes the buffered events; returns when they are in the store."""
         with self._lock:
-            if not self._waiting:
+            if not self._buffer:
                 return
-            data = b"".join(self._waiting)
+            data = b"".join(self._buffer)
             if self._next_part is None:
                 self._next_part = len(self.store.list(self._parts))
             while not self.store.create(self._part(self._next_part), data):
                 self._next_part += 1
             self._next_part += 1
-            self._waiting.clear()
+            self._buffer.clear()
 
     def progress(self, done: float, total: float, unit: str = "", **fields: Any) -> None:
-        """Tells how far the stage is: `done` of `total` units."""
+        """Records the stage's progress: `done` of `total` units."""
         self.emit("progress", done=done, total=total, unit=unit, **fields)
 
     def read(
         self, offset: int = 0, only: Collection[str] = (), newest: Collection[str] = ()
     ) -> tuple[list[Event], int]:
-        """Events from `offset` (bytes of the file; parts on an object store) and the offset to go on from.
+        """Events from `offset` (bytes of the file; parts on an object store) and the offset of the next call.
 
-        A last line that is not finished yet is left for the next call.
+        An incomplete last line is left for the next call.
 
         Args:
-            only: types that are wanted; absent: all.
-            newest: types of which the last one between two wanted events will do. A long run's log is nearly all steps,
-                and most of the time that reading takes is JSON.
+            only: event types to return; empty: all.
+            newest: event types of which only the last before each event of a type in `only` is returned. A long run's
+                log is nearly all steps, and parsing their JSON takes most of the time.
         """
         if not self.store.is_local:
             data, offset = self._read_parts(offset)
@@ -101,8 +101,8 @@ class EventLog:
         whole = data[: data.rfind(b"\n") + 1]
         return list(_parse(whole, only, newest)), offset + len(whole)
 
-    def end(self) -> int:
-        """The offset behind the last event that is there now."""
+    def end_offset(self) -> int:
+        """The offset behind the last event that is stored now."""
         if not self.store.is_local:
             return len(self.store.list(self._parts))
         return self.store.size(self._name) or 0
@@ -111,7 +111,7 @@ class EventLog:
         return f"{self._parts}/{number:06}.jsonl"
 
     def _read_parts(self, offset: int) -> tuple[bytes, int]:
-        """Parts are numbered without gaps: the next one is asked for by name, since a long run's list is long."""
+        """Parts are numbered without gaps: the next one is read by name, since listing a long run's parts is slow."""
         if offset == 0:
             contents = self.store.read_all([self._part(n) for n in range(len(self.store.list(self._parts)))])
         else:
@@ -122,31 +122,31 @@ class EventLog:
             except FileNotFoundError:
                 return b"".join(contents), offset + len(contents)
 
-    def _write_later(self) -> None:
-        """Soon, in the background; or at the end of the process."""
+    def _schedule_flush(self) -> None:
+        """Flushes soon, in a background thread; at the latest at the end of the process."""
         if self._writer is None:
-            atexit.register(self._write_at_end)
-            self._writer = threading.Thread(target=self._write_what_waits, name="event-writer", daemon=True)
+            atexit.register(self._flush_at_exit)
+            self._writer = threading.Thread(target=self._flush_until_empty, name="event-writer", daemon=True)
             self._writer.start()
 
-    def _write_at_end(self) -> None:
+    def _flush_at_exit(self) -> None:
         try:
             self.flush()
         except StoreError as error:
-            log.warning("the last events are lost: %s", error)
+            log.warning("the last events could not be written: %s", error)
 
-    def _write_what_waits(self) -> None:
+    def _flush_until_empty(self) -> None:
         while True:
             time.sleep(min(15.0, max(1.0, 0.01 * (time.monotonic() - self._began))))
             try:
                 self.flush()
             except StoreError as error:
-                # What waits is kept and tried again; a durable event, or the end of the stage, tells if it stays so.
-                log.warning("events wait: %s", error)
+                # They stay buffered and are tried again; a durable event, or the end of the stage, raises the error.
+                log.warning("events could not be written, retrying: %s", error)
             with self._lock:
-                if not self._waiting:
+                if not self._buffer:
                     self._writer = None
-                    atexit.unregister(self._write_at_end)
+                    atexit.unregister(self._flush_at_exit)
                     return
 
 
@@ -178,5 +178,5 @@ def _event(line: bytes) -> Event:
     try:
         event: Event = json.loads(line)
         return event
-    except ValueError:  # a disk that filled up in the middle of a line
-        return {"time": 0.0, "type": "warning", "message": f"an event was written only in part: {line[:80]!r}"}
+    except ValueError:  # the disk was full in the middle of a line
+        return {"time": 0.0, "type": "warning", "message": f"an event was only partly written: {line[:80]!r}"}

@@ -1,13 +1,13 @@
-"""One writer a fingerprint: a lease in the store with a heartbeat, taken over when its holder is gone.
+"""One writer per fingerprint: a lease in the store with a heartbeat, taken over when its holder is dead.
 
 A lease is an object `lease-{n}` in the artifact's folder, created exclusively; whoever creates the highest n holds it.
-Its holder rewrites it every few seconds. One whose holder is gone is taken over by creating `lease-{n+1}` exclusively:
+Its holder rewrites it every few seconds. A dead holder's lease is taken over by creating `lease-{n+1}` exclusively:
 
-- a holder in this very process space (host, boot, pid namespace) is gone when its process is;
-- any other when its heartbeat is older than STALE_SECONDS by the clocks of both machines and did not move while we
-  watched; or, whatever the clocks say, when it has not moved for STALE_SECONDS while we waited.
+- a holder in our own pid namespace (same host and boot) is dead when its process has ended;
+- any other is dead when its heartbeat is older than STALE_SECONDS by the clocks of both machines and did not change
+  while we watched; or, whatever the clocks say, when it has not changed for STALE_SECONDS while we waited.
 
-A holder that was taken for dead (suspended, cut off from the store) finds that out with `confirm`, before it commits.
+A holder that was taken for dead (suspended, cut off from the store) finds out with `confirm`, before it commits.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from stages.processes import is_alive
 from stages.store.errors import LeaseHeldError, StoreError
 from stages.store.store import Store
 
-BEAT_SECONDS = 5.0
-"""Between two heartbeats."""
+HEARTBEAT_SECONDS = 5.0
+"""Interval between two heartbeats."""
 STALE_SECONDS = 60.0
-"""A lease whose heartbeat is older than this is dead."""
+"""A lease whose heartbeat is older than this counts as dead."""
 _POLL_SECONDS = 1.0
 _held: set[str] = set()
 """Tokens of the leases that this process holds."""
@@ -37,39 +38,33 @@ _held: set[str] = set()
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lease, and its last sign of life."""
+    """The process that holds a lease, and its last heartbeat."""
 
     number: int
     pid: int
     host: str
-    beat: float
-    """Time of day of the last heartbeat, by the holder's clock, in seconds."""
-    space: str = ""
-    """Host, boot and pid namespace: where the pid means something."""
+    heartbeat: float
+    """Time of the last heartbeat in seconds since the epoch, by the holder's clock."""
+    pid_namespace: str = ""
+    """Host, boot and pid namespace in which the pid is valid."""
     token: str = ""
-    """Tells the leases of one process apart."""
+    """Distinguishes the leases of one process."""
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
 
     @property
-    def surely_dead(self) -> bool:
-        """True when its process was here and is gone, or is this one and has let go of it."""
-        if not self.space or self.space != _space():
+    def is_known_dead(self) -> bool:
+        """True if its process ran in our pid namespace and has ended, or is this one and has released the lease."""
+        if not self.pid_namespace or self.pid_namespace != _pid_namespace():
             return False
         if self.pid == os.getpid():
             return self.token not in _held
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False
-        return _zombie(self.pid)
+        return not is_alive(self.pid)
 
 
 class Lease:
-    """`with Lease(store, folder):` holds the right to write below `folder`.
+    """`with Lease(store, folder):` holds the exclusive right to write below `folder`.
 
     Raises:
         LeaseHeldError: another live process holds it.
@@ -77,15 +72,15 @@ class Lease:
 
     def __init__(self, store: Store, folder: str):
         self.store, self.folder = store, folder
-        self.stale_after, self.beat = STALE_SECONDS, BEAT_SECONDS
+        self.stale_seconds, self.heartbeat_seconds = STALE_SECONDS, HEARTBEAT_SECONDS
         self._number, self._token = 0, secrets.token_hex(8)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._watched: tuple[Holder, float] | None = None
-        self._trouble: StoreError | None = None
+        self._last_error: StoreError | None = None
 
     def __enter__(self) -> Lease:
-        holder = None if self.held else self.acquire()
+        holder = None if self.is_held else self.acquire()
         if holder is not None:
             raise LeaseHeldError(
                 f"{self.store.where(self.folder)} is being written by {holder}; wait for it or stop it"
@@ -93,54 +88,54 @@ class Lease:
         return self
 
     @property
-    def held(self) -> bool:
+    def is_held(self) -> bool:
         """True from `acquire` until the end of the `with` block."""
         return self._thread is not None
 
-    def free(self) -> bool:
-        """True when nobody holds it, or one that is surely dead. Does not wait to find out."""
+    def is_free(self) -> bool:
+        """True if nobody holds it, or a holder that is known to be dead. Never waits."""
         holder = self.holder()
-        return holder is None or holder.surely_dead
+        return holder is None or holder.is_known_dead
 
     def acquire(self) -> Holder | None:
-        """Takes the lease, if it is free or its holder is dead, and returns None; else whoever holds it.
+        """Takes the lease if it is free or its holder is dead, and returns None; otherwise returns its holder.
 
-        A heartbeat that looks old may come from a clock that is slow: it is watched for two beats first.
+        A heartbeat that looks old may come from a slow clock: it is watched for two heartbeat intervals first.
         """
         holder = self.holder()
-        if holder is not None and not holder.surely_dead:
-            old = time.time() - holder.beat > self.stale_after
-            if not self._still(holder, 2 * self.beat if old else self.stale_after, wait=old):
+        if holder is not None and not holder.is_known_dead:
+            old = time.time() - holder.heartbeat > self.stale_seconds
+            if not self._heartbeat_stopped(holder, 2 * self.heartbeat_seconds if old else self.stale_seconds, wait=old):
                 return holder
         number = 0 if holder is None else holder.number + 1
-        _held.add(self._token)  # before anybody can see it
+        _held.add(self._token)  # before the lease becomes visible
         try:
             if not self.store.create(self._name(number), self._record()):
                 return self.holder() or self.acquire()
             self._number = number
             newest = self.holder()
-            if newest is not None and newest.number > number:  # somebody was quicker by one
+            if newest is not None and newest.number > number:  # another process created the next one first
                 return newest
             self._stop.clear()
-            self._thread = threading.Thread(target=self._keep_beating, name="lease-heartbeat", daemon=True)
+            self._thread = threading.Thread(target=self._send_heartbeats, name="lease-heartbeat", daemon=True)
             self._thread.start()
             return None
         finally:
-            if not self.held:
+            if not self.is_held:
                 _held.discard(self._token)
 
     def confirm(self) -> None:
-        """Asks the store whether the lease is still ours: to be called before anything that cannot be taken back.
+        """Checks in the store that the lease is still ours: to be called before anything irreversible.
 
         Raises:
-            LeaseHeldError: somebody took it over, since we gave no sign of life for long.
+            LeaseHeldError: another process took it over, since our heartbeat had stopped for too long.
         """
         newest = self.holder()
         if newest is None or newest.number != self._number:
-            cause = f" ({self._trouble})" if self._trouble else ""
+            cause = f" ({self._last_error})" if self._last_error else ""
             raise LeaseHeldError(
-                f"{self.store.where(self.folder)}: {newest or 'somebody'} took this work over, since this process had "
-                f"given no sign of life for {self.stale_after:.0f} s{cause}"
+                f"{self.store.where(self.folder)}: {newest or 'another process'} took over the lease, because this "
+                f"process had sent no heartbeat for {self.stale_seconds:.0f} s{cause}"
             )
 
     def __exit__(
@@ -150,46 +145,46 @@ class Lease:
         if self._thread:
             self._thread.join()
             self._thread = None
-        _held.discard(self._token)  # before it is removed: should the store be away, it is dead all the same
+        _held.discard(self._token)  # first: if the store is unreachable the lease counts as dead all the same
         try:
             for number in self._numbers():
                 if number <= self._number:
                     self.store.remove(self._name(number))
-        except StoreError as trouble:
+        except StoreError as failure:
             if error is None:
                 raise
-            error.add_note(f"and the lease could not be given back: {trouble}")
+            error.add_note(f"and the lease could not be released: {failure}")
 
     def _name(self, number: int) -> str:
         return f"{self.folder}/lease-{number}"
 
     def _record(self) -> bytes:
-        own = {"pid": os.getpid(), "host": socket.gethostname(), "space": _space(), "token": self._token}
+        own = {"pid": os.getpid(), "host": socket.gethostname(), "space": _pid_namespace(), "token": self._token}
         return json.dumps(own | {"beat": time.time()}).encode()
 
     def _numbers(self) -> list[int]:
         return lease_numbers(self.store.files(self.folder), self.folder)
 
     def holder(self) -> Holder | None:
-        """Who holds it, alive or not; None if nobody does."""
+        """The holder, alive or not; None if nobody holds it."""
         numbers = self._numbers()
         if not numbers:
             return None
         try:
             record: dict[str, Any] = self.store.read_json(self._name(max(numbers)))
-        except FileNotFoundError:  # given back this moment
+        except FileNotFoundError:  # released since it was listed
             return None
         try:
-            beat, own = float(record["beat"]), (record.get("space", ""), record.get("token", ""))
-            return Holder(max(numbers), int(record["pid"]), str(record["host"]), beat, *own)
+            heartbeat, own = float(record["beat"]), (record.get("space", ""), record.get("token", ""))
+            return Holder(max(numbers), int(record["pid"]), str(record["host"]), heartbeat, *own)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             where = self.store.where(self._name(max(numbers)))
             raise StoreError(
-                f"{where} is no lease that we wrote ({error!r}); remove it if nobody works there"
+                f"{where} is not a valid lease ({error!r}); remove it if no process writes to that folder"
             ) from error
 
-    def _still(self, holder: Holder, seconds: float, *, wait: bool) -> bool:
-        """True when the holder's heartbeat has not moved for so long, by our own clock, while we looked at it."""
+    def _heartbeat_stopped(self, holder: Holder, seconds: float, *, wait: bool) -> bool:
+        """True if the holder's heartbeat has not changed for so long, by our own clock, while we watched it."""
         now = time.monotonic()
         if self._watched is None or self._watched[0] != holder:
             self._watched = (holder, now)
@@ -199,14 +194,14 @@ class Lease:
                 return False
         return time.monotonic() - self._watched[1] >= seconds
 
-    def _keep_beating(self) -> None:
-        while not self._stop.wait(self.beat):
+    def _send_heartbeats(self) -> None:
+        while not self._stop.wait(self.heartbeat_seconds):
             try:
                 self.store.put(self._name(self._number), self._record())
-                self._trouble = None
+                self._last_error = None
             except StoreError as error:
-                # The work may still succeed when the store is back in time; `confirm` tells, and names this.
-                self._trouble = error
+                # The work may still succeed if the store is back in time; else `confirm` fails and names this error.
+                self._last_error = error
 
 
 def lease_numbers(names: list[str], folder: str) -> list[int]:
@@ -216,16 +211,8 @@ def lease_numbers(names: list[str], folder: str) -> list[int]:
     return [int(end) for end in ends if end.isdigit()]
 
 
-def _zombie(pid: int) -> bool:
-    """True for a process that has ended and that nobody has asked about yet, as under an init that never asks."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:  # not Linux, or gone by now
-        return False
-
-
-def _space() -> str:
-    """Where a pid of ours means something. Containers share a host's name and boot, but not its pids."""
+def _pid_namespace() -> str:
+    """Host, boot and pid namespace of this process. Containers may share the first two, but not the pids."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/pid')}"

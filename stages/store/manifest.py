@@ -1,4 +1,4 @@
-"""What an artifact is: its plan (fingerprint), its result (digest) and the manifest that records both."""
+"""Identity of an artifact: its plan (fingerprint), its result (digest) and the manifest that records both."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MANIFEST = "manifest.json"
 """File name of the manifest; written last, created exclusively. A folder without one is not an artifact."""
 
 UNHASHED = ("manifest.json", "events.jsonl", "events/", "report/", "lease-")
-"""Files that tell about an artifact and are not part of what it is."""
+"""Path prefixes of files that describe an artifact and are not part of its digest."""
 
 
 class FileEntry(BaseModel):
@@ -37,41 +37,41 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
     schema_version: Literal[1] = 1
     kind: str
-    """Stage that made it: sample, corpus, tokens, training, model, evaluation, verdict."""
+    """The stage that built it: sample, corpus, tokens, training, model, evaluation, verdict."""
     fingerprint: str
-    """Name of the plan: hash of stage, stage version, canonical config and input digests (32 hex digits)."""
+    """Identifies the plan: hash of stage, stage version, canonical config and input digests (32 hex digits)."""
     digest: str
-    """Name of the result: hash over the files (64 hex digits)."""
+    """Identifies the result: hash over the files (64 hex digits)."""
     run: str | None = None
-    """Eight hex digits where two runs of one plan may differ (training); else absent."""
+    """Eight hex digits for stages with separate runs (training); else absent."""
     stage_version: int
     config: dict[str, Any]
-    """The canonical config: what was asked for, without fields at their default and without how it was done."""
+    """The canonical config: without fields at their default and without run-time settings."""
     resolved_config: dict[str, Any] = Field(
         default_factory=dict, validation_alias=AliasChoices("resolved_config", "how")
     )
     """The whole config as it was run, defaults, workers and paths included; informative only. Older stores have it
     under the key `how`."""
     inputs: dict[str, str]
-    """Role to digest of everything that went in."""
+    """Digest of each input, by role."""
     files: list[FileEntry]
     counts: dict[str, int] = Field(default_factory=dict)
     metrics: dict[str, float] = Field(default_factory=dict)
     details: dict[str, Any] = Field(default_factory=dict)
-    """Small structured results that are worth showing without opening a file."""
+    """Small structured results, to be shown without opening a file."""
     software: dict[str, str] = Field(default_factory=dict)
     started: datetime
     finished: datetime
 
 
 def fingerprint(kind: str, version: int, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """Names a plan: blake2b over stage, stage version, canonical config and input digests; 32 hex digits."""
+    """Identifies a plan: blake2b over stage, stage version, canonical config and input digests; 32 hex digits."""
     plan = {"stage": kind, "version": version, "config": config, "inputs": dict(inputs)}
     return hashlib.blake2b(canonical_json(plan), digest_size=16).hexdigest()
 
 
 def digest(files: Iterable[FileEntry]) -> str:
-    """Names a result: sha256 over its sorted (path, sha256); 64 hex digits, whatever the input's order."""
+    """Identifies a result: sha256 over its (path, sha256), sorted by path; 64 hex digits."""
     total = hashlib.sha256()
     for entry in sorted(files, key=lambda item: item.path):
         if not entry.path.startswith(UNHASHED):
@@ -80,7 +80,7 @@ def digest(files: Iterable[FileEntry]) -> str:
 
 
 def software_versions(packages: Iterable[str]) -> dict[str, str]:
-    """Versions of Python and of the named packages, as far as they are installed."""
+    """Versions of Python and of those of the packages that are installed."""
     installed = {name: _version(name) for name in packages}
     return {"python": platform.python_version()} | {name: version for name, version in installed.items() if version}
 
@@ -88,6 +88,6 @@ def software_versions(packages: Iterable[str]) -> dict[str, str]:
 @cache
 def _version(package: str) -> str | None:
     try:
-        return importlib.metadata.version(package)  # reads the package's whole description: 10 ms
+        return importlib.metadata.version(package)  # parses the package's whole metadata: 10 ms
     except importlib.metadata.PackageNotFoundError:
         return None

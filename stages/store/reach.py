@@ -1,4 +1,4 @@
-"""What reaches what: refs and other records point at artifacts, and artifacts, by their inputs' digests, at others."""
+"""Reachability: refs and other records point at artifacts, which point, by their inputs' digests, at others."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from stages.store.store import Store
 
 
 class Root(NamedTuple):
-    """What a ref, or another record, points at."""
+    """The target of a ref or of another record."""
 
     folder: str
     digest: str
 
 
 class Roots(NamedTuple):
-    """Roots by the name, in the store, of what points there."""
+    """Roots by the name, in the store, of the ref or record that points at them."""
 
     found: dict[str, Root]
     broken: dict[str, str]
-    """Those that cannot be read, with the reason."""
+    """Refs and records that cannot be read, with the reason."""
 
     def __or__(self, other: Roots) -> Roots:
         return Roots({**self.found, **other.found}, {**self.broken, **other.broken})
 
     def dangling(self, artifacts: Mapping[str, Artifact]) -> dict[str, str]:
-        """Names of those that do not point at a finished artifact, and why."""
+        """Refs and records that do not point at a finished artifact, and why."""
         found = dict(self.broken)
         for name, root in self.found.items():
             artifact = artifacts.get(root.folder)
             if artifact is None:
-                found[name] = f"points at {root.folder}, where no artifact is"
+                found[name] = f"points at {root.folder}, which holds no finished artifact"
             elif artifact.digest != root.digest:
                 found[name] = f"points at {root.folder} as {root.digest[:12]}, which is {artifact.digest[:12]}"
         return found
 
 
 def ref_roots(store: Store) -> Roots:
-    """What every ref points at."""
+    """The targets of all refs."""
     roots = Roots({}, {})
     for name in store.list("refs"):
         if name.rsplit("/", 1)[-1].startswith("."):
@@ -48,17 +48,17 @@ def ref_roots(store: Store) -> Roots:
         try:
             record = store.read_json(name)
             roots.found[name] = Root(str(record["folder"]), str(record["digest"]))
-        except FileNotFoundError:  # removed this moment
+        except FileNotFoundError:  # removed since it was listed
             continue
         except StoreError as error:
             roots.broken[name] = str(error)
         except (KeyError, TypeError):
-            roots.broken[name] = "is not a ref: folder or digest is missing"
+            roots.broken[name] = "is not a valid ref: folder or digest is missing"
     return roots
 
 
 class Graph:
-    """Artifacts by folder, and what went into them."""
+    """Artifacts by folder, with the digests of their inputs."""
 
     def __init__(self, artifacts: Mapping[str, Artifact]):
         self._inputs = {name: list(artifact.manifest.inputs.values()) for name, artifact in artifacts.items()}
@@ -66,17 +66,17 @@ class Graph:
         for name, artifact in artifacts.items():
             self._holders.setdefault(artifact.digest, []).append(name)
 
-    def holding(self, digests: Iterable[str]) -> list[str]:
+    def folders_of(self, digests: Iterable[str]) -> list[str]:
         """Folders of the artifacts with these digests; all of them where different plans had equal results."""
         return [name for digest in digests for name in self._holders.get(digest, ())]
 
     def reach(self, folders: Iterable[str]) -> set[str]:
-        """These folders, and all that went into them."""
+        """These folders, and the folders of all their direct and indirect inputs."""
         found: set[str] = set()
-        ahead = list(folders)
-        while ahead:
-            name = ahead.pop()
+        pending = list(folders)
+        while pending:
+            name = pending.pop()
             if name not in found:
                 found.add(name)
-                ahead += self.holding(self._inputs.get(name, ()))
+                pending += self.folders_of(self._inputs.get(name, ()))
         return found

@@ -1,4 +1,4 @@
-"""Refs: names in the store that point at artifacts, as in git. They are the truth about what is newest and released."""
+"""Refs: names in the store that point at artifacts, as in git. They record what is newest and what is released."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read_ref(store: Store, recipe: str, name: str) -> Artifact | None:
     """The artifact that a ref points at; None if there is no such ref.
 
     Raises:
-        StoreError: the ref points at nothing, or at something else than it says.
+        StoreError: the artifact that the ref names is missing or has another digest.
     """
     path = f"refs/{recipe}/{name}"
     if not store.exists(path):

@@ -1,7 +1,7 @@
-"""A stage: a plain function from config and inputs to an artifact, run once a plan.
+"""A stage: a plain function from config and inputs to an artifact, run once per plan.
 
-`Stage.run(config, inputs, store)` is the contract of every stage. It names the plan, skips it when its artifact is
-there, holds the lease, calls the stage's `build`, and commits. It knows nothing of Prefect.
+`Stage.run(config, inputs, store)` is the contract of every stage. It computes the plan's fingerprint, returns the
+artifact if it is cached, else takes the lease, calls the stage's `build`, and commits. It knows nothing of Prefect.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from stages.store.store import Store, translate_disk_errors
 log = logging.getLogger(__name__)
 C = TypeVar("C", bound=Config)
 
-WAIT_SECONDS = 1.0
-"""Between two looks at an artifact that another process is making."""
+POLL_SECONDS = 1.0
+"""Interval between two checks of an artifact that another process is building."""
 
 
 class HasDigest(Protocol):
-    """Anything that can go into a stage: an artifact, a listing of source files."""
+    """Anything that can be an input of a stage: an artifact, a listing of source files."""
 
     @property
     def digest(self) -> str: ...
@@ -37,12 +37,12 @@ class HasDigest(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """A named piece of work, before it is done."""
+    """A stage with its config and inputs, identified, before it runs."""
 
     kind: str
     fingerprint: str
     folder: str
-    """Where its artifact is or will be; for stages that keep runs apart, the run's folder."""
+    """The folder of its artifact, built or not; with `separate_runs`, the run's folder."""
     config: dict[str, Any]
     inputs: dict[str, str]
     done: Artifact | None
@@ -51,7 +51,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Stage(Generic[C]):
-    """One kind of step.
+    """One kind of work.
 
     `build(config, inputs, writer)` fills the writer; `inputs` maps roles to artifacts and listings.
     """
@@ -61,19 +61,24 @@ class Stage(Generic[C]):
     build: Callable[[C, Mapping[str, Any], ArtifactWriter], None]
     separate_runs: bool = False
     """True where two runs of one plan may differ (training): each run gets a folder of its own."""
+    check_cached: Callable[[C, Artifact], None] | None = None
+    """Refuses a finished artifact that does not do what the config asks for beside the plan; raises ConfigError."""
 
     def plan(self, config: C, inputs: Mapping[str, HasDigest], store: Store, *, force_new_run: bool = False) -> Plan:
-        """Names the work and says whether it is done. `force_new_run` asks for a new run where runs are kept apart."""
-        what = canonical(config)
+        """Identifies the work and looks for its artifact. `force_new_run` plans a new run, with `separate_runs`."""
+        decisive = canonical(config)
         digests = {role: item.digest for role, item in sorted(inputs.items())}
-        name = fingerprint(self.kind, self.version, what, digests)
+        name = fingerprint(self.kind, self.version, decisive, digests)
         folder, run = f"{self.kind}/{name[:16]}", None
         if self.separate_runs:
             folder, run = self._run_folder(folder, store, force_new_run)
-        return Plan(self.kind, name, folder, what, digests, load(store, folder), run)
+        done = load(store, folder)
+        if done and self.check_cached:
+            self.check_cached(config, done)
+        return Plan(self.kind, name, folder, decisive, digests, done, run)
 
     def _run_folder(self, prefix: str, store: Store, force_new_run: bool) -> tuple[str, str]:
-        """Goes on with the plan's unfinished run, else takes its newest finished one, else names a new one."""
+        """The plan's unfinished run, else its newest finished one, else a new one."""
         finished: list[tuple[str, Artifact]] = []
         for folder in store.folders(self.kind):
             if not folder.startswith(f"{prefix}-"):
@@ -95,29 +100,29 @@ class Stage(Generic[C]):
         store: Store,
         plan: Plan | None = None,
         *,
-        waiting: Callable[[Holder], None] | None = None,
+        on_wait: Callable[[Holder], None] | None = None,
     ) -> Artifact:
-        """Makes the artifact, or returns the one that is there (manifest, existence and sizes are checked).
+        """Builds the artifact, or returns the cached one (manifest, existence and sizes are checked).
 
         Args:
-            waiting: called once a second while another live process makes the same artifact: this one waits for it,
-                and goes on itself if the other dies. Absent: refuse at once.
+            on_wait: called every POLL_SECONDS while another live process builds the same artifact: this one waits for
+                it, and takes over if the other dies. Absent: LeaseHeldError at once.
 
         Raises:
-            LeaseHeldError: another live process is making it.
-            StoreError: the store, or the disk of this machine, is full, read-only or away; nothing half is left.
-            HeadwaterError: what the stage itself finds wrong.
+            LeaseHeldError: another live process is building it.
+            StoreError: the store, or this machine's disk, is full, read-only or unreachable; nothing is committed.
+            HeadwaterError: errors of the stage itself.
         """
         plan = plan or self.plan(config, inputs, store)
         done = load(store, plan.folder)
         if done:
             done.check_sizes()
-            self._tidy(store, plan.folder)
+            self._remove_leftovers(store, plan.folder)
             return done
         lease = Lease(store, plan.folder)
-        while waiting and (holder := lease.acquire()):
-            waiting(holder)
-            time.sleep(WAIT_SECONDS)
+        while on_wait and (holder := lease.acquire()):
+            on_wait(holder)
+            time.sleep(POLL_SECONDS)
             done = load(store, plan.folder)
             if done:
                 return done
@@ -125,25 +130,25 @@ class Stage(Generic[C]):
             done = load(store, plan.folder)
             if done:
                 return done
-            return self._make(config, inputs, store, plan, lease)
+            return self._build(config, inputs, store, plan, lease)
 
-    def _tidy(self, store: Store, folder: str) -> None:
-        """Removes what the artifact's writer left if it was killed between the manifest and its own end."""
+    def _remove_leftovers(self, store: Store, folder: str) -> None:
+        """Removes what the artifact's writer left behind if it was killed after it had written the manifest."""
         if not (leftovers(store, folder, finished=True, resumes=False) or scratch_folder(store, folder).exists()):
             return
         lease = Lease(store, folder)
         try:
-            if not lease.free() or lease.acquire():
-                return  # its writer may live, and does so itself
+            if not lease.is_free() or lease.acquire():
+                return  # its writer may be alive, and then does this itself
             with lease:
                 shutil.rmtree(scratch_folder(store, folder), ignore_errors=True)
                 for name in leftovers(store, folder, finished=True, resumes=False):
-                    if not name.startswith(f"{folder}/lease-"):  # ours, and those before it, go with `with`
+                    if not name.startswith(f"{folder}/lease-"):  # our lease, and older ones, are removed by `with`
                         store.remove(name)
-        except StoreError as error:  # a store that may only be read serves its artifacts all the same
-            log.warning("what a killed writer left in %s stays: %s", store.where(folder), error)
+        except StoreError as error:  # artifacts of a read-only store can be used all the same
+            log.warning("cannot remove what a killed writer left in %s: %s", store.where(folder), error)
 
-    def _make(self, config: C, inputs: Mapping[str, HasDigest], store: Store, plan: Plan, lease: Lease) -> Artifact:
+    def _build(self, config: C, inputs: Mapping[str, HasDigest], store: Store, plan: Plan, lease: Lease) -> Artifact:
         for name in leftovers(store, plan.folder, finished=False, resumes=self.separate_runs):
             store.remove(name)
         writer = ArtifactWriter(
@@ -166,8 +171,8 @@ class Stage(Generic[C]):
         except BaseException as error:
             try:
                 writer.events.emit("failed", durable=True, error=f"{type(error).__name__}: {error}")
-            except StoreError as trouble:
-                error.add_note(f"and the event log could not be written: {trouble}")
+            except StoreError as failure:
+                error.add_note(f"and the event log could not be written: {failure}")
             writer.discard()
             raise
         writer.events.emit("finished", durable=True, digest=artifact.digest, counts=artifact.manifest.counts)

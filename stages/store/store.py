@@ -1,9 +1,9 @@
 """The artifact store: any fsspec URL, and the only module that may rename, append or create exclusively.
 
 Object stores can neither rename nor append, so nothing outside this module assumes either. `put` replaces an object
-as a whole, `create` makes one only if it is not there yet; on local files the first is write-aside-and-rename and the
-second is link-into-place, which fails if the name exists (a plain `O_EXCL` open could leave half an object behind); on
-S3 the second is a conditional write (`If-None-Match: *`).
+as a whole, `create` makes one only if none has that name. On local files the first writes a temporary file and renames
+it, and the second links it into place, which fails if the name exists (a plain `O_EXCL` open could leave half an object
+behind); on S3 the second is a conditional write (`If-None-Match: *`).
 
 Endpoint and credentials of an object store come from the environment: for `s3://` `AWS_ENDPOINT_URL`,
 `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_PROFILE` and the rest that botocore knows.
@@ -25,15 +25,15 @@ import fsspec
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from stages.store.connections import quiet_lost_writes
+from stages.store.connections import silence_lost_writes
 from stages.store.errors import HeadwaterError, StoreError
 
 
 class Store:
-    """A folder tree at an fsspec URL. Names are relative, `/`-separated, and never leave the root.
+    """A folder tree at an fsspec URL. Names are relative, `/`-separated, and never point outside the root.
 
-    Every method raises StoreError when the store cannot be reached or refuses; only what is not there is
-    FileNotFoundError.
+    Every method raises StoreError when the store cannot be reached or refuses the operation, and FileNotFoundError
+    when the object does not exist.
     """
 
     def __init__(self, url: str | os.PathLike[str]):
@@ -41,7 +41,7 @@ class Store:
         if "://" not in text and not os.path.isabs(text):
             raise StoreError(f"store: {text!r} is a relative path; give an absolute path or a URL")
         try:
-            # Other processes write here too: a listing that is remembered would hide what they made.
+            # Other processes write here too: a cached listing would hide their files.
             self.fs, self.root = fsspec.core.url_to_fs(text, use_listings_cache=False)
         except (ImportError, ValueError) as error:
             raise StoreError(f"store: {text!r} cannot be opened: {error}") from error
@@ -49,7 +49,7 @@ class Store:
         self.url = self.fs.unstrip_protocol(self.root)
         self.is_local = isinstance(self.fs, LocalFileSystem)
         if isinstance(self.fs, AsyncFileSystem):
-            quiet_lost_writes(self.fs.loop)
+            silence_lost_writes(self.fs.loop)
 
     def path(self, name: str) -> str:
         """The file system's own path of `name`."""
@@ -64,17 +64,17 @@ class Store:
         return Path(self.path(name))
 
     def where(self, name: str) -> str:
-        """`name` as people are told it: an absolute path, or a URL."""
+        """`name` for messages: an absolute path, or a URL."""
         return self.path(name) if self.is_local else self.fs.unstrip_protocol(self.path(name))
 
     def exists(self, name: str) -> bool:
-        with self.translate_errors("look for", name):
+        with self.translate_errors("find", name):
             return bool(self.fs.exists(self.path(name)))
 
     def size(self, name: str) -> int | None:
         """Bytes of an object, None if there is none."""
         try:
-            with self.translate_errors("look for", name):
+            with self.translate_errors("find", name):
                 return int(self.fs.size(self.path(name)))
         except FileNotFoundError:
             return None
@@ -103,18 +103,18 @@ class Store:
             return self.fs.open(self.path(name), "rb")
 
     def put(self, name: str, data: bytes) -> None:
-        """Writes an object as a whole; a reader sees the old one or the new one, never a part."""
+        """Writes an object atomically: a reader sees the old content or the new one, never a part."""
         path = self.path(name)
         with self.translate_errors("write", name):
             if not self.is_local:
                 self.fs.pipe_file(path, data)
                 return
-            with self._aside(path) as aside:
-                _write_durable(aside, data)
-                os.replace(aside, path)
+            with self._temporary_file(path) as temporary:
+                _write_durable(temporary, data)
+                os.replace(temporary, path)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Writes an object only if there is none of that name. False: there is one already, and it was left alone."""
+        """Writes an object only if none has that name. Returns False, and changes nothing, if one has."""
         try:
             with self.translate_errors("create", name):
                 if not self.is_local:
@@ -123,21 +123,21 @@ class Store:
                 try:
                     self._link(self.path(name), data)
                 except FileNotFoundError:
-                    # Whoever holds the lease tidies its folder once, and may take our aside file for a dead writer's.
+                    # The lease's holder cleans up its folder once, and may have removed our temporary file.
                     self._link(self.path(name), data)
                 return True
         except FileExistsError:
-            # A request whose answer was lost is sent again, and meets what it wrote itself.
+            # A request whose answer was lost is sent again, and finds the object that it created itself.
             return not self.is_local and self.read(name) == data
 
     def _link(self, path: str, data: bytes) -> None:
-        with self._aside(path) as aside:
-            _write_durable(aside, data)
-            os.link(aside, path)
+        with self._temporary_file(path) as temporary:
+            _write_durable(temporary, data)
+            os.link(temporary, path)
         _sync_folder(path)
 
     def put_file(self, local: Path, name: str) -> None:
-        """Moves a finished local file into the store; its bytes are on disk before it has its name."""
+        """Moves a finished local file into the store; its bytes are synced to disk before the rename."""
         path = self.path(name)
         with self.translate_errors("write", name):
             if not self.is_local:
@@ -151,10 +151,10 @@ class Store:
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
-                with self._aside(path) as aside:  # from another file system: copy aside, then rename
-                    shutil.copyfile(local, aside)
-                    _sync(aside)
-                    os.replace(aside, path)
+                with self._temporary_file(path) as temporary:  # from another file system
+                    shutil.copyfile(local, temporary)
+                    _sync(temporary)
+                    os.replace(temporary, path)
                 os.unlink(local)
 
     def get_file(self, name: str, local: Path) -> None:
@@ -164,14 +164,14 @@ class Store:
                 self.fs.get_file(self.path(name), str(local))
         except StoreError as error:
             cause = error.__cause__
-            if self.is_local or not isinstance(cause, OSError) or cause.errno not in DISK_TROUBLE:
+            if self.is_local or not isinstance(cause, OSError) or cause.errno not in DISK_ERRORS:
                 raise
-            raise StoreError(f"store: cannot copy {self.where(name)} to {local}: {reason(cause)}") from cause
+            raise StoreError(f"store: cannot copy {self.where(name)} to {local}: {describe_os_error(cause)}") from cause
 
     def append(self, name: str, data: bytes, *, durable: bool = False) -> None:
-        """Adds whole lines at the end of a local object. Object stores get numbered parts instead: events.py.
+        """Appends whole lines to a local object. Object stores get numbered parts instead: events.py.
 
-        On a full disk part of a line may be written before the error; the next append begins a line of its own.
+        On a full disk part of a line may be written before the error; the next append starts a new line.
         """
         path = self.local_path(name)
         with self.translate_errors("write", name):
@@ -189,7 +189,7 @@ class Store:
                 os.close(handle)
 
     def files(self, prefix: str) -> list[str]:
-        """Names of the objects directly below `prefix`, sorted; folders beside them, however full, are not entered."""
+        """Names of the objects directly below `prefix`, sorted. Not recursive."""
         base = self.path(prefix)
         try:
             with self.translate_errors("list", prefix):
@@ -203,7 +203,7 @@ class Store:
         return sorted(path[len(self.root) + 1 :] for path in found)
 
     def list(self, prefix: str) -> list[str]:
-        """Names of all objects below `prefix`, sorted."""
+        """Names of all objects below `prefix`, sorted. Recursive."""
         try:
             with self.translate_errors("list", prefix):
                 found = self._find(self.path(prefix)) if self.is_local else self.fs.find(self.path(prefix))
@@ -227,13 +227,13 @@ class Store:
 
     @staticmethod
     def _find(base: str) -> Sequence[str]:
-        """All files below a local folder. fsspec's `find` asks for the size of each as well."""
+        """All files below a local folder. fsspec's `find` would stat each file as well."""
         if os.path.isfile(base):
             return [base]
         return [os.path.join(folder, name) for folder, _, names in os.walk(base) for name in names]
 
     def remove(self, name: str) -> None:
-        """Removes one object or a whole folder; a missing one is fine."""
+        """Removes one object or a whole folder; does nothing if it does not exist."""
         path = self.path(name)
         try:
             with self.translate_errors("remove", name):
@@ -243,23 +243,26 @@ class Store:
             return
 
     @contextmanager
-    def _aside(self, path: str) -> Iterator[str]:
-        """A name beside `path` to write to first; nothing of it is left."""
+    def _temporary_file(self, path: str) -> Iterator[str]:
+        """The name of a temporary file in the folder of `path`, removed at the end unless it was renamed."""
         folder, base = os.path.split(path)
         try:
             os.makedirs(folder, exist_ok=True)
         except FileExistsError as error:
             raise NotADirectoryError(errno.ENOTDIR, f"{folder} is a file") from error
-        aside = os.path.join(folder, f".{base}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+        temporary = os.path.join(folder, f".{base}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
         try:
-            yield aside
+            yield temporary
         finally:
-            if os.path.exists(aside):
-                os.unlink(aside)
+            if os.path.exists(temporary):
+                os.unlink(temporary)
 
     @contextmanager
     def translate_errors(self, verb: str, name: str) -> Iterator[None]:
-        """What the file system says inside, as an error that names store, object and cause."""
+        """Raises the file system's errors as StoreErrors that name operation, object and cause.
+
+        FileNotFoundError passes (except for "write"), as does FileExistsError for "create".
+        """
         try:
             yield
         except StoreError:
@@ -269,77 +272,77 @@ class Store:
                 raise
             raise StoreError(f"store: cannot {verb} {self.where(name)}: {error}") from error
         except OSError as error:
-            raise StoreError(f"store: cannot {verb} {self.where(name)}: {reason(error)}") from error
+            raise StoreError(f"store: cannot {verb} {self.where(name)}: {describe_os_error(error)}") from error
         except Exception as error:
             if self.is_local:
                 raise
-            # Every object store has errors of its own: botocore's are no OSErrors, aiohttp's some of them.
+            # Object stores raise errors of their own: botocore's are not OSErrors, nor are all of aiohttp's.
             raise StoreError(
-                f"store: cannot {verb} {self.where(name)}: {error}; see that the store is reachable (for s3:// "
-                "AWS_ENDPOINT_URL and the credentials) and start again: what is finished is kept"
+                f"store: cannot {verb} {self.where(name)}: {error}; check that the store is reachable (for s3:// "
+                "AWS_ENDPOINT_URL and the credentials) and run again: finished work is kept"
             ) from error
 
 
-DISK_TROUBLE = {
-    errno.ENOSPC: "make room there and start again: what is finished is kept",
-    errno.EDQUOT: "the quota is used up; make room and start again: what is finished is kept",
+DISK_ERRORS = {
+    errno.ENOSPC: "free some space there and run again: finished work is kept",
+    errno.EDQUOT: "the disk quota is used up; free some space and run again: finished work is kept",
     errno.EROFS: "the file system is mounted read-only",
-    errno.EIO: "the disk fails",
-    errno.EACCES: "this user may not; mend the permissions, or choose another store with HEADWATER_STORE",
-    errno.EPERM: "this user may not; mend the permissions, or choose another store with HEADWATER_STORE",
+    errno.EIO: "the disk reports an I/O error; check the disk",
+    errno.EACCES: "this user lacks permission; change the permissions, or set HEADWATER_STORE to another store",
+    errno.EPERM: "this user lacks permission; change the permissions, or set HEADWATER_STORE to another store",
 }
-"""What a user can do about errors of the disk, by `errno`."""
+"""What a user can do about disk errors, by `errno`."""
 
-FULL_BYTES = 1 << 20
-"""A disk with less room than this has none."""
+FULL_DISK_BYTES = 1 << 20
+"""A disk with less free space than this counts as full."""
 
 
-def reason(error: OSError) -> str:
-    """The cause, and for the common ones what to do."""
-    hint = DISK_TROUBLE.get(error.errno or 0)
+def describe_os_error(error: OSError) -> str:
+    """The error's text, with what to do about it where that is known."""
+    hint = DISK_ERRORS.get(error.errno or 0)
     return f"{error.strerror or error}; {hint}" if hint else str(error)
 
 
 @contextmanager
 def translate_disk_errors(kind: str, place: Path) -> Iterator[None]:
-    """A disk that is full, read-only or gone is no bug of the stage's: it is told as what it is.
+    """Raises errors that a full, read-only or failing disk caused as a StoreError that says so.
 
     Args:
-        kind: who was at work.
-        place: where it wrote, for errors that name no file.
+        kind: the stage or object that was at work; the message begins with it.
+        place: the folder that was written to, for errors that name no file.
 
     Raises:
-        StoreError: instead of what the disk's trouble came as.
+        StoreError: in place of the original error, which is its cause.
     """
     try:
         yield
     except HeadwaterError:
         raise
     except Exception as error:
-        trouble = describe_disk_error(error, place)
-        if trouble is None:
+        description = describe_disk_error(error, place)
+        if description is None:
             raise
-        raise StoreError(f"{kind}: {trouble}") from error
+        raise StoreError(f"{kind}: {description}") from error
 
 
 def describe_disk_error(error: BaseException, place: Path) -> str | None:
-    """What to tell a user if it was the disk that failed; None if it was not.
+    """A message for the user if the disk caused the error; None if it did not.
 
-    Libraries lose the cause: numpy tells how many bytes it wrote, PyTorch that a position in its file is wrong. Where
-    the disk has no room left, that is taken to be the reason.
+    Libraries lose the cause: numpy reports how many bytes it wrote, PyTorch a wrong position in its file. If the disk
+    is full, that is taken to be the cause.
     """
     link: BaseException | None = error
     while link is not None:
-        if isinstance(link, OSError) and link.errno in DISK_TROUBLE:
+        if isinstance(link, OSError) and link.errno in DISK_ERRORS:
             verb = "use" if link.errno in (errno.EACCES, errno.EPERM, errno.EIO) and link.filename else "write"
-            return f"cannot {verb} {link.filename or place}: {reason(link)}"
+            return f"cannot {verb} {link.filename or place}: {describe_os_error(link)}"
         link = link.__cause__ or link.__context__
-    there = next(folder for folder in (place, *place.parents) if folder.exists())
-    free = os.statvfs(there)
-    if free.f_bavail * free.f_frsize >= FULL_BYTES:
+    existing = next(folder for folder in (place, *place.parents) if folder.exists())
+    free = os.statvfs(existing)
+    if free.f_bavail * free.f_frsize >= FULL_DISK_BYTES:
         return None
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return f"cannot write {place}: {reason(full)} ({' '.join(str(error).split())[:200]})"
+    return f"cannot write {place}: {describe_os_error(full)} ({' '.join(str(error).split())[:200]})"
 
 
 def _write_durable(path: str, data: bytes) -> None:
@@ -358,5 +361,5 @@ def _sync(path: str | Path) -> None:
 
 
 def _sync_folder(path: str) -> None:
-    """A new name is on disk when its folder is."""
+    """A new directory entry is durable only when its folder is synced."""
     _sync(os.path.dirname(path))

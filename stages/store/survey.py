@@ -1,7 +1,7 @@
-"""What lies in a store: one listing of everything, sorted into artifact folders and the rest.
+"""The contents of a store: one listing of everything, divided into artifact folders and other objects.
 
-`collect` decides by it what can go, `verify` what is to be hashed. Nothing that cannot be listed is passed over in
-silence: who removes things must not take an unreadable folder for an empty one.
+gc.py decides by it what can be deleted, verify.py what is to be hashed. A folder that cannot be listed is an error:
+garbage collection must not take an unreadable folder for an empty one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from stages.store.manifest import MANIFEST
 from stages.store.store import Store
 
 FOLDER = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)/([0-9a-f]{16}(?:-[0-9a-f]{8})?)")
-"""What an artifact's folder is called, `{kind}/{fingerprint:16}[-{run:8}]`: what is called otherwise is not ours."""
+"""Names of artifact folders: `{kind}/{fingerprint:16}[-{run:8}]`."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class StoredObject:
     name: str
     bytes: int
     changed: float
-    """When it was last written, in seconds since 1970."""
+    """When it was last written, in seconds since the epoch."""
 
 
 @dataclass(frozen=True)
 class Folder:
-    """An artifact's folder and all that lies in it, finished or not."""
+    """An artifact's folder and all objects in it, finished or not."""
 
     name: str
     objects: tuple[StoredObject, ...]
@@ -46,7 +46,7 @@ class Folder:
 
     @property
     def finished(self) -> bool:
-        """True when it has a manifest."""
+        """True if it has a manifest."""
         return any(item.name == f"{self.name}/{MANIFEST}" for item in self.objects)
 
     @property
@@ -70,10 +70,10 @@ class Survey:
     folders: dict[str, Folder]
     """Artifact folders by name, sorted."""
     others: tuple[StoredObject, ...]
-    """Refs, records and whatever else there is."""
+    """Refs, records and all other objects."""
 
     def artifacts(self, store: Store) -> tuple[dict[str, Artifact], dict[str, str]]:
-        """Finished artifacts by folder; and the folders whose manifest cannot be read, with the reason."""
+        """Finished artifacts by folder; and folders whose manifest cannot be read, with the reason."""
         found: dict[str, Artifact] = {}
         damaged: dict[str, str] = {}
         for folder in self.folders.values():
@@ -84,13 +84,13 @@ class Survey:
             except StoreError as error:
                 damaged[folder.name] = str(error)
                 continue
-            if artifact:  # else it was removed this moment
+            if artifact:  # else it was removed since it was listed
                 found[folder.name] = artifact
         return found, damaged
 
 
 def survey(store: Store, below: str = "") -> Survey:
-    """Lists the store, or what is below one name.
+    """Lists the store, or one folder of it.
 
     Raises:
         StoreError: a part of it cannot be listed.
@@ -120,11 +120,11 @@ def _objects(store: Store, below: str) -> Iterator[StoredObject]:
 
 
 def _local_objects(store: Store, below: str) -> Iterator[StoredObject]:
-    """As fsspec's `find`, which passes over folders that it may not read."""
+    """Like fsspec's `find`, which silently skips folders that it may not read."""
 
     def refuse(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):  # a folder that goes while we look is no trouble
-            raise StoreError(f"store: cannot list {error.filename}: {error.strerror}; mend its permissions") from error
+        if not isinstance(error, FileNotFoundError):  # a folder removed while we list is fine
+            raise StoreError(f"store: cannot list {error.filename}: {error.strerror}; check its permissions") from error
 
     for folder, _, names in os.walk(store.local_path(below), onerror=refuse):
         for name in names:

@@ -39,7 +39,7 @@ def undisturbed(forge: Forge, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 @pytest.fixture
-def parallelize(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """URL of an empty store, local or on S3 as the test's parameter says; the cache is the test's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     if getattr(request, "param", "file") == "s3":

@@ -23,24 +23,25 @@ from stages.sample.stage import SampleConfig, sample
 from stages.store import Artifact, ArtifactWriter, HasDigest, Stage, Store, load
 from stages.store.lease import Holder
 from stages.tokens import TokensConfig, tokens
-from stages.training import TrainingConfig, training
-from stages.training.export import ModelConfig, model
+from stages.training import training
+from stages.training.export import ExportConfig, export
+from tests.support import training_config
 
 Inputs = Mapping[str, HasDigest]
 SAMPLE = SampleConfig(megabytes=0.1)
 TOKENS = TokensConfig(vocabulary=400, sequence_length=64, shard_rows=32, workers=1)
-MODEL = ModelConfig(dtype="float32")
-TRAINING = TrainingConfig(
-    size="1m",
+EXPORT = ExportConfig(dtype="float32")
+TRAINING = training_config(
+    model__size="1m",
     steps=6,
-    batch=2,
-    warmup=2,
-    learning_rate=3e-3,
-    workers=0,
-    precision="fp32",
-    checkpoint_every=2,
-    validate_every=3,
-    validation_rows=2,
+    data__global_batch_size=2,
+    schedule__warmup_steps=2,
+    optimizer__lr=3e-3,
+    parallelism__workers=0,
+    parallelism__precision="fp32",
+    checkpoint__every_steps=2,
+    validation__every_steps=3,
+    validation__rows=2,
 )
 
 
@@ -130,7 +131,7 @@ def arguments(job: str, inputs: Path, workers: int = 1) -> tuple[Stage[Any], Any
     if job == "training":
         return training, TRAINING, {"tokens": artifact(inputs, "tokens")}
     if job == "model":
-        return model, MODEL, {"tokens": artifact(inputs, "tokens"), "training": artifact(inputs, "training")}
+        return export, EXPORT, {"tokens": artifact(inputs, "tokens"), "training": artifact(inputs, "training")}
     raise ValueError(job)
 
 
@@ -139,7 +140,7 @@ def _job(name: str) -> Callable[..., dict[str, Any]]:
         url: str, inputs: Path, workers: int = 1, waiting: bool = False, workers_first: bool = False
     ) -> dict[str, Any]:
         stage, config, given = arguments(name, inputs, workers)
-        stages.store.stage.WAIT_SECONDS = 0.05
+        stages.store.stage.POLL_SECONDS = 0.05
         if workers_first:
             _let_workers_begin()
         waited: list[int] = []
@@ -148,7 +149,7 @@ def _job(name: str) -> Callable[..., dict[str, Any]]:
             waited.append(holder.pid)
             tell_waiting(holder)
 
-        made = stage.run(config, given, Store(url), waiting=wait if waiting else None)
+        made = stage.run(config, given, Store(url), on_wait=wait if waiting else None)
         return {"digest": made.digest, "folder": made.folder, "waited_for": sorted(set(waited))}
 
     return run

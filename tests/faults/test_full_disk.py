@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stages.store import Artifact, HeadwaterError, Store, StoreError
-from stages.store.hashing import REMEMBERED_FROM, remembered_sha256, sha256_file
+from stages.store.hashing import MIN_CACHED_BYTES, cached_sha256, sha256_file
 from stages.store.store import translate_disk_errors
 from tests.faults import jobs
 from tests.faults.checks import assert_nothing_whole, assert_same, assert_told
@@ -43,7 +43,7 @@ def test_a_full_store_is_told_and_the_call_goes_on_when_there_is_room(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     store = str(disk.folder / "store")
     disk.resize(pages * PAGE)
-    assert_told(forge.run(kind, store), str(disk.folder), "No space left", "make room there and start again")
+    assert_told(forge.run(kind, store), str(disk.folder), "No space left", "free some space there and run again")
     assert_nothing_whole(store, kind)
     disk.mend()
     assert_same(undisturbed[kind], forge.run(kind, store), store, tmp_path / "cache")
@@ -105,7 +105,7 @@ def test_an_artifact_that_the_cache_has_no_room_for(
     stage, config, given = jobs.arguments("sample", forge.inputs)
     made = stage.run(config, given, Store(bucket))
     disk.resize(8 * PAGE)
-    with pytest.raises(StoreError, match=rf"to {disk.folder}/.*No space left on device; make room"):
+    with pytest.raises(StoreError, match=rf"to {disk.folder}/.*No space left on device; free some space"):
         made.local()
     assert not list(disk.folder.rglob("*.part"))
     disk.mend()
@@ -116,12 +116,12 @@ def test_a_hash_that_cannot_be_remembered_is_told_all_the_same(
     disk: SmallDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     large = tmp_path / "large"
-    large.write_bytes(bytes(REMEMBERED_FROM))
+    large.write_bytes(bytes(MIN_CACHED_BYTES))
     os.utime(large, (1e9, 1e9))
     monkeypatch.setenv("XDG_CACHE_HOME", str(disk.folder))
     disk.resize(PAGE)
     (disk.folder / "filler").write_bytes(bytes(PAGE))
-    assert remembered_sha256(large) == sha256_file(large)
+    assert cached_sha256(large) == sha256_file(large)
 
 
 def test_libraries_that_lose_the_cause_are_understood_and_bugs_are_left_alone(disk: SmallDisk) -> None:

@@ -42,7 +42,7 @@ def test_a_store_that_goes_away_in_the_middle(
     object_store.stop()
     try:
         run.go()
-        assert_told(run, place, "see that the store is reachable")
+        assert_told(run, place, "check that the store is reachable")
     finally:
         object_store.start()
     assert_nothing_whole(place, kind)
@@ -64,7 +64,7 @@ def test_one_process_goes_on_by_itself_when_the_store_is_back(place: str, object
 
     toy, back = Stage("toy", 1, build), []
     try:
-        with pytest.raises(StoreError, match="see that the store is reachable"):
+        with pytest.raises(StoreError, match="check that the store is reachable"):
             toy.run(_Toy(), {}, Store(place))
     finally:
         object_store.start()

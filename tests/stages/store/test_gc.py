@@ -24,7 +24,7 @@ from stages.store.gc import DAY, Collection, collect, plan_collection
 from stages.store.lease import Lease
 from stages.store.reach import Root, Roots, ref_roots
 from stages.store.verify import Damage, plan_verification, verify
-from tests.support import examples
+from tests.support import damaged_files, examples
 
 
 class Toy(Config):
@@ -133,7 +133,7 @@ def test_what_points_at_nothing_stops_it(store: Store) -> None:
     made = make(store, "made", source=source)
     write_ref(store, "biomed", "toy", made)
     store.remove(made.folder)
-    with pytest.raises(StoreError, match=r"refs/biomed/toy.*points at toy/.*no artifact is"):
+    with pytest.raises(StoreError, match=r"refs/biomed/toy.*points at toy/.*holds no finished artifact"):
         plan_collection(store)
     store.put("refs/biomed/toy", b"{")
     with pytest.raises(StoreError, match="not valid JSON"):
@@ -156,7 +156,7 @@ def test_two_collections_at_once(store: Store) -> None:
     lost = make(store, "lost")
     first, second = plan_collection(store), plan_collection(store)
     assert [left for _, left in collect(store, first)] == [""]
-    assert [left for _, left in collect(store, second)] == ["it was made anew, or removed, by now"]
+    assert [left for _, left in collect(store, second)] == ["it has been rebuilt or removed since"]
     assert not list(store.folders("toy"))
     assert make(store, "lost") != lost, "made again"
 
@@ -178,7 +178,7 @@ def test_a_ref_that_is_set_at_the_last_moment_saves(store: Store) -> None:
     left = list(collect(store, plan_collection(store, late), late))
     assert [reason for _, reason in left] == ["a ref points at it by now"]
     assert load(store, made.folder) == made
-    assert not list(made.damaged())
+    assert not damaged_files(made)
 
 
 def test_work_under_way_keeps_what_it_may_read(store: Store) -> None:
@@ -202,12 +202,12 @@ def test_unfinished_work_has_its_time(local: Store) -> None:
         runs.run(Toy(text="stop"), {}, local, plan)
     assert gone(plan_collection(local)) == set()
     [kept] = plan_collection(local).kept
-    assert (kept.name, kept.why) == (plan.folder, "unfinished: a run may go on with it")
+    assert (kept.name, kept.why) == (plan.folder, "unfinished: a run may resume it")
     assert gone(plan_collection(local, now=time.time() + 6 * DAY)) == set()
     later = plan_collection(local, now=time.time() + 8 * DAY)
-    assert "nobody went on with it for 8.0 days" in later.to_delete[0].why
+    assert "nobody resumed it for 8.0 days" in later.to_delete[0].why
     local.put(f"{plan.folder}/events.jsonl", b"again")  # written after the plan was made
-    assert [left for _, left in collect(local, later)] == ["somebody went on with it by now"]
+    assert [left for _, left in collect(local, later)] == ["a run has resumed it since"]
     assert sweep(local, unfinished_after=0.0, now=time.time() + 1) == {plan.folder: ""}
     assert not local.local_path(plan.folder).exists()
 
@@ -235,7 +235,7 @@ def test_half_written_files_of_the_dead_go(local: Store) -> None:
     assert set(sweep(local)) == {plan.folder, kept.folder, old}
     assert local.list(plan.folder) == [f"{plan.folder}/events.jsonl"]
     assert local.read(f"{plan.folder}/events.jsonl") == events
-    assert load(local, kept.folder) and not list(kept.damaged())
+    assert load(local, kept.folder) and not damaged_files(kept)
     assert local.exists(new) and not local.exists(old)
 
 
@@ -350,13 +350,13 @@ def test_verifying_goes_on_after_the_first_damage(store: Store) -> None:
     store.put(f"{other.folder}/data/text.txt", b"other, longer")
     store.put("refs/biomed/gone", json.dumps({"folder": "toy/" + "0" * 16, "digest": "0" * 64}).encode())
     found = {damage.path: damage for damage in findings(store)}
-    assert found[store.where(f"{source.folder}/data/text.txt")].problem == "its bytes are not those that were written"
+    assert found[store.where(f"{source.folder}/data/text.txt")].problem == "its sha256 is not the manifest's"
     assert found[store.where(f"{made.folder}/data/text.txt")].problem == "missing"
     assert "13 bytes, the manifest says 5" in found[store.where(f"{other.folder}/data/text.txt")].problem
-    assert "no artifact is" in found[store.where("refs/biomed/gone")].problem
+    assert "holds no finished artifact" in found[store.where("refs/biomed/gone")].problem
     assert len(found) == 4
     remedy = found[store.where(f"{made.folder}/data/text.txt")].remedy
-    assert remedy == f"remove {store.where(made.folder)} and run the recipe again, which makes it anew"
+    assert remedy == f"remove {store.where(made.folder)} and run the recipe again, which rebuilds it"
 
     named = {damage.path for damage in findings(store, "biomed/toy")}
     assert named == {store.where(f"{a.folder}/data/text.txt") for a in (source, made)}, "with its inputs, and no other"
@@ -365,7 +365,7 @@ def test_verifying_goes_on_after_the_first_damage(store: Store) -> None:
     with pytest.raises(StoreError, match="no artifact 'toy/ffff'"):
         findings(store, "toy/ffff")
     store.remove(source.folder)
-    assert findings(store, "biomed/toy")[0].problem.startswith("what went in as source")
+    assert findings(store, "biomed/toy")[0].problem.startswith("its input source")
 
 
 def test_files_that_go_while_they_are_verified_are_no_damage(local: Store) -> None:

@@ -33,7 +33,7 @@ from stages.store import (
 from stages.store import lease as lease_module
 from stages.store import stage as stage_module
 from stages.store.lease import Holder, Lease
-from tests.support import ObjectStore
+from tests.support import ObjectStore, damaged_files
 
 
 class Toy(Config):
@@ -60,7 +60,7 @@ runs = Stage("runs", 1, build, separate_runs=True)
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage_module, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(stage_module, "POLL_SECONDS", 0.05)
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -83,7 +83,7 @@ def test_made_once_then_skipped(store: Store) -> None:
     assert first.read("data/text.txt") == b"hello"
     assert first.local("data/text.txt").read_text() == "hello"
     assert [a.id for a in all_artifacts(store)] == [first.id]
-    assert not list(first.damaged())
+    assert not damaged_files(first)
 
 
 def test_inputs_and_config_name_the_plan(store: Store) -> None:
@@ -116,7 +116,7 @@ def test_missing_and_changed_files_are_found(store: Store) -> None:
     artifact = toy.run(Toy(), {}, store)
     store.put(f"{artifact.folder}/data/text.txt", b"hellO")
     artifact.check_sizes()
-    assert list(artifact.damaged()) == ["data/text.txt"]
+    assert damaged_files(artifact) == ["data/text.txt"]
     store.remove(f"{artifact.folder}/data/text.txt")
     with pytest.raises(StoreError, match=r"data/text\.txt is missing"):
         toy.run(Toy(), {}, store)
@@ -147,7 +147,7 @@ def test_the_lease_of_a_dead_process_is_taken_over(store: Store) -> None:
 def test_a_lease_without_heartbeat_on_another_machine_is_taken_over(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease_module, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(lease_module, "HEARTBEAT_SECONDS", 0.1)
     plan = toy.plan(Toy(), {}, store)
     record = {"pid": 1, "host": "elsewhere", "beat": time.time()}
     store.put(f"{plan.folder}/lease-3", json.dumps(record).encode())
@@ -203,7 +203,7 @@ def test_events_are_read_from_an_offset(kind: str, tmp_path: Path) -> None:
     log = EventLog(Store(tmp_path / "s" if kind == "file" else f"memory://{tmp_path.name}"), "toy/x")
     log.emit("one", value=1)
     log.flush()
-    assert log.end() > 0
+    assert log.end_offset() > 0
     events, offset = log.read()
     assert [event["type"] for event in events] == ["one"]
     log.emit("two", durable=True, text="ü\n")
@@ -235,7 +235,7 @@ def test_a_line_that_a_full_disk_cut_off_spoils_no_other(local_store: Store) -> 
     log.emit("three")
     events, _ = log.read()
     assert [event["type"] for event in events] == ["one", "warning", "three"]
-    assert "only in part" in events[1]["message"]
+    assert "only partly written" in events[1]["message"]
 
 
 def test_a_damaged_object_is_not_taken_into_the_cache(bucket: str, tmp_path: Path, monkeypatch) -> None:
@@ -258,10 +258,10 @@ def test_a_second_process_waits_and_finds_it_done(store: Store) -> None:
     def waiting(by: Holder) -> None:
         seen.append(by)
         if len(seen) == 2:  # the other one finishes
-            toy._make(Toy(), {}, store, plan, holder)
+            toy._build(Toy(), {}, store, plan, holder)
             holder.__exit__(None, None, None)
 
-    artifact = toy.run(Toy(), {}, store, waiting=waiting)
+    artifact = toy.run(Toy(), {}, store, on_wait=waiting)
     assert artifact.read("data/text.txt") == b"hello"
     assert calls == ["hello"], "made once"
     assert [by.pid for by in seen] == [os.getpid()] * 2
@@ -281,7 +281,7 @@ def test_a_second_process_goes_on_when_the_first_dies(store: Store) -> None:
         first.kill()
         first.wait()
 
-    assert toy.run(Toy(), {}, store, waiting=waiting).digest
+    assert toy.run(Toy(), {}, store, on_wait=waiting).digest
     assert calls == ["hello"]
 
 
@@ -294,14 +294,14 @@ def test_whoever_was_taken_for_dead_does_not_commit(store: Store, monkeypatch: p
         build(config, inputs, writer)
         store.put(f"{plan.folder}/lease-1", json.dumps(record).encode())
 
-    with pytest.raises(LeaseHeldError, match="process 1 on elsewhere took this work over"):
+    with pytest.raises(LeaseHeldError, match="process 1 on elsewhere took over the lease"):
         Stage("toy", 1, build_and_lose).run(Toy(), {}, store)
     assert load(store, plan.folder) is None
     assert store.exists(f"{plan.folder}/lease-1"), "the other's lease is left alone"
 
 
 def test_a_lease_whose_clock_is_wrong_is_watched_before_it_is_taken(store: Store, monkeypatch) -> None:
-    monkeypatch.setattr(lease_module, "BEAT_SECONDS", 0.3)
+    monkeypatch.setattr(lease_module, "HEARTBEAT_SECONDS", 0.3)
     plan = toy.plan(Toy(), {}, store)
     record = {"pid": 1, "host": "elsewhere", "beat": time.time() - 3600}
     name = f"{plan.folder}/lease-0"
