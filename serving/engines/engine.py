@@ -1,4 +1,4 @@
-"""One vLLM engine process: its command, its start until it answers, and its end without survivors."""
+"""One vLLM engine process: its command, its start until it is healthy, and its end with all its descendants."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -18,31 +17,37 @@ from pathlib import Path
 import httpx
 
 from serving.config import EngineConfig, GatewaySettings
-from serving.engines.sweep import sweep
+from serving.engines.orphans import kill_orphans
 from serving.errors import ServingError
 from serving.model_folder import ModelFolder
 from serving.record import Deployment
+from stages.ports import free_port
 
 VLLM_MODULE = "vllm.entrypoints.openai.api_server"
 SUPERVISE = Path(__file__).with_name("supervise.py")
 WARM_ENGINE = Path(__file__).with_name("warm_engine.py")
-HEALTH_INTERVAL = 0.1
-"""Seconds between two looks at an engine that is starting."""
-PREIMPORTED = ("Qwen3ForCausalLM",)
-"""Architectures whose description vLLM works out ahead in a warm interpreter: what Headwater trains from scratch."""
+INTERPRETER_SITE = Path(__file__).with_name("interpreter_site")
+"""Folder of the `sitecustomize` that an engine's interpreters import at their start."""
+HEALTH_POLL_SECONDS = 0.1
+"""Between two health checks of an engine that is starting."""
+_HEALTH_TIMEOUT_SECONDS = 5.0
+_KILL_TIMEOUT_SECONDS = 10.0
+"""For the supervisor to kill what is left, after the engine's own grace."""
+PREINSPECTED_ARCHITECTURES = ("Qwen3ForCausalLM",)
+"""Model classes that vLLM inspects ahead in a warm interpreter: what Headwater trains from scratch."""
 
 
 def engine_command(settings: GatewaySettings) -> list[str]:
-    """What stands before the engine's arguments.
+    """The command that an engine's arguments are appended to.
 
     Raises:
-        ServingError: no environment with vLLM is set, or it is not there.
+        ServingError: no Python with vLLM is configured, or it does not exist.
     """
     if settings.engine_command:
         return list(settings.engine_command)
     python = settings.engine_python
     if python is None or not python.exists():
-        raise ServingError(f"the serving environment's Python ({python}) is not there; `make install` makes it")
+        raise ServingError(f"the serving environment's Python ({python}) does not exist; `make setup` creates it")
     return [str(python), "-m", VLLM_MODULE]
 
 
@@ -55,19 +60,19 @@ def engine_arguments(deployment: Deployment, folder: Path, port: int) -> list[st
         "--port": port,
         "--dtype": engine.dtype,
         "--max-model-len": engine.max_model_len,
-        "--max-num-seqs": engine.max_sequences,
-        "--gpu-memory-utilization": engine.gpu_memory_fraction,
-        "--tensor-parallel-size": engine.tensor_parallel if engine.tensor_parallel > 1 else None,
-        # Sampling defaults come from the request alone: the same request gives the same answer for every model.
+        "--max-num-seqs": engine.max_num_seqs,
+        "--gpu-memory-utilization": engine.gpu_memory_utilization,
+        "--tensor-parallel-size": engine.tensor_parallel_size if engine.tensor_parallel_size > 1 else None,
+        # Sampling defaults are vLLM's, never the model folder's: one request means the same for every model.
         "--generation-config": "vllm",
     }
-    found = [part for name, value in options.items() if value is not None for part in (name, str(value))]
-    flags = ["--disable-uvicorn-access-log", *(["--enforce-eager"] if engine.eager else [])]
-    return [*found, *flags, "--served-model-name", *deployment.names]
+    given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
+    flags = ["--disable-uvicorn-access-log", *(["--enforce-eager"] if engine.enforce_eager else [])]
+    return [*given, *flags, "--served-model-name", *deployment.names]
 
 
 def engine_environment(engine: EngineConfig, state_folder: Path) -> dict[str, str]:
-    """Variables that decide how vLLM runs. Nothing phones home, and its caches lie in the state folder."""
+    """Environment variables of vLLM: no telemetry, no downloads, caches in the state folder."""
     threads = engine.threads or max(1, len(os.sched_getaffinity(0)) - 1 if sys.platform == "linux" else 1)
     return {
         "VLLM_CPU_KVCACHE_SPACE": str(engine.kv_cache_gib),
@@ -79,6 +84,7 @@ def engine_environment(engine: EngineConfig, state_folder: Path) -> dict[str, st
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "OMP_NUM_THREADS": str(threads),
+        "PYTHONPATH": str(INTERPRETER_SITE),
     }
 
 
@@ -89,17 +95,18 @@ class EngineProcess:
     process: asyncio.subprocess.Process
     log: Path
     folder: Path
-    """Its working folder; see `serving.engines.sweep`."""
+    """Its working folder; see `serving.engines.orphans`."""
     api_key: str
-    """What the engine wants to hear from the gateway; random, in its environment and nowhere else."""
+    """Random key that the engine requires of the gateway; only in its environment."""
     warm: bool
+    """The interpreter had imported vLLM before it was told what to serve."""
     port: int | None = None
 
     @classmethod
     async def spawn(
         cls, settings: GatewaySettings, engine: EngineConfig, command: Sequence[str], log: Path, *, warm: bool = False
     ) -> EngineProcess:
-        """Starts `command` below the supervisor, in a session of its own, writing to `log`."""
+        """Starts `command` under the supervisor, in a session of its own, with its output appended to `log`."""
         log.parent.mkdir(parents=True, exist_ok=True)
         folder = engines_folder(settings.state_folder) / secrets.token_hex(8)
         folder.mkdir(parents=True)
@@ -110,7 +117,7 @@ class EngineProcess:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 str(SUPERVISE),
-                str(engine.stop_grace),
+                str(engine.stop_grace_seconds),
                 *command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=output,
@@ -123,11 +130,11 @@ class EngineProcess:
 
     @classmethod
     async def spawn_warm(cls, settings: GatewaySettings, log: Path) -> EngineProcess:
-        """Starts an interpreter that imports vLLM and waits for `order`."""
-        command = [engine_command(settings)[0], str(WARM_ENGINE), *PREIMPORTED]
+        """Starts an interpreter that imports vLLM and waits for `assign`."""
+        command = [engine_command(settings)[0], str(WARM_ENGINE), *PREINSPECTED_ARCHITECTURES]
         return await cls.spawn(settings, EngineConfig(), command, log, warm=True)
 
-    async def order(self, deployment: Deployment, folder: Path, port: int, settings: GatewaySettings) -> None:
+    async def assign(self, deployment: Deployment, folder: Path, port: int, settings: GatewaySettings) -> None:
         """Tells a warm interpreter what to serve."""
         assert self.process.stdin is not None
         line = {
@@ -157,47 +164,48 @@ class EngineProcess:
             trust_env=False,
         )
 
-    async def wait_healthy(self, client: httpx.AsyncClient, model: str, timeout: float) -> None:
-        """Returns when the engine has answered one completion.
+    async def wait_healthy(self, client: httpx.AsyncClient, model: str, timeout_seconds: float) -> None:
+        """Waits until the engine has answered one completion.
 
         Raises:
-            ServingError: it ended, or did not answer in `timeout` seconds; with the last lines of its log.
+            ServingError: it exited, or did not answer within `timeout_seconds`; with the last lines of its log.
         """
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout_seconds
         while True:
             if not self.alive:
-                raise ServingError(f"the engine ended with code {self.process.returncode}\n{self.last_lines()}")
+                raise ServingError(f"the engine exited with code {self.process.returncode}\n{self.last_lines()}")
             if time.monotonic() > deadline:
-                raise ServingError(f"the engine did not answer within {timeout:.0f} s\n{self.last_lines()}")
+                raise ServingError(f"the engine did not answer within {timeout_seconds:.0f} s\n{self.last_lines()}")
             try:
-                if (await client.get("/health", timeout=5.0)).status_code == 200:
+                if (await client.get("/health", timeout=_HEALTH_TIMEOUT_SECONDS)).status_code == 200:
                     break
             except httpx.TransportError:
                 pass  # not listening yet
-            await asyncio.sleep(HEALTH_INTERVAL)
-        # Healthy is not able: one token through the whole model also makes the first user's request fast.
+            await asyncio.sleep(HEALTH_POLL_SECONDS)
+        # A healthy server may still fail to compute; the first token also warms the model up for the first user.
         probe = {"model": model, "prompt": "The", "max_tokens": 1, "temperature": 0}
         try:
-            answer = await client.post("/v1/completions", json=probe, timeout=max(5.0, deadline - time.monotonic()))
+            timeout = max(_HEALTH_TIMEOUT_SECONDS, deadline - time.monotonic())
+            answer = await client.post("/v1/completions", json=probe, timeout=timeout)
         except httpx.TransportError as error:
             raise ServingError(f"the engine failed at its first completion: {error!r}\n{self.last_lines()}") from error
         if answer.status_code != 200:
             raise ServingError(f"the engine's first completion failed: {answer.text[:500]}\n{self.last_lines()}")
 
-    async def stop(self, grace: float) -> None:
-        """SIGTERM, and SIGKILL to the whole tree after `grace` seconds (by the supervisor). Returns when it is gone."""
+    async def stop(self, grace_seconds: float) -> None:
+        """SIGTERM; after `grace_seconds` the supervisor kills the whole tree. Returns when all processes have ended."""
         if self.alive:
             with contextlib.suppress(ProcessLookupError):
                 self.process.terminate()
             try:
-                await asyncio.wait_for(self.process.wait(), grace + 10)
+                await asyncio.wait_for(self.process.wait(), grace_seconds + _KILL_TIMEOUT_SECONDS)
             except TimeoutError:
                 self.process.send_signal(signal.SIGKILL)
                 await self.process.wait()
-        await asyncio.to_thread(sweep, self.folder)  # finds something only where the supervisor was killed
+        await asyncio.to_thread(kill_orphans, self.folder)  # there are some only if the supervisor was killed
 
     def last_lines(self, count: int = 15) -> str:
-        """The end of the log, without vLLM's interpreter-exit noise."""
+        """The last lines of the log, without Python's warnings about leaked resources at exit."""
         try:
             data = self.log.read_bytes()[-32768:]
         except FileNotFoundError:
@@ -207,13 +215,13 @@ class EngineProcess:
 
 
 async def start_engine(
-    settings: GatewaySettings, deployment: Deployment, folder: ModelFolder, log: Path, spare: EngineProcess | None
+    settings: GatewaySettings, deployment: Deployment, folder: ModelFolder, log: Path, warm: EngineProcess | None
 ) -> EngineProcess:
-    """Starts an engine, in the spare interpreter if there is one that lives. It is not healthy yet."""
+    """Starts an engine, in the warm interpreter if there is one that is alive. It is not healthy yet."""
     port = free_port()
-    if spare is not None and spare.alive:
-        await spare.order(deployment, folder.path, port, settings)
-        return spare
+    if warm is not None and warm.alive:
+        await warm.assign(deployment, folder.path, port, settings)
+        return warm
     command = [*engine_command(settings), *engine_arguments(deployment, folder.path, port)]
     engine = await EngineProcess.spawn(settings, deployment.engine, command, log)
     engine.port = port
@@ -221,12 +229,5 @@ async def start_engine(
 
 
 def engines_folder(state_folder: Path) -> Path:
-    """Where the engines' working folders lie."""
+    """The parent of the engines' working folders."""
     return state_folder / "engines"
-
-
-def free_port() -> int:
-    """A loopback port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
