@@ -1,1 +1,1 @@
-"""vLLM engines and the gateway before them."""
+"""vLLM engines, and the gateway in front of them."""

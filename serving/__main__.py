@@ -1,6 +1,6 @@
 """Runs the gateway: `python -m serving --store URL --state-folder DIR [--port N] [--engine-python PATH] [--warm]`.
 
-Ends at SIGTERM or SIGINT, with its engines. Exit code 2: it could not start, and one line on stderr says why.
+SIGTERM or SIGINT end it and its engines. Exit code 2: it could not start; one line on stderr says why.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LOG = logging.getLogger("headwater.serving")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs until told to stop. Returns the exit code."""
+    """Runs until a signal stops it. Returns the exit code."""
     try:
         settings = parse(arguments)
         serve(settings)
@@ -46,24 +46,24 @@ def parse(arguments: list[str] | None = None) -> GatewaySettings:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--key-file", type=Path, help="default: api-key in the state folder")
     parser.add_argument("--log-folder", type=Path, help="default: logs in the state folder")
-    parser.add_argument("--engine-python", type=Path, help="Python of the environment that holds vLLM")
-    parser.add_argument("--engine-command", nargs=argparse.REMAINDER, help="everything after it starts an engine")
-    parser.add_argument("--warm", action="store_true", help="keep a pre-started interpreter for the next model")
-    parser.add_argument("--poll-seconds", type=float, help="between two reads of the deployment record")
-    parser.add_argument("--drain-timeout", type=float, default=60.0)
-    parser.add_argument("--two-engines-gib", type=float, default=12.0, help="available memory that allows two engines")
-    found = vars(parser.parse_args(arguments))
-    found["state_folder"] = found["state_folder"].absolute()
-    if found["engine_python"]:
-        found["engine_python"] = found["engine_python"].absolute()  # not resolved: a venv's Python is a link
-    return GatewaySettings(**found)
+    parser.add_argument("--engine-python", type=Path, help="Python of the environment with vLLM")
+    parser.add_argument("--engine-command", nargs=argparse.REMAINDER, help="all that follows: the command of an engine")
+    parser.add_argument("--warm", action="store_true", help="keep a pre-started interpreter for the next engine")
+    parser.add_argument("--poll-seconds", type=float, help="time between two reads of the deployment record")
+    parser.add_argument("--drain-timeout-seconds", type=float, default=60.0)
+    parser.add_argument("--two-engines-gib", type=float, default=12.0, help="memory that a second engine requires")
+    options = vars(parser.parse_args(arguments))
+    options["state_folder"] = options["state_folder"].absolute()
+    if options["engine_python"]:
+        options["engine_python"] = options["engine_python"].absolute()  # not resolved: a venv's Python is a link
+    return GatewaySettings(**options)
 
 
 def serve(settings: GatewaySettings) -> None:
-    """Runs the gateway until SIGTERM or SIGINT; its engines have ended when this returns.
+    """Runs the gateway until SIGTERM or SIGINT; when this returns its engines have ended.
 
     Raises:
-        ServingError: the port is in use, or another gateway has the state folder.
+        ServingError: the port is in use, or another gateway uses the state folder.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -72,10 +72,10 @@ def serve(settings: GatewaySettings) -> None:
     listener = listen(settings.host, settings.port)
     try:
         key, created = ensure_key(settings.keys)
-        LOG.info("the API key lies in %s%s", settings.keys, " (new)" if created else "")
+        LOG.info("API key: %s%s", settings.keys, " (new)" if created else "")
         server = gateway_server(settings, key)
         LOG.info("listening on http://%s:%d", settings.host, settings.port)
-        # uvicorn raises the signal again when all has ended well; that is the ordinary end here, not a death.
+        # uvicorn raises the signal again after a clean shutdown; here that must be exit code 0.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: sys.exit(0))
         server.run(sockets=[listener])
@@ -85,7 +85,7 @@ def serve(settings: GatewaySettings) -> None:
 
 
 def gateway_server(settings: GatewaySettings, key: str) -> uvicorn.Server:
-    """The gateway's server, to be run on a listening socket; its engines start and end with it."""
+    """The gateway's server, to be run on a listening socket; engines start and end with it."""
     manager = EngineManager(settings, Store(settings.store))
     config = uvicorn.Config(
         gateway_app(manager, key),
@@ -94,16 +94,16 @@ def gateway_server(settings: GatewaySettings, key: str) -> uvicorn.Server:
         log_config=None,
         log_level="warning",
         lifespan="on",
-        timeout_graceful_shutdown=max(1, int(settings.drain_timeout)),
+        timeout_graceful_shutdown=max(1, int(settings.drain_timeout_seconds)),
     )
     return uvicorn.Server(config)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket.
+    """Opens a listening socket.
 
     Raises:
-        ServingError: the port is in use or may not be used.
+        ServingError: the port is in use, or this user may not listen on it.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -114,21 +114,21 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ServingError(
-            f"cannot listen on port {port} of {host}: {error.strerror}; end the program that uses it, or choose "
+            f"cannot listen on port {port} of {host}: {error.strerror}; stop the program that uses it, or choose "
             "another port"
         ) from error
     return listener
 
 
 def _lock(path: Path) -> int:
-    """Holds the state folder for this process; the kernel lets go when it ends."""
+    """Locks the state folder for this process; the kernel releases the lock when it ends."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         owner = os.read(handle, 32).decode(errors="replace").strip()
         os.close(handle)
-        raise ServingError(f"another gateway (pid {owner}) runs on {path.parent}; `headwater down` ends it") from None
+        raise ServingError(f"another gateway (pid {owner}) uses {path.parent}; `headwater down` stops it") from None
     os.ftruncate(handle, 0)
     os.write(handle, f"{os.getpid()}\n".encode())
     return handle

@@ -1,27 +1,24 @@
-"""A small client of the gateway: wait until a model is served, and ask it something."""
+"""A small client of the gateway: its status, waiting for a model, and completions."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from datetime import datetime
 
 import httpx
 
 from serving.errors import ServingError
-from serving.gateway.status import EngineStatus, GatewayStatus
+from serving.record import DeploymentRecord
+from serving.status import GatewayStatus
 
 POLL_SECONDS = 0.5
-"""Between two looks at what the gateway tells."""
-Progress = Callable[[EngineStatus | None, float], None]
-"""Called every `POLL_SECONDS` with the wanted model's engine (None: not begun) and the seconds waited."""
+"""Between two reads of the gateway's status."""
 
 
 def gateway_status(base_url: str) -> GatewayStatus:
-    """What the gateway tells about itself; from the gateway's own machine only.
+    """The gateway's status. It answers only to clients on its own machine.
 
     Raises:
-        ServingError: nothing answers there, or something else does.
+        ServingError: nothing answers at the URL, or something that is not the gateway.
     """
     try:
         answer = httpx.get(f"{base_url}/headwater/status", timeout=10.0, trust_env=False)
@@ -30,56 +27,45 @@ def gateway_status(base_url: str) -> GatewayStatus:
     except httpx.TransportError as error:
         raise ServingError(f"the gateway at {base_url} does not answer ({error}); `headwater up` starts it") from error
     except (httpx.HTTPStatusError, ValueError) as error:
-        raise ServingError(f"what answers at {base_url} is not Headwater's gateway: {error}") from error
+        raise ServingError(f"the server at {base_url} is not Headwater's gateway: {error}") from error
 
 
-def wait_until_serving(
-    base_url: str,
-    digest: str,
-    timeout: float,
-    on_progress: Progress | None = None,
-    key: str | None = None,
-    since: datetime | None = None,
-) -> GatewayStatus:
-    """Waits until the model with this digest gets the traffic.
-
-    `key` (`Deployment.key`) asks for more than the digest: also this name, version and engine settings.
-    `since` is the `updated` of the record that was just written: failures from before the gateway read it do not count.
+def wait_until_serving(base_url: str, record: DeploymentRecord, timeout_seconds: float) -> GatewayStatus:
+    """Waits until the stable deployment of a record that was just written gets the traffic.
 
     Raises:
-        ServingError: its engine failed (with the engine's reason), or it took longer than `timeout` seconds.
+        ServingError: its engine failed (with the engine's reason), or it took longer than `timeout_seconds`.
     """
+    entry = record.stable
+    assert entry is not None
     began = time.monotonic()
     while True:
         status = gateway_status(base_url)
-        served = status.serving
-        engine = status.engine(digest, key)
-        waited = time.monotonic() - began
-        if on_progress:
-            on_progress(engine, waited)
-        if served and served.model_digest == digest and key in (None, served.key):
+        engine = status.engine(entry.model_digest, entry.key)
+        if status.serving and status.serving.key == entry.key:
             return status
-        read = since is None or (status.record_updated is not None and status.record_updated >= since)
-        if read and engine and engine.state == "failed":
-            raise ServingError(f"{engine.name}@{engine.version} could not be served: {engine.reason}")
-        if waited > timeout:
-            about = status.record_error or (f"its engine is {engine.state}" if engine else "the gateway has not begun")
-            log = f"; its log is {engine.log}" if engine and engine.log else ""
-            raise ServingError(f"model {digest[:12]} is not served after {timeout:.0f} s: {about}{log}")
+        # A failure before the gateway has read this record is one of an earlier attempt.
+        is_current = status.record_updated is not None and status.record_updated >= record.updated
+        if is_current and engine and engine.state == "failed":
+            raise ServingError(f"{entry.names[1]} could not be served: {engine.reason}")
+        if time.monotonic() - began > timeout_seconds:
+            cause = status.record_error or (f"its engine is {engine.state}" if engine else "it has no engine yet")
+            log = f"; log: {engine.log}" if engine and engine.log else ""
+            raise ServingError(f"{entry.names[1]} is not served after {timeout_seconds:.0f} s: {cause}{log}")
         time.sleep(POLL_SECONDS)
 
 
-def complete(base_url: str, key: str, model: str, prompt: str, max_tokens: int = 32, temperature: float = 0.0) -> str:
-    """The model's continuation of `prompt`.
+def complete(base_url: str, key: str, model: str, prompt: str, max_tokens: int = 32) -> str:
+    """The model's greedy completion of `prompt`.
 
     Raises:
-        ServingError: the endpoint refused, with its reason.
+        ServingError: the endpoint did not answer, or answered with an error, which the message quotes.
     """
     try:
         answer = httpx.post(
             f"{base_url}/v1/completions",
             headers={"Authorization": f"Bearer {key}"},
-            json={"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": temperature},
+            json={"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0.0},
             timeout=300.0,
             trust_env=False,
         )

@@ -1,16 +1,15 @@
-"""The serve stage: tells the gateway, through the deployment record, what to serve, and waits until it does.
+"""Deploys models: writes the deployment record, and waits until the gateway serves what it asks for.
 
-It leaves no artifact: what it changes is the world outside. Nothing of it must outlive the caller: engines belong to
-the gateway.
+This makes no artifact and starts no process: engines belong to the gateway.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from serving.client import Progress, wait_until_serving
-from serving.gateway.status import GatewayStatus
+from serving.client import wait_until_serving
 from serving.record import Deployment, DeploymentRecord, read_record, write_record
+from serving.status import GatewayStatus
 from stages.store import Store
 
 
@@ -18,41 +17,43 @@ def deploy(
     entry: Deployment,
     store: Store,
     gateway_url: str,
-    timeout: float | None = None,
-    on_progress: Progress | None = None,
+    timeout_seconds: float | None = None,
 ) -> GatewayStatus:
-    """Makes `entry` the stable deployment and returns when it gets the traffic. `timeout` in seconds; the engine's own
-    start time-out and half a minute when absent.
+    """Makes `entry` the stable deployment and waits until it gets the traffic.
 
-    If it fails the record is put back as it was, so that a gateway that starts anew serves what was served before.
+    On failure the previous record is restored, so that a gateway that restarts serves the previous model.
+
+    Args:
+        timeout_seconds: None: the engine's start timeout and half a minute.
 
     Raises:
-        ServingError: with the last lines of the engine's log.
+        ServingError: the model is not served; with the last lines of the engine's log.
     """
     before = read_record(store)
     record = DeploymentRecord(stable=entry)
     write_record(store, record)
-    timeout = timeout if timeout is not None else entry.engine.start_timeout + 30.0
+    if timeout_seconds is None:
+        timeout_seconds = entry.engine.start_timeout_seconds + 30.0
     try:
-        return wait_until_serving(gateway_url, entry.model_digest, timeout, on_progress, entry.key, record.updated)
+        return wait_until_serving(gateway_url, record, timeout_seconds)
     except BaseException:
         if before.stable is not None and before.stable != entry:
             write_record(store, before.model_copy(update={"updated": datetime.now(UTC)}))
         raise
 
 
-def prepare(entry: Deployment, store: Store) -> None:
-    """Has an engine for `entry` started and kept ready without traffic, while it is still being judged.
+def start_canary(entry: Deployment, store: Store) -> None:
+    """Has the gateway start an engine for `entry` and keep it ready without traffic, while the model is evaluated.
 
-    `deploy` then only moves the traffic. `withdraw` ends it.
+    `deploy` then only moves the traffic; `stop_canary` ends the engine.
     """
     record = read_record(store)
     if record.stable != entry:
         write_record(store, DeploymentRecord(stable=record.stable, canary=entry))
 
 
-def withdraw(store: Store) -> None:
-    """Takes back what `prepare` asked for; what is served goes on."""
+def stop_canary(store: Store) -> None:
+    """Removes the canary from the record; the stable deployment stays."""
     record = read_record(store)
     if record.canary is not None:
         write_record(store, DeploymentRecord(stable=record.stable))

@@ -1,96 +1,116 @@
 """The deployment record: one object in the store that says which model is to be served.
 
-The gateway follows it and whoever releases a model writes it; nothing else passes between them. It is rewritten from
-the refs, which are the truth about what is released.
+Whoever releases a model writes it, and the gateway polls it; they have no other connection. It is derived from the
+refs, which are the source of truth about what is released.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from datetime import UTC, datetime
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from serving.config import EngineConfig, ServingConfig
 from stages.store import Artifact, Store, StoreError, canonical_json
 
 RECORD = "deployments/record.json"
 """Name of the record in the store."""
+_RENAMED = {
+    "engine": {
+        "gpu_memory_fraction": "gpu_memory_utilization",
+        "tensor_parallel": "tensor_parallel_size",
+        "eager": "enforce_eager",
+        "max_sequences": "max_num_seqs",
+        "start_timeout": "start_timeout_seconds",
+        "stop_grace": "stop_grace_seconds",
+        "hang_timeout": "hang_timeout_seconds",
+    },
+    "limits": {
+        "request_timeout": "request_timeout_seconds",
+        "queue_timeout": "queue_timeout_seconds",
+        "body_timeout": "body_timeout_seconds",
+    },
+}
+"""Settings of `ServingConfig` by the names that they had in records of earlier releases."""
 
 
 class Deployment(BaseModel):
-    """One model, as it is to be served."""
+    """One model and how it is to be served."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")
-    """Stable name that clients use: the recipe's."""
+    """Name that clients use: the recipe's."""
     version: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")
-    """Version in the registry; clients may ask for `name@version`."""
+    """Version in the registry; clients may request `name@version`."""
     model_folder: str
     """The model artifact's folder in the store, `model/{fingerprint:16}`."""
     model_digest: str
-    """The model artifact's digest; another one in that folder is refused."""
+    """The model artifact's digest; any other artifact in that folder is refused."""
     path: str = "weights"
-    """The Hugging Face folder inside the artifact."""
+    """The Hugging Face folder within the artifact."""
     serving: ServingConfig = ServingConfig()
 
     @property
     def names(self) -> tuple[str, str]:
-        """Names under which the model answers."""
+        """Model names that clients may request."""
         return self.name, f"{self.name}@{self.version}"
 
     @property
     def key(self) -> str:
-        """What makes two deployments need two engines: 16 hex digits. Limits can change without a new engine."""
+        """Identity of the engine, 16 hex digits. Limits are not part of it: they change without a restart."""
         parts = self.model_dump(mode="json", exclude={"serving"})
         parts["engine"] = self.serving.engine.model_dump(mode="json")
         return hashlib.blake2b(canonical_json(parts), digest_size=8).hexdigest()
 
     @property
     def engine(self) -> EngineConfig:
+        """Settings of the engine."""
         return self.serving.engine
 
 
 class DeploymentRecord(BaseModel):
-    """What is to be served."""
+    """Which models are to be served."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
     stable: Deployment | None = None
     """Gets the traffic."""
     canary: Deployment | None = None
-    """Is started and kept ready beside `stable`; promoting it costs no start-up time."""
+    """Its engine is started and kept ready beside that of `stable`, so that promoting it takes no start-up time."""
     weight: float = Field(default=0.0, ge=0.0, le=0.0)
-    """Share of the traffic for `canary`. Splitting traffic is not there yet, so anything but 0 is refused."""
+    """Fraction of the traffic for `canary`. Splitting traffic is not implemented, so only 0 is accepted."""
     updated: datetime = Field(default_factory=lambda: datetime.now(UTC))
 
 
 def read_record(store: Store) -> DeploymentRecord:
-    """The record, an empty one if there is none.
+    """The record; an empty one if the store has none.
 
     Raises:
-        StoreError: it is damaged.
+        StoreError: it is invalid.
     """
     return find_record(store) or DeploymentRecord()
 
 
 def find_record(store: Store) -> DeploymentRecord | None:
-    """The record, None if there is none.
+    """The record; None if the store has none.
 
     Raises:
-        StoreError: it is damaged.
+        StoreError: it is invalid.
     """
     try:
         data = store.read(RECORD)
     except FileNotFoundError:
         return None
     try:
-        return DeploymentRecord.model_validate_json(data)
-    except ValidationError as error:
-        raise StoreError(f"{store.where(RECORD)} is not a deployment record: {error}") from error
+        return DeploymentRecord.model_validate_json(json.dumps(_with_new_names(json.loads(data))))
+    except ValueError as error:  # pydantic's ValidationError is one
+        raise StoreError(f"{store.where(RECORD)} is not a valid deployment record: {error}") from error
 
 
 def write_record(store: Store, record: DeploymentRecord) -> None:
-    """Replaces the record as a whole."""
+    """Replaces the whole record."""
     store.put(RECORD, record.model_dump_json(indent=1).encode())
 
 
@@ -106,3 +126,17 @@ def deployment_of(
         path=path,
         serving=serving or ServingConfig(),
     )
+
+
+def _with_new_names(record: Any) -> Any:
+    """A record of an earlier release in today's names; anything else as it is."""
+    for deployment in ("stable", "canary"):
+        for group, renamed in _RENAMED.items():
+            try:
+                settings = record[deployment]["serving"][group]
+                for old, new in renamed.items():
+                    if old in settings:
+                        settings[new] = settings.pop(old)
+            except (TypeError, KeyError, AttributeError):  # absent, or invalid, which pydantic reports
+                continue
+    return record

@@ -1,1 +1,1 @@
-"""vLLM's processes: started, watched, exchanged and ended."""
+"""vLLM's processes: start, health, exchange for another model, and end."""

@@ -1,106 +1,108 @@
-"""Follows the deployment record: which engines are to run, which one answers, and what becomes of the old one."""
+"""Runs the engines that the deployment record asks for: which ones run, which one answers, and when old ones end."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
-import time
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 from serving.config import GatewaySettings, LimitsConfig
+from serving.engines.change_condition import ChangeCondition
 from serving.engines.engine import EngineProcess, engines_folder
-from serving.engines.room import room_for_two
+from serving.engines.in_flight import InFlightRequests
+from serving.engines.memory import fits_beside
+from serving.engines.orphans import kill_orphans
 from serving.engines.slot import EngineSlot
-from serving.engines.sweep import sweep
-from serving.follow import RecordFollower
-from serving.gateway.responses import unavailable
-from serving.gateway.status import GatewayStatus
+from serving.errors import NotReadyError
 from serving.record import Deployment, DeploymentRecord
+from serving.record_poller import RecordPoller
+from serving.status import GatewayStatus
 from stages.store import HeadwaterError, Store
 
 LOG = logging.getLogger("headwater.serving")
-KEPT_LOGS = 20
+MAX_LOGS = 20
 """Engine logs that are kept; older ones are removed when the gateway starts."""
 RECONCILE_SECONDS = 0.5
-"""Between two looks at what the engines have become."""
-QUEUE_INTERVAL = 0.05
-"""Seconds between two looks of a request that waits for an engine."""
-NO_RECORD_RETRY = 30.0
-"""Seconds for Retry-After while nothing is to be served."""
+"""Longest time between two looks at the record; a change of an engine's state is acted on at once."""
+MEMORY_POLL_SECONDS = 0.1
+"""Between two looks at the available memory while an engine waits for it."""
+NO_RECORD_RETRY_SECONDS = 30.0
+"""Retry-After while nothing is deployed."""
+MAX_WARM_FAILURES = 3
 
 
 class EngineManager:
-    """Owns the engines.
+    """Owns the engines' slots. It calls them; they only notify it, through `_changes`, that they have changed.
 
-    A new stable deployment gets an engine beside the old one; when it is healthy the traffic moves, the old engine
-    finishes what it is answering, and ends. If the new one does not start, the old one goes on.
+    A new stable deployment gets an engine beside the old one; when it is ready the traffic moves, the old engine is
+    drained, and ends. If the new one does not start, the old one keeps serving.
 
-    Where there is no memory for two, the old engine is *paused* once the new model has been found in order: it finishes
-    what it is answering and ends, the new one starts, and requests wait meanwhile. If the new one does not start, the
-    old one is started again, and the new one is left alone until somebody writes the record again.
+    Where two engines do not fit into memory, the old one is *paused* once the new model has been verified: it is
+    drained and ends, the new one starts, and requests are queued meanwhile. If the new one does not start, the old one
+    is started again, and the new one is not retried until somebody writes the record again.
     """
 
     def __init__(self, settings: GatewaySettings, store: Store):
         self.settings, self.store = settings, store
+        self.in_flight = InFlightRequests()
         self.active: EngineSlot | None = None
         """The slot that gets the traffic. It may be down for the moment."""
-        self.queued = 0
-        """Requests that wait while one engine is exchanged for another."""
         self._exchanged: EngineSlot | None = None
-        """The active slot while it is paused for another one, or comes back because that one failed."""
-        self._follower = RecordFollower(store, settings.poll_seconds)
+        """The active slot while it is paused for another one, or restarts because that one failed."""
+        self._changes = ChangeCondition()
+        self._poller = RecordPoller(store, settings.poll_seconds)
         self._slots: dict[str, EngineSlot] = {}
         self._record = DeploymentRecord()
         self._record_updated: datetime | None = None
         self._limits: LimitsConfig = LimitsConfig()
         self._retiring: dict[asyncio.Task[None], EngineSlot] = {}
         self._pausing: dict[EngineSlot, asyncio.Task[None]] = {}
-        self._spare: EngineProcess | None = None
-        self._spares_made = 0
+        self._warm: EngineProcess | None = None
+        """The pre-started interpreter for the next engine."""
+        self._warm_failures = 0
         self._task: asyncio.Task[None] | None = None
 
     @property
     def limits(self) -> LimitsConfig:
-        """What clients may ask, as the stable deployment says."""
+        """The stable deployment's limits for clients."""
         return self._limits
 
     async def start(self) -> None:
-        """Begins to follow the record."""
+        """Starts to follow the record."""
         for folder in (self.settings.state_folder, self.settings.logs):
             folder.mkdir(parents=True, exist_ok=True)
-        if left := await asyncio.to_thread(sweep, engines_folder(self.settings.state_folder)):
-            LOG.warning("ended processes that an earlier gateway left behind: %s", left)
+        if killed := await asyncio.to_thread(kill_orphans, engines_folder(self.settings.state_folder)):
+            LOG.warning("killed processes that an earlier gateway left behind: %s", killed)
         _remove_old_logs(self.settings.logs)
-        self._follower.start()
-        self._task = asyncio.create_task(self._follow(), name="deployments")
+        self._poller.start()
+        self._task = asyncio.create_task(self._run(), name="deployments")
 
     async def stop(self) -> None:
-        """Ends every engine; returns when nothing of them is left."""
-        self._follower.stop()
+        """Ends every engine; returns when none of their processes is left."""
+        self._poller.stop()
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        for slot in (*self._retiring.values(), *self._pausing):
-            slot.give_up_draining()
-        spare, self._spare = self._spare, None
-        ends = [slot.close() for slot in self._slots.values()] + ([spare.stop(1.0)] if spare else [])
+        self.in_flight.close()
+        warm, self._warm = self._warm, None
+        ends = [slot.close() for slot in self._slots.values()] + ([warm.stop(1.0)] if warm else [])
         for result in await asyncio.gather(*ends, *self._retiring, *self._pausing.values(), return_exceptions=True):
             if isinstance(result, BaseException):
                 LOG.error("an engine could not be ended: %r", result)
 
     def status(self) -> GatewayStatus:
-        slots = [*self._retiring.values(), *self._slots.values()]
+        """What `/headwater/status` answers."""
         return GatewayStatus(
             pid=os.getpid(),
             serving=self.active.served() if self.active and self.ready else None,
-            engines=[slot.status() for slot in slots],
+            engines=[slot.status() for slot in self._all_slots()],
             record_updated=self._record_updated,
-            record_error=self._follower.error,
-            warm_ready=self._spare is not None and self._spare.alive,
-            queued=self.queued,
+            record_error=self._poller.error,
+            warm_ready=self._warm is not None and self._warm.alive,
+            queued=self.in_flight.queued,
         )
 
     @property
@@ -110,83 +112,57 @@ class EngineManager:
 
     @property
     def exchanging(self) -> bool:
-        """One engine is being exchanged for another, and requests wait."""
+        """One engine is being exchanged for another, and requests are queued."""
         return self._exchanged is not None
 
     def ready_slot(self) -> EngineSlot:
         """The slot whose engine answers now.
 
         Raises:
-            RefusedError: 503, with Retry-After from what is known about the engine that is awaited.
+            NotReadyError: none does; with the time until one should.
         """
         if self.active is not None and self.active.state == "ready":
             return self.active
         stable = self._record.stable
-        awaited = self.active or (self._slots.get(stable.key) if stable else None)
-        if awaited is None:
-            raise unavailable("no model is served yet; `headwater status` says what is there", NO_RECORD_RETRY)
-        if awaited.state == "failed":
-            raise unavailable(f"the engine of {awaited.label} is down and will be started again", awaited.ready_in())
-        raise unavailable(f"the engine of {awaited.label} is being started", awaited.ready_in())
+        expected = self.active or (self._slots.get(stable.key) if stable else None)
+        if expected is None:
+            raise NotReadyError("no model is deployed; `headwater status` lists models", NO_RECORD_RETRY_SECONDS)
+        if expected.state == "failed":
+            raise NotReadyError(f"the engine of {expected.label} failed and will be restarted", expected.ready_in())
+        raise NotReadyError(f"the engine of {expected.label} is starting", expected.ready_in())
 
-    async def next_slot(self, timeout: float) -> EngineSlot:
-        """The slot whose engine answers, waited for up to `timeout` seconds while engines are exchanged.
+    async def wait_for_ready_slot(self, timeout_seconds: float) -> EngineSlot:
+        """The slot whose engine answers, waiting up to `timeout_seconds` while engines are exchanged.
 
         Raises:
-            RefusedError: 503 with Retry-After.
+            NotReadyError: none does by then.
         """
-        deadline = time.monotonic() + timeout
-        self.queued += 1
-        try:
-            while self.exchanging and not self.ready and time.monotonic() < deadline:
-                await asyncio.sleep(QUEUE_INTERVAL)
-        finally:
-            self.queued -= 1
+        await self._changes.wait_for(lambda: self.ready or not self.exchanging, timeout_seconds)
         return self.ready_slot()
 
-    def may_start(self, slot: EngineSlot) -> bool:
-        """Is there room for this slot's engine beside those that run?"""
-        gib = self.settings.two_engines_gib
-        for other in self._all():
-            comes_first = slot.role == "canary" and other.role == "stable" and other.state in ("starting", "waiting")
-            if other is slot or not (other.running or comes_first):
-                continue
-            if not room_for_two(other.deployment.engine, slot.deployment.engine, gib):
-                return False
-        return True
-
-    def may_retry(self, slot: EngineSlot) -> bool:
-        """May this slot start its engine again by itself, now that it failed?
-
-        Not if another engine had to end for it: that one is started again, and must not end for every attempt.
-        """
-        return self._exchanged is None or slot is self._exchanged
-
-    def take_spare(self) -> EngineProcess | None:
-        """The pre-started interpreter, if there is one that lives."""
-        if self._spare is None or not self._spare.alive:
-            return None
-        spare, self._spare = self._spare, None
-        return spare
-
-    def _all(self) -> list[EngineSlot]:
+    def _all_slots(self) -> list[EngineSlot]:
         return [*self._retiring.values(), *self._slots.values()]
 
-    async def _follow(self) -> None:
-        pause = min(RECONCILE_SECONDS, self._follower.seconds)
+    async def _run(self) -> None:
+        """Follows the record and the engines' states until it is cancelled."""
         while True:
-            record = self._follower.record or self._record
+            version = self._changes.version
+            record = self._poller.record or self._record
             try:
-                self._reconcile(record, written=record.updated != self._record.updated)
+                self._reconcile(record, is_new=record.updated != self._record.updated)
                 self._record = record
-                self._record_updated = record.updated if self._follower.record else None
-                await self._keep_spare()
-            except Exception:  # a fault of ours must not end the watch over the engines
-                LOG.exception("the engines could not be brought to what the record says")
-            await asyncio.sleep(pause)
+                self._record_updated = record.updated if self._poller.record else None
+                await self._keep_warm()
+            except Exception:  # a bug of ours must not end the supervision of the engines
+                LOG.exception("the engines could not be brought to what the deployment record asks for")
+                version = self._changes.version  # no retry at once, whatever the failed attempt has notified
+            waits = any(slot.needs_memory for slot in self._all_slots())
+            pause = min(MEMORY_POLL_SECONDS if waits else RECONCILE_SECONDS, self._poller.interval_seconds)
+            await self._changes.wait_for_change(version, pause)
 
-    def _reconcile(self, record: DeploymentRecord, *, written: bool) -> None:
-        """Makes the engines what the record says. `written`: somebody has written it since the last look."""
+    def _reconcile(self, record: DeploymentRecord, *, is_new: bool) -> None:
+        """Makes the engines what the record asks for. `is_new`: it was written since the last call."""
+        before = self.active, self._exchanged
         wanted: dict[str, Deployment] = {}
         for deployment in (record.canary, record.stable):
             if deployment:
@@ -194,19 +170,21 @@ class EngineManager:
         for key, deployment in wanted.items():
             if key not in self._slots:
                 LOG.info("starting %s (%s)", deployment.names[1], deployment.model_digest[:12])
-                self._slots[key] = EngineSlot(deployment, self.settings, self.store, self)
-                self._slots[key].open()
-            elif written:
+                slot = EngineSlot(deployment, self.settings, self.store, self.in_flight, self._changes)
+                self._slots[key] = slot
+                slot.open()
+            elif is_new:
                 self._slots[key].retry()
             self._slots[key].role = "stable" if deployment is record.stable else "canary"
+        self._allocate_memory()
         if record.stable:
             self._limits = record.stable.serving.limits
             stable = self._slots[record.stable.key]
             if self.active is not stable and stable.state == "ready":
-                LOG.info("traffic goes to %s", stable.label)
+                LOG.info("traffic moves to %s", stable.label)
                 self.active = stable
-            self._make_room(stable)
-            self._bring_back(stable, wanted)
+            self._pause_others(stable)
+            self._resume_paused(stable, wanted)
         else:
             self.active = None
         if self.active is not self._exchanged or self.ready or (self.active and self.active.state == "failed"):
@@ -214,32 +192,57 @@ class EngineManager:
         for key, slot in list(self._slots.items()):
             if key not in wanted and slot is not self.active:
                 self._retire(self._slots.pop(key))
+        for slot in self._all_slots():
+            # A slot that another one was paused for is not retried: that one resumes, and must not pause each time.
+            slot.auto_restart = self._exchanged is None or slot is self._exchanged
+        if (self.active, self._exchanged) != before:
+            self._changes.notify()  # requests may be queued for this
 
-    def _make_room(self, stable: EngineSlot) -> None:
-        """Pauses the other engines where the stable deployment's waits for memory."""
+    def _allocate_memory(self) -> None:
+        """Lets the engines start that wait for memory and fit beside those that run."""
+        for slot in self._all_slots():
+            if not slot.needs_memory:
+                continue
+            if self._fits(slot):
+                slot.allow_start(self._take_warm())
+            else:
+                slot.report_no_memory()
+
+    def _fits(self, slot: EngineSlot) -> bool:
+        for other in self._all_slots():
+            has_priority = slot.role == "canary" and other.role == "stable" and other.state in ("starting", "waiting")
+            if other is slot or not (other.holds_memory or has_priority):
+                continue
+            if not fits_beside(other.deployment.engine, slot.deployment.engine, self.settings.two_engines_gib):
+                return False
+        return True
+
+    def _pause_others(self, stable: EngineSlot) -> None:
+        """Pauses the other engines if the stable deployment's waits for memory."""
         if stable.state != "waiting":
             return
         for slot in self._slots.values():
-            if slot is stable or not slot.running or slot in self._pausing:
+            if slot is stable or not slot.holds_memory or slot in self._pausing:
                 continue
             if slot is self.active:
                 self._exchanged = slot
-            LOG.info("%s makes room for %s", slot.label, stable.label)
-            reason = f"there is no memory for two engines: it made room for {stable.label}"
-            self._pausing[slot] = slot.pause(self.settings.drain_timeout, reason)
-            self._pausing[slot].add_done_callback(partial(self._paused, slot))
+            LOG.info("%s is paused: its memory is needed for %s", slot.label, stable.label)
+            reason = f"paused for {stable.label}: there is no memory for two engines"
+            self._pausing[slot] = slot.pause(self.settings.drain_timeout_seconds, reason)
+            self._pausing[slot].add_done_callback(partial(self._on_paused, slot))
 
-    def _paused(self, slot: EngineSlot, task: asyncio.Task[None]) -> None:
+    def _on_paused(self, slot: EngineSlot, task: asyncio.Task[None]) -> None:
         del self._pausing[slot]
+        self._changes.notify()
         if not task.cancelled() and task.exception():
             LOG.error("%s could not be paused: %r", slot.label, task.exception())
 
-    def _bring_back(self, stable: EngineSlot, wanted: dict[str, Deployment]) -> None:
-        """Starts paused engines again: the old one if the new one failed, the rest once the stable one is up."""
+    def _resume_paused(self, stable: EngineSlot, wanted: dict[str, Deployment]) -> None:
+        """Starts paused engines again: the old one if the new one failed, the others once the stable one is ready."""
         for key, slot in self._slots.items():
             if slot.state != "paused" or slot in self._pausing:
                 continue
-            failed = slot is self._exchanged and stable.state == "failed" and not stable.running
+            failed = slot is self._exchanged and stable.state == "failed" and not stable.holds_memory
             if slot is stable or failed or (key in wanted and stable.state == "ready"):
                 slot.open()
 
@@ -250,31 +253,38 @@ class EngineManager:
         task.add_done_callback(lambda done: self._retiring.pop(done, None))
 
     async def _drain_and_close(self, slot: EngineSlot) -> None:
-        if not await slot.drained(self.settings.drain_timeout):
-            LOG.warning("%s still answers %d requests; ending it", slot.label, slot.in_flight)
+        if not await slot.drain(self.settings.drain_timeout_seconds):
+            LOG.warning("%s is ended with %d requests in flight", slot.label, self.in_flight.count(slot))
         await slot.close()
         LOG.info("%s has ended", slot.label)
 
-    async def _keep_spare(self) -> None:
-        """Starts the next spare interpreter, unless an engine is starting: that one needs the cores."""
-        if not self.settings.warm or self.settings.engine_command or (self._spare and self._spare.alive):
+    def _take_warm(self) -> EngineProcess | None:
+        """The pre-started interpreter, if there is one; the caller then owns it."""
+        if self._warm is None or not self._warm.alive:
+            return None
+        warm, self._warm = self._warm, None
+        return warm
+
+    async def _keep_warm(self) -> None:
+        """Pre-starts the next interpreter, unless an engine is starting: that one needs the cores."""
+        if not self.settings.warm or self.settings.engine_command or (self._warm and self._warm.alive):
             return
         if any(slot.state == "starting" for slot in self._slots.values()):
             return
-        if self._spare:
-            LOG.warning("the pre-started interpreter ended by itself\n%s", self._spare.last_lines())
-            self._spares_made += 1
-        if self._spares_made >= 3:  # something is wrong with it: engines start the ordinary way
+        if self._warm:
+            LOG.warning("the pre-started interpreter exited\n%s", self._warm.last_lines())
+            self._warm_failures += 1
+        if self._warm_failures >= MAX_WARM_FAILURES:  # engines start without one from now on
             return
         log = self.settings.logs / f"warm-{os.getpid()}-{int(asyncio.get_running_loop().time())}.log"
         try:
-            self._spare = await EngineProcess.spawn_warm(self.settings, log)
+            self._warm = await EngineProcess.spawn_warm(self.settings, log)
         except HeadwaterError as error:
-            LOG.warning("no pre-started interpreter: %s", error)
-            self._spares_made = 3
+            LOG.warning("no interpreter could be pre-started: %s", error)
+            self._warm_failures = MAX_WARM_FAILURES
 
 
 def _remove_old_logs(folder: Path) -> None:
     logs = sorted(folder.glob("*-*.log"), key=lambda path: path.stat().st_mtime)
-    for path in logs[:-KEPT_LOGS]:
+    for path in logs[:-MAX_LOGS]:
         path.unlink(missing_ok=True)

@@ -1,15 +1,15 @@
-"""Runs one command and sees to it that nothing of it survives: `python supervise.py GRACE COMMAND...`.
+"""Runs one command and ends all its descendants with it: `python supervise.py GRACE_SECONDS COMMAND...`.
 
-A vLLM engine is a tree of processes, and it must end with the gateway even when the gateway is killed outright. So
-the gateway starts this small supervisor (standard library only) and holds the other end of its standard input:
+A vLLM engine is a tree of processes, which must end with the gateway even when the gateway is killed. So the gateway
+starts this small supervisor (standard library only) and holds the write end of its standard input:
 
-- end of input (the gateway is gone, however it went), or SIGTERM: the command gets SIGTERM, and after GRACE seconds
-  whatever is left of its tree gets SIGKILL;
-- the command ends by itself: what is left of its tree gets SIGKILL;
-- lines on standard input are handed on to the command.
+- end of input (the gateway has ended, for whatever reason), or SIGTERM: the command gets SIGTERM, and after
+  GRACE_SECONDS its whole tree gets SIGKILL;
+- the command exits: the rest of its tree gets SIGKILL;
+- lines on standard input are forwarded to the command.
 
-On Linux the supervisor is a child subreaper, so orphaned grandchildren come to it and are found, also when they moved
-to another process group; and the command gets SIGKILL should the supervisor itself be killed.
+On Linux the supervisor is a child subreaper: orphaned grandchildren become its children, even those in another process
+group. And the command gets SIGKILL if the supervisor itself is killed.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def main() -> int:
-    """Runs `argv[2:]` until it ends, our input closes or a signal comes; ends its whole tree within `argv[1]` seconds.
+    """Runs `argv[2:]` until it exits, standard input closes or a signal arrives; ends its tree in `argv[1]` seconds.
 
-    Returns the command's exit code.
+    Returns the command's exit code; 128 and the signal's number if a signal ended it.
     """
-    grace, command = float(sys.argv[1]), sys.argv[2:]
+    grace_seconds, command = float(sys.argv[1]), sys.argv[2:]
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc:
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -42,7 +42,7 @@ def main() -> int:
         if libc:
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
-    # Every signal becomes a byte in this pipe, so that one loop waits for input, signals and the child's end.
+    # Every signal becomes a byte in this pipe, so that one `select` waits for input, signals and the child's exit.
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
@@ -67,20 +67,20 @@ def main() -> int:
             if key.fd == 0 and not data:
                 asked_to_stop.append(signal.SIGTERM)
             elif key.fd == 0:
-                with contextlib.suppress(BrokenPipeError):  # it has just ended: the loop sees that next
+                with contextlib.suppress(BrokenPipeError):  # it has just exited: the loop sees that next
                     child.stdin.write(data)
                     child.stdin.flush()
     if child.poll() is None:
         child.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(grace)
+            child.wait(grace_seconds)
     kill_tree(child)
     code = child.wait()
     return code if code >= 0 else 128 - code
 
 
 def kill_tree(child: subprocess.Popen[bytes]) -> None:
-    """SIGKILL to the child's process group and to every descendant, until there is none."""
+    """Sends SIGKILL to the child's process group and to every descendant, until there is none."""
     for _ in range(100):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
@@ -98,7 +98,7 @@ def kill_tree(child: subprocess.Popen[bytes]) -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    """Living processes below `pid` (Linux; elsewhere none are found and the process group has to do)."""
+    """Pids of all descendants (on Linux; elsewhere none, and only the process group is killed)."""
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):

@@ -1,1 +1,1 @@
-"""The public endpoint: its door, keys, limits and status."""
+"""The public endpoint: routes, API key, limits, request checks and the proxy to the engine."""

@@ -1,7 +1,7 @@
-"""The public endpoint: an allow-list of OpenAI routes, a key, limits, and the engines behind them.
+"""The public endpoint: an allow-list of OpenAI routes, an API key, limits, and the engines behind them.
 
 vLLM's own server has routes without authentication (`/invocations`, `/tokenize`, `/pause`, `/update_weights`, ...), so
-it listens on loopback under a random key and only what is listed here reaches it.
+it listens on loopback under a random key, and only the routes below reach it.
 """
 
 from __future__ import annotations
@@ -16,63 +16,27 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from serving.config import LimitsConfig
 from serving.engines.manager import EngineManager
 from serving.engines.slot import EngineSlot
+from serving.errors import NotReadyError
 from serving.gateway.checks import check_request, read_body
 from serving.gateway.keys import same_key
 from serving.gateway.limits import Limiter
-from serving.gateway.proxy import EngineAnswer, unless_gone
-from serving.gateway.responses import RefusedError
+from serving.gateway.proxy import ProxyResponse, cancel_on_disconnect
+from serving.gateway.responses import RefusedError, unavailable
 
-FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
+PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip")
 
 
 def gateway_app(manager: EngineManager, key: str) -> Starlette:
-    """The ASGI application. Starting it up starts the engines, shutting it down ends them."""
-    limiter = Limiter()
-
-    def authorize(request: Request) -> None:
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not same_key(given.strip(), key):
-            raise RefusedError(
-                401,
-                "the API key is missing or wrong; send it as `Authorization: Bearer KEY`",
-                "invalid_api_key",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
-
-    async def next_slot(request: Request, limits: LimitsConfig) -> EngineSlot:
-        slot = await unless_gone(request.receive, manager.next_slot(limits.queue_timeout))
-        if slot is None:
-            raise RefusedError(499, "the client went away", "client_closed_request")
-        return slot
-
-    async def generate(request: Request) -> Response:
-        authorize(request)
-        limits, deadline = manager.limits, time.monotonic() + manager.limits.request_timeout
-        if not manager.exchanging:
-            manager.ready_slot()  # refused before the body is read
-        body = await read_body(request, limits)
-        limiter.enter(limits)
-        try:
-            slot = manager.ready_slot() if manager.ready else await next_slot(request, limits)
-            assert slot.folder is not None
-            fields = check_request(request.url.path, body, limits, has_chat_template=slot.folder.has_chat_template)
-        except BaseException:
-            limiter.leave()
-            raise
-        slot.begin()
-
-        def done() -> None:
-            slot.end()
-            limiter.leave()
-
-        return EngineAnswer(slot, request.url.path, fields, deadline - time.monotonic(), done)
+    """The ASGI application. Its start-up starts the engines, its shutdown ends them."""
+    completions = CompletionEndpoint(manager, key)
 
     async def models(request: Request) -> Response:
-        authorize(request)
+        _authorize(request, key)
         exchanged = manager.active if manager.exchanging else None
         slot = exchanged or manager.ready_slot()
         assert slot.folder is not None
@@ -84,12 +48,12 @@ def gateway_app(manager: EngineManager, key: str) -> Starlette:
         return JSONResponse({"object": "list", "data": entries})
 
     async def health(request: Request) -> Response:
-        if manager.ready or manager.exchanging:  # a balancer that took us out now would turn waiting into failing
+        if manager.ready or manager.exchanging:  # a load balancer must not remove us while requests are only queued
             return JSONResponse({"status": "ready" if manager.ready else "exchanging engines"})
         return JSONResponse({"status": "not ready"}, status_code=503)
 
     async def status(request: Request) -> Response:
-        if not _from_this_machine(request):
+        if not _is_local(request):
             raise HTTPException(404)
         return JSONResponse(manager.status().model_dump(mode="json"))
 
@@ -103,20 +67,71 @@ def gateway_app(manager: EngineManager, key: str) -> Starlette:
 
     return Starlette(
         routes=[
-            Route("/v1/completions", generate, methods=["POST"]),
-            Route("/v1/chat/completions", generate, methods=["POST"]),
+            Route("/v1/completions", completions, methods=["POST"]),
+            Route("/v1/chat/completions", completions, methods=["POST"]),
             Route("/v1/models", models, methods=["GET"]),
             Route("/health", health, methods=["GET"]),
             Route("/headwater/status", status, methods=["GET"]),
         ],
-        exception_handlers={RefusedError: _refused, HTTPException: _http_error, Exception: _broken},
+        exception_handlers={
+            RefusedError: _on_refused,
+            NotReadyError: _on_not_ready,
+            HTTPException: _on_http_error,
+            Exception: _on_internal_error,
+        },
         lifespan=lifespan,
     )
 
 
-def _from_this_machine(request: Request) -> bool:
-    """A loopback client, and not one that a reverse proxy on this machine speaks for."""
-    if request.client is None or any(name in request.headers for name in FORWARDED):
+class CompletionEndpoint:
+    """The ASGI application of both completion routes.
+
+    One function sees a request from its first byte to the last of its answer, so that `async with` counts it.
+    """
+
+    def __init__(self, manager: EngineManager, key: str):
+        self.manager, self.key = manager, key
+        self.limiter = Limiter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request, manager = Request(scope, receive), self.manager
+        _authorize(request, self.key)
+        limits = manager.limits
+        deadline = time.monotonic() + limits.request_timeout_seconds
+        if not manager.exchanging:
+            manager.ready_slot()  # refuses before the body is read
+        body = await read_body(request, limits)
+        self.limiter.admit(limits, manager.in_flight.total)
+        async with manager.in_flight.track() as in_flight:
+            slot = manager.ready_slot() if manager.ready else await self._wait_for_slot(receive, limits)
+            assert slot.folder is not None
+            in_flight.engine = slot
+            path, has_chat_template = request.url.path, slot.folder.has_chat_template
+            fields = check_request(path, body, limits, has_chat_template=has_chat_template)
+            await ProxyResponse(slot, path, fields, deadline - time.monotonic())(scope, receive, send)
+
+    async def _wait_for_slot(self, receive: Receive, limits: LimitsConfig) -> EngineSlot:
+        wait = self.manager.wait_for_ready_slot(limits.queue_timeout_seconds)
+        slot = await cancel_on_disconnect(receive, wait)
+        if slot is None:
+            raise RefusedError(499, "the client disconnected", "client_closed_request")
+        return slot
+
+
+def _authorize(request: Request, key: str) -> None:
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not same_key(given.strip(), key):
+        raise RefusedError(
+            401,
+            "the API key is missing or wrong; send it as `Authorization: Bearer KEY`",
+            "invalid_api_key",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+
+
+def _is_local(request: Request) -> bool:
+    """True for a client on this machine, unless it is a reverse proxy that forwards another's request."""
+    if request.client is None or any(name in request.headers for name in PROXY_HEADERS):
         return False
     try:
         return ipaddress.ip_address(request.client.host).is_loopback
@@ -124,17 +139,22 @@ def _from_this_machine(request: Request) -> bool:
         return False
 
 
-async def _refused(request: Request, error: Exception) -> Response:
+async def _on_refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedError)
     return error.response()
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
+async def _on_not_ready(request: Request, error: Exception) -> Response:
+    assert isinstance(error, NotReadyError)
+    return unavailable(str(error), error.retry_after_seconds).response()
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
         return RefusedError(404, f"there is no route {request.url.path}", "not_found").response()
     return RefusedError(error.status_code, error.detail, "http_error", headers=error.headers).response()
 
 
-async def _broken(request: Request, error: Exception) -> Response:
-    return RefusedError(500, "the gateway failed; its log says why", "internal_error").response()
+async def _on_internal_error(request: Request, error: Exception) -> Response:
+    return RefusedError(500, "internal error of the gateway; see its log", "internal_error").response()

@@ -1,8 +1,8 @@
-"""What a client may ask: the request body, read within limits, and checked field by field.
+"""Request validation: the body is read within limits and checked field by field.
 
-Fields are allowed by name, because vLLM's requests have fields that reach into the engine (`vllm_xargs`,
-`kv_transfer_params`, `prompt_embeds`, `chat_template`, `structured_outputs` with free grammars, ...) and every release
-adds some. What is sent on is what was checked: the body is written again from the parsed JSON.
+Fields are allow-listed, because vLLM's requests have fields that control the engine (`vllm_xargs`, `prompt_embeds`,
+`kv_transfer_params`, `chat_template`, `structured_outputs` with arbitrary grammars, ...) and every release adds some.
+Only what was checked is forwarded: the body is serialized again from the parsed JSON.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ FIELDS = {
     "/v1/chat/completions": frozenset(f"{_COMMON} {_CHAT}".split()),
 }
 """Fields that a request may have, by route."""
-NOT_SENT_ON = ("best_of", "metadata", "store")
-"""OpenAI fields that clients send by habit and that mean nothing here."""
+IGNORED_FIELDS = ("best_of", "metadata", "store")
+"""OpenAI fields that clients often send and that have no meaning here; they are not forwarded."""
 RESPONSE_FORMATS = ("text", "json_object", "json_schema")
 
 
 async def read_body(request: Request, limits: LimitsConfig) -> bytes:
-    """The body, as long as it is neither too large nor too slow.
+    """Reads the request body.
 
     Raises:
-        RefusedError: 413 or 408.
+        RefusedError: 413 if it is too large, 408 if it is too slow, 499 if the client disconnected.
     """
     too_large = RefusedError(413, f"the request body is larger than {limits.max_body_bytes} bytes", "body_too_large")
     length = request.headers.get("content-length", "0")
@@ -49,23 +49,25 @@ async def read_body(request: Request, limits: LimitsConfig) -> bytes:
         raise too_large
     body = bytearray()
     try:
-        async with asyncio.timeout(limits.body_timeout):
+        async with asyncio.timeout(limits.body_timeout_seconds):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > limits.max_body_bytes:
                     raise too_large
     except TimeoutError:
-        raise RefusedError(408, f"the body did not arrive within {limits.body_timeout:.0f} s", "body_timeout") from None
+        raise RefusedError(
+            408, f"the body did not arrive within {limits.body_timeout_seconds:.0f} s", "body_timeout"
+        ) from None
     except ClientDisconnect:
-        raise RefusedError(499, "the client went away", "client_closed_request") from None
+        raise RefusedError(499, "the client disconnected", "client_closed_request") from None
     return bytes(body)
 
 
 def check_request(path: str, body: bytes, limits: LimitsConfig, *, has_chat_template: bool) -> dict[str, Any]:
-    """The request as it is to be sent on.
+    """Parses and checks a request body; returns the fields to forward to the engine.
 
     Raises:
-        RefusedError: 400, saying which field and why.
+        RefusedError: 400, with the field and the reason.
     """
     try:
         fields = json.loads(body, parse_constant=_refuse_constant)
@@ -79,7 +81,7 @@ def check_request(path: str, body: bytes, limits: LimitsConfig, *, has_chat_temp
     if path == "/v1/chat/completions" and not has_chat_template:
         raise RefusedError(
             400,
-            "this model has no chat template: it continues text and was not trained on conversations; "
+            "this model has no chat template: it completes text and was not trained on conversations; "
             "send a prompt to /v1/completions instead",
             "no_chat_template",
         )
@@ -89,9 +91,9 @@ def check_request(path: str, body: bytes, limits: LimitsConfig, *, has_chat_temp
     form = fields.get("response_format")
     if form is not None and (not isinstance(form, dict) or form.get("type") not in RESPONSE_FORMATS):
         raise RefusedError(
-            400, f"response_format: type must be one of {RESPONSE_FORMATS}", "bad_field", "response_format"
+            400, f"response_format.type must be one of {', '.join(RESPONSE_FORMATS)}", "bad_field", "response_format"
         )
-    return {name: value for name, value in fields.items() if name not in NOT_SENT_ON}
+    return {name: value for name, value in fields.items() if name not in IGNORED_FIELDS}
 
 
 def _check_numbers(fields: dict[str, Any], limits: LimitsConfig) -> None:
@@ -110,7 +112,7 @@ def _check_numbers(fields: dict[str, Any], limits: LimitsConfig) -> None:
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise RefusedError(400, f"{name} must be a whole number from {least} to {most}", "bad_field", name)
+            raise RefusedError(400, f"{name} must be an integer from {least} to {most}", "bad_field", name)
     for name, most in (("logit_bias", 1024), ("stop", 64), ("stop_token_ids", 64)):
         value = fields.get(name)
         if isinstance(value, dict | list) and len(value) > most:
@@ -122,17 +124,17 @@ def _check_prompt(fields: dict[str, Any], limits: LimitsConfig) -> None:
     count = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
     if count * (fields.get("n") or 1) > limits.max_sequences:
         raise RefusedError(
-            400, f"one request may ask for at most {limits.max_sequences} sequences (prompts times n)", "bad_field", "n"
+            400, f"one request may have at most {limits.max_sequences} sequences (prompts times n)", "bad_field", "n"
         )
 
 
 def _check_messages(messages: Any) -> None:
-    """Only text goes in: vLLM would fetch what an image or audio part points at."""
+    """Allows text only: vLLM would download what an image or audio part refers to."""
     for message in messages if isinstance(messages, list) else []:
         content = message.get("content") if isinstance(message, dict) else None
         for part in content if isinstance(content, list) else []:
             if not isinstance(part, dict) or part.get("type") != "text":
-                raise RefusedError(400, "messages may hold only text", "bad_field", "messages")
+                raise RefusedError(400, "messages may contain only text", "bad_field", "messages")
 
 
 def _refuse_constant(name: str) -> None:

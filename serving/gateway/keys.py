@@ -1,4 +1,4 @@
-"""The endpoint's API key: made once, kept in a file that only its owner can read."""
+"""The endpoint's API key: generated once, in a file that only its owner can read."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ PREFIX = "hw-"
 
 
 def ensure_key(path: Path) -> tuple[str, bool]:
-    """The key in `path`, made on the first call (32 random bytes). Returns (key, whether it was made now).
+    """The key in `path`; generated (32 random bytes) if there is no such file. Returns (key, whether it is new).
 
     Raises:
-        ConfigError: the file can be read by others, or holds no key.
+        ConfigError: other users can read the file, or it contains no key.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -35,20 +35,22 @@ def read_key(path: Path) -> str:
     """The key in `path`.
 
     Raises:
-        ConfigError: there is none, it can be read by others, or it is too short to be safe.
+        ConfigError: there is no such file, other users can read it, or the key is too short to be safe.
     """
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
         key = path.read_text().strip()
     except FileNotFoundError:
-        raise ConfigError(f"there is no API key at {path}; `headwater up` makes one") from None
+        raise ConfigError(f"there is no API key at {path}; `headwater up` creates it") from None
     if mode & 0o077:
-        raise ConfigError(f"{path} holds the API key and has mode {mode:o}: others can read it; `chmod 600 {path}`")
+        raise ConfigError(
+            f"{path} contains the API key and has mode {mode:o}: other users can read it; `chmod 600 {path}`"
+        )
     if len(key) < 16:
-        raise ConfigError(f"{path} holds no API key; remove it and a new one is made at the next start")
+        raise ConfigError(f"{path} contains no API key; remove it, and the next start creates a new one")
     return key
 
 
 def same_key(given: str, right: str) -> bool:
-    """Compares in constant time; hashing first hides the length."""
+    """Compares two keys in constant time; hashing first hides the length."""
     return hmac.compare_digest(hashlib.sha256(given.encode()).digest(), hashlib.sha256(right.encode()).digest())

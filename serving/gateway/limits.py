@@ -1,4 +1,4 @@
-"""How much a client may ask at once and over time."""
+"""Limits on the number and the rate of requests."""
 
 from __future__ import annotations
 
@@ -13,37 +13,32 @@ SECOND = 1_000_000_000
 
 
 class Limiter:
-    """Counts requests in flight, and holds their rate with a token bucket.
+    """Bounds the requests in flight, and their rate with a token bucket.
 
-    The bucket holds a tenth of a minute's requests (one at least) and fills evenly. It is kept as the virtual schedule
-    of the generic cell rate algorithm (ITU-T I.371): the time at which the bucket would be full again. In whole
-    nanoseconds, so that whoever waits as told is let in, whatever the rate.
+    The bucket holds a tenth of a minute's requests (at least one) and refills continuously. It is implemented as the
+    generic cell rate algorithm (ITU-T I.371), whose only state is the time at which the bucket would be full again; in
+    integer nanoseconds, so that a client that waits for Retry-After is admitted at any rate.
     """
 
     def __init__(self, clock: Callable[[], int] = time.monotonic_ns):
         self.clock = clock
-        self.in_flight = 0
         self._full_at = clock()
 
-    def enter(self, limits: LimitsConfig) -> None:
-        """Lets one request in; whoever calls this calls `leave` in the end.
+    def admit(self, limits: LimitsConfig, in_flight: int) -> None:
+        """Admits one request, while `in_flight` others are being handled.
 
         Raises:
             RefusedError: 429 with Retry-After.
         """
-        if self.in_flight >= limits.max_concurrent:
+        if in_flight >= limits.max_concurrent:
             raise RefusedError(
                 429,
-                f"{self.in_flight} requests are being answered, which is the limit; try again",
+                f"{in_flight} requests are in flight, which is the limit; try again",
                 "too_many_concurrent_requests",
                 headers={"Retry-After": "1"},
             )
         if limits.requests_per_minute is not None:
             self._take_token(limits.requests_per_minute)
-        self.in_flight += 1
-
-    def leave(self) -> None:
-        self.in_flight -= 1
 
     def _take_token(self, per_minute: int) -> None:
         now = self.clock()

@@ -1,4 +1,4 @@
-"""Hands one checked request to the engine and its answer to the client, event by event."""
+"""Forwards one checked request to the engine, and its answer to the client, event by event."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import httpx
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from serving.engines.slot import EngineSlot
@@ -18,36 +17,30 @@ from serving.gateway.responses import RefusedError, unavailable
 
 LOG = logging.getLogger("headwater.serving")
 T = TypeVar("T")
-PASSED_HEADERS = ("content-type", "cache-control")
+FORWARDED_HEADERS = ("content-type", "cache-control")
 EVENT_END = b"\n\n"
-HEALTH_TIMEOUT = 5.0
-"""Seconds for an engine that has just failed a request to say whether it lives."""
+HEALTH_TIMEOUT_SECONDS = 5.0
+"""For the health check of an engine that has just failed a request."""
 
 
-class EngineAnswer(Response):
-    """An ASGI response that is the engine's.
+class ProxyResponse:
+    """An ASGI response: the engine's answer to `fields`, posted to `path`.
 
-    A streamed answer is passed on by whole events, any other one as a whole: so whatever happens to the engine, what
-    the client has got is well-formed, and an error can still be told. A client that goes away cancels the request
-    upstream, where vLLM aborts its sequences. `on_done` is called once, however it ends.
+    A stream is forwarded in whole events, any other answer as a whole: whatever happens to the engine, the client has
+    received well-formed data and can still be sent an error. If the client disconnects, the request to the engine is
+    cancelled, and vLLM aborts its sequences.
     """
 
-    def __init__(
-        self, slot: EngineSlot, path: str, fields: dict[str, Any], timeout: float, on_done: Callable[[], None]
-    ):
-        super().__init__()
-        self.slot, self.path, self.fields, self.timeout, self.on_done = slot, path, fields, timeout, on_done
-        self.started = self.streaming = False
+    def __init__(self, slot: EngineSlot, path: str, fields: dict[str, Any], timeout_seconds: float):
+        self.slot, self.path, self.fields, self.timeout_seconds = slot, path, fields, timeout_seconds
+        self._started = self._streaming = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await unless_gone(receive, self._pump(scope, receive, send))
-        finally:
-            self.on_done()
+        await cancel_on_disconnect(receive, self._respond(scope, receive, send))
 
-    async def _pump(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            async with asyncio.timeout(self.timeout):
+            async with asyncio.timeout(self.timeout_seconds):
                 await self._forward(send)
             return
         except TimeoutError:
@@ -57,61 +50,61 @@ class EngineAnswer(Response):
             refusal = unavailable("the model's engine failed while answering; try again", self.slot.ready_in())
         except RefusedError as error:
             refusal = error
-        if self.streaming:  # the status is out already: the stream's last event tells it
+        if self._streaming:  # the status is already sent: the stream's last event is the error
             event = b"data: " + json.dumps(refusal.body()).encode() + EVENT_END
             await send({"type": "http.response.body", "body": event, "more_body": False})
-        elif self.started:
-            raise RuntimeError(refusal.message)  # the server closes the connection: the client sees a cut answer
+        elif self._started:
+            raise RuntimeError(refusal.message)  # the server closes the connection: the client sees a truncated answer
         else:
             await refusal.response()(scope, receive, send)
 
     async def _forward(self, send: Send) -> None:
         client = self.slot.client
         if client is None:
-            raise httpx.ConnectError("the engine is gone")
+            raise httpx.ConnectError("the engine has ended")
         async with client.stream("POST", self.path, json=self.fields) as answer:
-            headers = [(k.encode(), answer.headers[k].encode()) for k in PASSED_HEADERS if k in answer.headers]
+            headers = [(k.encode(), answer.headers[k].encode()) for k in FORWARDED_HEADERS if k in answer.headers]
             headers.append((b"x-headwater-model", self.slot.label.encode()))
             start = {"type": "http.response.start", "status": answer.status_code, "headers": headers}
             if answer.headers.get("content-type", "").startswith("text/event-stream"):
-                self.started = self.streaming = True
+                self._started = self._streaming = True
                 await send(start)
-                await self._pass_events(answer, send)
+                await self._forward_events(answer, send)
                 return
             body = await answer.aread()
-        if answer.status_code >= 500:  # its own words are for our log: they may tell paths and versions
+        if answer.status_code >= 500:  # its text is for our log only: it may contain paths and versions
             LOG.warning("%s answered %d: %s", self.slot.label, answer.status_code, body[:500].decode(errors="replace"))
-            if (await client.get("/health", timeout=HEALTH_TIMEOUT)).status_code >= 500:
-                raise httpx.RemoteProtocolError("the engine says that it is dead")
+            if (await client.get("/health", timeout=HEALTH_TIMEOUT_SECONDS)).status_code >= 500:
+                raise httpx.RemoteProtocolError("the engine reports that it is dead")
             raise RefusedError(502, "the model's engine could not answer this request", "engine_error")
-        self.started = True
+        self._started = True
         headers.append((b"content-length", str(len(body)).encode()))
         await send(start)
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
-    async def _pass_events(self, answer: httpx.Response, send: Send) -> None:
-        """Server-sent events; the beginning of one that never ends is not passed on."""
-        begun = b""
+    async def _forward_events(self, answer: httpx.Response, send: Send) -> None:
+        """Forwards server-sent events, each once it is complete."""
+        incomplete = b""
         async for chunk in answer.aiter_bytes():
-            events, end, begun = (begun + chunk).rpartition(EVENT_END)
+            events, end, incomplete = (incomplete + chunk).rpartition(EVENT_END)
             if end:
                 await send({"type": "http.response.body", "body": events + end, "more_body": True})
-        await send({"type": "http.response.body", "body": begun, "more_body": False})
+        await send({"type": "http.response.body", "body": incomplete, "more_body": False})
 
 
-async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T | None:
-    """What `work` returns; None, and it is cancelled, if the client goes away first."""
-    task, gone = asyncio.create_task(work), asyncio.create_task(_disconnected(receive))
+async def cancel_on_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T | None:
+    """Runs `work` and returns its result; if the client disconnects first, cancels it and returns None."""
+    task, disconnect = asyncio.create_task(work), asyncio.create_task(_wait_for_disconnect(receive))
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, disconnect}, return_when=asyncio.FIRST_COMPLETED)
         return await task if task.done() else None
     finally:
-        for each in (task, gone):
+        for each in (task, disconnect):
             each.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+        await asyncio.gather(task, disconnect, return_exceptions=True)
 
 
-async def _disconnected(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     with contextlib.suppress(asyncio.CancelledError):
         while (await receive())["type"] != "http.disconnect":
             pass

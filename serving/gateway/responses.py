@@ -1,4 +1,4 @@
-"""Errors in the shape that OpenAI clients understand."""
+"""Errors in the format of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_e
 
 
 class RefusedError(Exception):
-    """A request that is answered with an error: status, message, a code for programs, the field at fault."""
+    """A request is answered with an error: HTTP status, message, error code, and the invalid field if there is one."""
 
     def __init__(
         self,
@@ -25,15 +25,16 @@ class RefusedError(Exception):
         self.status, self.message, self.code, self.param, self.headers = status, message, code, param, headers
 
     def body(self) -> dict[str, object]:
-        """The error as OpenAI words it."""
+        """The response body, in OpenAI's format."""
         kind = TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
+        """The HTTP response."""
         return JSONResponse(self.body(), status_code=self.status, headers=self.headers)
 
 
-def unavailable(message: str, seconds: float) -> RefusedError:
-    """503: nothing can answer now. `seconds` until something should, for Retry-After."""
-    wait = str(max(1, math.ceil(seconds)))
+def unavailable(message: str, retry_after_seconds: float) -> RefusedError:
+    """503 with Retry-After: no engine can answer now."""
+    wait = str(max(1, math.ceil(retry_after_seconds)))
     return RefusedError(503, message, "model_not_ready", headers={"Retry-After": wait})

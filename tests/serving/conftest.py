@@ -31,7 +31,7 @@ def remote(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stor
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits in this process looks more often than in earnest."""
     monkeypatch.setattr(client, "POLL_SECONDS", 0.1)
-    monkeypatch.setattr(engine, "HEALTH_INTERVAL", 0.02)
+    monkeypatch.setattr(engine, "HEALTH_POLL_SECONDS", 0.02)
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,8 @@ import psutil
 from serving.__main__ import gateway_server, listen
 from serving.config import GatewaySettings, LimitsConfig, ServingConfig
 from serving.gateway.keys import ensure_key, read_key
-from serving.gateway.status import EngineStatus, GatewayStatus
 from serving.record import Deployment, DeploymentRecord, deployment_of, write_record
+from serving.status import EngineStatus, GatewayStatus
 from stages.store import Artifact, ArtifactWriter, Store
 from tests.support import alive, free_port
 
@@ -97,7 +97,7 @@ class Gateway:
         return self.status().engines[0]
 
     def engine_processes(self) -> list[psutil.Process]:
-        """Everything below the gateway that runs in its engines' working folders; see `serving.engines.sweep`."""
+        """Everything below the gateway that runs in its engines' working folders; see `serving.engines.orphans`."""
         folder, found = os.path.realpath(self.state / "engines"), []
         for process in psutil.Process(self.pid).children(recursive=True):
             try:
@@ -159,7 +159,7 @@ def gateway_thread(store: Store, state: Path, **settings: object) -> Iterator[Ga
             "store": store.url,
             "state_folder": state,
             "poll_seconds": 0.02,
-            "drain_timeout": 10.0,
+            "drain_timeout_seconds": 10.0,
             "two_engines_gib": 0.0,
             "engine_command": (sys.executable, str(FAKE_ENGINE)),
             **settings,
@@ -227,7 +227,7 @@ def gateway_process(store: Store, state: Path, *options: str) -> Iterator[Gatewa
 def fake_gateway_process(store: Store, state: Path, *options: str) -> AbstractContextManager[GatewayProcess]:
     """A gateway process over stand-in engines, two of them at once however little memory this machine has."""
     engine = ("--engine-command", sys.executable, str(FAKE_ENGINE))
-    return gateway_process(store, state, "--drain-timeout", "10", "--two-engines-gib", "0", *options, *engine)
+    return gateway_process(store, state, "--drain-timeout-seconds", "10", "--two-engines-gib", "0", *options, *engine)
 
 
 def ask(client: httpx.Client, prompt: str, **fields: object) -> httpx.Response:

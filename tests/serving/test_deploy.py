@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from serving.client import complete
-from serving.deploy import deploy, prepare, withdraw
+from serving.deploy import deploy, start_canary, stop_canary
 from serving.engines import slot
 from serving.errors import ServingError
 from serving.record import DeploymentRecord, deployment_of, read_record, write_record
@@ -18,19 +18,19 @@ def test_a_prepared_model_waits_without_traffic(gateway: Gateway) -> None:
     store = gateway.store
     gateway.serve(gateway.model(), 1)
     second = deployment_of(gateway.model(), "toy", 2)
-    prepare(second, store)
+    start_canary(second, store)
 
     def canary_state() -> str | None:
         return next((e.state for e in gateway.status().engines if e.role == "canary"), None)
 
     wait_for(lambda: canary_state() == "ready")
     assert complete(gateway.url, gateway.key, "toy", "hi") == "toy@1 hi"
-    status = deploy(second, store, gateway.url, timeout=120)
+    status = deploy(second, store, gateway.url, timeout_seconds=120)
     promoted = status.engine(second.model_digest)
     assert promoted and (promoted.role, promoted.starts) == ("stable", 1)
-    prepare(deployment_of(gateway.model(), "toy", 3), store)
+    start_canary(deployment_of(gateway.model(), "toy", 3), store)
     wait_for(lambda: canary_state() == "ready")
-    withdraw(store)
+    stop_canary(store)
     wait_for(lambda: canary_state() is None)
     assert complete(gateway.url, gateway.key, "toy", "hi") == "toy@2 hi"
 
@@ -38,7 +38,7 @@ def test_a_prepared_model_waits_without_traffic(gateway: Gateway) -> None:
 def test_waiting_for_a_gateway_that_is_not_there(store: Store) -> None:
     entry = deployment_of(fake_model(store, "a"), "toy", 1)
     with pytest.raises(ServingError, match="headwater up"):
-        deploy(entry, store, f"http://127.0.0.1:{free_port()}", timeout=1)
+        deploy(entry, store, f"http://127.0.0.1:{free_port()}", timeout_seconds=1)
 
 
 REFUSED = {
@@ -56,7 +56,7 @@ def test_a_refused_champion_leaves_the_old_one_serving(gateway: Gateway) -> None
     for version, (extra, words) in enumerate(REFUSED.values(), start=2):
         entry = deployment_of(gateway.model(extra=extra), "toy", version)
         with pytest.raises(ServingError, match=words):
-            deploy(entry, store, gateway.url, timeout=120)
+            deploy(entry, store, gateway.url, timeout_seconds=120)
         assert read_record(store).stable == first
     # Until the gateway has seen the record put back, it tells of the engine that was refused for the one before.
     wait_for(lambda: gateway.status().engine(entry.model_digest) is None)
@@ -69,11 +69,11 @@ def test_a_refused_champion_leaves_the_old_one_serving(gateway: Gateway) -> None
 
 
 def test_a_mended_model_is_tried_at_once(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slot, "FIRST_BACKOFF", 600.0)
+    monkeypatch.setattr(slot, "INITIAL_BACKOFF_SECONDS", 600.0)
     store, model = gateway.store, gateway.model()
     stray = store.local_path(model.folder) / "weights" / "modeling.py"
     stray.write_text("import os")
     with pytest.raises(ServingError, match=r"modeling\.py: \.py files are refused"):
-        deploy(deployment_of(model, "toy", 1), store, gateway.url, timeout=120)
+        deploy(deployment_of(model, "toy", 1), store, gateway.url, timeout_seconds=120)
     stray.unlink()  # mended and asked for again: tried at once, whatever the back-off was
-    deploy(deployment_of(model, "toy", 1), store, gateway.url, timeout=120)
+    deploy(deployment_of(model, "toy", 1), store, gateway.url, timeout_seconds=120)

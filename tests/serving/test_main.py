@@ -21,7 +21,7 @@ from tests.support import alive, free_port
 @pytest.mark.skipif(sys.platform != "linux", reason="orphans were not looked for: only Linux has a child subreaper")
 def test_nothing_survives_a_killed_gateway(store: Store, tmp_path: Path) -> None:
     with fake_gateway_process(store, tmp_path / "state") as gateway:
-        gateway.serve(fake_model(store, "a"), 1, ServingConfig(engine=EngineConfig(stop_grace=1)))
+        gateway.serve(fake_model(store, "a"), 1, ServingConfig(engine=EngineConfig(stop_grace_seconds=1)))
         below = gateway.engine_processes()
         assert len(below) == 3  # supervisor, engine, the engine's own child in another session
         gateway.process.kill()

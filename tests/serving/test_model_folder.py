@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.errors import ModelRefusedError, ServingError
-from serving.model_folder import check_model_folder, checked_model, find_model
+from serving.model_folder import check_model_folder, find_model, verify_model
 from serving.record import deployment_of
 from stages.store import Store, hashing
 from tests.serving.gateways import fake_model, safetensors
@@ -158,19 +158,19 @@ def test_links_that_lead_out_are_refused(tmp_path: Path) -> None:
 def test_only_the_recorded_bytes_are_served(store: Store) -> None:
     model = fake_model(store, "a")
     entry = deployment_of(model, "x", 1)
-    assert checked_model(find_model(store, entry)).max_model_len == 64
+    assert verify_model(find_model(store, entry)).max_model_len == 64
     with pytest.raises(ServingError, match="asks for"):
         find_model(store, entry.model_copy(update={"model_digest": "0" * 64}))
     with pytest.raises(ServingError, match="no model artifact"):
         find_model(store, entry.model_copy(update={"model_folder": "model/gone"}))
     weights = store.local_path(model.folder) / "weights"
     (weights / "more.safetensors").write_bytes(safetensors())
-    with pytest.raises(ServingError, match=r"more\.safetensors is not in the artifact's manifest"):
-        checked_model(model)
+    with pytest.raises(ServingError, match=r"more\.safetensors is not listed in the artifact's manifest"):
+        verify_model(model)
     (weights / "more.safetensors").unlink()
     (weights / "model.safetensors").write_bytes(safetensors("b"))
     with pytest.raises(ServingError, match=r"damaged \(weights/model.safetensors\)"):
-        checked_model(model)
+        verify_model(model)
 
 
 def test_a_large_file_is_read_once_and_again_when_touched(
@@ -180,26 +180,26 @@ def test_a_large_file_is_read_once_and_again_when_touched(
     read: list[str] = []
     whole = hashing.sha256_file
     monkeypatch.setattr(hashing, "sha256_file", lambda path: (read.append(Path(path).name), whole(path))[1])
-    weights = safetensors("a") + bytes(hashing.REMEMBERED_FROM)
+    weights = safetensors("a") + bytes(hashing.MIN_CACHED_BYTES)
     model = fake_model(store, "a", extra={"model.safetensors": weights})
     path = store.local_path(model.folder) / "weights" / "model.safetensors"
     os.utime(path, (1e9, 1e9))
     for _ in range(3):
-        checked_model(model)
+        verify_model(model)
     assert read.count("model.safetensors") == 1
     os.utime(path)
-    checked_model(model)
+    verify_model(model)
     assert read.count("model.safetensors") == 2
     path.write_bytes(weights[:-1] + b"x")
     with pytest.raises(ServingError, match="damaged"):
-        checked_model(model)
+        verify_model(model)
 
 
 def test_a_damaged_copy_is_fetched_again(remote: Store) -> None:
     entry = deployment_of(fake_model(remote, "a"), "toy", 1)
     artifact = find_model(remote, entry)
-    weights = checked_model(artifact).path / "model.safetensors"
+    weights = verify_model(artifact).path / "model.safetensors"
     right = weights.read_bytes()
     weights.write_bytes(right.replace(b"a", b"b"))
-    assert checked_model(artifact).path / "model.safetensors" == weights
+    assert verify_model(artifact).path / "model.safetensors" == weights
     assert weights.read_bytes() == right

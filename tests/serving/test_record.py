@@ -1,5 +1,7 @@
 """The deployment record."""
 
+import json
+
 import pytest
 from pydantic import ValidationError
 
@@ -39,3 +41,12 @@ def test_only_what_needs_another_engine_changes_the_key(store: Store) -> None:
     engine = ServingConfig(engine=EngineConfig(max_model_len=32))
     changed = [deployment_of(model, "x", 2), deployment_of(other, "x", 1), deployment_of(model, "x", 1, engine)]
     assert len({key, *(entry.key for entry in changed)}) == 4
+
+
+def test_a_record_of_an_earlier_release_is_read_with_its_old_names(store: Store) -> None:
+    serving = {"engine": {"tensor_parallel": 2, "hang_timeout": 7.0}, "limits": {"queue_timeout": 3.0}}
+    entry = deployment_of(fake_model(store, "a"), "x", 1).model_dump(mode="json") | {"serving": serving}
+    store.put(RECORD, json.dumps({"stable": entry}).encode())
+    stable = read_record(store).stable
+    assert stable and (stable.engine.tensor_parallel_size, stable.engine.hang_timeout_seconds) == (2, 7.0)
+    assert stable.serving.limits.queue_timeout_seconds == 3.0

@@ -12,7 +12,7 @@ import pytest
 
 from serving.client import complete
 from serving.config import LimitsConfig, ServingConfig
-from serving.deploy import deploy, prepare
+from serving.deploy import deploy, start_canary
 from serving.errors import ServingError
 from serving.record import DeploymentRecord, deployment_of, read_record, write_record
 from stages.store import Store
@@ -66,7 +66,7 @@ def test_no_request_fails_when_the_champion_changes(
             thread.start()
         wait_for(lambda: f"asked: hold {file}" in gateway.logs())
         second = deployment_of(gateway.model(), "toy", 2)
-        status = deploy(second, store, gateway.url, timeout=120)
+        status = deploy(second, store, gateway.url, timeout_seconds=120)
         assert status.serving and status.serving.version == "2"
         wait_for(lambda: load.answered_by("toy@2"))
         wait_for(lambda: len(gateway.status().engines) == 1)
@@ -76,11 +76,11 @@ def test_no_request_fails_when_the_champion_changes(
         # A model that does not start: the old one goes on, or comes back; the record goes back, and the reason is told.
         broken = deployment_of(gateway.model(architecture="Broken"), "toy", 3)
         with pytest.raises(ServingError, match="the architecture Broken is not supported"):
-            deploy(broken, store, gateway.url, timeout=120)
+            deploy(broken, store, gateway.url, timeout_seconds=120)
         assert read_record(store).stable == second
         assert complete(gateway.url, gateway.key, "toy", "hi") == "toy@2 hi"
         count = len(load.seen)
-        deploy(first, store, gateway.url, timeout=120)  # and back
+        deploy(first, store, gateway.url, timeout_seconds=120)  # and back
         wait_for(lambda: ("toy@1", True) in load.seen[count:])
     assert load.failures == []
     assert long_answers == [200]  # the old engine finished what it had begun
@@ -99,13 +99,13 @@ def test_a_model_that_does_not_start_ends_the_old_engine_once(narrow: Gateway) -
     assert "Broken" in (new.reason or "") and new.ready_in is None  # left alone until the record is written again
     assert complete(narrow.url, narrow.key, "toy", "hi") == "toy@1 hi"
     mended = deployment_of(narrow.model(), "toy", 3)
-    assert deploy(mended, store, narrow.url, timeout=120).serving
+    assert deploy(mended, store, narrow.url, timeout_seconds=120).serving
 
 
 def test_requests_wait_no_longer_than_they_may(narrow: Gateway, tmp_path: Path) -> None:
     file = tmp_path / "start"
-    hasty = ServingConfig(limits=LimitsConfig(queue_timeout=0.3, max_concurrent=2))
-    patient = ServingConfig(limits=LimitsConfig(queue_timeout=600.0, max_concurrent=2))
+    hasty = ServingConfig(limits=LimitsConfig(queue_timeout_seconds=0.3, max_concurrent=2))
+    patient = ServingConfig(limits=LimitsConfig(queue_timeout_seconds=600.0, max_concurrent=2))
     narrow.serve(narrow.model(), 1, hasty)
     slow = deployment_of(narrow.model(starts_when=str(file)), "toy", 2, hasty)
     write_record(narrow.store, DeploymentRecord(stable=slow))
@@ -143,7 +143,7 @@ async def leave_the_queue(gateway: Gateway) -> None:
 def test_a_prepared_model_waits_for_memory(narrow: Gateway) -> None:
     narrow.serve(narrow.model(), 1)
     second = deployment_of(narrow.model(), "toy", 2)
-    prepare(second, narrow.store)
+    start_canary(second, narrow.store)
 
     def canary() -> str | None:
         found = narrow.status().engine(second.model_digest)
@@ -152,5 +152,5 @@ def test_a_prepared_model_waits_for_memory(narrow: Gateway) -> None:
     wait_for(lambda: canary() == "waiting")
     assert len(narrow.engine_processes()) == 3  # supervisor, engine and its child: of the one that serves
     assert complete(narrow.url, narrow.key, "toy", "hi") == "toy@1 hi"
-    deploy(second, narrow.store, narrow.url, timeout=120)
+    deploy(second, narrow.store, narrow.url, timeout_seconds=120)
     assert complete(narrow.url, narrow.key, "toy", "hi") == "toy@2 hi"

@@ -14,6 +14,8 @@ import pytest
 
 from serving.config import EngineConfig, GatewaySettings, ServingConfig
 from serving.engines import slot as slots
+from serving.engines.change_condition import ChangeCondition
+from serving.engines.in_flight import InFlightRequests
 from serving.engines.slot import EngineSlot
 from serving.record import DeploymentRecord, deployment_of, write_record
 from stages.store import Store
@@ -53,7 +55,7 @@ def test_a_killed_engine_is_started_again(gateway: Gateway, victim: str) -> None
 
 
 def test_a_crashing_engine_is_started_with_back_off(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slots, "FIRST_BACKOFF", 0.5)
+    monkeypatch.setattr(slots, "INITIAL_BACKOFF_SECONDS", 0.5)
     crashing = deployment_of(gateway.model(architecture="Crashing"), "toy", 1)
     write_record(gateway.store, DeploymentRecord(stable=crashing))
     wait_for(lambda: gateway.status().engines and gateway.engine().failures == 2)
@@ -64,31 +66,21 @@ def test_a_crashing_engine_is_started_with_back_off(gateway: Gateway, monkeypatc
 
 
 def test_back_off_doubles_up_to_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slots, "FIRST_BACKOFF", 0.001)
-    monkeypatch.setattr(slots, "LAST_BACKOFF", 0.006)
+    monkeypatch.setattr(slots, "INITIAL_BACKOFF_SECONDS", 0.001)
+    monkeypatch.setattr(slots, "MAX_BACKOFF_SECONDS", 0.006)
     waits: list[float] = []
     missing = deployment_of(fake_model(Store(tmp_path / "other"), "a"), "toy", 1)
 
-    class Owner:
-        def may_start(self, slot: EngineSlot) -> bool:
-            return True
-
-        def may_retry(self, slot: EngineSlot) -> bool:
-            return True
-
-        def take_spare(self) -> None:
-            return None
-
-    class Noted(EngineSlot):
-        def _failed(self, reason: str, backoff: float) -> None:
+    class Recorded(EngineSlot):
+        def _record_failure(self, reason: str, backoff: float) -> None:
             waits.append(backoff)
-            super()._failed(reason, backoff)
+            super()._record_failure(reason, backoff)
             if len(waits) == 5:
                 self.retry()  # somebody has written the record again
 
     async def fail_seven_times() -> None:
         settings = GatewaySettings(store=str(tmp_path / "store"), state_folder=tmp_path / "state")
-        slot = Noted(missing, settings, Store(tmp_path / "store"), Owner())
+        slot = Recorded(missing, settings, Store(tmp_path / "store"), InFlightRequests(), ChangeCondition())
         slot.open()
         while slot.failures < 7:
             await asyncio.sleep(0.001)
@@ -103,8 +95,8 @@ def test_back_off_doubles_up_to_its_limit(tmp_path: Path, monkeypatch: pytest.Mo
 def test_an_engine_that_hangs_is_killed_and_started_again(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch, hang: str
 ) -> None:
-    monkeypatch.setattr(slots, "FIRST_BACKOFF", 0.1)
-    quick = ServingConfig(engine=EngineConfig(stop_grace=0.2, hang_timeout=0.8))
+    monkeypatch.setattr(slots, "INITIAL_BACKOFF_SECONDS", 0.1)
+    quick = ServingConfig(engine=EngineConfig(stop_grace_seconds=0.2, hang_timeout_seconds=0.8))
     gateway.serve(gateway.model(), 1, quick)
     with gateway.client() as client:
         if hang == "core":
@@ -115,6 +107,6 @@ def test_an_engine_that_hangs_is_killed_and_started_again(
         else:
             assert unavailable(ask(client, "dead"))
         wait_for(lambda: gateway.status().serving and gateway.engine().starts == 2)
-        words = {"core": "computed nothing", "server": "health checks", "says so": "says that it is dead"}[hang]
+        words = {"core": "computed nothing", "server": "health checks", "says so": "reports that it is dead"}[hang]
         assert words in (gateway.engine().last_failure or "")
         assert ask(client, "hello").status_code == 200

@@ -104,7 +104,7 @@ def test_a_chat_without_a_template_is_refused(client: httpx.Client) -> None:
 def test_an_answer_that_takes_too_long_is_given_up(
     gateway: Gateway, served: Deployment, client: httpx.Client, tmp_path: Path
 ) -> None:
-    with gateway.limits(served, request_timeout=0.3):
+    with gateway.limits(served, request_timeout_seconds=0.3):
         assert ask(client, f"hold {tmp_path / 'never'}").status_code == 504
 
 

@@ -65,7 +65,7 @@ def test_an_engines_error_is_told_without_its_words(gateway: Gateway) -> None:
 
 
 def test_answers_that_are_cut_stay_well_formed(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slot, "FIRST_BACKOFF", 0.1)
+    monkeypatch.setattr(slot, "INITIAL_BACKOFF_SECONDS", 0.1)
     gateway.serve(gateway.model(), 1)
     with gateway.client() as client:
         answer = ask(client, "cut", stream=True)

@@ -22,8 +22,8 @@ def test_a_damaged_record_ends_nothing(gateway: Gateway) -> None:
     gateway.serve(gateway.model(), 1)
     record = store.local_path("deployments/record.json")
     for break_it, words in (
-        (lambda: store.put("deployments/record.json", b"nonsense"), "not a deployment record"),
-        (record.unlink, "gone"),
+        (lambda: store.put("deployments/record.json", b"nonsense"), "not a valid deployment record"),
+        (record.unlink, "missing"),
     ):
         break_it()
         wait_for(lambda words=words: words in (gateway.status().record_error or ""))
@@ -52,7 +52,7 @@ def test_what_is_served_goes_on_while_the_store_is_away(
     far_gateway: GatewayProcess, remote: Store, server: ObjectStore
 ) -> None:
     gateway = far_gateway
-    deploy(deployment_of(fake_model(remote, "a"), "toy", 1), remote, gateway.url, timeout=120)
+    deploy(deployment_of(fake_model(remote, "a"), "toy", 1), remote, gateway.url, timeout_seconds=120)
     second = deployment_of(fake_model(remote, "b"), "toy", 2)
     server.stop()
     wait_for(lambda: gateway.status().record_error)
@@ -63,7 +63,7 @@ def test_what_is_served_goes_on_while_the_store_is_away(
 
     server.start()
     wait_for(lambda: gateway.status().record_error is None)
-    deploy(second, remote, gateway.url, timeout=120)
+    deploy(second, remote, gateway.url, timeout_seconds=120)
     assert complete(gateway.url, gateway.key, "toy", "hi") == "toy@2 hi"
 
 

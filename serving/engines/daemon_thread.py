@@ -1,4 +1,4 @@
-"""Calls that may hang, in threads that do not matter."""
+"""Blocking calls that may hang, in threads that do not keep the gateway from exiting."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-async def in_thread(function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
-    """Like `asyncio.to_thread`, for what asks a store.
+async def run_in_daemon_thread(function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
+    """Like `asyncio.to_thread`, but in a daemon thread: for calls to a store.
 
-    A store that is away can hold a call up for minutes. The threads of `to_thread` are waited for when the program
-    ends; this one is a daemon, so that the gateway ends (and its engines with it) whatever the store does.
+    A store that does not respond can block a call for minutes. Python waits for the threads of `to_thread` when it
+    exits; with a daemon thread the gateway exits, and its engines with it, whatever the store does.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
     def finish(result: T | None, error: BaseException | None) -> None:
-        if future.done():  # nobody waits any more
+        if future.done():  # the caller was cancelled
             return
         if error is not None:
             future.set_exception(error)
@@ -32,7 +32,7 @@ async def in_thread(function: Callable[P, T], *arguments: P.args, **keywords: P.
         result, error = None, None
         try:
             result = function(*arguments, **keywords)
-        except BaseException as raised:  # handed on to whoever waits
+        except BaseException as raised:  # raised again in the caller
             error = raised
         if not loop.is_closed():
             loop.call_soon_threadsafe(finish, result, error)
