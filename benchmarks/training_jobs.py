@@ -18,15 +18,9 @@ from child import Work, serve
 
 LEARNING_RATE = 1e-3
 BETAS, WEIGHT_DECAY, CLIP = (0.9, 0.95), 0.1, 1.0
-OURS = {
-    "optimizer": "adamw",
-    "betas": BETAS,
-    "weight_decay": WEIGHT_DECAY,
-    "grad_clip": CLIP,
-    "z_loss": 1e-5,
-    "replicas": 1,
-}
-"""What an update needs of `TrainingConfig`, which is not to be had where nothing but PyTorch is installed."""
+OPTIMIZER = {"name": "adamw", "betas": BETAS, "weight_decay": WEIGHT_DECAY, "grad_clip": CLIP, "z_loss": 1e-5}
+SCHEDULE = {"kind": "wsd", "warmup_steps": 0, "decay_ratio": 0.0, "min_lr_ratio": 0.0}
+"""What an update needs of `OptimizerConfig` and `ScheduleConfig`, which need pydantic; there may be PyTorch alone."""
 VOCABULARY = {"cpu": 16_384, "cuda": 32_000}
 
 
@@ -58,27 +52,29 @@ def ours(
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     import torch
 
-    from models import matmul as products
+    from models import matmul
     from models.decoder import Decoder
     from stages.training.loop.updater import Updater
     from stages.training.metrics.phase_clock import PhaseClock
-    from stages.training.optim.optimizer import build_optimizer
-    from stages.training.parallelism.ranks import join, place
+    from stages.training.optim.optimizers import build_optimizers
+    from stages.training.optim.schedule import LearningRateSchedule
+    from stages.training.parallelism.ranks import init_distributed, parallelize
     from stages.training.runtime.compiling import compile_layers, wants_compiler
     from stages.training.runtime.precision import FORMATS
 
     torch.set_num_threads(threads)
     dtype = FORMATS[precision]
-    config = SimpleNamespace(**OURS)
-    ranks, of = join(device), shape(size, length, device)
-    products.use(products.faster_products(ranks.device, dtype))
+    config, schedule = SimpleNamespace(**OPTIMIZER), LearningRateSchedule(SimpleNamespace(**SCHEDULE), LEARNING_RATE, 1)
+    ranks, of = init_distributed(device), shape(size, length, device)
+    matmul.set_backend(matmul.faster_backend(ranks.device, dtype))
     with torch.device("meta"):
         model = Decoder(of, -1, dtype)  # no token ends a document: plain causal attention
-    model = place(model, ranks, 0)
+    model = parallelize(model, ranks, 0)
     if wants_compiler("auto", ranks.device):
         compile_layers(model)
     clock, rows = PhaseClock(ranks.device), -(-batch // world)
-    updater = Updater(model, build_optimizer(model, config, LEARNING_RATE, dtype), config, ranks, clock, rows)
+    optimizers = build_optimizers(model, config, schedule, dtype)
+    updater = Updater(model, optimizers, config, ranks, clock, rows)
     tokens = batches(batch, length, of.vocabulary_size)
 
     def step() -> dict[str, Any]:
@@ -86,8 +82,8 @@ def ours(
         given = SimpleNamespace(tokens=part[:, :-1].contiguous(), targets=part[:, 1:].contiguous())
         began = time.perf_counter()
         computed = updater.compute(given, batch * length, micro_batch or rows)
-        updater.apply(LEARNING_RATE)
-        loss = ranks.sum([float(computed.nats)])[0] / (batch * length)  # waits for the device
+        updater.apply(0)
+        loss = ranks.all_reduce_sum([float(computed.nats)])[0] / (batch * length)  # waits for the device
         return {"seconds": time.perf_counter() - began, "loss": loss, "phases": clock.seconds(clock.cut())}
 
     step()
@@ -190,10 +186,10 @@ def rate(precision: str, size: int = 2048) -> Work:
     """The rate of a size^3 product, operations a second: the fastest of three."""
     import torch
 
-    from stages.training.runtime.precision import FORMATS, product_rate
+    from stages.training.runtime.precision import FORMATS, matmul_flops_per_second
 
     def work() -> dict[str, Any]:
-        return {"rate": product_rate(FORMATS[precision], torch.device("cpu"), size)}
+        return {"rate": matmul_flops_per_second(FORMATS[precision], torch.device("cpu"), size)}
 
     return work
 
@@ -202,13 +198,13 @@ def products_alone(size: str, precision: str, batch: int, length: int, threads: 
     """Every product of a step by itself, as our code makes it: seconds by kind."""
     import torch
 
-    from models import matmul as products
-    from models.attention_cpu import blocks
+    from models import matmul
+    from models.attention_cpu import block_count
     from stages.training.runtime.precision import FORMATS
 
     torch.set_num_threads(threads)
     dtype, of, rows = FORMATS[precision], shape(size, length, "cpu"), batch * length
-    products.use(products.faster_products(torch.device("cpu"), dtype))
+    matmul.set_backend(matmul.faster_backend(torch.device("cpu"), dtype))
     width, heads = of.hidden_size, (of.heads + 2 * of.key_value_heads) * of.head_size
     matrices = {
         "queries, keys, values": (width, heads, of.layers),
@@ -223,18 +219,18 @@ def products_alone(size: str, precision: str, batch: int, length: int, threads: 
             x = torch.randn(rows, inputs, dtype=dtype, requires_grad=True)
             weight = torch.randn(outputs, inputs, dtype=dtype, requires_grad=True)
             grad = torch.randn(rows, outputs, dtype=dtype)
-            found[name] = times * _seconds(lambda x=x, w=weight, g=grad: products.linear(x, w).backward(g))
+            found[name] = times * _seconds(lambda x=x, w=weight, g=grad: matmul.linear(x, w).backward(g))
         hidden, weight = torch.randn(1024, width, dtype=dtype), torch.randn(of.vocabulary_size, width, dtype=dtype)
         grad = torch.randn(1024, of.vocabulary_size, dtype=dtype)
-        total = products.OuterSum(weight)
+        total = matmul.WeightGradAccumulator(weight)
 
         def head() -> None:
-            products.times_transposed(hidden, weight)
-            products.times_transposed(grad, weight.T)
+            matmul.times_transposed(hidden, weight)
+            matmul.times_transposed(grad, weight.T)
             total.add(grad, hidden)
 
         found["head"] = rows / 1024 * _seconds(head)
-        pairs, block = batch * of.key_value_heads, length // blocks(length)
+        pairs, block = batch * of.key_value_heads, length // block_count(length)
         q = torch.randn(pairs, of.heads // of.key_value_heads * block, of.head_size, dtype=dtype)
         k = torch.randn(pairs, length, of.head_size, dtype=dtype)
 

@@ -27,10 +27,9 @@ from rich.progress import track
 from rich.table import Table
 
 from flows.inputs import resolve_recipe
-from flows.steps import STEP, Made, list_inputs
-from models import matmul as products
+from flows.steps import STEP, RunArtifacts, list_inputs
+from models import IGNORE_INDEX, matmul
 from models.decoder import Decoder
-from models.loss import IGNORED
 from models.sizes import ModelConfig, sized
 from stages.evaluation.config import SetConfig
 from stages.evaluation.harness import Task
@@ -41,17 +40,17 @@ from stages.training.loop.data import TrainingData
 from stages.training.loop.updater import Updater
 from stages.training.loop.validation import Validation
 from stages.training.metrics.phase_clock import PhaseClock
-from stages.training.optim.optimizer import build_optimizer
-from stages.training.optim.schedule import factor, peak_learning_rate
-from stages.training.parallelism.ranks import join, place
+from stages.training.optim.optimizers import build_optimizers
+from stages.training.optim.schedule import LearningRateSchedule, ladder_peak_lr
+from stages.training.parallelism.ranks import init_distributed, parallelize
 from stages.training.runtime.precision import FORMATS, faster_format
 
 OTHERS: dict[str, dict[str, Any]] = {
-    "adamw": {"optimizer": "adamw"},
-    "learning rate / 2": {"learning_rate": 0.5},
-    "learning rate x 2": {"learning_rate": 2.0},
-    "batch / 2": {"batch": 0.5},
-    "batch x 2": {"batch": 2},
+    "adamw": {"name": "adamw"},
+    "learning rate / 2": {"lr": 0.5},
+    "learning rate x 2": {"lr": 2.0},
+    "batch / 2": {"global_batch_size": 0.5},
+    "batch x 2": {"global_batch_size": 2},
 }
 """What contestants change; learning rate and batch as multiples of the recipe's."""
 TIMED = 8
@@ -67,32 +66,32 @@ class Contestant:
     config: TrainingConfig
     data: TrainingData
     updater: Updater
-    peak: float
     seconds: list[float] = field(default_factory=list)
     curve: list[dict[str, float]] = field(default_factory=list)
 
     @classmethod
     def of(cls, name: str, config: TrainingConfig, tokens: Artifact, precision: str) -> Contestant:
-        ranks = join("cpu")
+        ranks = init_distributed("cpu")
         data = TrainingData(tokens.local(), tokens.digest, config, 0, 1)
         reader, dtype = data.reader, FORMATS[precision]
-        shape = sized(config.size, reader.vocabulary_size, config.longest_k * reader.sequence_length)
+        shape = sized(
+            config.model.size, reader.vocabulary_size, config.data.max_rows_per_sample * reader.sequence_length
+        )
         with torch.device("meta"):
             model = Decoder(shape, reader.eos_id, dtype)
-        model = place(model, ranks, config.seed)
-        peak = peak_learning_rate(config, shape)
-        optimizer = build_optimizer(model, config, peak, dtype)
-        return cls(
-            name, config, data, Updater(model, optimizer, config, ranks, PhaseClock(ranks.device), config.batch), peak
-        )
+        model = parallelize(model, ranks, config.seed)
+        schedule = LearningRateSchedule(config.schedule, config.optimizer.lr or ladder_peak_lr(shape), config.steps)
+        optimizers = build_optimizers(model, config.optimizer, schedule, dtype)
+        clock, rows = PhaseClock(ranks.device), config.data.global_batch_size
+        return cls(name, config, data, Updater(model, optimizers, config.optimizer, ranks, clock, rows))
 
     def step(self) -> None:
         """One update."""
         number = len(self.seconds)
         batch = self.data.batch(number)
         began = time.perf_counter()
-        self.updater.compute(batch, float(batch.valid), min(self.config.batch, 16))
-        self.updater.apply(self.peak * factor(self.config, number))
+        self.updater.compute(batch, float(batch.valid), min(self.config.data.global_batch_size, 16))
+        self.updater.apply(number)
         self.seconds.append(time.perf_counter() - began)
 
     def score(self, validation: Validation, questions: Questions) -> None:
@@ -137,7 +136,7 @@ class Questions:
             some = [self.rows[n] for n in order[start : start + 64]]
             length = max(len(ids) for ids, *_ in some) - 1
             tokens = torch.full((len(some), length), model.eos_id)
-            targets = torch.full((len(some), length), IGNORED)
+            targets = torch.full((len(some), length), IGNORE_INDEX)
             for at, (ids, before, _, _) in enumerate(some):
                 tokens[at, : len(ids) - 1] = torch.tensor(ids[:-1])
                 targets[at, before - 1 : len(ids) - 1] = torch.tensor(ids[before:])
@@ -177,22 +176,22 @@ def main() -> None:
 def run(options: argparse.Namespace, store: Store) -> dict[str, Any]:
     """Trains the contestants in turn."""
     recipe, _ = resolve_recipe(options.recipe)
-    made = Made()
+    made = RunArtifacts()
     for kind in ("sample", "corpus", "tokens"):
         with console.status(f"{kind} ..."):
             step = STEP[kind]
-            made.artifacts[kind] = step.stage.run(step.config(recipe, made), step.inputs(recipe, made), store)
+            made[kind] = step.stage.run(step.config(recipe, made), step.inputs(recipe, made), store)
         if kind == "sample":
             list_inputs(recipe, made)
     tokens, precision = made["tokens"], faster_format(torch.device("cpu"))
-    products.use(products.faster_products(torch.device("cpu"), FORMATS[precision]))
+    matmul.set_backend(matmul.faster_backend(torch.device("cpu"), FORMATS[precision]))
     folder = tokens.local()
     name, listing = next(iter(made.sets.items()))
     questions = Questions(read_set(listing), folder / "tokenizer" / "tokenizer.json", options.questions)
-    validation = Validation(folder, recipe.training.validation_rows)
+    validation = Validation(folder, recipe.training.validation.rows)
     own = recipe.training.model_copy(update={"steps": options.steps or recipe.training.steps})
     stream = json.loads(tokens.read("stream.json"))
-    shape = sized(own.size, stream["vocabulary_size"], own.longest_k * stream["sequence_length"])
+    shape = sized(own.model.size, stream["vocabulary_size"], own.data.max_rows_per_sample * stream["sequence_length"])
     configs = {"the recipe": own} | {n: changed(own, shape, **OTHERS[n]) for n in options.only or OTHERS}
     steps = equal_time(configs, tokens, precision)
     contestants = [
@@ -214,18 +213,21 @@ def run(options: argparse.Namespace, store: Store) -> dict[str, Any]:
         "baseline": questions.baseline,
         "curves": {c.name: c.curve for c in contestants},
         "tokens_per_second": {
-            c.name: c.config.batch * c.data.reader.sequence_length / median(c.seconds) for c in contestants
+            c.name: c.config.data.global_batch_size * c.data.reader.sequence_length / median(c.seconds)
+            for c in contestants
         },
     }
 
 
 def changed(config: TrainingConfig, shape: ModelConfig, **changes: Any) -> TrainingConfig:
     """A contestant's config, of a model of the recipe's shape."""
-    if "learning_rate" in changes:
-        changes["learning_rate"] *= peak_learning_rate(config, shape)
-    if "batch" in changes:
-        changes["batch"] = max(1, int(changes["batch"] * config.batch))
-    return config.model_copy(update=changes)
+    optimizer, data = config.optimizer, config.data
+    if "lr" in changes:
+        changes["lr"] *= optimizer.lr or ladder_peak_lr(shape)
+    if "global_batch_size" in changes:
+        size = max(1, int(changes.pop("global_batch_size") * data.global_batch_size))
+        data = data.model_copy(update={"global_batch_size": size})
+    return config.model_copy(update={"optimizer": optimizer.model_copy(update=changes), "data": data})
 
 
 def equal_time(configs: dict[str, TrainingConfig], tokens: Artifact, precision: str) -> dict[str, int]:

@@ -41,7 +41,7 @@ PARTS = {
     "torch": "import torch",
     "entered": "our other imports",
     "joined": "tokens opened, ranks joined",
-    "rated": "number format and rate of products",
+    "measured": "number format and rate of products",
     "ready": "model and optimizer",
     "first_step": "first step",
 }
@@ -61,15 +61,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="headwater-benchmark-") as folder:
         store = Store(folder)
         stream = _tokens(store)
-        config = TrainingConfig(
-            size=options.size,
-            steps=STEPS,
-            batch=4,
-            warmup=0,
-            workers=0,
-            optimizer="adamw",
-            precision=options.precision,
-            validation_rows=1,
+        config = TrainingConfig.model_validate(
+            {
+                "steps": STEPS,
+                "model": {"size": options.size},
+                "data": {"global_batch_size": 4},
+                "schedule": {"warmup_steps": 0},
+                "optimizer": {"name": "adamw"},
+                "parallelism": {"workers": 0, "precision": options.precision},
+                "validation": {"rows": 1},
+            }
         )
         rounds = []
         for number in range(options.rounds + 1):
@@ -114,7 +115,7 @@ def _training(store: Store, stream: Artifact, config: TrainingConfig, number: in
     startup = next(event for event in run.events.read()[0] if event["type"] == "startup")
     rates = pq.read_table(store.local_path(f"{folder}/loss.parquet")).to_pydict()
     later = (rates["tokens"][-1] - rates["tokens"][-2]) / rates["tokens_per_second"][-1]
-    return {name: startup[name] for name in ("entered", "joined", "rated", "ready", "first_step")} | {
+    return {name: startup[name] for name in ("entered", "joined", "measured", "ready", "first_step")} | {
         "later_step": later
     }
 

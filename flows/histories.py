@@ -1,4 +1,4 @@
-"""Training runs in the store, finished or not: how far each is, and the curve of its loss."""
+"""Training runs in the store, finished or not: progress, state and curves."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from stages.training.preflight.plan import PLAN
 from stages.training.run import HISTORY, VALIDATIONS
 
 CURVES = tuple(STEPS.names)
-"""What is known of each step."""
-FINISHED, RUNNING, STOPPED, FAILED, LEFT = "finished", "running", "stopped", "failed", "unfinished"
-"""States of a run; the last one has neither ended nor somebody who works at it."""
+"""Columns that are recorded for each step."""
+FINISHED, RUNNING, STOPPED, FAILED, UNFINISHED = "finished", "running", "stopped", "failed", "unfinished"
+"""States of a run; `unfinished`: no process works on it, and it recorded no end."""
 _ENDS = ("failed", "stopped", "started", "workers")
 
 
@@ -34,19 +34,19 @@ class Overview:
     state: str
     size: str
     step: int
-    """Batches done."""
+    """Number of batches done."""
     steps: int
-    """Batches of the whole run."""
+    """Number of batches of the whole run."""
     loss: float | None
     bits_per_byte: float | None
     tokens: int
     tokens_per_second: float | None
     started: float
-    """Seconds since 1970; 0 where no event tells."""
+    """Seconds since the epoch; 0 if the run has no events."""
 
     @property
     def name(self) -> str:
-        """What people type: see `flows.runs.find_run`."""
+        """The run's name on the command line: see `flows.runs.find_run`."""
         return f"training/{self.artifact.digest[:12]}" if self.artifact else self.folder
 
 
@@ -57,7 +57,7 @@ def overviews(store: Store) -> list[Overview]:
 
 
 def _overview(store: Store, folder: str) -> Overview | None:
-    """None for a folder whose run never came so far that its plan is known."""
+    """None for a folder whose run ended before it recorded its plan."""
     artifact = load(store, folder)
     events = EventLog(store, folder).read(only=(PLAN, *_ENDS), newest=("step", "validation"))[0]
     last = {event["type"]: event for event in events}
@@ -69,7 +69,8 @@ def _overview(store: Store, folder: str) -> Overview | None:
         folder=folder,
         artifact=artifact,
         state=FINISHED if artifact else _state(store, folder, events),
-        size=str(config.get("size", "")),
+        # Earlier versions have it at the top level.
+        size=str(config.get("model", {}).get("size") or config.get("size", "")),
         step=int(config["steps"]) if artifact else int(step.get("step", -1)) + 1,
         steps=int(config["steps"]),
         loss=metrics.get("loss", step.get("loss")),
@@ -82,14 +83,14 @@ def _overview(store: Store, folder: str) -> Overview | None:
 
 def _state(store: Store, folder: str, events: list[Event]) -> str:
     holder = Lease(store, folder).holder()
-    if holder and not holder.surely_dead and time.time() - holder.beat < STALE_SECONDS:
+    if holder and not holder.is_known_dead and time.time() - holder.heartbeat < STALE_SECONDS:
         return RUNNING
     ends = [event["type"] for event in events if event["type"] in _ENDS]
-    return {"failed": FAILED, "stopped": STOPPED}.get(ends[-1] if ends else "", LEFT)
+    return {"failed": FAILED, "stopped": STOPPED}.get(ends[-1] if ends else "", UNFINISHED)
 
 
 def overview_rows(store: Store) -> list[dict[str, Any]]:
-    """The runs as lines of a table."""
+    """The runs as rows of a table."""
     refs = {digest: name for name, digest in list_refs(store).items() if name.endswith("/training")}
     rows = []
     for run in overviews(store):
@@ -113,10 +114,10 @@ def overview_rows(store: Store) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A run's validations, in turn. A source that one has no text of is NaN there."""
+    """A run's validations in order. NaN for a source without text in a validation."""
 
     step: NDArray[np.int64]
-    """[n]: updates made, or left out, before it."""
+    """[n]: optimizer steps, applied or skipped, before it."""
     tokens: NDArray[np.float64]
     """[n]"""
     seconds: NDArray[np.float64]
@@ -128,10 +129,10 @@ class HeldOut:
 
 
 def curves(store: Store, folder: str) -> Mapping[str, NDArray[np.float64]]:
-    """`CURVES` of a run, each float64 [n]: of every step where it is finished, of those that were told where it is not.
+    """`CURVES` of a run, each float64 [n]: of every step if it is finished, else of the steps in its events.
 
-    Steps that were done again after a restart count once, as they were done last. What a step did not measure, or the
-    version that made the run did not know, is NaN.
+    Steps that were repeated after a restart count once, with their last values. What a step, or the run's
+    version, did not measure is NaN.
     """
     artifact = load(store, folder)
     if artifact:
@@ -142,20 +143,20 @@ def curves(store: Store, folder: str) -> Mapping[str, NDArray[np.float64]]:
             name: table[name].to_numpy().astype(np.float64) if name in table.column_names else missing
             for name in CURVES
         }
-    told = {event["step"]: event for event in EventLog(store, folder).read(only=("step",))[0]}
+    events = {event["step"]: event for event in EventLog(store, folder).read(only=("step",))[0]}
     return {
-        name: np.array([told[step].get(name, np.nan) for step in sorted(told)], dtype=np.float64) for name in CURVES
+        name: np.array([events[step].get(name, np.nan) for step in sorted(events)], dtype=np.float64) for name in CURVES
     }
 
 
 def held_out(store: Store, folder: str) -> HeldOut:
-    """The validations of a run, finished or not. One that was made again after a restart counts once, the last time."""
+    """The validations of a run, finished or not. One that was repeated after a restart counts once, the last time."""
     artifact = load(store, folder)
     if artifact and artifact.files(VALIDATIONS):
         with artifact.open(VALIDATIONS) as file:
             lines = pq.read_table(file).to_pylist()
     else:
-        lines = _told_validations(store, folder)
+        lines = _validations_from_events(store, folder)
     totals = {line["step"]: line for line in lines if line["source"] is None}
     steps = sorted(totals)
     by_source: dict[str, dict[int, float]] = {}
@@ -172,8 +173,8 @@ def held_out(store: Store, folder: str) -> HeldOut:
     return HeldOut(np.array(steps, dtype=np.int64), tokens, seconds, total, per_source)
 
 
-def _told_validations(store: Store, folder: str) -> list[dict[str, Any]]:
-    """As in the file of a finished run, from the events. The oldest versions told no more than step and result."""
+def _validations_from_events(store: Store, folder: str) -> list[dict[str, Any]]:
+    """The same rows as in a finished run's file. The oldest versions recorded only step and result."""
     lines = []
     for event in EventLog(store, folder).read(only=("validation",))[0]:
         common = {"step": event["step"], "tokens": event.get("tokens"), "seconds": event.get("seconds")}

@@ -44,7 +44,7 @@ def resolve_recipe(
             _absolute(evaluation_data)
             sets = question_sets(evaluation_data)
         notes.append(f"question sets in {evaluation_data}: {', '.join(sets)}")
-    if any(phase.weights for phase in chosen.training.all_phases):
+    if any(phase.weights for phase in chosen.training.phases):
         notes.append(f"{chosen.name}'s shares are of its own sources: yours are drawn by size (a recipe gives shares)")
     return with_own_documents(chosen, data, sources, sets), notes
 

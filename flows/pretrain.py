@@ -1,6 +1,6 @@
 """The main job: documents in, a served, evaluated and registered model out.
 
-Read `pretrain` from top to bottom: one task a stage. Every stage whose artifact is there is skipped, so a run can be
+Read `pretrain` from top to bottom: one task per stage. Every stage whose artifact is cached is skipped, so a run can be
 killed at any time and started again.
 """
 
@@ -17,15 +17,15 @@ from pydantic import Field
 from rich.console import Console
 
 from flows import present, registry
-from flows.artifacts import drop_repeats, show_link, show_report, show_table
-from flows.cancel import cancel_heard
+from flows.artifacts import remove_duplicates, show_link, show_report, show_table
+from flows.cancel import interrupt_on_cancel
 from flows.inputs import resolve_recipe
 from flows.job import Job
 from flows.plan_table import plan_records
 from flows.report import markdown, summarise
 from flows.steps import evaluation_inputs, list_inputs
 from infra.settings import load_settings
-from serving.deploy import deploy, prepare, withdraw
+from serving.deploy import deploy, start_canary, stop_canary
 from serving.record import deployment_of
 from stages.corpus import summary_rows
 from stages.evaluation import evaluation, preload, reasons, table
@@ -34,17 +34,17 @@ from stages.tokens.fertility import fertility_rows
 from stages.training.cluster import driver as launch
 from stages.training.preflight.plan import plan_of
 
-# Patterns reach the form and the server, which refuse a value before there is a run; the flow checks the rest.
+# The form and the server check the patterns before a run is created; the flow checks the rest.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+_-]*$|^/.+[.]ya?ml$")]
 Place = Annotated[str, Field(max_length=1000, pattern=r"^$|^/|^[A-Za-z0-9+.-]+://")]
 Override = Annotated[str, Field(pattern=r"^[^=\s]+=")]
 
 
 def run_name() -> str:
-    """What is made goes before the name that Prefect or a person gave: `biomed gorgeous-dingo`."""
+    """Puts the recipe before the name that Prefect or a person gave: `biomed gorgeous-dingo`."""
     given, parameters = str(runtime.flow_run.name), runtime.flow_run.parameters
-    made = Path(parameters["recipe"]).stem + (f"+{Path(parameters['data']).name}" if parameters["data"] else "")
-    return given if given.startswith(made) else f"{made} {given}"
+    prefix = Path(parameters["recipe"]).stem + (f"+{Path(parameters['data']).name}" if parameters["data"] else "")
+    return given if given.startswith(prefix) else f"{prefix} {given}"
 
 
 @flow(name="pretrain", flow_run_name=run_name, persist_result=False, validate_parameters=True)
@@ -55,7 +55,7 @@ def pretrain(
     overrides: list[Override] = [],  # noqa: B006 (the form in the UI shows the default)
     force_new_run: bool = False,
 ) -> State[Any]:
-    """Makes a language model from documents: corpus, tokens, training, evaluation, gate, registry, endpoint.
+    """Builds a language model from documents: corpus, tokens, training, evaluation, gate, registry, endpoint.
 
     Args:
         recipe: A name from `headwater recipes`, or the absolute path of a recipe's YAML file.
@@ -65,12 +65,12 @@ def pretrain(
         force_new_run: Train a new run although the same plan has a finished one.
     """
     job = open_job(recipe, data, evaluation_data, overrides, force_new_run)
-    with cancel_heard(UUID(runtime.flow_run.id)), job:
+    with interrupt_on_cancel(UUID(runtime.flow_run.id)), job:
         if job.recipe.sample:
-            make_sample(job)
+            build_sample(job)
         list_inputs(job.recipe, job.artifacts)
-        make_corpus(job)
-        make_tokens(job)
+        build_corpus(job)
+        build_tokens(job)
         train(job)
         export_model(job)
         candidate = register(job)
@@ -81,53 +81,53 @@ def pretrain(
 
 
 @task(name="sample", cache_policy=NO_CACHE)
-def make_sample(job: Job) -> str:
+def build_sample(job: Job) -> str:
     """The embedded synthetic documents and question sets."""
-    return job.make("sample").id
+    return job.build("sample").id
 
 
 @task(name="corpus", cache_policy=NO_CACHE)
-def make_corpus(job: Job) -> str:
+def build_corpus(job: Job) -> str:
     """Policy, deduplication, edits, filters, decontamination, held-out split."""
     if not job.plan("corpus").done:
         start_early(job)
-    artifact = job.make("corpus")
+    artifact = job.build("corpus")
     columns, rows = summary_rows(artifact)
     show_table("corpus", present.records(columns, rows), "Documents in, removed by each rule, and kept")
     return artifact.id
 
 
 @task(name="tokens", cache_policy=NO_CACHE)
-def make_tokens(job: Job) -> str:
+def build_tokens(job: Job) -> str:
     """Tokenizer and shards."""
-    artifact = job.make("tokens")
-    show_table("tokens", fertility_rows(artifact), "Tokens by source, and what a token holds beside GPT-2's")
+    artifact = job.build("tokens")
+    show_table("tokens", fertility_rows(artifact), "Tokens by source, and bytes per token compared with GPT-2's")
     return artifact.id
 
 
 @task(name="training", cache_policy=NO_CACHE)
 def train(job: Job) -> str:
-    """Pretraining on Ray Train with FSDP2; curves go to MLflow while it runs."""
+    """Pretraining on Ray Train with FSDP2; metrics go to MLflow while it runs."""
     job.mlflow_ready()
     planned = plan_of(job.artifacts["tokens"], job.recipe.training)
-    show_table("plan", plan_records(planned), "What the training reads: tokens, shares and epochs by phase and source")
+    show_table("plan", plan_records(planned), "The plan of the training: tokens, shares and epochs by phase and source")
     if not job.plan("training").done:
         start_early(job)
         job.background.submit(preload)
     tags = {"headwater.recipe": job.recipe.name, "headwater.tokens": job.artifacts["tokens"].digest}
     sink = lambda plan: registry.MlflowSink(job.settings.mlflow_url, job.recipe.name, job.store, plan.folder, tags)  # noqa: E731
-    return job.make("training", (sink,)).id
+    return job.build("training", (sink,)).id
 
 
 @task(name="model", cache_policy=NO_CACHE)
 def export_model(job: Job) -> str:
     """Stock Hugging Face weights."""
-    return job.make("model").id
+    return job.build("model").id
 
 
 @task(name="register", cache_policy=NO_CACHE)
 def register(job: Job) -> registry.RegisteredModel:
-    """A version in the MLflow registry with the alias `candidate`. Its engine is started while it is being judged."""
+    """Registers a version in MLflow with the alias `candidate`. Its engine starts while it is evaluated."""
     job.mlflow_ready()
     url, name = job.settings.mlflow_url, job.recipe.name
     model: registry.RegisteredModel = job.timed(
@@ -135,23 +135,23 @@ def register(job: Job) -> registry.RegisteredModel:
     )
     show_link("mlflow-model", registry.model_url(url, model), f"{name} version {model.version} in MLflow")
     show_link("mlflow-run", registry.run_url(url, url, model.run_id), "Curves and data of the training run in MLflow")
-    prepare(deployment_of(job.artifacts["model"], name, model.version, job.recipe.serving), job.store)
+    start_canary(deployment_of(job.artifacts["model"], name, model.version, job.recipe.serving), job.store)
     return model
 
 
 @task(name="evaluation", cache_policy=NO_CACHE)
 def evaluate(job: Job, candidate: registry.RegisteredModel) -> str:
-    """Bits-per-byte on held-out documents and the question sets, with baselines; the figures go to MLflow."""
-    artifact = job.make("evaluation")
+    """Bits per byte on held-out documents, and the question sets, with baselines; the metrics go to MLflow."""
+    artifact = job.build("evaluation")
     rows = present.records(*table(artifact))
-    show_table("evaluation", rows, "Scores on held-out documents and question sets, beside the baselines")
+    show_table("evaluation", rows, "Scores on held-out documents and question sets, with baselines")
     registry.log_evaluation(job.settings.mlflow_url, candidate, artifact, rows)
     return artifact.id
 
 
 @task(name="verdict", cache_policy=NO_CACHE)
 def judge(job: Job, candidate: registry.RegisteredModel) -> bool:
-    """The gate: may the candidate replace the champion? True if it is champion afterwards; the ref is the truth."""
+    """The gate: decides whether the candidate replaces the champion. True if it is the champion afterwards."""
     model, name = job.artifacts["model"], job.recipe.name
     champion = read_ref(job.store, name, "champion")
     if champion and champion.digest == model.digest:
@@ -161,7 +161,7 @@ def judge(job: Job, candidate: registry.RegisteredModel) -> bool:
         if champion:  # scored on the candidate's sets, so that both are compared on the same items
             inputs = evaluation_inputs(job.recipe, job.artifacts, champion)
             job.artifacts["champion-evaluation"] = job.run(evaluation, job.recipe.evaluation, inputs, "champion")
-        verdict = job.make("verdict")
+        verdict = job.build("verdict")
         passed = reasons(verdict).accepted
     if passed:
         write_ref(job.store, name, "champion", model)
@@ -173,14 +173,14 @@ def judge(job: Job, candidate: registry.RegisteredModel) -> bool:
 
 @task(name="serving", cache_policy=NO_CACHE)
 def serve(job: Job) -> str:
-    """Points the gateway at the champion and waits until it answers."""
+    """Deploys the champion to the gateway and waits until it answers."""
     champion = read_ref(job.store, job.recipe.name, "champion")
     if champion is None:
-        withdraw(job.store)
+        stop_canary(job.store)
         job.console.print("[bold]serving[/]      nothing to serve: no model has passed the gate")
         return ""
     registered = registry.find(job.settings.mlflow_url, job.recipe.name, champion.digest)
-    # Without MLflow's record (its database was removed, say) the digest still names the version.
+    # Without MLflow's record (if its database was removed, for example) the digest identifies the version.
     version = registered.version if registered else champion.digest[:8]
     entry = deployment_of(champion, job.recipe.name, version, job.recipe.serving)
     job.timed("serving", lambda: deploy(entry, job.store, job.settings.gateway_url))
@@ -189,13 +189,13 @@ def serve(job: Job) -> str:
 
 
 def start_early(job: Job) -> None:
-    """Ray takes 10 to 20 s to start: it does so beside the stages before training. Harmless to repeat."""
-    if job.recipe.training.workers:
-        # datatrove's logger holds its locks while this process forks, as Ray's start does in a thread. Imported in the
-        # middle of such a fork, as by the corpus stage, it lets go of a lock that somebody else holds.
+    """Starts Ray (10 to 20 s) in the background of the stages before training. Idempotent."""
+    if job.recipe.training.parallelism.workers:
+        # loguru, which datatrove logs by, takes its locks around every fork, and Ray's start forks in a thread.
+        # Imported during such a fork, as the corpus stage might, it would release a lock that another thread holds.
         import loguru  # noqa: F401
 
-        launch.prestart(job.recipe.training.workers)
+        launch.prestart(job.recipe.training.parallelism.workers)
 
 
 def open_job(recipe: str, data: str, evaluation_data: str, overrides: list[str], force_new_run: bool) -> Job:
@@ -214,10 +214,10 @@ def open_job(recipe: str, data: str, evaluation_data: str, overrides: list[str],
 
 
 def finish(job: Job, passed: bool, model: registry.RegisteredModel) -> State[Any]:
-    """The run's report in Prefect, and its state: a rejection is a named Completed state."""
+    """Publishes the run's report in Prefect and returns its state: a rejection is a Completed state of its own name."""
     summary = summarise(job, passed, model)
-    show_report(markdown(summary), f"{job.recipe.name}: what was made, from what, and how good it is")
-    drop_repeats()
+    show_report(markdown(summary), f"{job.recipe.name}: the model, its data and its scores")
+    remove_duplicates()
     if not passed:
         return Completed(name="GateRejected", message="; ".join(summary.reasons), data=summary.model_dump(mode="json"))
     return Completed(message=f"{job.recipe.name} is served", data=summary.model_dump(mode="json"))

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from flows.renamed_keys import GROUP_NOW, RENAMED_KEYS
 from serving.config import ServingConfig
 from stages.corpus import CorpusConfig
 from stages.evaluation import EvaluationConfig, GatePolicy
@@ -23,7 +24,7 @@ from stages.sample.stage import SampleConfig
 from stages.store import Config, ConfigError, runtime_field
 from stages.tokens import TokensConfig
 from stages.training import TrainingConfig
-from stages.training.export import ModelConfig
+from stages.training.export import ExportConfig
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -68,9 +69,9 @@ class Recipe(Config):
     tokens: TokensConfig = TokensConfig()
     """Tokenizer and shards."""
     training: TrainingConfig
-    """Size, steps, optimiser and schedule."""
-    model: ModelConfig = ModelConfig()
-    """How the weights leave."""
+    """Model size, steps, data, optimizer, schedule, parallelism, checkpoints, recovery."""
+    export: ExportConfig = ExportConfig()
+    """The exported weights."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """What the model is measured on."""
     gate: GatePolicy = GatePolicy()
@@ -96,8 +97,8 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _mixtures_name_sources(self) -> Recipe:
-        for number, phase in enumerate(self.training.all_phases):
-            where = f"training.phases.{number}" if self.training.phases else "training"
+        for number, phase in enumerate(self.training.phases):
+            where = f"training.data.phases.{number}" if self.training.data.phases else "training.data"
             repeat = phase.repeat if isinstance(phase.repeat, dict) else {}
             for key, named in (("weights", phase.weights or {}), ("repeat", repeat)):
                 for name in named:
@@ -163,7 +164,8 @@ def with_own_documents(recipe: Recipe, data: str, sources: dict[str, Any], sets:
     content["corpus"]["sources"] = {name: source.model_dump(mode="json") for name, source in sources.items()}
     content["corpus"]["decontamination"]["sets"] = sets
     content["evaluation_sets"] = sets
-    for mixture in (content["training"], *content["training"]["phases"]):
+    data = content["training"]["data"]
+    for mixture in (data, *data["phases"]):
         mixture["weights"] = None
         if isinstance(mixture.get("repeat"), dict):
             mixture["repeat"] = None
@@ -199,6 +201,9 @@ def _override(data: dict[str, Any], override: str) -> None:
 
 def _explain(detail: Any) -> str:
     where = ".".join(str(part) for part in detail["loc"])
+    unnumbered = ".".join(part for part in detail["loc"] if isinstance(part, str))
+    if unnumbered in GROUP_NOW and not isinstance(detail["input"], dict):
+        return f"{where}: is a group of settings now; set {GROUP_NOW[unnumbered]} (given: {detail['input']!r})"
     if detail["type"] != "extra_forbidden":
         given = "" if isinstance(detail["input"], dict) else f" (given: {detail['input']!r})"
         return (
@@ -206,6 +211,8 @@ def _explain(detail: Any) -> str:
             if where
             else detail["msg"].removeprefix("Value error, ")
         )
+    if unnumbered in RENAMED_KEYS:
+        return f"{where}: is called {RENAMED_KEYS[unnumbered]} now"
     known = _fields_at(Recipe, detail["loc"][:-1])
     near = difflib.get_close_matches(str(detail["loc"][-1]), known, 1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"

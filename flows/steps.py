@@ -1,4 +1,4 @@
-"""The steps of `pretrain` in order: which stage, with which config and inputs. Used to run and to plan alike."""
+"""The steps of `pretrain` in order: stage, config and inputs of each. Used both to run and to plan."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from stages.tokens import tokens
 from stages.tokens.hub import PATTERNS as TOKENIZER_PATTERNS
 from stages.tokens.hub import tokenizer_location
 from stages.training import TrainingConfig, training
-from stages.training.export import model
+from stages.training.export import export
 
 
 @dataclass
 class RunArtifacts:
-    """What is there so far: artifacts by kind, and listings of the files that come from outside."""
+    """A run's artifacts so far, by kind, and listings of its external files."""
 
     by_kind: dict[str, Artifact] = field(default_factory=dict)
     sources: dict[str, Listing] = field(default_factory=dict)
@@ -31,12 +31,18 @@ class RunArtifacts:
     tokenizer: Listing | None = None
 
     def __getitem__(self, kind: str) -> Artifact:
-        return self.artifacts[kind]
+        return self.by_kind[kind]
+
+    def __setitem__(self, kind: str, artifact: Artifact) -> None:
+        self.by_kind[kind] = artifact
+
+    def __contains__(self, kind: str) -> bool:
+        return kind in self.by_kind
 
 
 @dataclass(frozen=True)
 class Step:
-    """One stage in the flow."""
+    """One stage of the flow."""
 
     kind: str
     stage: Stage[Any]
@@ -66,7 +72,7 @@ def _tokens_inputs(recipe: Recipe, artifacts: RunArtifacts) -> dict[str, HasDige
 
 
 def evaluation_inputs(recipe: Recipe, artifacts: RunArtifacts, of: Artifact) -> dict[str, HasDigest]:
-    """Inputs to score the model `of` on the recipe's sets and the corpus's held-out documents."""
+    """Inputs for scoring the model `of` on the recipe's sets and the corpus's held-out documents."""
     inputs: dict[str, HasDigest] = {"model": of, "tokens": artifacts["tokens"]}
     inputs.update({f"set/{name}": artifacts.sets[name] for name in scored(recipe.evaluation_sets)})
     return inputs
@@ -79,8 +85,8 @@ STEPS = (
     Step("training", training, lambda r, a: r.training, lambda r, a: {"tokens": a["tokens"]}),
     Step(
         "model",
-        model,
-        lambda r, a: r.model,
+        export,
+        lambda r, a: r.export,
         lambda r, a: {"training": a["training"], "tokens": a["tokens"]},
     ),
     Step(
@@ -99,13 +105,13 @@ STEPS = (
         ),
     ),
 )
-SECTIONS = {"verdict": "gate"}
-"""Sections of the recipe that are not called as their stage."""
+SECTIONS = {"verdict": "gate", "model": "export"}
+"""Sections of the recipe that have another name than their stage."""
 STEP = {step.kind: step for step in STEPS}
 
 
 def list_inputs(recipe: Recipe, artifacts: RunArtifacts) -> None:
-    """Lists the files from outside as they are now: done at every run, since content is what counts."""
+    """Lists the external files as they are now; at every run, since the fingerprint depends on their content."""
     sample_folder = artifacts["sample"].local() if "sample" in artifacts else None
 
     def place(location: str) -> str:
@@ -131,14 +137,14 @@ class Planned:
 
     kind: str
     state: str
-    """`cached`, `would run`, or `would run after X`: its name is not known before X is built."""
+    """`cached`, `would run`, or `would run after X`: its fingerprint is not known before X is built."""
     plan: Plan | None
     why: tuple[str, ...] = ()
-    """Why it would run: what has changed since the recipe's ref was set, and after which stage."""
+    """Why it would run: changes since the recipe's ref was set, and the stage that it waits for."""
 
 
 def plan_steps(recipe: Recipe, store: Store, force_new_run: bool = False) -> list[Planned]:
-    """Which stages are there, which would run, and why; makes nothing."""
+    """Which stages are cached, which would run, and why; runs nothing."""
     artifacts = RunArtifacts()
     out: list[Planned] = []
     missing = ""
@@ -178,10 +184,10 @@ def plan_steps(recipe: Recipe, store: Store, force_new_run: bool = False) -> lis
 
 
 def recipe_tokens(recipe: str, overrides: Sequence[str], store: Store) -> tuple[TrainingConfig, Artifact]:
-    """How a recipe would train, and on which tokens. Makes nothing.
+    """A recipe's training config and its cached tokens. Runs nothing.
 
     Raises:
-        StoreError: the tokens are not made yet.
+        StoreError: the tokens are not built yet.
     """
     chosen, _ = resolve_recipe(recipe, overrides=overrides)
     for planned in plan_steps(chosen, store):
@@ -190,27 +196,27 @@ def recipe_tokens(recipe: str, overrides: Sequence[str], store: Store) -> tuple[
         if planned.kind == "tokens" and planned.plan and planned.plan.done:
             return chosen.training, planned.plan.done
     raise StoreError(
-        f"the tokens of {chosen.name} are not there: {planned.kind} {planned.state} "
-        f"({'; '.join(planned.why)}); `headwater run {recipe}` makes them, and tells the plan before it trains"
+        f"the tokens of {chosen.name} are not built: {planned.kind} {planned.state} "
+        f"({'; '.join(planned.why)}); `headwater run {recipe}` builds them, and prints the plan before it trains"
     )
 
 
 def _before(step: Step, recipe: Recipe, store: Store) -> tuple[Artifact | None, tuple[str, ...]]:
-    """What the recipe's ref points at; without it, why there is none."""
+    """The artifact that the recipe's ref points at; if there is none, the reason."""
     try:
         found = read_ref(store, recipe.name, step.kind)
     except StoreError:
-        return None, ("what was made before is gone or has changed",)
-    return found, () if found else ("never made",)
+        return None, ("its earlier artifact is missing or has changed",)
+    return found, () if found else ("never built",)
 
 
 def _own_changes(step: Step, recipe: Recipe, store: Store) -> tuple[str, ...]:
-    """What a stage would do otherwise, whatever becomes of the stages before it."""
+    """A stage's changes that do not depend on the stages before it."""
     before, none = _before(step, recipe, store)
     if before is None:
         return none
     section = SECTIONS.get(step.kind, step.kind)
-    # The recipe's own section: the step's config differs from it in places alone, which count for nothing.
+    # The recipe's own section: the step's config differs from it only in locations, which are not in the fingerprint.
     return (*version_change(step.stage, before), *config_changes(section, getattr(recipe, section), before))
 
 
@@ -221,11 +227,11 @@ def _reasons(
     why = _own_changes(step, recipe, store)
     if before is not None:
         into = input_changes(inputs, before)
-        # A source that comes or goes is a setting and an input; once is enough.
-        said = {f".{line.split(' ', 1)[-1]}" for line in into if line.endswith((": added", ": removed"))}
-        why = (*(line for line in why if not line.endswith(tuple(said))), *into)
+        # A source that is added or removed is both a setting and an input: reported once.
+        reported = {f".{line.split(' ', 1)[-1]}" for line in into if line.endswith((": added", ": removed"))}
+        why = (*(line for line in why if not line.endswith(tuple(reported))), *into)
     if not step.stage.separate_runs:
-        return why or ("its artifact is gone",)
+        return why or ("its artifact is missing",)
     if store.list(f"{plan.folder}/events") or store.exists(f"{plan.folder}/events.jsonl"):
-        return (*why, "goes on with its unfinished run")
-    return why or (("a new run was asked for",) if force_new_run else ("its artifact is gone",))
+        return (*why, "resumes its unfinished run")
+    return why or (("a new run was requested with --force-new-run",) if force_new_run else ("its artifact is missing",))

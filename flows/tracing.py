@@ -1,4 +1,4 @@
-"""From a run's step to its documents and back, as the command line and other programs ask for it."""
+"""From a run's step to its documents and back, as plain values for the command line and other programs."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ def batch_documents(store: str, name: str, step: int, rank: int | None, ranks: i
     """The documents in one batch (of one rank), as plain values.
 
     Raises:
-        ConfigError: a step or a rank that the run does not have.
+        ConfigError: the run has no such step or rank.
         StoreError: no such run.
     """
     run, reader, order = _open(store, name)
-    batch, lanes = run.config.batch, run.config.lanes
+    batch, streams = run.config.data.global_batch_size, run.config.data.streams
     if not 0 <= step < run.config.steps:
         raise ConfigError(f"{run.name} has steps 0 to {run.config.steps - 1}, not {step}")
     fate = run.log.fate(step)
-    ranks = ranks or fate.ranks or max(1, run.config.workers)
+    ranks = ranks or fate.ranks or max(1, run.config.parallelism.workers)
     if rank is not None and not 0 <= rank < ranks:
-        raise ConfigError(f"step {step} of {run.name} was shared by ranks 0 to {ranks - 1}, there is no rank {rank}")
-    slots = np.arange(batch) if rank is None else np.sort(rank_slots(batch, rank, ranks, lanes))
+        raise ConfigError(f"step {step} of {run.name} was shared by ranks 0 to {ranks - 1}, not by rank {rank}")
+    slots = np.arange(batch) if rank is None else np.sort(rank_slots(batch, rank, ranks, streams))
     seen = documents_at(order, reader, step * batch + slots)
     return {
         "run": run.name,
         "step": step,
         "state": fate.state,
         "discarded": fate.discarded,
-        "told": _told(fate),
+        "fate": _describe(fate),
         "ranks": ranks,
         "rank": rank,
         "samples": len(slots),
-        "rows_a_sample": order.k_at(step * batch),
+        "rows_per_sample": order.rows_per_sample_at(step * batch),
         "documents": [{"slot": line.position % batch, **_without_position(line._asdict())} for line in seen],
     }
 
@@ -59,17 +59,17 @@ def document_steps(store: str, name: str, document: str) -> dict[str, Any]:
     training, held_out = named(reader, document), named(heldout, document)
     if not training and not held_out:
         raise InputError(
-            f"{run.tokens} holds no document with the id or uri {document!r}; the corpus's ledger says whether it "
-            "was removed, and why"
+            f"{run.tokens} holds no document with the id or uri {document!r}; the corpus's ledger lists removed "
+            "documents and why they were removed"
         )
-    batch, steps = run.config.batch, []
+    batch, steps = run.config.data.global_batch_size, []
     for line in sightings(order, reader, training):
         step, slot = divmod(line.position, batch)
         fate = run.log.fate(step)
-        place = {"step": step, "slot": slot, "state": fate.state, "discarded": fate.discarded, "told": _told(fate)}
+        place = {"step": step, "slot": slot, "state": fate.state, "discarded": fate.discarded, "fate": _describe(fate)}
         steps.append(place | _without_position(line._asdict()))
-    described = [_described(reader, item, held_out=False) for item in training]
-    described += [_described(heldout, item, held_out=True) for item in held_out]
+    described = [_document(reader, item, held_out=False) for item in training]
+    described += [_document(heldout, item, held_out=True) for item in held_out]
     return {"run": run.name, "documents": described, "steps": steps}
 
 
@@ -79,15 +79,15 @@ def _open(store: str, name: str) -> tuple[TracedRun, TokenReader, Order]:
     return run, reader, run_order(reader.shards, run.tokens_digest, run.config)
 
 
-def _told(fate: Fate) -> str:
-    """What became of a batch, in words."""
+def _describe(fate: Fate) -> str:
+    """A batch's fate in words."""
     if not fate.discarded or fate.state == "discarded":
         return fate.state
     times = "once" if fate.discarded == 1 else f"{fate.discarded} times"
     return f"{fate.state}, discarded {times} before"
 
 
-def _described(reader: TokenReader, document: Document, *, held_out: bool) -> dict[str, Any]:
+def _document(reader: TokenReader, document: Document, *, held_out: bool) -> dict[str, Any]:
     return {
         "source": reader.shards.sources[document.source],
         "doc_id": document.doc_id,

@@ -43,9 +43,13 @@ def _canonical_model(model: BaseModel) -> dict[str, Any]:
         if isinstance(extra, dict) and extra.get(_RUNTIME):
             continue
         value = getattr(model, name)
-        if not field.is_required() and value == field.get_default(call_default_factory=True):
+        if field.is_required():
+            out[name] = _canonical_value(value)
             continue
-        out[name] = _canonical_value(value)
+        default, entry = field.get_default(call_default_factory=True), _canonical_value(value)
+        # A group that differs from its default in runtime fields only is left out too.
+        if value != default and not (isinstance(default, BaseModel) and entry == _canonical_value(default)):
+            out[name] = entry
     return out
 
 

@@ -10,16 +10,16 @@ import sys
 from pathlib import Path
 
 from stages.training.run import Run
-from stages.training.runtime.imports import without_collections
+from stages.training.runtime.process import without_collections
 
 
 def main() -> None:
-    """Trains, and leaves the other ranks in order."""
+    """Trains, and destroys the process group."""
     with without_collections():
         from stages.training.loop.loop import train
-        from stages.training.parallelism.ranks import leave
+        from stages.training.parallelism.ranks import destroy_process_group
     train(Run(**json.loads(Path(sys.argv[1]).read_text())))
-    leave()
+    destroy_process_group()
 
 
 if __name__ == "__main__":

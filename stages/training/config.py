@@ -1,36 +1,38 @@
-"""What a training run can be told."""
+"""Configuration of a training run: one group a concern, each validated here and nowhere else.
+
+A function takes the group that it needs. What is learned from (model, data, optimizer, schedule, seed, steps) is
+hashed; how the run is carried out (parallelism, checkpoints, validation, recovery) is not.
+"""
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from models.sizes import SIZES
-from stages.store import Config, how
+from stages.store import Config, runtime_field
+from stages.tokens.phase import check_repeat, check_rows_per_sample, check_weights
+
+Weights = Annotated[dict[str, float], AfterValidator(check_weights)]
+Repeat = Annotated[float | dict[str, float], AfterValidator(check_repeat)]
+RowsPerSample = Annotated[int, Field(gt=0), AfterValidator(check_rows_per_sample)]
+_Beta = Annotated[float, Field(ge=0, lt=1)]
+_Positive = Annotated[int, Field(gt=0)]
 
 
-def _drawable(weights: dict[str, float]) -> dict[str, float]:
-    for source, weight in weights.items():
-        if not (math.isfinite(weight) and weight >= 0):
-            raise ValueError(f"source {source!r} has {weight}; a weight is a number, 0 or more")
-    if not any(weights.values()):
-        raise ValueError("all weights are 0; give at least one source a positive weight, or none at all to go by size")
-    return weights
+class ModelSelection(Config):
+    """The model to train."""
 
+    size: str = "nano"
+    """Name of the model's size: 1m, nano, 7m, 11m, 30m, 125m, 350m, 760m, 1.3b, 2.7b, 7b, 13b, 30b, 70b."""
 
-def _limits(repeat: float | dict[str, float]) -> float | dict[str, float]:
-    for source, epochs in repeat.items() if isinstance(repeat, dict) else [("", repeat)]:
-        if not (math.isfinite(epochs) and epochs > 0):
-            whose = f"source {source!r} has {epochs}" if source else f"it is {epochs}"
-            raise ValueError(f"{whose}; the most epochs of a source are a number above 0, or absent for no limit")
-    return repeat
-
-
-Weights = Annotated[dict[str, float], AfterValidator(_drawable)]
-Repeat = Annotated[float | dict[str, float], AfterValidator(_limits)]
-_Decay = Annotated[float, Field(ge=0, lt=1)]
+    @field_validator("size")
+    @classmethod
+    def _known_size(cls, value: str) -> str:
+        if value not in SIZES:
+            raise ValueError(f"no model size {value!r}; the sizes are {', '.join(SIZES)}")
+        return value
 
 
 class PhaseConfig(Config):
@@ -38,138 +40,207 @@ class PhaseConfig(Config):
 
     steps: int = Field(gt=0)
     """Batches in the phase."""
-    k: int = Field(1, gt=0)
-    """Rows of the token stream a sample: a power of two. Sequences are k times the stream's row."""
+    rows_per_sample: RowsPerSample = 1
+    """Rows of the token stream in a sample: a power of two. Sequences have rows_per_sample x tokens.sequence_length
+    tokens."""
     weights: Weights | None = None
     """Share of each source; sources that are not named are not drawn. Absent: by size."""
     repeat: Repeat | None = None
-    """Most epochs of each source; one that has used them up leaves the mixture. Absent: no limit."""
+    """Most epochs of each source; a source that has used them up leaves the mixture. Absent: no limit."""
 
 
-class TrainingConfig(Config):
-    """Pretraining of a decoder on a token stream."""
+class DataConfig(Config):
+    """Batches: how large they are and what is drawn into them."""
 
-    size: str = "nano"
-    """Name of the model's size: 1m, nano, 7m, 11m, 30m, 125m, 350m, 760m, 1.3b, 2.7b, 7b, 13b, 30b, 70b."""
-    steps: int = Field(200, gt=0)
-    """Batches to train on."""
-    batch: int = Field(32, gt=0)
-    """Sequences a batch, over all workers; a multiple of `lanes`."""
-    seed: int = 0
-    """Decides the initial weights and the order of the data."""
-    k: int = Field(1, gt=0)
-    """Rows of the token stream a sample, a power of two, where no phases are given."""
+    global_batch_size: int = Field(32, gt=0)
+    """Sequences in a batch, over all workers; a multiple of `streams`."""
+    rows_per_sample: RowsPerSample = 1
+    """Rows of the token stream in a sample, a power of two, where no phases are given."""
     weights: Weights | None = None
     """Share of each source where no phases are given. Absent: by size."""
     phases: tuple[PhaseConfig, ...] = ()
-    """Curriculum: phases in turn, whose steps add up to `steps`. Absent: one phase."""
-    skip: tuple[tuple[int, int], ...] = ()
-    """Batches that are left out, as ranges [first, end) of batch numbers: data that spoiled an earlier run."""
-    window: int = Field(16, gt=0)
-    """Consecutive pieces (shards) of a source that are shuffled together."""
-    lanes: int = Field(1, gt=0)
-    """Independent streams of data; a big cluster takes as many as it has nodes."""
-    learning_rate: float | None = Field(None, gt=0)
+    """Curriculum: consecutive phases, whose steps add up to `training.steps`. Absent: one phase."""
+    streams: int = Field(1, gt=0)
+    """Independent streams of data; a large cluster takes as many as it has nodes."""
+    shuffle_window_shards: int = Field(16, gt=0)
+    """Consecutive shards of a source that are shuffled together."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DataConfig:
+        if self.global_batch_size % self.streams:
+            low = self.global_batch_size // self.streams * self.streams
+            fitting = f"{low} or {low + self.streams}" if low else f"{self.streams}"
+            raise ValueError(
+                f"training.data.global_batch_size ({self.global_batch_size}) is not a multiple of "
+                f"training.data.streams ({self.streams}), and a batch takes equally from each stream; set it to "
+                f"{fitting}"
+            )
+        if self.phases and (self.rows_per_sample != 1 or self.weights is not None):
+            raise ValueError("rows_per_sample and weights belong to each phase where phases are given")
+        return self
+
+    def phases_of(self, steps: int) -> tuple[PhaseConfig, ...]:
+        """The phases of a run of this many steps; a single one where none are given."""
+        single = PhaseConfig(steps=steps, rows_per_sample=self.rows_per_sample, weights=self.weights)
+        return self.phases or (single,)
+
+    @property
+    def max_rows_per_sample(self) -> int:
+        """Rows of the longest sample."""
+        return max((phase.rows_per_sample for phase in self.phases), default=self.rows_per_sample)
+
+
+class OptimizerConfig(Config):
+    """The optimizer and its loss terms."""
+
+    name: Literal["adamw", "muon"] = "muon"
+    """muon: Muon for the layers' matrices and AdamW for embedding, head and norms. adamw: AdamW for all parameters. The
+    learning rate means the same for both. On the sample Muon won at equal time (docs/benchmarks.md)."""
+    lr: float | None = Field(None, gt=0)
     """Peak learning rate. Absent: the OLMo ladder's, 0.0047 / 2 x (parameters / 108M)^(-1/3)."""
-    warmup: int = Field(20, ge=0)
-    """Steps of linear warm-up."""
-    schedule: Literal["wsd", "cosine"] = "wsd"
-    """Learning rate after the warm-up. wsd: stable, then a linear decay; cosine: half a cosine from peak to end."""
-    decay: float = Field(0.3, ge=0, le=1)
-    """Share of the steps, at the end, over which the learning rate falls linearly; wsd only."""
-    final_learning_rate: float = Field(0.0, ge=0, le=1)
-    """Learning rate at the end, as a share of the peak."""
-    optimizer: Literal["adamw", "muon"] = "muon"
-    """muon for the layers' matrices and adamw for embedding, head and norms, or adamw for all parameters. The learning
-    rate means the same for both. On the sample Muon won at equal time (docs/benchmarks.md)."""
-    momentum: float = Field(0.95, ge=0, lt=1)
+    betas: tuple[_Beta, _Beta] = (0.9, 0.95)
+    """Decay rates of Adam's two averages."""
+    momentum: _Beta = 0.95
     """Decay rate of Muon's average of gradients."""
     weight_decay: float = Field(0.1, ge=0)
     """Decoupled weight decay of matrices; norms and the embedding have none."""
-    betas: tuple[_Decay, _Decay] = (0.9, 0.95)
-    """Decay rates of Adam's two averages."""
     grad_clip: float = Field(1.0, gt=0)
     """Largest norm of the gradient; a longer one is scaled down to it."""
     z_loss: float = Field(1e-5, ge=0)
     """Weight of the squared log of the softmax's denominator, which keeps logits from drifting."""
 
-    workers: int = how(2, ge=0)
+
+class ScheduleConfig(Config):
+    """The learning rate over the run, as a multiple of the peak."""
+
+    kind: Literal["wsd", "cosine"] = "wsd"
+    """After the warm-up. wsd: stable, then a linear decay; cosine: half a cosine from peak to end."""
+    warmup_steps: int = Field(20, ge=0)
+    """Steps of linear warm-up."""
+    decay_ratio: float = Field(0.3, ge=0, le=1)
+    """Share of the steps, at the end, over which the learning rate falls linearly; wsd only."""
+    min_lr_ratio: float = Field(0.0, ge=0, le=1)
+    """Learning rate at the end, as a share of the peak."""
+
+
+class ParallelismConfig(Config):
+    """How the work is spread over processes and devices."""
+
+    workers: int = runtime_field(2, ge=0)
     """Processes that share the model. 0: train in the calling process, without Ray."""
-    replicas: int = how(1, ge=1)
-    """Copies of the model; each is sharded over workers / replicas of them. On many machines a copy a machine spares
-    the network; 1 needs the least memory."""
-    micro_batch: int = how(0, ge=0)
-    """Sequences a forward pass in each worker. 0: on GPUs as many as the size's preset says, on CPUs about 4,096
+    shards_per_replica: int | None = runtime_field(None, ge=1)
+    """Processes that one copy of the model is sharded over; `workers` is a multiple of it. Absent: all of them, which
+    needs the least memory. On many machines, as many as a machine has GPUs spare the network."""
+    micro_batch_size: _Positive | Literal["auto"] = runtime_field("auto")
+    """Sequences in a forward pass of each worker. auto: on GPUs as many as the size's preset says, on CPUs about 4,096
     tokens."""
-    activation_checkpointing: Literal["auto", "none", "selective", "full"] = how("auto")
+    activation_checkpointing: Literal["auto", "none", "selective", "full"] = runtime_field("auto")
     """What the backward pass computes again instead of keeping it. selective: all but products and attention. full:
     whole layers, in the least memory. auto: none on CPUs, on GPUs as the size's preset says."""
-    device: Literal["auto", "cpu", "cuda"] = how("auto")
-    """Where to compute. auto: a GPU if there is one."""
-    precision: Literal["auto", "bf16", "fp32"] = how("auto")
-    """Number format of the products; weights and their updates are fp32 always. auto: time one product of each at the
+    precision: Literal["auto", "bf16", "fp32"] = runtime_field("auto")
+    """Number format of the products; weights and their updates are always fp32. auto: time one product of each at the
     start of the run and keep the faster, for the whole run."""
-    compile: Literal["auto", "on", "off"] = how("auto")
+    compile: Literal["auto", "on", "off"] = runtime_field("auto")
     """Whether PyTorch's compiler makes the layers' kernels. auto: on GPUs; CPUs have loops of our own."""
-    checkpoint_every: int = how(100, gt=0)
-    """Steps between checkpoints. The last two are kept."""
-    validate_every: int = how(100, gt=0)
-    """Steps between validations on held-out documents; there is one at the end."""
-    validation_rows: int = how(64, ge=0)
-    """Held-out rows a validation, spread evenly over them. 0: all."""
-    max_failures: int = how(3, ge=0)
-    """Times that a lost worker is replaced before the run gives up."""
-    stop_grace: float = how(60.0, ge=0)
-    """Seconds that workers get to write a checkpoint when the run is stopped."""
-
-    @field_validator("size")
-    @classmethod
-    def _known_size(cls, value: str) -> str:
-        if value not in SIZES:
-            raise ValueError(f"no model size {value!r}; there are {', '.join(SIZES)}")
-        return value
+    device: Literal["auto", "cpu", "cuda"] = runtime_field("auto")
+    """Where to compute. auto: on a GPU if there is one."""
 
     @model_validator(mode="after")
-    def _agrees(self) -> TrainingConfig:
-        if self.batch % self.lanes:
-            low = self.batch // self.lanes * self.lanes
-            fitting = f"{low} or {low + self.lanes}" if low else f"{self.lanes}"
+    def _consistent(self) -> ParallelismConfig:
+        shards = self.shards_per_replica or 1
+        if self.workers % shards:
+            more = -(-self.workers // shards) * shards
             raise ValueError(
-                f"training.batch ({self.batch}) is no multiple of training.lanes ({self.lanes}), and a batch takes as "
-                f"much of each lane; {fitting} would be"
+                f"training.parallelism.workers ({self.workers}) is not a multiple of "
+                f"training.parallelism.shards_per_replica ({shards}), the workers that share one copy of the model; "
+                f"set workers to {more}, or leave shards_per_replica out"
             )
-        if self.micro_batch > self.batch:
+        return self
+
+    def replicas(self, world_size: int) -> int:
+        """Copies of the model that this many processes hold."""
+        return world_size // (self.shards_per_replica or world_size)
+
+
+class CheckpointConfig(Config):
+    """When checkpoints are written."""
+
+    every_steps: int = runtime_field(100, gt=0)
+    """Steps between checkpoints."""
+    keep: int = runtime_field(2, ge=1)
+    """Newest checkpoints that stay."""
+
+
+class ValidationConfig(Config):
+    """Validations on held-out documents during the run; there is always one at the end."""
+
+    every_steps: int = runtime_field(100, gt=0)
+    """Steps between validations."""
+    rows: int = runtime_field(64, ge=0)
+    """Held-out rows in a validation, spread evenly over them. 0: all."""
+
+
+class RecoveryConfig(Config):
+    """What happens after a failure, and when the run is stopped."""
+
+    max_failures: int = runtime_field(3, ge=0)
+    """Times that a lost worker is replaced before the run gives up."""
+    stop_grace_seconds: float = runtime_field(60.0, ge=0)
+    """Seconds that workers get to write a checkpoint when the run is stopped."""
+    skip_batches: tuple[tuple[int, int], ...] = runtime_field(())
+    """Batches to skip, as ranges [first, end) of batch numbers: data that made the loss diverge. Batches that the
+    checkpoint holds already cannot be skipped; a finished run needs a new one (`--force-new-run`)."""
+
+
+class TrainingConfig(Config):
+    """Pretraining of a decoder on a token stream."""
+
+    steps: int = Field(200, gt=0)
+    """Batches to train on."""
+    seed: int = 0
+    """Decides the initial weights and the order of the data."""
+    model: ModelSelection = ModelSelection()
+    """Which model is trained."""
+    data: DataConfig = DataConfig()
+    """Batch size, mixture, curriculum and shuffling."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """Optimizer, learning rate, clipping and z-loss."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    """Warm-up and decay of the learning rate."""
+    parallelism: ParallelismConfig = ParallelismConfig()
+    """Workers, sharding, micro-batches, number format and device."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """How often the state is saved."""
+    validation: ValidationConfig = ValidationConfig()
+    """How often held-out documents are looked at, and how many."""
+    recovery: RecoveryConfig = RecoveryConfig()
+    """Retries, the grace period of a stop, and batches to skip."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainingConfig:
+        micro, batch = self.parallelism.micro_batch_size, self.data.global_batch_size
+        if micro != "auto" and micro > batch:
             raise ValueError(
-                f"training.micro_batch ({self.micro_batch}) is more than the whole training.batch ({self.batch}); it "
-                "counts sequences, not tokens: 0 has it chosen"
+                f"training.parallelism.micro_batch_size ({micro}) is more than the whole "
+                f"training.data.global_batch_size ({batch}); it counts sequences, not tokens: leave it at auto"
             )
-        if self.workers % self.replicas:
-            more = -(-self.workers // self.replicas) * self.replicas
+        total = sum(phase.steps for phase in self.phases)
+        if total != self.steps:
+            raise ValueError(f"training.data.phases have {total} steps together, training.steps is {self.steps}")
+        warmup = self.schedule.warmup_steps
+        if warmup > self.steps:
             raise ValueError(
-                f"training.workers ({self.workers}) is no multiple of training.replicas ({self.replicas}), the copies "
-                f"of the model that they share out; set workers to {more}, or replicas to 1"
+                f"training.schedule.warmup_steps ({warmup}) is more than training.steps ({self.steps}): the warm-up "
+                "would be longer than the run"
             )
-        if self.phases and (self.k != 1 or self.weights is not None):
-            raise ValueError("k and weights belong to each phase where phases are given")
-        if self.phases and sum(phase.steps for phase in self.phases) != self.steps:
-            total = sum(phase.steps for phase in self.phases)
-            raise ValueError(f"the phases have {total} steps together, `steps` says {self.steps}")
-        for phase in self.all_phases:
-            if phase.k & (phase.k - 1):
-                raise ValueError(f"k is {phase.k}; it must be a power of two")
-        if self.warmup > self.steps:
-            raise ValueError(f"warmup ({self.warmup}) is longer than the run ({self.steps} steps)")
-        for first, end in self.skip:
+        for first, end in self.recovery.skip_batches:
             if not 0 <= first < end <= self.steps:
-                raise ValueError(f"skip: [{first}, {end}) is not a range of batches 0 to {self.steps}")
+                raise ValueError(
+                    f"training.recovery.skip_batches: [{first}, {end}) is not a range of batches 0 to {self.steps}"
+                )
         return self
 
     @property
-    def all_phases(self) -> tuple[PhaseConfig, ...]:
-        """The phases, the only one included."""
-        return self.phases or (PhaseConfig(steps=self.steps, k=self.k, weights=self.weights),)
-
-    @property
-    def longest_k(self) -> int:
-        """Rows of the longest sample."""
-        return max(phase.k for phase in self.all_phases)
+    def phases(self) -> tuple[PhaseConfig, ...]:
+        """The phases, at least one."""
+        return self.data.phases_of(self.steps)

@@ -1,4 +1,4 @@
-"""What can go wrong in a run that its user can mend."""
+"""Errors of a run that its user can fix."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ class TrainingError(HeadwaterError):
 
 
 class StoppedError(HeadwaterError):
-    """A run that was asked to stop, and did so after writing a checkpoint; starting it again goes on from there."""
+    """A run that was stopped, after writing a checkpoint; started again, it resumes there."""

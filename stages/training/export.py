@@ -11,21 +11,21 @@ from stages.store import Artifact, ArtifactWriter, Config, InputError, Stage
 from stages.training.run import CONFIG, WEIGHTS
 
 
-class ModelConfig(Config):
-    """Export of a model."""
+class ExportConfig(Config):
+    """Export of a trained model."""
 
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Number format of the exported weights."""
 
 
-def build(config: ModelConfig, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
+def build(config: ExportConfig, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
     """Makes `weights/`: config, generation config, weights (SafeTensors), tokenizer; no code and no pickle.
 
     Args:
         inputs: `training`, whose weights are taken; `tokens`, whose tokenizer it was trained with.
 
     Raises:
-        InputError: a model and tokens that do not belong together, a tokenizer that asks for code of its own.
+        InputError: a model and tokens that do not belong together, a tokenizer that needs code of its own.
     """
     import torch
 
@@ -57,4 +57,4 @@ def _json(value: dict[str, Any]) -> bytes:
     return json.dumps(value, indent=2).encode() + b"\n"
 
 
-model = Stage("model", 1, build)
+export = Stage("model", 1, build)

@@ -1,4 +1,4 @@
-"""What the processes of one training run are told, and what they leave for whoever started them."""
+"""A training run as its processes share it: what each is given, and what they write for whoever started them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stages.training.config import TrainingConfig
 OUTCOME = "outcome.json"
 
 WEIGHTS, CONFIG, HISTORY, VALIDATIONS = "weights.safetensors", "config.json", "loss.parquet", "validation.parquet"
-"""What a finished run leaves."""
+"""Files of a finished run."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Run:
     url: str
     """URL of the store, which every worker reaches."""
     folder: str
-    """The run's folder in the store: events, checkpoints, stop file, outcome, and what it makes."""
+    """The run's folder in the store: events, checkpoints, stop file, outcome, and its files."""
     tokens_url: str
     """URL of the store that holds the tokens artifact."""
     tokens: str
@@ -48,9 +48,10 @@ class Run:
 
     @property
     def where(self) -> str:
-        """The run's folder, as people are told it."""
+        """The run's folder as a path or URL, for messages."""
         return self.store.where(self.folder)
 
+    @cached_property
     def settings(self) -> TrainingConfig:
         return TrainingConfig.model_validate(self.config)
 
@@ -58,8 +59,8 @@ class Run:
         return asdict(self)
 
     def identity(self) -> dict[str, Any]:
-        """What decides which model is made: a checkpoint that says otherwise is not of this run."""
-        return {"tokens": self.tokens_digest, "config": canonical(self.settings())}
+        """What decides the resulting model: a checkpoint with another identity belongs to another run."""
+        return {"tokens": self.tokens_digest, "config": canonical(self.settings)}
 
     def tokens_folder(self) -> Path:
         """The tokens on this machine; from an object store they are fetched once a machine."""
@@ -70,8 +71,8 @@ class Run:
             )
         return artifact.local()
 
-    def leave(self, name: str, write: Callable[[Path], None]) -> dict[str, Any]:
-        """Writes one file of what the run makes, through a local path, and puts it under its final name.
+    def publish_file(self, name: str, write: Callable[[Path], None]) -> dict[str, Any]:
+        """Writes one of the run's files through a local path, and puts it under its final name.
 
         Returns its entry for the manifest, as JSON.
         """
@@ -85,16 +86,16 @@ class Run:
         return entry.model_dump(mode="json")
 
     def write_outcome(self, **fields: Any) -> None:
-        """Leaves the outcome where the driver finds it."""
+        """Writes the outcome where the driver finds it."""
         self.events.flush()
         self.store.put(f"{self.folder}/{OUTCOME}", json.dumps(fields).encode())
 
     def clear_outcome(self) -> None:
-        """Forgets an earlier attempt's outcome."""
+        """Removes an earlier attempt's outcome."""
         self.store.remove(f"{self.folder}/{OUTCOME}")
 
     def outcome(self) -> dict[str, Any] | None:
-        """What the workers left; None if they are not done."""
+        """What the workers wrote; None if they are not done."""
         try:
             return self.store.read_json(f"{self.folder}/{OUTCOME}")
         except FileNotFoundError:

@@ -20,15 +20,15 @@ from stages.training.stop import clear_stop
 
 
 def build(config: TrainingConfig, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
-    """Trains a model on `inputs["tokens"]`, going on from the run's last whole checkpoint.
+    """Trains a model on `inputs["tokens"]`, resuming from the run's newest checkpoint.
 
     With `workers` 0 it trains in this process; else on that many Ray workers, which are restarted from the last
     checkpoint when one is lost. An exception that reaches this process (a cancel) stops the workers at a step
-    boundary, with a checkpoint, before it goes on its way.
+    boundary, with a checkpoint, before it is raised again.
 
     Raises:
-        StoppedError: the run was asked to stop; it goes on when started again.
-        TrainingError: it cannot go on: the loss is no number, or workers were lost too often.
+        StoppedError: the run was asked to stop; it resumes when started again.
+        TrainingError: it cannot continue: the loss is not finite, or workers were lost too often.
         ConfigError: a config that does not fit the tokens.
         StoreError: a store that is full or away, or damaged data.
     """
@@ -42,14 +42,14 @@ def build(config: TrainingConfig, inputs: Mapping[str, Any], writer: ArtifactWri
         config=config.model_dump(mode="json"),
         submitted=time.time(),
     )
-    # Before any worker: what cannot be drawn, or not be shared, is refused here.
-    check_ranks(config, max(1, config.workers))
+    # Refused here, before any worker starts: data that cannot be drawn, batches that cannot be shared out.
+    check_ranks(config.data, config.parallelism, max(1, config.parallelism.workers))
     check_tokenizer(tokens)
     plan = plan_of(tokens, config)
     writer.events.emit(PLAN, durable=True, tokens=tokens.folder, digest=tokens.digest, config=run.config, plan=plan)
     clear_stop(run)
     run.clear_outcome()
-    if config.workers == 0:
+    if config.parallelism.workers == 0:
         from stages.training.loop.loop import train
 
         train(run)
@@ -63,14 +63,16 @@ def build(config: TrainingConfig, inputs: Mapping[str, Any], writer: ArtifactWri
     if outcome["status"] == "stopped":
         raise StoppedError(
             f"training was stopped after step {outcome['step']} of {config.steps}, with a checkpoint in "
-            f"{run.where}/checkpoints; start it again to go on"
+            f"{run.where}/checkpoints; start it again to resume"
         )
     if outcome["status"] == "failed":
         raise _error(outcome["kind"])(outcome["error"])
     for entry in outcome["files"]:
-        writer.adopt(FileEntry.model_validate(entry))
+        writer.register_existing(FileEntry.model_validate(entry))
     stream = json.loads(tokens.read("stream.json"))
-    shape = sized(config.size, stream["vocabulary_size"], config.longest_k * stream["sequence_length"])
+    shape = sized(
+        config.model.size, stream["vocabulary_size"], config.data.max_rows_per_sample * stream["sequence_length"]
+    )
     writer.put(CONFIG, json.dumps(to_config(shape, stream["eos_id"]), indent=1).encode() + b"\n")
     writer.counts.update(outcome["counts"])
     writer.metrics.update(outcome["metrics"])
@@ -82,4 +84,20 @@ def _error(kind: str) -> type[artifact_errors.HeadwaterError]:
     return known.get(kind, TrainingError)
 
 
-training = Stage("training", 3, build, keeps_runs=True)
+def check_skipped(config: TrainingConfig, run: Artifact) -> None:
+    """Refuses to take a finished run for one that skips batches which it trained on.
+
+    Raises:
+        ConfigError: which batches, and how to get a run without them.
+    """
+    skipped = run.manifest.details.get("skipped", [])
+    for first, end in config.recovery.skip_batches:
+        trained = [step for step in range(first, end) if not any(begin <= step < stop for begin, stop in skipped)]
+        if trained:
+            raise ConfigError(
+                f"training.recovery.skip_batches: the finished run {run.id} was trained on batch {trained[0]} of "
+                f"[{first}, {end}); start a new run without it: --force-new-run"
+            )
+
+
+training = Stage("training", 4, build, separate_runs=True, check_cached=check_skipped)

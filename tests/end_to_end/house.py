@@ -20,9 +20,9 @@ BIN = Path(sys.executable).parent
 SHORT = {
     "sample.megabytes": "1",
     "tokens.vocabulary": "2048",
-    "training.size": "1m",
+    "training.model.size": "1m",
     "training.steps": "40",
-    "training.batch": "8",
+    "training.data.global_batch_size": "8",
     "evaluation.default_limit": "40",
     "gate.must_beat_baselines": "[]",
 }

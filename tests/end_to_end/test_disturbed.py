@@ -27,7 +27,7 @@ from tests.end_to_end.prefect_client import Prefect
 from tests.support import REPOSITORY, ObjectStore
 
 STEPS = 240
-SETTINGS = SHORT | {"training.steps": str(STEPS), "training.checkpoint_every": "10"}
+SETTINGS = SHORT | {"training.steps": str(STEPS), "training.checkpoint.every_steps": "10"}
 PREFECT_PATIENCE = 30.0
 """Seconds from a worker's SIGTERM to its SIGKILL."""
 RAY_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
@@ -167,7 +167,7 @@ def test_a_deployment_run_that_is_cancelled_in_training_leaves_a_checkpoint_and_
 def test_a_run_that_is_killed_while_registering_leaves_no_process(disturbed: Disturbed, method: str) -> None:
     """A real MLflow, and the process gone between its answer and our next word."""
     # It trains to the end first: in one process, from the checkpoint of two.
-    run = disturbed.start([sys.executable, str(KILLED), method, *disturbed.arguments, "--set=training.workers=0"])
+    run = disturbed.start([sys.executable, str(KILLED), method, *disturbed.arguments, "--set=training.parallelism.workers=0"])
     disturbed.wait(lambda: run.poll() is not None)
     assert run.returncode == -signal.SIGKILL, (disturbed.folder / "runs.log").read_text()[-3000:]
     disturbed.wait(lambda: not disturbed.own_processes())
@@ -217,7 +217,7 @@ def test_stopping_the_house_in_training_leaves_a_checkpoint_and_nothing_at_all(
 ) -> None:
     """`make stop` ends another process's run with the services. Last, since they are gone then; of another plan."""
     disturbed.finished = list(disturbed.store.folders("training"))
-    run = disturbed.start_training(f"--set=training.seed={1 + workers}", f"--set=training.workers={workers}")
+    run = disturbed.start_training(f"--set=training.seed={1 + workers}", f"--set=training.parallelism.workers={workers}")
     disturbed.command(["make", "stop"], cwd=REPOSITORY)
     assert run.wait(300) != 0
     assert processes_of(disturbed.folder) == {}

@@ -136,11 +136,11 @@ def test_dry_run_says_what_is_there_and_what_a_change_touches(house: House) -> N
 
     unchanged = states()
     assert set(unchanged.values()) <= {"cached", "cached: it is the champion"}
-    changed = states("training.learning_rate=0.001")
+    changed = states("training.optimizer.lr=0.001")
     assert [changed[stage] for stage in ("sample", "corpus", "tokens")] == ["cached"] * 3
     assert changed["training"] == "would run"
     assert changed["model"] == "would run after training"
-    assert states("training.checkpoint_every=7") == unchanged, "how a thing is made changes no name"
+    assert states("training.checkpoint.every_steps=7") == unchanged, "how a thing is made changes no name"
 
 
 def test_mlflow_has_curves_version_metrics_and_data(house: House) -> None:
@@ -178,7 +178,7 @@ def test_lineage_goes_back_to_the_source_files(house: House) -> None:
 
 def test_status_shows_services_and_what_is_served(house: House) -> None:
     status = json.loads(house.ask("status", "--json"))
-    assert all(row["running"] and row["answering"] for row in status["services"]), status["services"]
+    assert all(row["running"] and row["healthy"] for row in status["services"]), status["services"]
     assert status["served"]["name"] == "biomed"
     assert status["refs"]["biomed/champion"] == status["served"]["model_digest"]
 

@@ -14,10 +14,10 @@ from tests.support import REPOSITORY, SHARED
 
 SETTINGS = [
     "tokens.vocabulary=2048",
-    "training.size=1m",
+    "training.model.size=1m",
     "training.steps=120",
-    "training.batch=8",
-    "training.workers=0",  # Ray is started by other tests
+    "training.data.global_batch_size=8",
+    "training.parallelism.workers=0",  # Ray is started by other tests
     "evaluation.default_limit=20",
     "evaluation.heldout_documents=100",
 ]

@@ -20,17 +20,19 @@ from flows.histories import curves, held_out, overview_rows, overviews
 from flows.runs import find_run
 from stages.store import Artifact, ArtifactWriter, ConfigError, EventLog, Store, StoreError, canonical, write_ref
 from stages.store.lease import Lease
-from stages.training.config import TrainingConfig
 from stages.training.metrics.history import STEPS, VALIDATIONS
 from stages.training.metrics.phase_clock import PHASES
 from stages.training.preflight.plan import PLAN
+from tests.support import training_config
 
 BATCH_TOKENS = 100
 
 
 def put(store: Store, kind: str, number: int, config: dict[str, Any], inputs: dict[str, str], **files: Any) -> Artifact:
-    whole = TrainingConfig(warmup=0, **config).model_dump(mode="json") if kind == "training" else config
-    canon = canonical(TrainingConfig(warmup=0, **config)) if kind == "training" else config
+    whole = (
+        training_config(schedule__warmup_steps=0, **config).model_dump(mode="json") if kind == "training" else config
+    )
+    canon = canonical(training_config(schedule__warmup_steps=0, **config)) if kind == "training" else config
     writer = ArtifactWriter(
         store, f"{kind}/{number:016}", kind, 1, f"{number:064}", canon, inputs, resolved_config=whole
     )
@@ -59,10 +61,10 @@ def validation(*found: tuple[int, dict[str, float]]) -> pa.Table:
     return pa.Table.from_pylist(lines, schema=VALIDATIONS)
 
 
-def told(store: Store, folder: str, tokens: Artifact, losses: list[float], **config: Any) -> EventLog:
+def write_events(store: Store, folder: str, tokens: Artifact, losses: list[float], **config: Any) -> EventLog:
     """An unfinished run that told some of its steps."""
     log = EventLog(store, folder)
-    settings = TrainingConfig(warmup=0, **config).model_dump(mode="json")
+    settings = training_config(schedule__warmup_steps=0, **config).model_dump(mode="json")
     log.emit(PLAN, durable=True, tokens=tokens.folder, digest=tokens.digest, config=settings, plan={})
     for step, loss in enumerate(losses):
         rest = dict.fromkeys(("grad_norm", "learning_rate", "tokens_per_second"), 1.0)
@@ -87,12 +89,12 @@ def tokens(store: Store) -> tuple[Artifact, Artifact]:
 def test_runs_are_listed_with_what_became_of_them(store: Store, tokens: tuple[Artifact, Artifact]) -> None:
     done = put(store, "training", 1, {"steps": 3}, {"tokens": tokens[0].digest}, loss_parquet=history([3, 2, 1]))
     write_ref(store, "biomed", "training", done)
-    stopped = told(store, "training/stopped", tokens[0], [5.0, 4.5], steps=9, size="1m")
+    stopped = write_events(store, "training/stopped", tokens[0], [5.0, 4.5], steps=9, model__size="1m")
     stopped.emit("stopped", durable=True, step=2)
-    failed = told(store, "training/failed", tokens[0], [5.0], steps=9)
+    failed = write_events(store, "training/failed", tokens[0], [5.0], steps=9)
     failed.emit("failed", durable=True, error="StoreError: away")
-    told(store, "training/left", tokens[0], [], steps=9)
-    told(store, "training/going", tokens[0], [4.0], steps=9)
+    write_events(store, "training/left", tokens[0], [], steps=9)
+    write_events(store, "training/going", tokens[0], [4.0], steps=9)
     store.put("training/nothing/lease-1", b"{}")
     with Lease(store, "training/going"):
         found = {run.folder: run for run in overviews(store)}
@@ -113,12 +115,12 @@ def test_runs_are_listed_with_what_became_of_them(store: Store, tokens: tuple[Ar
 
 def test_what_differs_is_named_back_to_the_corpus(store: Store, tokens: tuple[Artifact, Artifact]) -> None:
     one = put(store, "training", 1, {"steps": 4}, {"tokens": tokens[0].digest}, loss_parquet=history([4, 3, 2, 1]))
-    settings = {"steps": 2, "learning_rate": 0.01, "workers": 1}
+    settings = {"steps": 2, "optimizer__lr": 0.01, "parallelism__workers": 1}
     two = put(store, "training", 2, settings, {"tokens": tokens[1].digest}, loss_parquet=history([5, 3]))
     found = compare(store, find_run(store, one.id), find_run(store, two.id))
     assert found.names == (one.id, two.id)
     assert found.differences == [
-        "training.learning_rate: none -> 0.01",
+        "training.optimizer.lr: none -> 0.01",
         "training.steps: 4 -> 2",
         f"tokens: {tokens[0].digest[:12]} -> {tokens[1].digest[:12]}",
         "corpus.dedup.bands: 9 -> 10",
@@ -132,7 +134,7 @@ def test_what_differs_is_named_back_to_the_corpus(store: Store, tokens: tuple[Ar
 
 def test_an_unfinished_run_is_compared_by_what_it_told(store: Store, tokens: tuple[Artifact, Artifact]) -> None:
     one = put(store, "training", 1, {"steps": 4}, {"tokens": tokens[0].digest}, loss_parquet=history([4, 3, 2, 1]))
-    log = told(store, "training/going", tokens[0], [4.0, 9.0], steps=4, seed=1)
+    log = write_events(store, "training/going", tokens[0], [4.0, 9.0], steps=4, seed=1)
     log.emit("restart", durable=True, step=1)
     rest = dict.fromkeys(("grad_norm", "learning_rate", "tokens_per_second"), 1.0)
     log.emit("step", step=1, loss=3.5, tokens=200, steps=4, **rest)
@@ -140,15 +142,15 @@ def test_an_unfinished_run_is_compared_by_what_it_told(store: Store, tokens: tup
     assert curves(store, "training/going")["loss"].tolist() == [4.0, 3.5]
     found = compare(store, find_run(store, one.id), find_run(store, "training/going"))
     assert found.differences == ["training.seed: 0 -> 1"]
-    told(store, "training/new", tokens[0], [], steps=4)
-    with pytest.raises(StoreError, match=r"training/new has not told a step yet"):
+    write_events(store, "training/new", tokens[0], [], steps=4)
+    with pytest.raises(StoreError, match=r"training/new has recorded no step yet"):
         compare(store, find_run(store, one.id), find_run(store, "training/new"))
 
 
 def test_validations_are_compared_by_source(store: Store, tokens: tuple[Artifact, Artifact]) -> None:
     files = {"loss_parquet": history([4, 3, 2, 1]), "validation_parquet": validation((2, {"a": 3.0}), (4, {"a": 1.5}))}
     one = put(store, "training", 1, {"steps": 4}, {"tokens": tokens[0].digest}, **files)
-    log = told(store, "training/going", tokens[0], [4.0, 9.0], steps=4, seed=1)
+    log = write_events(store, "training/going", tokens[0], [4.0, 9.0], steps=4, seed=1)
     log.emit("validation", step=2, tokens=200, seconds=7.0, bits_per_byte=9.0, by_source={"a": 9.0})
     log.emit("restart", durable=True, step=1)
     log.emit("validation", step=2, tokens=200, seconds=2.0, bits_per_byte=3.0, by_source={"a": 2.0, "b": 4.0})
@@ -203,7 +205,7 @@ def test_losses_are_means_at_equal_tokens() -> None:
 
 def test_the_page_is_whole_and_takes_no_name_for_markup(store: Store, tokens: tuple[Artifact, Artifact]) -> None:
     one = put(store, "training", 1, {"steps": 4}, {"tokens": tokens[0].digest}, loss_parquet=history([4, 3, 2, 1]))
-    told(store, "training/going", tokens[0], [4.0], steps=4, weights={"<b>&": 1.0})
+    write_events(store, "training/going", tokens[0], [4.0], steps=4, data__weights={"<b>&": 1.0})
     page = comparison_page(compare(store, find_run(store, one.id), find_run(store, "training/going")))
     assert "<b>" not in page and "&lt;b&gt;&amp;" in page
     tree = ET.fromstring(page.removeprefix("<!doctype html>\n").replace('<meta charset="utf-8">', ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 import yaml
 
 from flows.inputs import resolve_recipe
-from flows.recipe import RECIPES, Recipe, load_recipe, recipe_names
+from flows.recipe import RECIPES, Recipe, _models_in, load_recipe, recipe_names
+from flows.renamed_keys import GROUP_NOW, RENAMED_KEYS
 from stages.store import ConfigError, InputError
 
 
@@ -47,7 +49,7 @@ def test_every_field_is_described() -> None:
         ("trainin={}", r"trainin: unknown key; did you mean 'training'"),
         ("corpus.dedup.treshold=0.5", r"corpus\.dedup\.treshold: unknown key; did you mean 'threshold'"),
         ("training.steps=many", r"training\.steps: .*integer.*'many'"),
-        ("training.size=5m", r"no model size '5m'"),
+        ("training.model.size=5m", r"no model size '5m'"),
         (
             "evaluation_sets.mine=relative/path.jsonl",
             r"evaluation_sets\.mine: 'relative/path\.jsonl' is a relative path",
@@ -60,6 +62,20 @@ def test_every_field_is_described() -> None:
 def test_a_wrong_setting_is_refused_with_its_name(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_recipe("biomed", [override])
+
+
+@pytest.mark.parametrize(("old", "new"), [*RENAMED_KEYS.items(), *GROUP_NOW.items()])
+def test_an_old_key_is_refused_with_its_new_name_which_exists(old: str, new: str) -> None:
+    override = f"{old}=1" if not old.endswith("phases.k") else "training.data.phases=[{steps: 320, k: 2}]"
+    with pytest.raises(
+        ConfigError, match=rf"{'model' if old.startswith('model') else 'training'}.*: .*{re.escape(new)}"
+    ):
+        load_recipe("biomed", [override])
+    at: Any = Recipe
+    for part in new.partition(" ")[0].split("."):
+        assert part in at.model_fields
+        inner = _models_in(at.model_fields[part].annotation)
+        at = inner[0] if inner else None
 
 
 def test_an_unknown_key_of_a_source_is_refused_with_its_place() -> None:

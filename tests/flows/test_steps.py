@@ -59,7 +59,7 @@ class World:
                 "decontamination": {"sets": {"exam": self.path("sets/exam.jsonl")}},
                 "workers": 1,
             },
-            "training": {"size": "1m", "steps": 100, "batch": 8},
+            "training": {"steps": 100, "model": {"size": "1m"}, "data": {"global_batch_size": 8}},
         }
 
     def path(self, name: str) -> str:
@@ -135,8 +135,8 @@ def after(first: str, *kinds: str) -> dict[str, list[str]]:
 
 
 def test_files_that_are_touched_or_moved_remake_nothing(world: World) -> None:
-    assert world.why()["corpus"] == ["never made"]
-    assert world.why()["tokens"] == ["after corpus", "never made"]
+    assert world.why()["corpus"] == ["never built"]
+    assert world.why()["tokens"] == ["after corpus", "never built"]
     assert world.run() == KINDS
     assert world.run() == []
     assert world.why() == {}
@@ -159,7 +159,7 @@ def test_an_existing_tokenizer_is_known_by_its_content(world: World) -> None:
     world.write("tokenizer/model.safetensors", "weights lie beside it and are no part of it")
     assert world.run(own) == []
     world.write("tokenizer/chat_template.jinja", "{{ messages }}")
-    assert world.why(own)["tokens"] == ["tokenizer: other files, or other content"]
+    assert world.why(own)["tokens"] == ["tokenizer: files or their content changed"]
     with pytest.raises(ConfigError, match="neither an absolute path, a URL, nor a hub id"):
         world.run("tokens.tokenizer=./tokenizer")
 
@@ -211,7 +211,7 @@ def test_a_setting_is_named_with_both_values(world: World, override: str, first:
 
 def test_how_a_thing_is_made_touches_nothing(world: World) -> None:
     world.run()
-    assert world.why("corpus.workers=2", "training.checkpoint_every=7", "description=other") == {}
+    assert world.why("corpus.workers=2", "training.checkpoint.every_steps=7", "description=other") == {}
 
 
 def test_several_changes_are_all_told(world: World) -> None:
@@ -222,14 +222,14 @@ def test_several_changes_are_all_told(world: World) -> None:
         world.write(f"notes/more-{number}.txt", text(f"more {number}"))
     world.settings["corpus"]["sources"]["reports"] = {"location": world.path("reports"), "license": "CC0-1.0"}
     del world.settings["corpus"]["sources"]["letters"]
-    found = world.why("training.learning_rate=0.5")
+    found = world.why("training.optimizer.lr=0.5")
     assert found["corpus"] == [
         "source letters: removed",
         "source notes: added more-0.txt, more-1.txt, more-2.txt and 2 more",
         "source reports: added",
     ]
     assert found["training"][0] == "after corpus"
-    assert found["training"][1].startswith("training.learning_rate: ")
+    assert found["training"][1].startswith("training.optimizer.lr: ")
     assert found["training"][1].endswith(" -> 0.5")
     assert found["tokens"] == ["after corpus"]
 
@@ -240,11 +240,11 @@ def test_what_is_gone_and_what_is_unfinished_is_told(world: World, monkeypatch: 
     corpus = read_ref(store, "mine", "corpus")
     training = read_ref(store, "mine", "training")
     assert corpus and training
-    assert world.plan(force_new_run=True)["training"].why == ("a new run was asked for",)
+    assert world.plan(force_new_run=True)["training"].why == ("a new run was requested with --force-new-run",)
     store.put(f"{training.folder.rpartition('-')[0]}-00000000/events.jsonl", b"{}\n")
-    assert world.plan()["training"].why == ("goes on with its unfinished run",)
+    assert world.plan()["training"].why == ("resumes its unfinished run",)
     store.remove(corpus.folder)
-    assert world.why()["corpus"] == ["what was made before is gone or has changed"]
+    assert world.why()["corpus"] == ["its earlier artifact is missing or has changed"]
 
 
 def test_another_version_of_a_stage_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,7 +263,7 @@ def test_an_artifact_without_note_still_says_which_source(world: World, monkeypa
     monkeypatch.setattr("flows.changes.noted_inputs", lambda artifact: {})
     world.run()
     world.write("letters/0.txt", text("another"))
-    assert world.why()["corpus"] == ["source letters: other files, or other content"]
+    assert world.why()["corpus"] == ["source letters: files or their content changed"]
 
 
 def test_places_of_a_recipe_with_a_sample_may_be_urls(world: World) -> None:

@@ -29,14 +29,14 @@ from torch import Tensor
 
 from stages.store.errors import StoreError
 from stages.store.hashing import cache_folder, sha256_file
-from stages.store.store import Store, disk_trouble
+from stages.store.store import Store, describe_disk_error
 from stages.training.parallelism.ranks import Ranks
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
 
 
-def whole_checkpoints(store: Store, folder: str) -> list[str]:
+def committed_checkpoints(store: Store, folder: str) -> list[str]:
     """Names of the committed checkpoints below a run's `checkpoints` folder, oldest first: `{folder}/step-{n:08}`."""
     end = f"/{MANIFEST}"
     return sorted(name.removesuffix(end) for name in store.list(folder) if name.endswith(end))
@@ -55,7 +55,7 @@ def damaged(checkpoint: Path, part: int = 0, parts: int = 1) -> list[str]:
 
 @dataclass
 class _Saving:
-    """A checkpoint under way."""
+    """A checkpoint that is being written."""
 
     name: str
     """Its folder in the store."""
@@ -67,8 +67,7 @@ class _Saving:
     """Seconds that the training waited for it."""
     files: list[dict[str, Any]] | None = None
     error: BaseException | None = None
-    trouble: str = ""
-    """The error, as people are told it."""
+    error_message: str = ""
     thread: threading.Thread | None = None
 
     @property
@@ -119,7 +118,7 @@ class Checkpointer:
         if self.ranks.rank == 0:
             self._remove(name)
         # Nobody writes before the folder is clean.
-        path = self._local(name, self.ranks.from_first(token))
+        path = self._local(name, self.ranks.broadcast_object(token))
         path.mkdir(parents=True, exist_ok=True)
         if self.ranks.rank == 0:
             (path / STATE).write_text(json.dumps(state))
@@ -153,7 +152,7 @@ class Checkpointer:
             saving.error = error
             # dcp's own error holds every rank's as a traceback's text.
             cause = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
-            saving.trouble = disk_trouble(cause, saving.path) or f"{type(cause).__name__}: {cause}"
+            saving.error_message = describe_disk_error(cause, saving.path) or f"{type(cause).__name__}: {cause}"
 
     def commit(self) -> None:
         """Commits the checkpoint under way, waiting for it if need be. Every rank must call it together.
@@ -166,24 +165,24 @@ class Checkpointer:
             return
         began = time.monotonic()
         saving.thread.join()
-        parts = self.ranks.gather((saving.files, saving.trouble))
+        parts = self.ranks.all_gather_object((saving.files, saving.error_message))
         if not self.store.is_local:
             shutil.rmtree(saving.path.parent, ignore_errors=True)
-        for rank, (_, trouble) in enumerate(parts):
-            if trouble:
-                place = self.store.where(saving.name)
-                raise StoreError(f"checkpoint {place}: rank {rank} could not write it: {trouble}") from saving.error
+        for rank, (_, message) in enumerate(parts):
+            if message:
+                location = self.store.where(saving.name)
+                raise StoreError(f"checkpoint {location}: rank {rank} could not write it: {message}") from saving.error
         if self.ranks.rank == 0:
             files = [entry for part, _ in parts for entry in part]
             record = {"step": saving.step, "world": self.ranks.world, "files": files}
             self.store.put(f"{saving.name}/{MANIFEST}", json.dumps(record, indent=1).encode())
-            for old in whole_checkpoints(self.store, self.folder)[: -self.keep]:
+            for old in committed_checkpoints(self.store, self.folder)[: -self.keep]:
                 self._remove(old)
             now = time.monotonic()
             self._on_commit(saving.step, now - saving.started, saving.stall + now - began)
 
     def abandon(self) -> None:
-        """After an exception: one process alone commits what is under way, so that no thread writes on behind it.
+        """After an exception: one process alone commits what is under way, so that no thread keeps writing after it.
 
         Several ranks cannot: the others may be gone. Their half-written checkpoint is not looked at again.
         """
@@ -197,11 +196,11 @@ class Checkpointer:
             StoreError: there are checkpoints and every one is damaged.
         """
         self._forget_half_written()
-        names = self.ranks.from_first(whole_checkpoints(self.store, self.folder))
+        names = self.ranks.broadcast_object(committed_checkpoints(self.store, self.folder))
         refused: list[str] = []
         for name in reversed(names):
             path = self._fetch(name)
-            parts = self.ranks.gather(damaged(path, self.ranks.rank, self.ranks.world))
+            parts = self.ranks.all_gather_object(damaged(path, self.ranks.rank, self.ranks.world))
             wrong = [f"{path.name}/{file}" for part in parts for file in part]
             if not wrong:
                 return path, refused
@@ -273,7 +272,7 @@ class Checkpointer:
         Every rank must call it: a machine's ranks read the same files, and the last one has to be done with them.
         """
         if not self.store.is_local:
-            self.ranks.gather(None)
+            self.ranks.all_gather_object(None)
             shutil.rmtree(self._local("x").parent, ignore_errors=True)
 
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.loss import IGNORED
+from models import IGNORE_INDEX
 from stages.tokens.batch import model_inputs
 from stages.tokens.loader import Loader
 from stages.tokens.prefetch import Prefetch
@@ -27,12 +27,12 @@ class DataState:
     update: int = 0
     """Updates made."""
     position: int = 0
-    """First position of the order that was not looked at yet."""
+    """The next position of the order."""
     skipped: list[list[int]] = field(default_factory=list)
-    """Ranges [first, end) of batch numbers that were left out so far."""
+    """Ranges [first, end) of batch numbers that were skipped so far."""
 
     @property
-    def left_out(self) -> list[tuple[int, int]]:
+    def skipped_ranges(self) -> list[tuple[int, int]]:
         """`skipped`, as pairs."""
         return [(first, end) for first, end in self.skipped]
 
@@ -47,7 +47,7 @@ class Batch:
     tokens: Tensor
     """int64 [n, T]; n may be 0 on a short rank."""
     targets: Tensor
-    """int64 [n, T], the next token, IGNORED where there is nothing to learn."""
+    """int64 [n, T], the next token, IGNORE_INDEX where there is nothing to learn."""
 
     @classmethod
     def of(cls, rows: NDArray[Any], eos_id: int) -> Batch:
@@ -62,7 +62,7 @@ class Batch:
     @property
     def valid(self) -> int:
         """Targets that count."""
-        return int((self.targets != IGNORED).sum())
+        return int((self.targets != IGNORE_INDEX).sum())
 
 
 class TrainingData:
@@ -82,11 +82,11 @@ class TrainingData:
     ):
         self.reader = TokenReader(folder)
         self.order = run_order(self.reader.shards, digest, config)
-        self.batch_size = config.batch
+        self.batch_size = batch_size = config.data.global_batch_size
         check_stream(self.reader)
-        self._loader = loader = Loader(self.reader, self.order, config.batch, rank, world)
+        self._loader = loader = Loader(self.reader, self.order, batch_size, rank, world)
         self._ahead = Prefetch(lambda number: _batch(loader, number).pinned(), len(loader)) if ahead else None
-        self.most_rows = -(-config.batch // world)
+        self.max_rows = -(-batch_size // world)
         """Sequences of the rank that has most."""
 
     def batch(self, number: int) -> Batch:
@@ -95,7 +95,7 @@ class TrainingData:
 
     def sequence_length(self, number: int) -> int:
         """Tokens a sequence in batch `number`."""
-        return self.order.k_at(number * self.batch_size) * self.reader.sequence_length
+        return self.order.rows_per_sample_at(number * self.batch_size) * self.reader.sequence_length
 
 
 def _batch(loader: Loader, number: int) -> Batch:

@@ -1,4 +1,4 @@
-"""How much each rank computes at once: sequences a forward pass, and what is computed again for the backward pass.
+"""How much each rank computes at once: sequences in a forward pass, and what is computed again for the backward pass.
 
 Neither changes what is computed, the one but for rounding, the other not at all. On a GPU both come from the model's
 preset (`models/presets.py`) where the recipe leaves them open.
@@ -11,7 +11,7 @@ import torch
 from models.memory import Checkpointing
 from models.presets import Preset, preset
 from models.sizes import ModelConfig
-from stages.training.config import TrainingConfig
+from stages.training.config import ParallelismConfig
 from stages.training.parallelism.ranks import Ranks
 
 MICRO_BATCH_TOKENS = 4096
@@ -23,23 +23,23 @@ class MicroBatches:
 
     Args:
         dtype: number format of the products.
-        most_rows: sequences of the rank that has most.
+        max_rows: sequences of the rank that has most.
         longest: tokens of the longest sequence of any phase.
         gpu_memory: bytes of the smallest GPU; None on CPUs.
     """
 
     def __init__(
         self,
-        config: TrainingConfig,
+        config: ParallelismConfig,
         shape: ModelConfig,
         world: int,
         dtype: torch.dtype,
-        most_rows: int,
+        max_rows: int,
         longest: int,
         gpu_memory: int | None,
     ):
         self.config, self.shape, self.world, self.dtype = config, shape, world, dtype
-        self.most_rows, self.gpu_memory = most_rows, gpu_memory
+        self.max_rows, self.gpu_memory = max_rows, gpu_memory
         wanted = config.activation_checkpointing
         self._fixed: Checkpointing | None = None if wanted == "auto" else wanted
         if self._fixed is None:
@@ -53,10 +53,10 @@ class MicroBatches:
 
     def rows(self, length: int) -> int:
         """Sequences of `length` tokens a forward pass."""
-        if self.config.micro_batch:
-            return self.config.micro_batch
+        if self.config.micro_batch_size != "auto":
+            return self.config.micro_batch_size
         if self.gpu_memory is None:
-            return max(1, min(self.most_rows, round(MICRO_BATCH_TOKENS / length)))
+            return max(1, min(self.max_rows, round(MICRO_BATCH_TOKENS / length)))
         return self._preset(length, self.gpu_memory).micro_batch
 
     def _preset(self, length: int, gpu_memory: int) -> Preset:
@@ -65,10 +65,10 @@ class MicroBatches:
             length,
             self.world,
             gpu_memory,
-            most=self.most_rows,
+            max_micro_batch=self.max_rows,
             bytes_per_activation=self.dtype.itemsize,
-            replicas=self.config.replicas,
-            micro_batch=self.config.micro_batch or None,
+            replicas=self.config.replicas(self.world),
+            micro_batch=None if self.config.micro_batch_size == "auto" else self.config.micro_batch_size,
             activation_checkpointing=self._fixed,
         )
 
@@ -77,4 +77,4 @@ def gpu_memory(ranks: Ranks) -> int | None:
     """Bytes of the smallest GPU among the ranks'; None on CPUs. Every rank must call it."""
     if ranks.device.type != "cuda":
         return None
-    return min(ranks.gather(torch.cuda.get_device_properties(ranks.device).total_memory))
+    return min(ranks.all_gather_object(torch.cuda.get_device_properties(ranks.device).total_memory))

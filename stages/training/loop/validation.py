@@ -54,7 +54,7 @@ class Validation:
         with torch.no_grad():
             for start in range(0, most, micro_batch):
                 places = mine[start : start + micro_batch]
-                # A rank that has run out goes on with the first row, uncounted: FSDP needs equal collectives.
+                # A rank that has no rows left repeats the first one, uncounted: FSDP needs equal collectives.
                 taken = places or self.rows[:1]
                 rows = self.reader.batch(taken)
                 check_ids(rows, self.reader, lambda taken=taken: np.asarray(taken))  # type: ignore[misc]
@@ -68,7 +68,7 @@ class Validation:
                 np.add.at(size, sources, np.where(counts, token_bytes[np.where(counts, targets, 0)], 0).sum(axis=1))
         reshard(model)
         model.train()
-        sums = np.array(ranks.sum([*nats, *size])).reshape(2, -1)
+        sums = np.array(ranks.all_reduce_sum([*nats, *size])).reshape(2, -1)
         bits, size = sums[0] / math.log(2), sums[1]
         if not size.any():
             return None

@@ -1,1 +1,1 @@
-"""A run's metrics: its history, its phases' seconds, and the events that tell of both."""
+"""A run's metrics: its history, its phases' seconds, and the events that report both."""

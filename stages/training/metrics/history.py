@@ -1,4 +1,4 @@
-"""A run's history: every update, and every look at held-out documents. It goes with checkpoints from start to end."""
+"""A run's history: every update and every validation. Checkpoints carry it from the start of the run to its end."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ VALIDATIONS = pa.schema(
     ]
 )
 """Columns of `validation.parquet`, one line a source and validation, and one of all, whose `source` is empty. `step`
-counts updates that were made, or left out, before it."""
+counts updates that were made, or skipped, before it."""
 
 
 class History:
@@ -62,7 +62,7 @@ class History:
     def __init__(self) -> None:
         self._columns = {name: array("d") for name in STEPS.names}
         self.validations: list[dict[str, Any]] = []
-        """`step`, `tokens`, `seconds`, `bits_per_byte`, and `by_source` {source: bits per byte}, in turn."""
+        """`step`, `tokens`, `seconds`, `bits_per_byte`, and `by_source` {source: bits per byte}, in order."""
 
     def __len__(self) -> int:
         return len(self._columns["step"])
@@ -85,15 +85,15 @@ class History:
         """By the newest validation."""
         return self.validations[-1]["bits_per_byte"] if self.validations else None
 
-    def saved(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """Plain JSON values; the columns as Parquet in base64, a quarter of what the numbers take as text."""
         content = io.BytesIO()
         pq.write_table(self._table(), content, compression="zstd")
         return {"steps": base64.b64encode(content.getvalue()).decode(), "validations": self.validations}
 
     @classmethod
-    def load(cls, saved: Mapping[str, Any]) -> History:
-        """From what `saved` gave."""
+    def from_state(cls, saved: Mapping[str, Any]) -> History:
+        """From what `state` gave."""
         history = cls()
         table = pq.read_table(io.BytesIO(base64.b64decode(saved["steps"])))
         for name, column in history._columns.items():

@@ -1,4 +1,4 @@
-"""What a run tells of itself: an entry of its history for each update, and events for those who look on."""
+"""A run's metrics: an entry of its history for each update, and events for those who watch it."""
 
 from __future__ import annotations
 
@@ -14,28 +14,27 @@ import torch
 from models.sizes import ModelConfig, training_flops
 from stages.store.events import Emit
 from stages.tokens.tokens_by_source import tokens_by_source
-from stages.training.config import TrainingConfig
 from stages.training.loop.data import TrainingData
 from stages.training.loop.updater import Computed, Norms
 from stages.training.loop.validation import BitsPerByte
 from stages.training.metrics.history import History
 from stages.training.metrics.phase_clock import PhaseClock
 
-TELL_SECONDS = 0.5
-"""Least time between two step events; every step is in the history."""
+EVENT_SECONDS = 0.5
+"""Minimum time between two step events; every step is in the history."""
 
 NORM_STEPS = 20
-"""Least steps between two whose update's norm is measured: it costs up to a tenth of a step."""
+"""Minimum steps between two whose update's norm is measured: it costs up to a tenth of a step."""
 
-RECENT = 50
-"""Steps by whose time the rest of a run is reckoned."""
+RECENT_STEPS = 50
+"""Steps whose time gives the estimate for the rest of a run."""
 
 
 @dataclass
-class Step:
+class StepMetrics:
     """A step whose loss the ranks have not added up yet."""
 
-    number: int
+    step: int
     learning_rate: float
     sequences: int
     length: int
@@ -45,7 +44,7 @@ class Step:
     computed: Computed
     norms: Norms | None
     began: float
-    phases: Sequence[Any]
+    spans: Sequence[Any]
     """What `PhaseClock.cut` gave after it."""
 
     @property
@@ -53,75 +52,76 @@ class Step:
         return self.sequences * self.length
 
 
-class Watch:
-    """Keeps a run's history and tells of it.
+class MetricsLogger:
+    """Keeps a run's history and emits its events.
 
     Args:
-        flops_rate: operations a second of all ranks' devices, what utilization is a share of.
+        steps: steps of the run.
+        flops_per_second: of all ranks' devices: what utilization is a share of.
         emit: appends an event, on the first rank; does nothing on others.
     """
 
     def __init__(
-        self, config: TrainingConfig, shape: ModelConfig, data: TrainingData, flops_rate: float, emit: Emit, first: bool
+        self, steps: int, shape: ModelConfig, data: TrainingData, flops_per_second: float, emit: Emit, first: bool
     ):
-        self.config, self.shape, self.data, self.flops_rate = config, shape, data, flops_rate
+        self.steps, self.shape, self.data, self.flops_per_second = steps, shape, data, flops_per_second
         self.emit, self.first = emit, first
         self.history = History()
-        self._told = 0.0
+        self._emitted = 0.0
         self._measured = -NORM_STEPS
-        self._mark = time.perf_counter()
+        self._last_update = time.perf_counter()
 
     def start(self) -> None:
-        """The training begins, or goes on: time is counted from here."""
-        self._mark = time.perf_counter()
+        """Counts time from now: the training begins, or continues."""
+        self._last_update = time.perf_counter()
 
-    def wants_norms(self, number: int) -> bool:
-        """Whether the norms of this step's update are to be measured, which is then told: now and then, by the first
-        rank's clock, so that ranks must agree on its answer. To be asked once a step."""
-        wanted = self.first and self._due() and number >= self._measured + NORM_STEPS
+    def should_measure_norms(self, step: int) -> bool:
+        """Whether the norms of this step's update are measured: now and then, by the first rank's clock, so that ranks
+        must agree on its answer. Ask once a step; such a step is always emitted."""
+        wanted = self.first and self._due() and step >= self._measured + NORM_STEPS
         if wanted:
-            self._measured = number
+            self._measured = step
         return wanted
 
-    def record(self, step: Step, loss: float, left_out: Iterable[tuple[int, int]]) -> None:
-        """Keeps a step, and tells it if it is time to.
+    def log_step(self, step: StepMetrics, loss: float, skipped: Iterable[tuple[int, int]]) -> None:
+        """Appends a step to the history, and emits it if it is time to.
 
         Args:
             loss: mean over the global batch's targets, in nats.
-            left_out: ranges [first, end) of batches that the run has skipped.
+            skipped: ranges [first, end) of batches that the run has skipped.
         """
         now = time.perf_counter()
-        phases = PhaseClock.seconds(step.phases)
-        passed, self._mark = now - self._mark, now
+        phases = PhaseClock.seconds(step.spans)
+        passed, self._last_update = now - self._last_update, now
         rate = step.tokens / (now - step.began)
         entry: dict[str, Any] = {
-            "step": step.number,
+            "step": step.step,
             "loss": loss,
             "learning_rate": step.learning_rate,
             "tokens_per_second": rate,
-            "grad_norm": float(step.computed.norm),
+            "grad_norm": float(step.computed.grad_norm),
             "tokens": step.tokens + int(self.history.last("tokens")),
             "seconds": round(self.history.last("seconds") + passed - phases["validation"], 6),
-            "model_flops_utilization": rate * training_flops(self.shape, step.length) / self.flops_rate,
+            "model_flops_utilization": rate * training_flops(self.shape, step.length) / self.flops_per_second,
             "memory_bytes": peak_memory(step.computed.nats.device),
         }
         entry |= {f"{name}_seconds": round(seconds, 6) for name, seconds in phases.items()}
         if step.norms:
             entry |= {"update_norm": float(step.norms.update), "weight_norm": float(step.norms.weights)}
         self.history.append(entry)
-        done = step.number + 1
-        if self._due() or step.norms or done == self.config.steps:
-            self._told = time.monotonic()
+        done = step.step + 1
+        if self._due() or step.norms or done == self.steps:
+            self._emitted = time.monotonic()
             if self.first:
                 by_source = tokens_by_source(
-                    self.data.order, self.data.reader.sequence_length, self.config.batch, done, left_out
+                    self.data.order, self.data.reader.sequence_length, step.sequences, done, skipped
                 )
                 left = self._seconds_left(done)
-                self.emit("step", steps=self.config.steps, **entry, tokens_by_source=by_source)
-                self.emit("progress", done=done, total=self.config.steps, unit="steps", seconds_left=left)
+                self.emit("step", steps=self.steps, **entry, tokens_by_source=by_source)
+                self.emit("progress", done=done, total=self.steps, unit="steps", seconds_left=left)
 
-    def validated(self, step: int, found: BitsPerByte) -> None:
-        """Keeps and tells what a validation before batch `step` found."""
+    def log_validation(self, step: int, found: BitsPerByte) -> None:
+        """Appends to the history, and emits, what a validation before batch `step` found."""
         entry: dict[str, Any] = {
             "step": step,
             "tokens": int(self.history.last("tokens")),
@@ -132,7 +132,7 @@ class Watch:
         self.history.validations.append(entry)
         self.emit("validation", **entry)
 
-    def metrics(self) -> dict[str, float]:
+    def summary(self) -> dict[str, float]:
         """Of a run so far: loss of the last ten steps, rates of the median step, what the last validation found."""
         history = self.history
         if not len(history):
@@ -150,12 +150,12 @@ class Watch:
         return found
 
     def _due(self) -> bool:
-        return time.monotonic() - self._told >= TELL_SECONDS
+        return time.monotonic() - self._emitted >= EVENT_SECONDS
 
     def _seconds_left(self, done: int) -> float:
-        seconds = self.history.column("seconds")[-RECENT - 1 :]
-        a_step = (seconds[-1] - seconds[0]) / (len(seconds) - 1) if len(seconds) > 1 else seconds[0]
-        return round(float(a_step) * (self.config.steps - done), 1)
+        seconds = self.history.column("seconds")[-RECENT_STEPS - 1 :]
+        seconds_per_step = (seconds[-1] - seconds[0]) / (len(seconds) - 1) if len(seconds) > 1 else seconds[0]
+        return round(float(seconds_per_step) * (self.steps - done), 1)
 
 
 def peak_memory(device: torch.device) -> int:

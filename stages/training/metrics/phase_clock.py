@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 ON_DEVICE = ("forward", "backward", "optimizer")
-"""Phases that are the device's work. A GPU does it behind the host, which only asks for it: there they are measured by
+"""Phases that are the device's work. A GPU runs them asynchronously to the host: there they are measured by
 events in the device's stream."""
 PHASES = ("data", *ON_DEVICE, "checkpoint", "validation")
 """Waiting for a batch; forward and backward passes; clipping and the optimizer's step; what the training waits for a
@@ -32,7 +32,7 @@ class PhaseClock:
         self.start()
 
     def start(self) -> None:
-        """The training begins, or goes on after something that is not to be counted."""
+        """Discards what was measured so far: the training starts, or continues after something that does not count."""
         self._spans.clear()
         self._passed = self._device_now()
 

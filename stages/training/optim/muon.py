@@ -1,4 +1,4 @@
-"""Muon (Jordan et al. 2024): momentum whose singular values are all made about one. For the hidden matrices.
+"""Muon (Jordan et al. 2024): momentum with all its singular values set to about one. For the hidden matrices.
 
 A shard's singular values are not the matrix's, so each matrix is put together for the update: W matrices of a shape at
 a time, one on each of W ranks, by one exchange, and sent back in shards by another. So every rank does its share of the
@@ -17,18 +17,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from stages.training.optim.base import OptimizerBase
 from stages.training.parallelism.sharded import local
 
 MOMENTUM = "momentum"
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic iteration; they take small singular values up fastest, and leave all between 0.7 and 1.2."""
+"""Of the quintic iteration; they raise small singular values fastest, and bring all into 0.7 to 1.2."""
 ITERATIONS = 5
 STACKED = 8
 """Matrices that are worked on together: more do not make the products faster, and all are held at once."""
 
 
-class Muon:
-    """Muon with Nesterov momentum and decoupled weight decay; not a `torch.optim.Optimizer`, as AdamW here is none.
+class Muon(OptimizerBase):
+    """Muon with Nesterov momentum and decoupled weight decay.
 
     Args:
         params: matrices, whole or sharded by rows (`Shard(0)`), all on one mesh.
@@ -46,16 +47,15 @@ class Muon:
         momentum: float = 0.95,
         dtype: torch.dtype = torch.bfloat16,
     ):
-        group = {"params": [*params], "lr": lr, "weight_decay": weight_decay, "momentum": momentum}
-        self.param_groups: list[dict[str, Any]] = [group]
-        self.state: dict[Tensor, dict[str, Tensor]] = {}
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         self.dtype = dtype
-        self.change_squares: Tensor | None = None
-        """Where the squares of the next updates' changes to this rank's weights are added, if anybody wants them."""
+        self._update_squares: Tensor | None = None
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One update of all matrices that have a gradient."""
+        device = self.param_groups[0]["params"][0].device
+        self._update_squares = torch.zeros((), device=device) if self.measure_next_update else None
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if not params:
@@ -72,20 +72,25 @@ class Muon:
                     strict=True,
                 ):
                     step, weight = group["lr"] * 0.2 * max(parameter.shape) ** 0.5, local(parameter)
-                    if self.change_squares is not None:
+                    if self._update_squares is not None:
                         shrunk = group["lr"] * group["weight_decay"] / (1 - group["lr"] * group["weight_decay"])
-                        self.change_squares += (shrunk * weight + step * update).norm().square()
+                        self._update_squares += (shrunk * weight + step * update).norm().square()
                     weight.add_(update, alpha=-step)
 
     def averages(self, parameter: nn.Parameter) -> dict[str, Tensor]:
-        """The averages that are kept of a parameter, by name, made (as zeros) where there are none yet."""
-        state = self.state.setdefault(parameter, {})
+        """A parameter's averages by name, created (as zeros) where there are none yet."""
+        state = self.state[parameter]
         if MOMENTUM not in state:
             state[MOMENTUM] = torch.zeros_like(parameter.detach(), memory_format=torch.preserve_format)
         return {MOMENTUM: state[MOMENTUM]}
 
+    def update_squares(self) -> Tensor:
+        """Sum of the squares of what the last update added to this rank's weights: a scalar on the device."""
+        assert self._update_squares is not None, "the last step was not asked to measure its update"
+        return self._update_squares
+
     def _orthogonal(self, params: Sequence[nn.Parameter], updates: Sequence[Tensor]) -> Iterator[Tensor]:
-        """This rank's part of each orthogonalised update, for parameters of one shape, in turn."""
+        """This rank's part of each orthogonalised update, for parameters of one shape, in order."""
         group = _shard_group(params[0])
         if group is None:
             for first in range(0, len(updates), STACKED):
@@ -127,11 +132,11 @@ def _shard_group(parameter: nn.Parameter) -> Any:
 
 
 def _exchange(shards: Sequence[Tensor], shape: torch.Size, group: Any, dtype: torch.dtype) -> Iterator[Tensor]:
-    """Shards of up to as many matrices as there are ranks: each becomes whole on one of them, and comes back."""
+    """Shards of up to one matrix per rank: each is gathered whole on one rank, orthogonalised, and scattered back."""
     rank, world = group.rank(), group.size()
     rows, columns = shape
-    piece = -(-rows // world)  # as FSDP cuts: the last ranks may have fewer rows, or none
-    of_rank = [max(0, min(piece, rows - number * piece)) * columns for number in range(world)]
+    shard_rows = -(-rows // world)  # as FSDP cuts: the last ranks may have fewer rows, or none
+    of_rank = [max(0, min(shard_rows, rows - number * shard_rows)) * columns for number in range(world)]
     sent = [of_rank[rank] if number < len(shards) else 0 for number in range(world)]
     received = of_rank if rank < len(shards) else [0] * world
     mine = shards[0].new_empty(sum(received))

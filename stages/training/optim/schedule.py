@@ -1,34 +1,51 @@
-"""Learning rate of a step: linear warm-up, then stable and linear decay (WSD; Hu et al. 2024, MiniCPM) or half a cosine
-(Loshchilov and Hutter 2016).
+"""The learning rate of a step: linear warm-up, then stable and linear decay (WSD; Hu et al. 2024, MiniCPM) or half a
+cosine (Loshchilov and Hutter 2016).
 
-With WSD a run goes on from before its decay without having decided its length in advance, which cosine does not allow.
+A WSD run can be continued from before its decay without having decided its length in advance; a cosine cannot.
 """
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from models.sizes import ModelConfig, parameters
-from stages.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from stages.training.config import ScheduleConfig
 
 
-def peak_learning_rate(config: TrainingConfig, model: ModelConfig) -> float:
-    """The configured peak, or the OLMo ladder's for a size: half of 0.0047 x (N / 108M)^(-1/3)."""
-    if config.learning_rate is not None:
-        return config.learning_rate
+def ladder_peak_lr(model: ModelConfig) -> float:
+    """The peak learning rate of the OLMo ladder for a model's size: half of 0.0047 x (N / 108M)^(-1/3)."""
     return 0.0047 / 2 * (parameters(model) / 108e6) ** (-1 / 3)
 
 
-def factor(config: TrainingConfig, step: int) -> float:
-    """What the peak is multiplied with at batch `step`, 0 to steps - 1: never 0 at the first."""
-    if step < config.warmup:
-        return (step + 1) / (config.warmup + 1)
-    last = config.final_learning_rate
-    if config.schedule == "cosine":
-        done = (step - config.warmup) / (config.steps - config.warmup)
-        return last + (1 - last) * (1 + math.cos(math.pi * done)) / 2
-    length = round(config.decay * config.steps)
-    left = config.steps - step
-    if left > length:
-        return 1.0
-    return last + (1 - last) * left / (length + 1)
+class LearningRateSchedule:
+    """Learning rates of a run.
+
+    Args:
+        peak: learning rate at the end of the warm-up.
+        steps: steps of the run.
+    """
+
+    def __init__(self, config: ScheduleConfig, peak: float, steps: int):
+        self.config, self.peak, self.steps = config, peak, steps
+
+    def lr(self, step: int) -> float:
+        """The learning rate of batch `step`, 0 to steps - 1."""
+        return self.peak * self.lr_multiplier(step)
+
+    def lr_multiplier(self, step: int) -> float:
+        """The share of the peak that batch `step` takes: in (0, 1], except for the last steps of a decay to 0."""
+        config = self.config
+        if step < config.warmup_steps:
+            return (step + 1) / (config.warmup_steps + 1)
+        low = config.min_lr_ratio
+        if config.kind == "cosine":
+            done = (step - config.warmup_steps) / (self.steps - config.warmup_steps)
+            return low + (1 - low) * (1 + math.cos(math.pi * done)) / 2
+        decay_steps = round(config.decay_ratio * self.steps)
+        left = self.steps - step
+        if left > decay_steps:
+            return 1.0
+        return low + (1 - low) * left / (decay_steps + 1)

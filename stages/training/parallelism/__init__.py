@@ -1,1 +1,1 @@
-"""Ranks, sharded tensors, and what is computed twice to save memory."""
+"""Ranks, sharded tensors, and activation checkpointing."""

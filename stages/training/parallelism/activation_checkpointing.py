@@ -18,7 +18,7 @@ from models.memory import Checkpointing
 
 
 def checkpoint_layers(model: Decoder, mode: Checkpointing) -> None:
-    """Makes every layer keep less for its backward pass, and compute the rest again there.
+    """Makes every layer keep less for its backward pass, and recompute the rest there.
 
     Args:
         mode: `selective` keeps the results of matrix products and of attention, nearly all of the work; `full` keeps
@@ -39,7 +39,7 @@ def checkpoint_layers(model: Decoder, mode: Checkpointing) -> None:
 def _checkpointed(
     forward: Callable[..., Any], checkpoint: Callable[..., Any], x: Tensor, change: Tensor | None, *rest: Any
 ) -> Any:
-    """A layer whose input is one tensor: the residual stream and what is to be added to it would be kept both."""
+    """A layer whose input is one tensor: the residual stream and what is to be added to it would both be kept."""
     return checkpoint(forward, x if change is None else x + change, None, *rest)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from models.decoder import Decoder
 from models.initialize import initial_value
-from stages.training.runtime.backend import BACKEND, TIMEOUT_SECONDS
+from stages.training.runtime.process import BACKEND, TIMEOUT_SECONDS
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Ranks:
     def alone(self) -> bool:
         return self.world == 1
 
-    def sum(self, values: list[float]) -> list[float]:
+    def all_reduce_sum(self, values: list[float]) -> list[float]:
         """Sums of host values over all ranks."""
         if self.alone:
             return values
@@ -42,7 +42,7 @@ class Ranks:
         dist.all_reduce(total)
         return total.tolist()
 
-    def from_first(self, value: Any) -> Any:
+    def broadcast_object(self, value: Any) -> Any:
         """Rank 0's value (small, picklable), on every rank."""
         if self.alone:
             return value
@@ -50,7 +50,7 @@ class Ranks:
         dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
         return box[0]
 
-    def gather(self, value: Any) -> list[Any]:
+    def all_gather_object(self, value: Any) -> list[Any]:
         """Every rank's value, in rank order, on every rank."""
         if self.alone:
             return [value]
@@ -59,8 +59,8 @@ class Ranks:
         return out
 
 
-def join(device: str) -> Ranks:
-    """Finds the other ranks, from torchrun's or Ray Train's environment; makes the process group if there is none."""
+def init_distributed(device: str) -> Ranks:
+    """Finds the other ranks, from torchrun's or Ray Train's environment; creates the process group if there is none."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
@@ -76,7 +76,7 @@ def join(device: str) -> Ranks:
     return Ranks(dist.get_rank(), world, local, where, dist.new_group(backend="gloo"))
 
 
-def place(model: Decoder, ranks: Ranks, seed: int, replicas: int = 1) -> Decoder:
+def parallelize(model: Decoder, ranks: Ranks, seed: int, replicas: int = 1) -> Decoder:
     """Puts a model that was built on the meta device on its device, sharded if there are several ranks, and sets its
     initial values, which depend on the seed and not on the ranks.
 
@@ -125,7 +125,7 @@ def shard(model: Decoder, ranks: Ranks, replicas: int, gathered: bool) -> None:
     units: list[nn.Module] = [] if gathered else list(model.model.layers)
     for unit in [*units, model]:
         fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=not gathered)
-        # Gloo knows sums only; a factor of its own without this would ask it for a scaled one.
+        # Gloo knows sums only; a factor of its own without this would need a scaled one.
         unit.set_force_sum_reduction_for_comms(True)  # type: ignore[operator]
         unit.set_gradient_divide_factor(1.0)  # type: ignore[operator]
 
@@ -138,7 +138,7 @@ def _shard_like(parameter: Tensor, whole: Tensor) -> Tensor:
     return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
 
-def last_micro_batch(model: Decoder, last: bool) -> None:
+def set_last_micro_batch(model: Decoder, last: bool) -> None:
     """Says whether the next backward pass is the last of its batch.
 
     A model that is one unit sums its gradients over ranks then, and only then. With a unit a layer, whole gradients
@@ -161,7 +161,7 @@ def reshard(model: nn.Module) -> None:
             module.reshard()
 
 
-def leave() -> None:
+def destroy_process_group() -> None:
     """Ends the process group if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -20,31 +20,32 @@ if TYPE_CHECKING:
 
     from stages.store.artifact import Artifact
     from stages.tokens.reader import TokenReader
-    from stages.training.config import TrainingConfig
+    from stages.training.config import DataConfig, ParallelismConfig
     from stages.training.run import Run
 
 TOKENIZER = "tokenizer/tokenizer.json"
-OF = "of"
-"""Entry of a checkpoint's state that says which run it is of: `Run.identity`."""
+IDENTITY = "identity"
+"""Entry of a checkpoint's state that says which run it belongs to: `Run.identity`."""
 
 
-def check_ranks(config: TrainingConfig, world: int) -> None:
-    """Refuses more processes than a batch has sequences, for the rest would compute nothing that counts; and a number
-    that the copies of the model cannot share out.
+def check_ranks(data: DataConfig, parallelism: ParallelismConfig, world: int) -> None:
+    """Refuses more processes than a batch has sequences, since the rest would compute nothing that counts; and a number
+    that copies of the model cannot be shared out over.
 
     Raises:
         ConfigError: what to change.
     """
-    if world > config.batch:
+    batch, shards = data.global_batch_size, parallelism.shards_per_replica or 1
+    if world > batch:
         raise ConfigError(
-            f"training: {world} workers share a batch of {config.batch} sequences, so {world - config.batch} of them "
-            f"would have none; set training.workers to {config.batch} at most, or raise training.batch"
+            f"training: {world} workers share a batch of {batch} sequences, so {world - batch} of them would have "
+            f"none; set training.parallelism.workers to {batch} at most, or raise training.data.global_batch_size"
         )
-    if world % config.replicas:
+    if world % shards:
         divisors = ", ".join(str(n) for n in range(1, world + 1) if world % n == 0)
         raise ConfigError(
-            f"training.replicas ({config.replicas}) does not divide the number of processes ({world}), which share the "
-            f"copies of the model out; set it to one of {divisors}, or start a multiple of {config.replicas} processes"
+            f"training.parallelism.shards_per_replica ({shards}) does not divide the number of processes ({world}); "
+            f"set it to one of {divisors}, or start a multiple of {shards} processes"
         )
 
 
@@ -59,10 +60,11 @@ def check_cards(workers: int, found: int, why: str = "") -> None:
         ConfigError: what to change.
     """
     if found < workers:
-        fewer = f"training.workers to {found} at most, or " if found else ""
+        fewer = f"training.parallelism.workers to {found} at most, or " if found else ""
         raise ConfigError(
-            f"training.device is cuda and asks for {_count(workers, 'GPU')}, one a worker, but this machine has "
-            f"{found or 'none'}{f' ({why})' if why else ''}; set {fewer}training.device to auto or cpu"
+            f"training.parallelism.device is cuda and asks for {_count(workers, 'GPU')}, one a worker, but this "
+            f"machine has {found or 'none'}{f' ({why})' if why else ''}; set {fewer}training.parallelism.device to "
+            "auto or cpu"
         )
 
 
@@ -83,7 +85,7 @@ def check_device(device: str) -> None:
 
 
 def check_tokenizer(tokens: Artifact) -> None:
-    """Refuses a stream whose vocabulary is not its tokenizer's: ids would mean other tokens than they were made from.
+    """Refuses a stream whose vocabulary is not its tokenizer's: its ids would mean other tokens than intended.
 
     Reads `tokenizer.json`, some megabytes at most; once a run, before any worker.
 
@@ -101,7 +103,7 @@ def check_tokenizer(tokens: Artifact) -> None:
     if size != said:
         raise StoreError(
             f"training: the tokens {tokens.id} are not of their tokenizer: stream.json says {said} tokens, {TOKENIZER} "
-            f"has {size}; make the tokens again (headwater verify names what changed)"
+            f"has {size}; build the tokens again (headwater verify names what changed)"
         )
 
 
@@ -120,7 +122,7 @@ def check_stream(reader: TokenReader) -> None:
         wrong.append(f"token_bytes.npy has {known} tokens")
     if wrong:
         raise StoreError(
-            f"training: {reader.folder}: stream.json says {size} tokens, but {' and '.join(wrong)}; make the tokens "
+            f"training: {reader.folder}: stream.json says {size} tokens, but {' and '.join(wrong)}; build the tokens "
             "again (headwater verify names what changed)"
         )
 
@@ -144,40 +146,48 @@ def check_ids(rows: NDArray[Any], reader: TokenReader, places: Callable[[], NDAr
     raise StoreError(
         f"training: {file}: token {column} of row {first + row} is {rows[sample, token]}, and the vocabulary ends at "
         f"{reader.vocabulary_size - 1}: the tokens are damaged or of another tokenizer; headwater tokens verify finds "
-        "all such ids, and then the tokens have to be made again"
+        "all such ids, and then the tokens have to be built again"
     )
 
 
-def check_checkpoint(state: Mapping[str, Any], run: Run, place: str) -> None:
-    """Refuses a checkpoint that another run has left: a folder that somebody copied, or a recipe changed behind it.
+def check_checkpoint(state: Mapping[str, Any], run: Run, location: str) -> None:
+    """Refuses a checkpoint of another run: a folder that somebody copied, or a recipe that was changed since.
 
     Args:
         state: the checkpoint's state.
-        place: where it lies.
+        location: its path or URL.
 
     Raises:
         StoreError: what differs, both sides named.
     """
-    theirs, ours = state.get(OF), run.identity()
+    theirs, ours = state.get(IDENTITY), run.identity()
     if theirs == ours:
         return
     if theirs is None:
         raise StoreError(
-            f"training: the checkpoint {place} does not say which recipe and tokens it is of (it is of an earlier "
-            "version); remove it to train from the start"
+            f"training: the checkpoint {location} does not say which recipe and tokens it belongs to (it was written "
+            "by an earlier version); remove it to train from the start"
         )
     wrong = []
     if theirs["tokens"] != ours["tokens"]:
         wrong.append(f"its tokens, and with them its tokenizer, are {theirs['tokens']}, this run's {ours['tokens']}")
-    before, now = theirs["config"], ours["config"]
+    before, now = (_flattened(identity["config"]) for identity in (theirs, ours))
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             sides = [f"{config[name]!r}" if name in config else "the default" for config in (before, now)]
             wrong.append(f"its {name} is {sides[0]}, this run's {sides[1]}")
     raise StoreError(
-        f"training: the checkpoint {place} is of another run: {'; '.join(wrong)}; remove it to train from the start, "
-        "or put back the recipe and the tokens that it was trained with"
+        f"training: the checkpoint {location} belongs to another run: {'; '.join(wrong)}; remove it to train from the "
+        "start, or put back the recipe and the tokens that it was trained with"
     )
+
+
+def _flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings of nested groups by their dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        flat |= _flattened(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 def _count(number: int, word: str) -> str:

@@ -1,4 +1,4 @@
-"""Whether a model fits the memory that is there, told before anything is allocated, and what would make it fit.
+"""Whether a model fits the available memory, checked before anything is allocated, and what would make it fit.
 
 The estimate of activations may be half as high again as what is needed (`tests/models/test_memory.py` holds it to
 that), so that only what cannot fit is refused.
@@ -29,7 +29,7 @@ class Demand:
     vocabulary_size: int
     sequence_length: int
     """Tokens of the longest sequence."""
-    micro_batch: int
+    micro_batch_size: int
     checkpointing: Checkpointing
     bytes_per_activation: int
     """Of the number format of the products."""
@@ -45,7 +45,7 @@ class Demand:
         """Of one worker, estimated."""
         return training_memory(
             sized(self.size, self.vocabulary_size, self.sequence_length),
-            micro_batch=self.micro_batch,
+            micro_batch=self.micro_batch_size,
             sequence_length=self.sequence_length,
             shards=self.workers // self.replicas,
             checkpointing=self.checkpointing,
@@ -56,7 +56,7 @@ class Demand:
     def least(self) -> int:
         """Bytes that all workers who share a memory need for sure."""
         one = self.memory()
-        lasting = one.weights + one.gradients + one.averages
+        lasting = one.weights + one.gradients + one.optimizer_state
         return self.sharing * (lasting + int(SURE * (one.total - lasting)))
 
     def estimate(self) -> int:
@@ -64,45 +64,46 @@ class Demand:
         return self.sharing * self.memory().total
 
 
-def check_fits(demand: Demand, room: int) -> None:
+def check_memory(demand: Demand, available_bytes: int) -> None:
     """Refuses a model that cannot fit.
 
     Args:
-        room: bytes that are there: of a GPU, or left on the machine.
+        available_bytes: of a GPU, or left on the machine.
 
     Raises:
-        ConfigError: what is needed, by part, what there is, and the changes that would make it fit.
+        ConfigError: what is needed, by part, what is available, and the changes that would make it fit.
     """
-    if demand.least() <= room:
+    if demand.least() <= available_bytes:
         return
     one = demand.memory()
-    parts = ("weights", "gradients", "averages", "gathered", "activations", "loss")
-    told = ", ".join(f"{part} {getattr(one, part) / GIB:.1f}" for part in parts)
+    parts = ("weights", "gradients", "optimizer_state", "gathered", "activations", "loss")
+    needs = ", ".join(f"{part.replace('_', ' ')} {getattr(one, part) / GIB:.1f}" for part in parts)
     where = "on this machine" if demand.host else "on each GPU"
     each = f", {demand.sharing} workers with {one.total / GIB:.1f} each" if demand.sharing > 1 else ""
-    would = [f"{_told(demand, option)} ({option.estimate() / GIB:.1f} GiB)" for option in changes(demand, room)]
-    mend = f"one of these would fit: {'; '.join(would)}" if would else "not even the smallest size would fit"
+    options = alternatives(demand, available_bytes)
+    would = [f"{_changed_settings(demand, option)} ({option.estimate() / GIB:.1f} GiB)" for option in options]
+    remedy = f"one of these would fit: {'; '.join(would)}" if would else "not even the smallest size would fit"
     raise ConfigError(
         f"training: size {demand.size} does not fit: it needs about {demand.estimate() / GIB:.1f} GiB {where}{each} "
-        f"({told}), and {room / GIB:.1f} GiB are there; {mend}"
+        f"({needs}), and {available_bytes / GIB:.1f} GiB are available; {remedy}"
     )
 
 
-def changes(demand: Demand, room: int) -> list[Demand]:
+def alternatives(demand: Demand, available_bytes: int) -> list[Demand]:
     """What would fit, by the whole estimate: of each kind of change the one that changes least."""
-    rows, modes, sizes = demand.micro_batch, get_args(Checkpointing), list(SIZES)
-    frugal = replace(demand, micro_batch=1, checkpointing="full")
+    rows, modes, sizes = demand.micro_batch_size, get_args(Checkpointing), list(SIZES)
+    frugal = replace(demand, micro_batch_size=1, checkpointing="full")
     smaller = sizes[: sizes.index(demand.size)][::-1]
     kinds: list[Iterable[Demand]] = [
-        (replace(demand, micro_batch=rows >> shift) for shift in range(1, rows.bit_length())),
+        (replace(demand, micro_batch_size=rows >> shift) for shift in range(1, rows.bit_length())),
         (replace(demand, checkpointing=mode) for mode in modes[modes.index(demand.checkpointing) + 1 :]),
         _other_workers(demand),
         (replace(base, size=name) for base in (demand, frugal) for name in smaller),
     ]
-    fitting = [next((option for option in kind if option.estimate() <= room), None) for kind in kinds]
+    fitting = [next((option for option in kind if option.estimate() <= available_bytes), None) for kind in kinds]
     if not any(fitting[:3]):  # no setting by itself keeps the size
         together = [frugal, *_other_workers(frugal)]
-        fitting.insert(0, next((option for option in together if option.estimate() <= room), None))
+        fitting.insert(0, next((option for option in together if option.estimate() <= available_bytes), None))
     return [option for option in fitting if option is not None]
 
 
@@ -118,13 +119,13 @@ def _other_workers(demand: Demand) -> Iterator[Demand]:
             yield replace(demand, workers=workers, sharing=workers)
 
 
-def _told(demand: Demand, option: Demand) -> str:
+def _changed_settings(demand: Demand, option: Demand) -> str:
     """The settings by which an option differs, as a recipe has them."""
     settings = {
-        "micro_batch": "micro_batch",
-        "checkpointing": "activation_checkpointing",
-        "workers": "workers",
-        "size": "size",
+        "micro_batch_size": "parallelism.micro_batch_size",
+        "checkpointing": "parallelism.activation_checkpointing",
+        "workers": "parallelism.workers",
+        "size": "model.size",
     }
     changed = {theirs: getattr(option, ours) for ours, theirs in settings.items()}
     before = {theirs: getattr(demand, ours) for ours, theirs in settings.items()}

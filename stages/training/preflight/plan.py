@@ -1,4 +1,4 @@
-"""What a run will read: its order, and the plan that is told before it starts. Needs no PyTorch."""
+"""What a run will read: its order, and the plan that is emitted before it starts. Needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 from stages.store.artifact import Artifact
 from stages.store.errors import StoreError
-from stages.tokens.order import Order, Phase
+from stages.tokens.order import Order
+from stages.tokens.phase import Phase
 from stages.tokens.plan import plan
 from stages.tokens.reader import STREAM
 from stages.tokens.table import SHARDS, ShardTable
@@ -24,12 +25,17 @@ def run_order(shards: ShardTable, tokens_digest: str, config: TrainingConfig) ->
     Raises:
         ConfigError: phases that cannot be drawn from them.
     """
-    phases = [Phase(p.steps * config.batch, p.k, p.weights, p.repeat) for p in config.all_phases]
-    return Order(shards, tokens_digest, config.seed, phases, config.window, config.lanes)
+    data = config.data
+    phases = [
+        Phase(phase.steps * data.global_batch_size, phase.rows_per_sample, phase.weights, phase.repeat)
+        for phase in config.phases
+    ]
+    return Order(shards, tokens_digest, config.seed, phases, data.shuffle_window_shards, data.streams)
 
 
 def plan_of(tokens: Artifact, config: TrainingConfig) -> dict[str, Any]:
-    """The plan (`stages.tokens.plan.Plan` as JSON values) of a run on these tokens, with `batch` and `steps` beside it.
+    """The plan (`stages.tokens.plan.Plan` as JSON values) of a run on these tokens, beside it `global_batch_size` and
+    `steps`.
 
     Reads the table of shards and nothing else.
 
@@ -43,4 +49,4 @@ def plan_of(tokens: Artifact, config: TrainingConfig) -> dict[str, Any]:
         raise StoreError(f"tokens: cannot read {STREAM} of {tokens.id}: {error}") from error
     shards = ShardTable.load(tokens.local(SHARDS).parent)
     found = plan(run_order(shards, tokens.digest, config), length)
-    return found.as_dict() | {"batch": config.batch, "steps": config.steps}
+    return found.as_dict() | {"global_batch_size": config.data.global_batch_size, "steps": config.steps}

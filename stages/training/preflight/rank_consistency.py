@@ -1,7 +1,7 @@
 """Whether the processes of one run are alike: the same software in all of them, and a card for each.
 
 Ranks of mixed versions train: some steps later their losses differ, or a collective hangs that one of them does not
-enter. So each tells at the start what it runs.
+enter. So each reports at the start what it runs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _HOSTS = 4
 
 @dataclass(frozen=True)
 class Process:
-    """What a rank tells the others about itself."""
+    """What a rank reports about itself to the others."""
 
     host: str
     versions: Mapping[str, str]
@@ -33,8 +33,8 @@ class Process:
     """Id of its GPU; empty on a CPU."""
 
 
-def this_process(cuda: bool) -> Process:
-    """What this rank tells. Versions are those that are loaded, not those that are installed by now."""
+def describe_process(cuda: bool) -> Process:
+    """What this rank reports. Versions are those that are loaded, not those that are installed meanwhile."""
     import numpy
     import pyarrow
     import torch
@@ -51,7 +51,7 @@ def this_process(cuda: bool) -> Process:
 
 
 def source_digest(root: Path) -> str:
-    """Hex digest over names and bytes of the Python and C files that a worker runs: what a version number does not tell
+    """Hex digest over names and bytes of the Python and C files that a worker runs: which a version number does not say
     of a working copy."""
     total = hashlib.blake2b(digest_size=6)
     for path in sorted(path for folder in SOURCES for path in (root / folder).rglob("*") if path.suffix in CODE):
@@ -59,7 +59,7 @@ def source_digest(root: Path) -> str:
     return total.hexdigest()
 
 
-def check_alike(processes: Sequence[Process]) -> None:
+def check_rank_consistency(processes: Sequence[Process]) -> None:
     """Refuses ranks that differ. All ranks decide on the same list, so that all refuse.
 
     Args:
@@ -68,17 +68,20 @@ def check_alike(processes: Sequence[Process]) -> None:
     Raises:
         TrainingError: what differs, with hosts and ranks of each side, or ranks that share a card.
     """
-    told = []
+    differences = []
     for name in sorted({name for process in processes for name in process.versions}):
         sides: dict[str, list[int]] = {}
         for rank, process in enumerate(processes):
             sides.setdefault(process.versions.get(name, "missing"), []).append(rank)
         if len(sides) > 1:
             most_first = sorted(sides.items(), key=lambda side: -len(side[1]))
-            told.append(f"{name} is {', but '.join(f'{v} on {_places(processes, ranks)}' for v, ranks in most_first)}")
-    if told:
+            differences.append(
+                f"{name} is {', but '.join(f'{v} on {_places(processes, ranks)}' for v, ranks in most_first)}"
+            )
+    if differences:
         raise TrainingError(
-            f"training: the workers do not run the same software: {'; '.join(told)}; install the same on every machine"
+            f"training: the workers do not run the same software: {'; '.join(differences)}; install the same on "
+            "every machine"
         )
     cards: dict[tuple[str, str], list[int]] = {}
     for rank, process in enumerate(processes):

@@ -18,7 +18,7 @@ Compile = Literal["auto", "on", "off"]
 
 
 def wants_compiler(wanted: Compile, device: torch.device) -> bool:
-    """Whether layers are to be compiled: where that is asked for, or, by `auto`, on a GPU whose compiler is there.
+    """Whether to compile layers: where the config says so, or, with `auto`, on a GPU whose compiler is installed.
 
     Raises:
         ConfigError: it is asked for where it cannot be had.
@@ -26,14 +26,14 @@ def wants_compiler(wanted: Compile, device: torch.device) -> bool:
     if device.type != "cuda":
         if wanted == "on":
             raise ConfigError(
-                "training.compile is on, and this is no GPU; on a CPU compiled loops of our own do that work: leave it "
-                "at auto"
+                "training.parallelism.compile is on, and this is not a GPU; on a CPU compiled loops of our own do that "
+                "work: leave it at auto"
             )
         return False
-    there = find_spec("triton") is not None
-    if wanted == "on" and not there:
-        raise ConfigError("training.compile is on, and triton is not installed, which compiles for GPUs")
-    return there and wanted != "off"
+    installed = find_spec("triton") is not None
+    if wanted == "on" and not installed:
+        raise ConfigError("training.parallelism.compile is on, and triton is not installed, which compiles for GPUs")
+    return installed and wanted != "off"
 
 
 def compile_layers(model: Decoder, backend: str = "inductor") -> None:

@@ -36,7 +36,7 @@ _LONG_SECONDS = 0.05
 """A product that takes so long says all that a larger one would, and costs less."""
 
 
-def product_rate(dtype: torch.dtype, device: torch.device, size: int = 0, repeats: int = 3) -> float:
+def matmul_flops_per_second(dtype: torch.dtype, device: torch.device, size: int = 0, repeats: int = 3) -> float:
     """Operations a second of a size^3 matrix product: the fastest of a few, after one to warm up.
 
     Args:
@@ -53,7 +53,7 @@ def _fitting(dtype: torch.dtype, device: torch.device) -> int:
     if device.type != "cpu":
         return size
     with _one_thread():
-        rate = product_rate(dtype, device, size=_SMALL)
+        rate = matmul_flops_per_second(dtype, device, size=_SMALL)
     while size > 2 * _SMALL and 2 * size**3 / (rate * torch.get_num_threads()) > _LONG_SECONDS:
         size //= 2
     return size
@@ -73,7 +73,7 @@ def _seconds(dtype: torch.dtype, device: torch.device, size: int, repeats: int) 
 
 
 def peak_rate(device: torch.device, precision: str) -> float | None:
-    """The data sheet's rate of a known card: what utilization is a share of there. None elsewhere."""
+    """The data sheet's rate of a known card, which utilization is a share of; None for other devices."""
     return dense_peak(torch.cuda.get_device_name(device)) if device.type == "cuda" and precision == "bf16" else None
 
 
@@ -88,13 +88,13 @@ def faster_format(device: torch.device) -> str:
     The first look is at a small product, so that emulation costs no minute.
     """
     with _one_thread():
-        small = {name: product_rate(dtype, device, size=_SMALL) for name, dtype in FORMATS.items()}
+        small = {name: matmul_flops_per_second(dtype, device, size=_SMALL) for name, dtype in FORMATS.items()}
     if small["bf16"] < small["fp32"] / 2:
         return "fp32"
     rates = dict.fromkeys(FORMATS, 0.0)
-    for _ in range(3):  # in turn, so that a busy moment does not decide
+    for _ in range(3):  # alternating, so that a busy moment does not decide
         for name, dtype in FORMATS.items():
-            rates[name] = max(rates[name], product_rate(dtype, device, size=1024, repeats=2))
+            rates[name] = max(rates[name], matmul_flops_per_second(dtype, device, size=1024, repeats=2))
     return max(rates, key=lambda name: rates[name])
 
 
@@ -103,7 +103,7 @@ def machine_rate() -> tuple[str, float]:
     in it on all of them: what stands beside absolute times, since machines differ by more than two."""
     device = torch.device("cpu")
     name = faster_format(device)
-    return name, product_rate(FORMATS[name], device, SIZES["cpu"], repeats=5)
+    return name, matmul_flops_per_second(FORMATS[name], device, SIZES["cpu"], repeats=5)
 
 
 @contextmanager

@@ -54,7 +54,7 @@ def test_dry_run_needs_no_service_and_makes_nothing(own_installation: dict[str, 
 def test_recipes_are_listed_and_shown(own_installation: dict[str, str]) -> None:
     rows = json.loads(headwater("recipes", "--json").stdout)
     assert "biomed" in [row["name"] for row in rows]
-    assert json.loads(headwater("recipes", "biomed", "--json").stdout)["training"]["size"]
+    assert json.loads(headwater("recipes", "biomed", "--json").stdout)["training"]["model"]["size"]
     assert json.loads(headwater("recipes", "--schema").stdout)["title"] == "Recipe"
     assert "biomed" in headwater("recipes").stdout
 

@@ -30,22 +30,23 @@ from stages.store import (
 )
 from stages.tokens import TokensConfig, tokens
 from stages.tokens.batch import rank_slots
-from stages.training import TrainingConfig, training
+from stages.training import training
 from stages.training.loop import loop as loop_module
-from stages.training.metrics import logger as watch
+from stages.training.metrics import logger
+from tests.support import training_config
 
 STEPS, BATCH = 12, 4
 WORDS = ["one", "two", "three", "four", "five"]
 SETTINGS: dict[str, Any] = {
-    "size": "1m",
-    "batch": BATCH,
-    "warmup": 2,
-    "workers": 0,
-    "precision": "fp32",
-    "checkpoint_every": 4,
-    "validate_every": 100,
-    "validation_rows": 4,
     "steps": STEPS,
+    "model__size": "1m",
+    "data__global_batch_size": BATCH,
+    "schedule__warmup_steps": 2,
+    "parallelism__workers": 0,
+    "parallelism__precision": "fp32",
+    "checkpoint__every_steps": 4,
+    "validation__every_steps": 100,
+    "validation__rows": 4,
 }
 
 
@@ -105,13 +106,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = Store(folder)
     artifact = make_tokens(store)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(watch, "TELL_SECONDS", 0.0)
-        config = TrainingConfig(**SETTINGS, skip=((3, 5),))
+        patch.setattr(logger, "EVENT_SECONDS", 0.0)
+        config = training_config(**SETTINGS, recovery__skip_batches=((3, 5),))
         run = lambda: training.run(config, {"tokens": artifact}, store)  # noqa: E731
         killed_at(10, run, patch)
         done = run()
-        phases = [{"steps": 8, "weights": {"alpha": 3, "beta": 1}}, {"steps": 4, "k": 2}]
-        other = TrainingConfig.model_validate(SETTINGS | {"phases": phases})
+        phases = [{"steps": 8, "weights": {"alpha": 3, "beta": 1}}, {"steps": 4, "rows_per_sample": 2}]
+        other = training_config(**SETTINGS, data__phases=phases)
         killed_at(6, lambda: training.run(other, {"tokens": artifact}, store), patch)
     write_ref(store, "made", "tokens", artifact)
     write_ref(store, "made", "training", done)
@@ -129,7 +130,7 @@ def unfinished(store: Store) -> str:
 
 
 def test_a_step_s_documents_and_what_became_of_it() -> None:
-    assert [answer("at", "made", str(n))["told"] for n in range(STEPS)] == [
+    assert [answer("at", "made", str(n))["fate"] for n in range(STEPS)] == [
         *["applied"] * 3,
         *["skipped"] * 2,
         *["applied"] * 3,
@@ -137,15 +138,15 @@ def test_a_step_s_documents_and_what_became_of_it() -> None:
         *["applied"] * 2,
     ]
     found = answer("at", "made/training", "9")
-    assert (found["state"], found["discarded"], found["samples"], found["rows_a_sample"]) == ("applied", 1, BATCH, 1)
+    assert (found["state"], found["discarded"], found["samples"], found["rows_per_sample"]) == ("applied", 1, BATCH, 1)
     assert {line["slot"] for line in found["documents"]} == set(range(BATCH))
     assert {line["license"] for line in found["documents"]} == {"CC0-1.0"}
     for slot in range(BATCH):
         lines = [line for line in found["documents"] if line["slot"] == slot]
         ends = sum(line["offset"] + line["tokens"] == line["of"] for line in lines)
         assert sum(line["tokens"] for line in lines) + ends in (32, 33)  # the last one's EOS may come in the next row
-    told = ask("at", "made", "9").stdout
-    assert "step 9: applied, discarded once before" in told and found["documents"][0]["uri"] in told
+    shown = ask("at", "made", "9").stdout
+    assert "step 9: applied, discarded once before" in shown and found["documents"][0]["uri"] in shown
 
 
 def test_ranks_share_a_step_out() -> None:
@@ -166,23 +167,23 @@ def test_a_document_s_steps_are_those_that_list_it() -> None:
         assert [(line["step"], line["slot"], line["offset"]) for line in found["steps"]] == sorted(listed) != []
         assert [line["state"] for line in found["steps"]] == [batches[line["step"]]["state"] for line in found["steps"]]
         assert answer("where", "made", found["documents"][0]["doc_id"]) == found
-        told = ask("where", "made", uri).stdout
-        assert uri in told and "CC0-1.0" in told
+        shown = ask("where", "made", uri).stdout
+        assert uri in shown and "CC0-1.0" in shown
 
 
 def test_a_held_out_document_is_in_no_step() -> None:
     found = answer("where", "made", "heldout/alpha.jsonl#0")
     assert found["steps"] == [] and [line["held_out"] for line in found["documents"]] == [True]
-    told = ask("where", "made", "heldout/alpha.jsonl#0").stdout
-    assert "held out: no step reads it" in told
+    shown = ask("where", "made", "heldout/alpha.jsonl#0").stdout
+    assert "held out: no step reads it" in shown
 
 
 def test_an_unfinished_run_is_traced_too(store: Store) -> None:
     folder = unfinished(store)
     for name in (folder, folder.removeprefix("training/"), folder[:-3], "other"):
         assert [answer("at", name, str(n))["state"] for n in (0, 5, 6, 11)] == ["applied"] * 2 + ["not reached"] * 2
-    assert answer("at", folder, "9")["rows_a_sample"] == 2
-    assert answer("plan", folder)["stretches"][1]["k"] == 2
+    assert answer("at", folder, "9")["rows_per_sample"] == 2
+    assert answer("plan", folder)["segments"][1]["rows_per_sample"] == 2
 
 
 def test_no_shard_is_read(store: Store) -> None:
@@ -205,15 +206,15 @@ def test_the_plan_is_told_before_the_run_and_on_demand(store: Store) -> None:
     assert kinds.index("plan") < kinds.index("workers")
     plan = answer("plan", unfinished(store))
     assert events[kinds.index("plan")]["plan"] == plan
-    assert [(s["phase"], s["first_position"], s["samples"], s["k"]) for s in plan["stretches"]] == [
+    assert [(s["phase"], s["first_position"], s["samples"], s["rows_per_sample"]) for s in plan["segments"]] == [
         (0, 0, 32, 1),
         (1, 32, 16, 2),
     ]
-    share = plan["stretches"][0]["sources"]["alpha"]["samples"] / 32
-    assert plan["stretches"][0]["sources"]["alpha"]["share"] == share and 0.6 < share < 0.9
+    share = plan["segments"][0]["sources"]["alpha"]["samples"] / 32
+    assert plan["segments"][0]["sources"]["alpha"]["share"] == share and 0.6 < share < 0.9
 
     screen = io.StringIO()
-    TerminalSink("training", Console(file=screen, width=120)).take(events, 0)
+    TerminalSink("training", Console(file=screen, width=120)).consume(events, 0)
     shown = ask("plan", unfinished(store)).stdout
     for text in (screen.getvalue(), shown):
         lines = [line.split() for line in text.splitlines()]
@@ -230,11 +231,14 @@ def test_a_recipe_s_plan_needs_its_tokens() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("training.weights={a: -1}", "training.weights: source 'a' has -1"),
-        ("training.weights={a: .nan}", "training.weights: source 'a' has nan"),
-        ("training.weights={a: 0}", "training.weights: all weights are 0"),
-        ("training.phases=[{steps: 900, repeat: 0}]", "training.phases.0.repeat: it is 0"),
-        ("training.lanes=3", "training.batch (16) is no multiple of training.lanes (3)"),
+        ("training.data.weights={a: -1}", "training.data.weights: source 'a' has -1"),
+        ("training.data.weights={a: .nan}", "training.data.weights: source 'a' has nan"),
+        ("training.data.weights={a: 0}", "training.data.weights: all weights are 0"),
+        ("training.data.phases=[{steps: 900, repeat: 0}]", "training.data.phases.0.repeat: it is 0"),
+        (
+            "training.data.streams=3",
+            "training.data.global_batch_size (16) is not a multiple of training.data.streams (3)",
+        ),
     ],
 )
 def test_a_mixture_that_cannot_be_is_refused_by_field(setting: str, message: str) -> None:
@@ -244,7 +248,7 @@ def test_a_mixture_that_cannot_be_is_refused_by_field(setting: str, message: str
 
 def test_what_is_not_there_is_said() -> None:
     assert "steps 0 to 11, not 12" in str(failure("at", "made", "12"))
-    assert "ranks 0 to 0, there is no rank 1" in str(failure("at", "made", "1", "--rank", "1"))
+    assert "ranks 0 to 0, not by rank 1" in str(failure("at", "made", "1", "--rank", "1"))
     assert "no artifact 'nothing'" in str(failure("at", "nothing", "1"))
     assert "no training artifact" in str(failure("at", "made/tokens", "1"))
     assert isinstance(failure("where", "made", "nothing"), InputError)
@@ -253,8 +257,8 @@ def test_what_is_not_there_is_said() -> None:
 def test_verify_names_the_file_and_fails(store: Store) -> None:
     for name in ([], ["made"], ["made/training"]):
         result = ask("verify", *name)
-        assert result.exit_code == 0 and "held against corpus/" in result.stdout, result.output
-        assert "all as it should be" in result.stdout
+        assert result.exit_code == 0 and "compared with corpus/" in result.stdout, result.output
+        assert "no errors" in result.stdout
     shard = next(Path(store.root).glob("tokens/*/shards/beta/00000.arrow"))
     good = shard.read_bytes()
     try:
@@ -262,9 +266,9 @@ def test_verify_names_the_file_and_fails(store: Store) -> None:
         result = ask("verify", "made")
         assert result.exit_code == 1
         assert f"{shard}: sha256: the file's is not the one in shards.parquet" in result.stderr
-        assert ": 1 fault" in result.stdout
-        (told,) = json.loads(ask("verify", "--json").stdout)
-        assert [(f["file"], f["field"]) for f in told["findings"]] == [("shards/beta/00000.arrow", "sha256")]
+        assert ": 1 error" in result.stdout
+        (shown,) = json.loads(ask("verify", "--json").stdout)
+        assert [(f["file"], f["field"]) for f in shown["findings"]] == [("shards/beta/00000.arrow", "sha256")]
     finally:
         shard.write_bytes(good)
 
@@ -274,6 +278,6 @@ def test_verify_does_without_a_corpus_that_is_gone(store: Store) -> None:
     aside = manifest.rename(manifest.with_suffix(".aside"))
     try:
         result = ask("verify", "made")
-        assert result.exit_code == 0 and "its corpus is gone, not compared with it" in result.stdout
+        assert result.exit_code == 0 and "its corpus is missing" in result.stdout
     finally:
         aside.rename(manifest)

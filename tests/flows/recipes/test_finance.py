@@ -37,7 +37,7 @@ def order() -> Order:
 
 
 def test_weights_say_51_to_49() -> None:
-    (phase,) = load_recipe("finance").training.phases
+    (phase,) = load_recipe("finance").training.data.phases
     assert phase.weights is not None and set(phase.weights) == {*OWN, *PUBLIC}
     assert sum(phase.weights[source] for source in OWN) == pytest.approx(0.51)
     assert sum(phase.weights[source] for source in PUBLIC) == pytest.approx(0.49)
@@ -45,7 +45,7 @@ def test_weights_say_51_to_49() -> None:
 
 def test_every_block_holds_the_mixture_to_the_sample(order: Order) -> None:
     drawn = order.at(np.arange(order.samples)).source
-    own = np.isin(drawn, [order.shards.index(source) for source in OWN])
+    own = np.isin(drawn, [order.shards.sources.index(source) for source in OWN])
     blocks = own[: len(own) // BLOCK * BLOCK].reshape(-1, BLOCK).sum(axis=1)
     assert len(blocks) >= 4
     assert set(blocks.tolist()) == {522}, "51 % of 1,024 is 522.24"
@@ -73,14 +73,15 @@ def test_a_mixture_of_sources_that_are_not_there_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"training\.phases\.0\.weights: 'synthetic_filings' is no source"):
         load_recipe("finance", ["corpus.sources={mine: {location: /data/mine}}"])
     with pytest.raises(ConfigError, match=r"training\.weights: 'nowhere' is no source"):
-        load_recipe("biomed", ["training.weights={nowhere: 1}"])
+        load_recipe("biomed", ["training.data.weights={nowhere: 1}"])
 
 
 def test_own_documents_in_place_of_the_sample_are_drawn_by_size() -> None:
     mine = {"mine": SourceConfig(location="/data/mine")}
     recipe = with_own_documents(
         load_recipe(
-            "finance", ["training.phases=[{steps: 900, weights: {synthetic_calls: 1}, repeat: {synthetic_calls: 2}}]"]
+            "finance",
+            ["training.data.phases=[{steps: 900, weights: {synthetic_calls: 1}, repeat: {synthetic_calls: 2}}]"],
         ),
         "/data/mine",
         mine,
@@ -93,11 +94,16 @@ def test_own_documents_in_place_of_the_sample_are_drawn_by_size() -> None:
 
 def test_from_documents_to_a_verdict(tmp_path: Path) -> None:
     """The whole recipe but for the services, on a small sample and with a model that cannot have learned anything."""
-    mixture = load_recipe("finance").training.phases[0].model_dump(mode="json") | {"steps": 4}
+    mixture = load_recipe("finance").training.data.phases[0].model_dump(mode="json") | {"steps": 4}
     short = {"sample.megabytes": 0.4, "corpus.workers": 1, "tokens.sequence_length": 64, "evaluation.default_limit": 12}
-    short |= {"training.size": "1m", "training.steps": 4, "training.warmup": 1, "training.workers": 0}
+    short |= {
+        "training.model.size": "1m",
+        "training.steps": 4,
+        "training.schedule.warmup_steps": 1,
+        "training.parallelism.workers": 0,
+    }
     recipe = load_recipe(
-        "finance", [f"{key}={value}" for key, value in short.items()] + [f"training.phases=[{mixture}]"]
+        "finance", [f"{key}={value}" for key, value in short.items()] + [f"training.data.phases=[{mixture}]"]
     )
     made, store = RunArtifacts(), Store(tmp_path)
     for step in STEPS:

@@ -16,38 +16,41 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages.store import Artifact, Store
-from stages.training import TrainingConfig, training
-from stages.training.checkpoint.checkpointer import whole_checkpoints
+from stages.training import training
+from stages.training.checkpoint.checkpointer import committed_checkpoints
 from stages.training.loop.loop import Loop, train
 from stages.training.run import HISTORY, Run
 from tests.models.threads import one_thread
 from tests.stages.training.ranks import on_ranks
+from tests.support import training_config
 
 SETTINGS: dict[str, Any] = {
-    "size": "1m",
+    "model__size": "1m",
     "steps": 12,
-    "batch": 4,
-    "warmup": 2,
-    "learning_rate": 3e-3,
-    "workers": 0,
-    "precision": "fp32",  # else each run times both formats, and a busy machine chooses another for the second
-    "checkpoint_every": 4,
-    "validate_every": 6,
-    "validation_rows": 4,
+    "data__global_batch_size": 4,
+    "schedule__warmup_steps": 2,
+    "optimizer__lr": 3e-3,
+    "parallelism__workers": 0,
+    # auto would time both formats in each run, and a busy machine choose another for the second.
+    "parallelism__precision": "fp32",
+    "checkpoint__every_steps": 4,
+    "validation__every_steps": 6,
+    "validation__rows": 4,
 }
 """Of runs that the stage makes, in this process."""
 
 FOR_RANKS: dict[str, Any] = {
-    "size": "1m",
+    "model__size": "1m",
     "steps": 5,
-    "batch": 5,
-    "warmup": 2,
-    "learning_rate": 3e-3,
-    "precision": "fp32",
-    "micro_batch": 1,
-    "checkpoint_every": 3,
-    "validate_every": 3,  # just before a checkpoint, which holds shards in fp32 and the optimizer's state all the same
-    "validation_rows": 5,
+    "data__global_batch_size": 5,
+    "schedule__warmup_steps": 2,
+    "optimizer__lr": 3e-3,
+    "parallelism__precision": "fp32",
+    "parallelism__micro_batch_size": 1,
+    "checkpoint__every_steps": 3,
+    # Just before a checkpoint, which holds shards in fp32 and the optimizers' state all the same.
+    "validation__every_steps": 3,
+    "validation__rows": 5,
 }
 """Of runs that are prepared here and given to whichever processes are to train them."""
 
@@ -62,7 +65,7 @@ def one_core() -> Iterator[None]:
 
 def make(store: Store, tokens: Artifact, **changes: Any) -> Artifact:
     """What the stage makes of the tokens in this process."""
-    return training.run(TrainingConfig(**(SETTINGS | changes)), {"tokens": tokens}, store)
+    return training.run(training_config(**(SETTINGS | changes)), {"tokens": tokens}, store)
 
 
 def run_folder(store: Store) -> Path:
@@ -78,7 +81,7 @@ def events(store: Store, kind: str) -> list[dict[str, Any]]:
 def checkpoints(store: Store) -> list[str]:
     """Names of the committed ones, oldest first."""
     folder = next(store.folders("training"))
-    return [name.rsplit("/", 1)[-1] for name in whole_checkpoints(store, f"{folder}/checkpoints")]
+    return [name.rsplit("/", 1)[-1] for name in committed_checkpoints(store, f"{folder}/checkpoints")]
 
 
 def before_step(patch: pytest.MonkeyPatch, number: int, action: Callable[[Loop], object]) -> None:
@@ -102,7 +105,7 @@ def prepare(folder: Path, tokens: Artifact, **changes: Any) -> Run:
     """A run for processes that are told of it, in a store of its own."""
     store = Store(folder)
     (folder / "run").mkdir(parents=True, exist_ok=True)
-    settings = TrainingConfig(**(FOR_RANKS | changes))
+    settings = training_config(**(FOR_RANKS | changes))
     return Run(
         url=store.url,
         folder="run",

@@ -15,7 +15,7 @@ from models.huggingface import load_decoder, load_weights, save_weights, to_conf
 from models.sizes import sized
 from serving.model_folder import check_model_folder
 from stages.store import Artifact, ArtifactWriter, InputError, Store
-from stages.training.export import ModelConfig, model
+from stages.training.export import ExportConfig, export
 
 WORDS = {"<|endoftext|>": 0, **{letter: n + 1 for n, letter in enumerate("abcdefghijklmnopqrstuvwxyz ")}}
 
@@ -55,7 +55,7 @@ def test_stock_transformers_loads_it_and_agrees(store: Store):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokens = _tokens(store)
-    done = model.run(ModelConfig(dtype="float32"), {"training": _training(store, tokens), "tokens": tokens}, store)
+    done = export.run(ExportConfig(dtype="float32"), {"training": _training(store, tokens), "tokens": tokens}, store)
     folder = done.local("weights")
     stock = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -70,7 +70,7 @@ def test_stock_transformers_loads_it_and_agrees(store: Store):
 
 def test_it_is_bf16_by_default_and_holds_nothing_that_runs(store: Store):
     tokens = _tokens(store)
-    done = model.run(ModelConfig(), {"training": _training(store, tokens), "tokens": tokens}, store)
+    done = export.run(ExportConfig(), {"training": _training(store, tokens), "tokens": tokens}, store)
     names = {entry.path for entry in done.files()}
     weights = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
     assert names == {f"weights/{name}" for name in weights | {"tokenizer_config.json", "special_tokens_map.json"}}
@@ -86,7 +86,7 @@ def test_chat_templates_leave_with_the_tokenizer(store: Store):
     template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
     files = {"chat_template.jinja": template, "additional_chat_templates/twice.jinja": template * 2}
     tokens = _tokens(store, files)
-    done = model.run(ModelConfig(), {"training": _training(store, tokens), "tokens": tokens}, store)
+    done = export.run(ExportConfig(), {"training": _training(store, tokens), "tokens": tokens}, store)
     tokenizer = AutoTokenizer.from_pretrained(done.local("weights"))
     assert tokenizer.chat_template == {"default": template, "twice": template * 2}
     assert tokenizer.apply_chat_template([{"content": "ab c"}], tokenize=False, chat_template="twice") == "ab cab c"
@@ -96,10 +96,10 @@ def test_chat_templates_leave_with_the_tokenizer(store: Store):
 def test_tokens_of_another_run_are_refused(store: Store):
     run = _training(store, _tokens(store))
     with pytest.raises(InputError, match="was not trained on"):
-        model.run(ModelConfig(), {"training": run, "tokens": _tokens(store, name="other")}, store)
+        export.run(ExportConfig(), {"training": run, "tokens": _tokens(store, name="other")}, store)
 
 
 def test_a_tokenizer_that_brings_code_is_refused(store: Store):
     tokens = _tokens(store, auto_map="x.Y")
     with pytest.raises(InputError, match="auto_map"):
-        model.run(ModelConfig(), {"training": _training(store, tokens), "tokens": tokens}, store)
+        export.run(ExportConfig(), {"training": _training(store, tokens), "tokens": tokens}, store)

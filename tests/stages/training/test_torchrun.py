@@ -12,7 +12,7 @@ import torch
 
 from models.huggingface import load_weights
 from stages.store import Artifact
-from stages.training.checkpoint.checkpointer import whole_checkpoints
+from stages.training.checkpoint.checkpointer import committed_checkpoints
 from stages.training.loop.loop import train
 from stages.training.run import WEIGHTS, Run
 from stages.training.stop import request_stop
@@ -50,7 +50,7 @@ def two(tokens_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_two_ranks_with_adamw_alone_agree_with_one(tokens_artifact, tmp_path):
-    runs = [prepare(tmp_path / str(ranks), tokens_artifact, optimizer="adamw", steps=4) for ranks in (1, 2)]
+    runs = [prepare(tmp_path / str(ranks), tokens_artifact, optimizer__name="adamw", steps=4) for ranks in (1, 2)]
     assert [train_on(ranks, run)["status"] for run, ranks in zip(runs, (1, 2), strict=True)] == ["finished"] * 2
     assert column(runs[1]) == pytest.approx(column(runs[0]), rel=1e-4)
     assert _first_norms(runs[1]) == pytest.approx(_first_norms(runs[0]), rel=1e-3)
@@ -66,7 +66,7 @@ def test_two_ranks_agree_with_one_within_rounding(two: Run, alone: Run):
     assert weights.keys() == expected.keys()
     # Adam makes a step of up to the learning rate of a gradient that is zero but for rounding: few, and not more.
     differences = torch.cat([(weights[name] - expected[name]).abs().flatten() for name in weights])
-    assert differences.max() < FOR_RANKS["learning_rate"] and differences.mean() < 1e-5
+    assert differences.max() < FOR_RANKS["optimizer__lr"] and differences.mean() < 1e-5
 
 
 def test_two_ranks_resume_with_the_same_bits_and_one_takes_over(two: Run, tokens_artifact, tmp_path):
@@ -92,4 +92,4 @@ def test_a_stop_file_stops_every_rank(tokens_artifact, tmp_path):
     request_stop(run)
     outcome = train_on(2, run)
     assert (outcome["status"], outcome["step"]) == ("stopped", 0)
-    assert whole_checkpoints(run.store, "run/checkpoints") == ["run/checkpoints/step-00000000"]
+    assert committed_checkpoints(run.store, "run/checkpoints") == ["run/checkpoints/step-00000000"]

@@ -21,7 +21,7 @@ from stages.training.checkpoint.checkpointer import Checkpointer, damaged
 from stages.training.errors import StoppedError
 from stages.training.stop import request_stop
 from tests.stages.training.prepared import before_step, checkpoints, die, events, make, one_core, run_folder
-from tests.support import ObjectStore
+from tests.support import ObjectStore, damaged_files
 
 
 def _flip(path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_run_on_an_object_store_is_killed_stopped_and_has_the_same_bits(
     resumed = make(store, tokens_artifact)
     assert _restarts(resumed) == [4, 10]
     assert resumed.read("weights.safetensors") == undisturbed.read("weights.safetensors")
-    assert not list(resumed.damaged())
+    assert not damaged_files(resumed)
     left = [path for path in stopped.cache.rglob("*") if path.is_file() and "artifacts" not in path.parts]
     assert not left
 
@@ -134,7 +134,7 @@ def test_what_was_fetched_stays_until_every_rank_has_read_it(bucket: str, tmp_pa
     class Ranks:
         rank, world, alone = 0, 2, False
 
-        def gather(self, value: Any) -> list[Any]:
+        def all_gather_object(self, value: Any) -> list[Any]:
             seen.append([path.name for path in (tmp_path / "cache").rglob("state.json")])
             return [value, value]
 

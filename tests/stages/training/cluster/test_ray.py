@@ -14,22 +14,23 @@ import psutil
 import pyarrow.parquet as pq
 
 from stages.store import Artifact, Store
-from stages.training import TrainingConfig, training
-from stages.training.cluster import driver as launch
+from stages.training import training
+from stages.training.cluster import driver
 from tests.stages.training.prepared import prepare, train_on
 from tests.stages.training.ranks import begin_imports
+from tests.support import training_config
 
 SETTINGS: dict[str, Any] = {
-    "size": "1m",
+    "model__size": "1m",
     "steps": 40,
-    "batch": 6,
-    "warmup": 5,
-    "learning_rate": 3e-3,
-    "precision": "fp32",
-    "checkpoint_every": 4,  # the kill comes after the first: there must be time until the end
-    "validate_every": 40,
-    "validation_rows": 4,
-    "workers": 2,
+    "data__global_batch_size": 6,
+    "schedule__warmup_steps": 5,
+    "optimizer__lr": 3e-3,
+    "parallelism__precision": "fp32",
+    "checkpoint__every_steps": 4,  # the kill comes after the first: there must be time until the end
+    "validation__every_steps": 40,
+    "validation__rows": 4,
+    "parallelism__workers": 2,
 }
 
 
@@ -55,15 +56,15 @@ def test_a_killed_worker_is_replaced_and_nothing_is_left_running(tokens_artifact
     Most of its time is Ray's: it starts one process after the other, and workers twice, which import all they need.
     """
     store, result = Store(tmp_path / "ray"), []
-    undisturbed = prepare(tmp_path / "undisturbed", tokens_artifact, **SETTINGS, micro_batch=0)
+    undisturbed = prepare(tmp_path / "undisturbed", tokens_artifact, **SETTINGS)
     begin_imports()  # now, or what stays would look like something of Ray's
     before = {process.pid for process in psutil.Process().children(recursive=True)}
-    launch.prestart(2)
+    driver.prestart(2)
     try:
         # Another pair of ranks meanwhile, which nobody kills.
         assert train_on(2, undisturbed)["status"] == "finished"
         thread = threading.Thread(
-            target=lambda: result.append(training.run(TrainingConfig(**SETTINGS), {"tokens": tokens_artifact}, store))
+            target=lambda: result.append(training.run(training_config(**SETTINGS), {"tokens": tokens_artifact}, store))
         )
         thread.start()
         root = Path(store.root)
@@ -73,7 +74,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_left_running(tokens_artifact
         thread.join(600)
         started = {process.pid for process in psutil.Process().children(recursive=True)} - before
     finally:
-        launch.shutdown()
+        driver.shutdown()
     events = _events(root)
     assert result, events
     restart = next(event for event in events if event["type"] == "restart")

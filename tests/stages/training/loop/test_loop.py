@@ -89,25 +89,25 @@ def test_a_resumed_run_has_the_same_bits(interrupted: Store, tokens_artifact, un
 
 
 def test_a_run_with_adamw_alone_learns_and_resumes_too(tokens_artifact, undisturbed, tmp_path, monkeypatch):
-    short: dict[str, Any] = {"steps": 7, "validation_rows": 0}
+    short: dict[str, Any] = {"steps": 7, "validation__rows": 0}
     store = Store(tmp_path / "killed")
     with monkeypatch.context() as patch:
         before_step(patch, 5, die)
         with pytest.raises(KeyboardInterrupt):
-            make(store, tokens_artifact, optimizer="adamw", **short)
-    whole = make(Store(tmp_path / "whole"), tokens_artifact, optimizer="adamw", **short)
+            make(store, tokens_artifact, optimizer__name="adamw", **short)
+    whole = make(Store(tmp_path / "whole"), tokens_artifact, optimizer__name="adamw", **short)
     losses = _losses(whole)
     assert losses[-1] < losses[0] - 0.3
     assert whole.read("weights.safetensors") != undisturbed.read("weights.safetensors")
-    resumed = make(store, tokens_artifact, optimizer="adamw", **short)
+    resumed = make(store, tokens_artifact, optimizer__name="adamw", **short)
     assert [event["step"] for event in events(store, "restart")] == [4]
     assert resumed.read("weights.safetensors") == whole.read("weights.safetensors")
 
 
 def test_another_micro_batch_agrees_within_rounding(tokens_artifact, tmp_path):
-    short: dict[str, Any] = {"steps": 3, "checkpoint_every": 3, "validation_rows": 0}
-    other = make(Store(tmp_path / "a"), tokens_artifact, micro_batch=1, **short)
-    whole = make(Store(tmp_path / "b"), tokens_artifact, micro_batch=4, **short)
+    short: dict[str, Any] = {"steps": 3, "checkpoint__every_steps": 3, "validation__rows": 0}
+    other = make(Store(tmp_path / "a"), tokens_artifact, parallelism__micro_batch_size=1, **short)
+    whole = make(Store(tmp_path / "b"), tokens_artifact, parallelism__micro_batch_size=4, **short)
     assert _losses(other) == pytest.approx(_losses(whole), rel=1e-5)
     assert other.fingerprint == whole.fingerprint
 
@@ -133,25 +133,42 @@ def test_sigterm_stops_too(tokens_artifact, tmp_path, monkeypatch):
 def test_a_refused_run_gives_the_signal_back(tokens_artifact, tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(ConfigError, match="70b does not fit"):
-        make(Store(tmp_path), tokens_artifact, size="70b")
+        make(Store(tmp_path), tokens_artifact, model__size="70b")
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_skipped_batches_are_left_out_and_told(tokens_artifact, tmp_path):
+def test_skipped_batches_are_left_out_and_emitted(tokens_artifact, tmp_path):
     store = Store(tmp_path)
-    done = make(store, tokens_artifact, steps=6, skip=[[1, 3], [5, 6]])
+    done = make(store, tokens_artifact, steps=6, recovery__skip_batches=[[1, 3], [5, 6]])
     assert pq.read_table(done.local("loss.parquet"))["step"].to_pylist() == [0, 3, 4]
     assert done.manifest.counts["updates"] == 3
     assert [(e["first"], e["end"]) for e in events(store, "skipped")] == [(1, 3), (5, 6)]
 
 
+def test_an_unfinished_run_skips_what_it_has_not_trained_on(interrupted: Store, tokens_artifact):
+    """Skipping is no part of the plan: the same run resumes from its checkpoint at 8, without batch 9."""
+    done = make(interrupted, tokens_artifact, recovery__skip_batches=[[9, 10]])
+    assert pq.read_table(done.local("loss.parquet"))["step"].to_pylist() == [*range(9), 10, 11]
+    assert [(e["first"], e["end"]) for e in events(interrupted, "skipped")] == [(9, 10)]
+    assert make(interrupted, tokens_artifact, recovery__skip_batches=[[9, 10]]).digest == done.digest
+
+
+def test_batches_in_the_weights_cannot_be_skipped(interrupted: Store, tokens_artifact, undisturbed):
+    with pytest.raises(ConfigError, match=r"\[6, 10\) cannot be skipped: batch 6 was applied before .*step 8"):
+        make(interrupted, tokens_artifact, recovery__skip_batches=[[6, 10]])
+    with pytest.raises(
+        ConfigError, match=r"finished run training/\w+ was trained on batch 2 of \[2, 3\).*--force-new-run"
+    ):
+        make(undisturbed.store, tokens_artifact, recovery__skip_batches=[[2, 3]])
+
+
 def test_a_loss_that_is_no_number_ends_the_run(interrupted: Store, tokens_artifact, monkeypatch):
     def spoil(loop: Any) -> None:
         with torch.no_grad():
-            next(loop.model.parameters()).fill_(float("nan"))
+            next(loop.state.model.parameters()).fill_(float("nan"))
 
     before_step(monkeypatch, 9, spoil)
-    with pytest.raises(TrainingError, match=r"loss of step 9 is nan.*skip: \[\[9, 10\]\]"):
+    with pytest.raises(TrainingError, match=r"loss of step 9 is nan.*skip_batches=\[\[9, 10\]\]"):
         make(interrupted, tokens_artifact)
     assert checkpoints(interrupted)[-1] == "step-00000008"
 
@@ -163,17 +180,17 @@ def test_a_gradient_that_is_no_number_never_reaches_a_checkpoint(
     """Even where its loss was one: the weights are spoiled by the update."""
 
     def spoil(loop: Any) -> None:
-        compute = loop.updater.compute
+        compute = loop.state.updater.compute
 
         def infinite(*arguments: Any) -> Computed:
             computed = compute(*arguments)
-            next(loop.model.parameters()).grad[0, 0] = float("inf")
-            return replace(computed, norm=torch.tensor(float("inf")))
+            next(loop.state.model.parameters()).grad[0, 0] = float("inf")
+            return replace(computed, grad_norm=torch.tensor(float("inf")))
 
-        monkeypatch.setattr(loop.updater, "compute", infinite)
+        monkeypatch.setattr(loop.state.updater, "compute", infinite)
 
     before_step(monkeypatch, number, spoil)
-    told = rf"gradient's norm of step {number} is inf.*skip: \[\[{number}, {number + 1}\]\]"
-    with pytest.raises(TrainingError, match=told):
-        make(interrupted, tokens_artifact, checkpoint_every=every)
+    message = rf"gradient's norm of step {number} is inf.*skip_batches=\[\[{number}, {number + 1}\]\]"
+    with pytest.raises(TrainingError, match=message):
+        make(interrupted, tokens_artifact, checkpoint__every_steps=every)
     assert checkpoints(interrupted) == ["step-00000004", "step-00000008"]

@@ -9,7 +9,7 @@ import torch
 
 from models.presets import preset
 from models.sizes import sized
-from stages.training.config import TrainingConfig
+from stages.training.config import ParallelismConfig
 from stages.training.loop.micro_batch import MicroBatches, gpu_memory
 from stages.training.parallelism.ranks import Ranks
 
@@ -18,7 +18,7 @@ GIB = 1 << 30
 
 
 def _chosen(memory: int | None, **settings: Any) -> MicroBatches:
-    return MicroBatches(TrainingConfig(**settings), SHAPE, 1, torch.bfloat16, 64, 2048, memory)
+    return MicroBatches(ParallelismConfig(**settings), SHAPE, 1, torch.bfloat16, 64, 2048, memory)
 
 
 def test_on_cpus_about_4096_tokens_and_nothing_computed_again():
@@ -30,7 +30,7 @@ def test_on_cpus_about_4096_tokens_and_nothing_computed_again():
 
 @pytest.mark.parametrize("gib", [40, 80, 141])
 def test_on_gpus_as_the_preset_says(gib: int):
-    chosen, expected = _chosen(gib * GIB), preset(SHAPE, 2048, 1, gib * GIB, most=64)
+    chosen, expected = _chosen(gib * GIB), preset(SHAPE, 2048, 1, gib * GIB, max_micro_batch=64)
     assert chosen.rows(2048) == expected.micro_batch
     assert chosen.activation_checkpointing == expected.activation_checkpointing
     assert chosen.rows(1024) >= 2 * chosen.rows(2048)  # a phase of shorter sequences, checkpointed alike
@@ -38,6 +38,6 @@ def test_on_gpus_as_the_preset_says(gib: int):
 
 def test_the_recipe_decides_what_it_says():
     for memory in (None, 40 * GIB):
-        chosen = _chosen(memory, micro_batch=3, activation_checkpointing="full")
+        chosen = _chosen(memory, micro_batch_size=3, activation_checkpointing="full")
         assert (chosen.rows(2048), chosen.activation_checkpointing) == (3, "full")
     assert _chosen(80 * GIB, activation_checkpointing="full").rows(2048) > _chosen(80 * GIB).rows(2048)

@@ -16,7 +16,7 @@ from models.sizes import sized
 from stages.store import Artifact
 from stages.tokens.reader import TokenReader
 from stages.training.loop.validation import Validation
-from stages.training.parallelism.ranks import Ranks, place
+from stages.training.parallelism.ranks import Ranks, parallelize
 from tests.support import examples
 
 ALONE = Ranks(0, 1, 1, torch.device("cpu"))
@@ -33,7 +33,7 @@ def test_validation_equals_a_naive_sum(held_out, micro_batch):
     reader = TokenReader(held_out, "heldout")
     with torch.device("meta"):
         model = Decoder(sized("1m", reader.vocabulary_size, 64), reader.eos_id)
-    place(model, ALONE, seed=3)
+    parallelize(model, ALONE, seed=3)
     validation = Validation(held_out, 10)
     assert len(set(validation.rows)) == 10
     nats, size = [0.0, 0.0], [0, 0]
@@ -55,7 +55,7 @@ def test_validation_on_one_source_s_rows_tells_of_no_other(held_out):
     reader = TokenReader(held_out, "heldout")
     with torch.device("meta"):
         model = Decoder(sized("1m", reader.vocabulary_size, 64), reader.eos_id)
-    place(model, ALONE, seed=3)
+    parallelize(model, ALONE, seed=3)
     validation = Validation(held_out, 1)
     found = validation.bits_per_byte(model, ALONE, 4)
     assert found is not None and found.by_source == {"alpha": found.total}

@@ -30,7 +30,7 @@ def _history() -> History:
 
 def test_a_checkpoint_s_state_brings_every_bit_back() -> None:
     history = _history()
-    again = History.load(json.loads(json.dumps(history.saved())))
+    again = History.from_state(json.loads(json.dumps(history.state())))
     for name in STEPS.names:
         np.testing.assert_array_equal(again.column(name), history.column(name))
     assert again.validations == history.validations and again.bits_per_byte == 2.0
@@ -39,7 +39,7 @@ def test_a_checkpoint_s_state_brings_every_bit_back() -> None:
 
 
 def test_a_history_without_entries() -> None:
-    history = History.load(json.loads(json.dumps(History().saved())))
+    history = History.from_state(json.loads(json.dumps(History().state())))
     assert len(history) == 0 and history.last("tokens") == 0 and history.bits_per_byte is None
 
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from models.decoder import Decoder
-from models.initialize import initialize
 from models.memory import Checkpointing, training_memory
 from models.sizes import ModelConfig
 from stages.training.parallelism.activation_checkpointing import checkpoint_layers
 from tests.models.live_bytes import LiveBytes
+from tests.models.small import initialize
 
 SHAPE = ModelConfig(256, 64, 6, 4, 2, 16, 192)
 MODES = get_args(Checkpointing)

@@ -9,16 +9,23 @@ import pytest
 import torch
 from torch import Tensor
 
+from models import IGNORE_INDEX
 from models.decoder import Decoder
 from models.huggingface import load_weights
-from models.loss import IGNORED
 from models.memory import Checkpointing
 from models.sizes import ModelConfig
 from stages.store import Artifact, ConfigError
-from stages.training import TrainingConfig
-from stages.training.optim.optimizer import clip_gradients
+from stages.training.config import DataConfig, ParallelismConfig
+from stages.training.optim.optimizers import clip_gradients
 from stages.training.parallelism.activation_checkpointing import checkpoint_layers
-from stages.training.parallelism.ranks import Ranks, join, last_micro_batch, place, set_values, shard
+from stages.training.parallelism.ranks import (
+    Ranks,
+    init_distributed,
+    parallelize,
+    set_last_micro_batch,
+    set_values,
+    shard,
+)
 from stages.training.parallelism.sharded import whole
 from stages.training.preflight.checks import check_ranks
 from stages.training.run import WEIGHTS, Run
@@ -29,7 +36,9 @@ from tests.stages.training.ranks import on_ranks
 @pytest.fixture(scope="module")
 def four(tokens_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A batch of 5 on four ranks: the last three have a sequence each, and run one of weight zero."""
-    run = prepare(tmp_path_factory.mktemp("four"), tokens_artifact, replicas=2)
+    run = prepare(
+        tmp_path_factory.mktemp("four"), tokens_artifact, parallelism__workers=4, parallelism__shards_per_replica=2
+    )
     assert train_on(4, run)["status"] == "finished"
     return run
 
@@ -44,9 +53,10 @@ def test_two_copies_on_two_ranks_each_agree_with_one_process(four: Run, alone: R
     assert names[0] == names[1] and "lm_head.weight" not in names[0]
 
 
-@pytest.mark.parametrize(("ranks", "replicas"), [(4, 2), (2, 1), (1, 1)])
-def test_its_checkpoint_goes_on_anywhere(four: Run, tokens_artifact, tmp_path, ranks, replicas):
-    run = prepare_from(four, tmp_path, tokens_artifact, 3, replicas=replicas)
+@pytest.mark.parametrize(("ranks", "shards"), [(4, 2), (2, None), (1, None)])
+def test_its_checkpoint_is_loaded_by_any_number_of_ranks(four: Run, tokens_artifact, tmp_path, ranks, shards):
+    changes = {"parallelism__workers": ranks, "parallelism__shards_per_replica": shards}
+    run = prepare_from(four, tmp_path, tokens_artifact, 3, **changes)
     assert train_on(ranks, run)["status"] == "finished"
     assert column(run, "loss") == pytest.approx(column(four, "loss"), rel=1e-4)
     if ranks == 4:
@@ -55,11 +65,13 @@ def test_its_checkpoint_goes_on_anywhere(four: Run, tokens_artifact, tmp_path, r
 
 
 def test_copies_that_do_not_divide_the_ranks_are_refused():
-    with pytest.raises(ValueError, match=r"workers \(3\) is no multiple of training.replicas \(2\).*workers to 4"):
-        TrainingConfig(workers=3, replicas=2)
-    TrainingConfig(workers=0, replicas=2)  # under torchrun the number of ranks is not in the recipe
-    with pytest.raises(ConfigError, match=r"replicas \(4\) does not divide .* \(6\).*one of 1, 2, 3, 6"):
-        check_ranks(TrainingConfig(workers=0, replicas=4), 6)
+    with pytest.raises(ValueError, match=r"workers \(3\) is not a multiple .*replica \(2\).*workers to 4"):
+        ParallelismConfig(workers=3, shards_per_replica=2)
+    # Under torchrun the number of ranks is not in the recipe.
+    torchrun = ParallelismConfig(workers=0, shards_per_replica=4)
+    with pytest.raises(ConfigError, match=r"shards_per_replica \(4\) does not divide .* \(6\).*one of 1, 2, 3, 6"):
+        check_ranks(DataConfig(), torchrun, 6)
+    assert torchrun.replicas(8) == 2 and ParallelismConfig(workers=3).replicas(3) == 1
 
 
 Case = tuple[bool, int, bool, Checkpointing]
@@ -92,14 +104,14 @@ def _awake(model: Decoder) -> None:
 def _rows(rank: int, world: int) -> list[tuple[Tensor, Tensor]]:
     """A rank's part of 8 sequences, as micro-batches."""
     tokens = torch.randint(0, 96, (8, 24), generator=torch.Generator().manual_seed(3))
-    targets = torch.where(tokens > 5, tokens.roll(-1, 1), IGNORED)
+    targets = torch.where(tokens > 5, tokens.roll(-1, 1), IGNORE_INDEX)
     mine = slice(rank * 8 // world, (rank + 1) * 8 // world)
     return list(zip(tokens[mine].chunk(MICRO_BATCHES), targets[mine].chunk(MICRO_BATCHES), strict=True))
 
 
 def _gradients(cases: list[Case], result: Path) -> None:
     """One rank's part in the gradients of 8 sequences, for every way to shard."""
-    ranks, found = join("cpu"), {}
+    ranks, found = init_distributed("cpu"), {}
     for tied, replicas, gathered, mode in cases:
         model = _decoder(tied)
         shard(model, ranks, replicas, gathered)
@@ -108,7 +120,7 @@ def _gradients(cases: list[Case], result: Path) -> None:
         checkpoint_layers(model, mode)
         parts = _rows(ranks.rank, ranks.world)
         for number, (tokens, targets) in enumerate(parts):
-            last_micro_batch(model, number == len(parts) - 1)
+            set_last_micro_batch(model, number == len(parts) - 1)
             model(tokens, targets, 0.1, 1e-3)[0].backward()
         norm = clip_gradients(model, 0.05, False, replicas)
         gradients = {name: whole(parameter.grad) for name, parameter in model.named_parameters()}
@@ -122,7 +134,7 @@ def test_gradients_are_those_of_one_process_for_every_way_to_shard(tmp_path: Pat
     on_ranks(4, tmp_path / "ranks", _gradients, CASES, result)
     found = torch.load(result)
     for tied in (True, False):
-        model = place(_decoder(tied), Ranks(0, 1, 1, torch.device("cpu")), 7)
+        model = parallelize(_decoder(tied), Ranks(0, 1, 1, torch.device("cpu")), 7)
         _awake(model)
         for tokens, targets in _rows(0, 1):
             model(tokens, targets, 0.1, 1e-3)[0].backward()

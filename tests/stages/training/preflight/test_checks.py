@@ -39,13 +39,13 @@ def test_an_id_beyond_the_vocabulary_is_found_before_the_first_step(tokens_artif
     with pytest.raises(
         StoreError, match=rf"{name}: token 7 of row \d+ is {last + 1}, and the vocabulary ends at {last}"
     ):
-        make(store, tokens, steps=2, weights={"beta": 1.0})
+        make(store, tokens, steps=2, data__weights={"beta": 1.0})
     assert not events(store, "step")
 
 
 def test_the_file_and_row_of_a_wrong_id_are_named_in_samples_of_several_rows(tokens_artifact: Artifact):
     reader = TokenReader(tokens_artifact.local())
-    rows = reader.batch([(0, 0, 4), (1, 0, 2)], k=2)
+    rows = reader.batch([(0, 0, 4), (1, 0, 2)], rows_per_sample=2)
     check_ids(rows, reader, lambda: pytest.fail("nobody asks for places while all is well"))
     rows[1, reader.sequence_length + 5] = reader.vocabulary_size
     with pytest.raises(StoreError, match=r"shards/beta/00000\.arrow: token 5 of row 3 is"):
@@ -89,28 +89,30 @@ def test_parts_of_a_stream_that_disagree_are_named(tokens_folder: Path, tmp_path
 
 
 def test_more_workers_than_sequences_are_refused_before_they_start(tokens_artifact: Artifact, tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"7 workers share a batch of 4.*3 of them.*training\.workers to 4 at most"):
-        make(Store(tmp_path), tokens_artifact, workers=7)
+    with pytest.raises(
+        ConfigError, match=r"7 workers share a batch of 4.*3 of them.*training.parallelism.workers to 4 at most"
+    ):
+        make(Store(tmp_path), tokens_artifact, parallelism__workers=7)
 
 
 @pytest.mark.skipif(
     torch.cuda.is_available(), reason="this machine has a GPU: the refusal of cuda without one was not run"
 )
 def test_a_gpu_where_there_is_none_is_refused(tokens_artifact: Artifact, tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"device is cuda.* has none \(PyTorch .*\); set training\.device to auto"):
-        make(Store(tmp_path), tokens_artifact, device="cuda")
+    with pytest.raises(ConfigError, match=r"device is cuda.* has none \(PyTorch .*\); set training.*device to auto"):
+        make(Store(tmp_path), tokens_artifact, parallelism__device="cuda")
 
 
 def test_fewer_gpus_than_workers_are_refused():
     check_cards(2, 2)
-    with pytest.raises(ConfigError, match=r"asks for 4 GPUs.* has 1; set training\.workers to 1 at most, or"):
+    with pytest.raises(ConfigError, match=r"asks for 4 GPUs.* has 1; set training.*workers to 1 at most, or"):
         check_cards(4, 1)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"learning_rate": 1e-3}, r"its learning_rate is 0\.003, this run's 0\.001; remove it"),
+        ({"optimizer__lr": 1e-3}, r"its optimizer\.lr is 0\.003, this run's 0\.001; remove it"),
         ({"seed": 5}, r"its seed is the default, this run's 5"),
     ],
 )

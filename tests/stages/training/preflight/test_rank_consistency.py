@@ -12,7 +12,13 @@ from infra.settings import REPOSITORY
 from stages.store import Artifact
 from stages.training.errors import TrainingError
 from stages.training.loop.loop import train
-from stages.training.preflight.rank_consistency import SOURCES, Process, check_alike, source_digest, this_process
+from stages.training.preflight.rank_consistency import (
+    SOURCES,
+    Process,
+    check_rank_consistency,
+    describe_process,
+    source_digest,
+)
 from stages.training.run import Run
 from tests.stages.training.prepared import prepare
 from tests.stages.training.ranks import on_ranks
@@ -40,9 +46,9 @@ def test_a_rank_with_another_version_ends_the_run_before_the_first_step(tokens_a
 def test_sides_are_named_by_host_the_largest_first():
     new, old = {"PyTorch": "2.13.0", "numpy": "2.4"}, {"PyTorch": "2.12.1", "numpy": "2.4"}
     processes = [Process("a", old), *[Process(f"h{rank // 2}", new) for rank in range(1, 16)]]
-    check_alike(processes[1:])
+    check_rank_consistency(processes[1:])
     with pytest.raises(TrainingError) as caught:
-        check_alike(processes)
+        check_rank_consistency(processes)
     assert str(caught.value) == (
         "training: the workers do not run the same software: PyTorch is 2.13.0 on h0 (rank 1), h1 (ranks 2, 3), "
         "h2 (ranks 4, 5), h3 (ranks 6, 7) and 4 more, but 2.12.1 on a (rank 0); install the same on every machine"
@@ -51,16 +57,16 @@ def test_sides_are_named_by_host_the_largest_first():
 
 def test_ranks_that_share_a_gpu_are_refused():
     versions = {"numpy": "2.4"}
-    check_alike([Process(host, versions, card) for host in "ab" for card in ("GPU-1", "GPU-2")])
+    check_rank_consistency([Process(host, versions, card) for host in "ab" for card in ("GPU-1", "GPU-2")])
     with pytest.raises(TrainingError, match="ranks 0, 2 of a share the GPU GPU-1"):
-        check_alike([Process("a", versions, card) for card in ("GPU-1", "GPU-2", "GPU-1")])
+        check_rank_consistency([Process("a", versions, card) for card in ("GPU-1", "GPU-2", "GPU-1")])
 
 
 def test_a_changed_line_of_what_workers_run_is_another_version(tmp_path: Path):
     for folder in SOURCES:
         shutil.copytree(REPOSITORY / folder, tmp_path / folder)
     here = source_digest(REPOSITORY)
-    assert source_digest(tmp_path) == here == this_process(cuda=False).versions["Headwater's source"]
+    assert source_digest(tmp_path) == here == describe_process(cuda=False).versions["Headwater's source"]
     seen = {here}
     for changed in ("decoder.py", "kernels/cpu.c"):
         with (tmp_path / "models" / changed).open("a") as file:

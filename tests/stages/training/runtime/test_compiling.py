@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from models.decoder import Decoder
-from models.initialize import initialize
 from models.kernels.library import OFF
 from models.sizes import ModelConfig
 from stages.store.errors import ConfigError
 from stages.training.runtime.compiling import compile_layers, wants_compiler
+from tests.models.small import initialize
 
 
 def test_compiled_layers_compute_the_same(monkeypatch):

@@ -29,14 +29,14 @@ def test_a_slow_format_is_judged_by_a_small_product(monkeypatch, rate, size):
     torch.set_num_threads(2)
     try:
         monkeypatch.setattr(precision, "_seconds", seconds)
-        precision.product_rate(torch.bfloat16, CPU)
+        precision.matmul_flops_per_second(torch.bfloat16, CPU)
     finally:
         torch.set_num_threads(before)
     assert sizes == [128, size]
 
 
 def test_the_rate_is_that_of_a_product():
-    assert precision.product_rate(torch.float32, CPU, size=64) > 0
+    assert precision.matmul_flops_per_second(torch.float32, CPU, size=64) > 0
 
 
 def test_an_emulated_format_is_known_by_small_products_of_one_thread(monkeypatch):

@@ -9,7 +9,7 @@ import sys
 
 from infra.settings import REPOSITORY
 from stages.store import Artifact
-from stages.training.runtime.imports import without_collections
+from stages.training.runtime.process import without_collections
 from tests.stages.training.prepared import path, prepare
 
 FIRST_STEP = """
@@ -21,8 +21,8 @@ from stages.training.run import Run
 from stages.training.stop import StopFlag
 
 run = Run(**json.loads(Path(sys.argv[1]).read_text()))
-loop = Loop(run, StopFlag(run, watch=True))
-batch = loop.data.batch(0)
+loop = Loop(run, StopFlag(run, poll=True))
+batch = loop.state.data.batch(0)
 loop._boundary(batch)
 loop._step(0, batch)
 print(*sys.modules)
@@ -36,7 +36,7 @@ def _imported(code: str, *arguments: str) -> set[str]:
 
 
 def test_one_process_comes_to_its_first_step_without_compiler_sympy_and_dtensor(tokens_artifact: Artifact, tmp_path):
-    run = prepare(tmp_path, tokens_artifact, steps=1, warmup=0)
+    run = prepare(tmp_path, tokens_artifact, steps=1, schedule__warmup_steps=0)
     file = path(run, "run.json")
     file.write_text(json.dumps(run.as_dict()))
     imported = _imported(FIRST_STEP, str(file))

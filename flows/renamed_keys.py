@@ -1,0 +1,44 @@
+"""Recipe keys of earlier versions, and what each is called now: an old key is refused with its new name."""
+
+from __future__ import annotations
+
+RENAMED_KEYS = {
+    "model": "export",
+    "training.size": "training.model.size",
+    "training.batch": "training.data.global_batch_size",
+    "training.k": "training.data.rows_per_sample",
+    "training.weights": "training.data.weights",
+    "training.phases": "training.data.phases",
+    "training.data.phases.k": "training.data.phases.rows_per_sample",
+    "training.lanes": "training.data.streams",
+    "training.window": "training.data.shuffle_window_shards",
+    "training.learning_rate": "training.optimizer.lr",
+    "training.betas": "training.optimizer.betas",
+    "training.momentum": "training.optimizer.momentum",
+    "training.weight_decay": "training.optimizer.weight_decay",
+    "training.grad_clip": "training.optimizer.grad_clip",
+    "training.z_loss": "training.optimizer.z_loss",
+    "training.warmup": "training.schedule.warmup_steps",
+    "training.decay": "training.schedule.decay_ratio",
+    "training.final_learning_rate": "training.schedule.min_lr_ratio",
+    "training.workers": "training.parallelism.workers",
+    "training.replicas": "training.parallelism.shards_per_replica (workers / replicas)",
+    "training.micro_batch": "training.parallelism.micro_batch_size",
+    "training.activation_checkpointing": "training.parallelism.activation_checkpointing",
+    "training.precision": "training.parallelism.precision",
+    "training.compile": "training.parallelism.compile",
+    "training.device": "training.parallelism.device",
+    "training.checkpoint_every": "training.checkpoint.every_steps",
+    "training.validate_every": "training.validation.every_steps",
+    "training.validation_rows": "training.validation.rows",
+    "training.max_failures": "training.recovery.max_failures",
+    "training.stop_grace": "training.recovery.stop_grace_seconds",
+    "training.skip": "training.recovery.skip_batches",
+}
+"""By the dotted name; elements of lists have no number in it."""
+
+GROUP_NOW = {
+    "training.optimizer": "training.optimizer.name",
+    "training.schedule": "training.schedule.kind",
+}
+"""Keys that were values and are groups now, and where the value stands."""

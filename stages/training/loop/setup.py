@@ -1,0 +1,236 @@
+"""What a run needs before its first step: data, model, optimizers and metrics, restored from a checkpoint if there is
+one. Every rank calls it with the same arguments."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models import matmul
+from models.decoder import Decoder
+from models.sizes import ModelConfig, sized
+from stages.memory import available_memory
+from stages.store.events import Emit
+from stages.training.checkpoint.checkpointer import STATE, Checkpointer, rng_state, set_rng_state
+from stages.training.config import TrainingConfig
+from stages.training.loop.data import DataState, TrainingData
+from stages.training.loop.micro_batch import MicroBatches, gpu_memory
+from stages.training.loop.updater import Updater
+from stages.training.loop.validation import Validation
+from stages.training.metrics.history import History
+from stages.training.metrics.logger import MetricsLogger
+from stages.training.metrics.phase_clock import PhaseClock
+from stages.training.optim.optimizers import Optimizers, build_optimizers
+from stages.training.optim.schedule import LearningRateSchedule, ladder_peak_lr
+from stages.training.parallelism.activation_checkpointing import checkpoint_layers
+from stages.training.parallelism.ranks import Ranks, init_distributed, parallelize
+from stages.training.preflight.checks import IDENTITY, check_checkpoint, check_device, check_ranks
+from stages.training.preflight.memory_check import Demand, check_memory
+from stages.training.preflight.rank_consistency import check_rank_consistency, describe_process
+from stages.training.run import Run
+from stages.training.runtime.compiling import compile_layers, wants_compiler
+from stages.training.runtime.precision import FORMATS, faster_format, matmul_flops_per_second, peak_rate
+
+
+@dataclass
+class StartupTimes:
+    """Times of day at which a process had come so far, in seconds since 1970."""
+
+    entered: float
+    joined: float = 0.0
+    measured: float = 0.0
+    ready: float = 0.0
+
+
+@dataclass
+class Numerics:
+    """What is measured or chosen once for a run, and kept in its checkpoints."""
+
+    precision: str
+    """Number format of the products: a key of `FORMATS`."""
+    matmul_backend: str
+    """How matrix products are computed on this kind of processor; see `models.matmul`."""
+    matmul_flops_per_second: float
+    """Of all ranks together."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return FORMATS[self.precision]
+
+
+@dataclass
+class TrainingState:
+    """Everything that the loop works with on this rank."""
+
+    ranks: Ranks
+    data: TrainingData
+    validation: Validation
+    checkpoints: Checkpointer
+    numerics: Numerics
+    shape: ModelConfig
+    model: Decoder
+    compiled: bool
+    micro_batches: MicroBatches
+    optimizers: Optimizers
+    updater: Updater
+    logger: MetricsLogger
+    clock: PhaseClock
+    times: StartupTimes
+    progress: DataState
+    """Where the run is in its data."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds: weights and the optimizers' averages; the tensors in use, not copies."""
+        weights = {f"weight.{name}": p.detach() for name, p in self.model.named_parameters()}
+        return weights | self.optimizers.state_tensors(self.model)
+
+    def saved_state(self, run: Run) -> dict[str, Any]:
+        """What a checkpoint holds beside tensors: plain JSON values."""
+        return {
+            IDENTITY: run.identity(),
+            "data": self.progress.as_dict(),
+            "precision": self.numerics.precision,
+            "matmul_backend": self.numerics.matmul_backend,
+            "rng": rng_state(),
+            "history": self.logger.history.state(),
+        }
+
+
+def set_up(run: Run, emit: Emit) -> TrainingState:
+    """Joins the other ranks, checks what can be checked, builds model and optimizers, and loads the newest checkpoint.
+
+    Args:
+        emit: appends an event to the run's log, on rank 0; does nothing on others.
+
+    Raises:
+        ConfigError, StoreError: a config that does not fit tokens or machine; damaged tokens or checkpoints.
+    """
+    config, times = run.settings, StartupTimes(time.time())
+    parallelism = config.parallelism
+    check_device(parallelism.device)
+    ranks = init_distributed(parallelism.device)
+    check_ranks(config.data, parallelism, ranks.world)
+    if not ranks.alone:
+        check_rank_consistency(ranks.all_gather_object(describe_process(ranks.device.type == "cuda")))
+    if ranks.device.type == "cpu":
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks.local_world))
+    tokens = run.tokens_folder()
+    ahead = ranks.device.type == "cuda"
+    data = TrainingData(tokens, run.tokens_digest, config, ranks.rank, ranks.world, ahead=ahead)
+    validation = Validation(tokens, config.validation.rows)
+
+    def committed(step: int, seconds: float, stall: float) -> None:
+        emit("checkpoint", durable=True, step=step, seconds=round(seconds, 3), stall_seconds=round(stall, 3))
+
+    folder = f"{run.folder}/checkpoints"
+    checkpoints = Checkpointer(run.store, folder, ranks, committed, config.checkpoint.keep)
+    clock = PhaseClock(ranks.device)
+    times.joined = time.time()
+
+    path, damaged = checkpoints.newest()
+    saved = json.loads((path / STATE).read_bytes()) if path else {}
+    if path:
+        check_checkpoint(saved, run, run.store.where(f"{folder}/{path.name}"))
+    numerics = _choose_numerics(parallelism.precision, ranks, saved)
+    times.measured = time.time()
+
+    longest = config.data.max_rows_per_sample * data.reader.sequence_length
+    shape = sized(config.model.size, data.reader.vocabulary_size, longest)
+    card, replicas = gpu_memory(ranks), parallelism.replicas(ranks.world)
+    micro_batches = MicroBatches(parallelism, shape, ranks.world, numerics.dtype, data.max_rows, longest, card)
+    check_memory(*_memory_demand(config, ranks, data, micro_batches, longest, card))
+    with torch.device("meta"):
+        model = Decoder(shape, data.reader.eos_id, numerics.dtype)
+    model = parallelize(model, ranks, config.seed, replicas)
+    checkpoint_layers(model, micro_batches.activation_checkpointing)
+    compiled = wants_compiler(parallelism.compile, ranks.device)
+    if compiled:
+        compile_layers(model)
+    schedule = LearningRateSchedule(config.schedule, config.optimizer.lr or ladder_peak_lr(shape), config.steps)
+    optimizers = build_optimizers(model, config.optimizer, schedule, numerics.dtype)
+    updater = Updater(model, optimizers, config.optimizer, ranks, clock, data.max_rows, replicas)
+    peak = peak_rate(ranks.device, numerics.precision)
+    flops_per_second = peak * ranks.world if peak else numerics.matmul_flops_per_second
+    logger = MetricsLogger(config.steps, shape, data, flops_per_second, emit, ranks.rank == 0)
+    state = TrainingState(
+        ranks,
+        data,
+        validation,
+        checkpoints,
+        numerics,
+        shape,
+        model,
+        compiled,
+        micro_batches,
+        optimizers,
+        updater,
+        logger,
+        clock,
+        times,
+        DataState(),
+    )
+    if damaged:
+        emit("checkpoint_refused", durable=True, files=damaged)
+    _restore(state, path, run, emit)
+    times.ready = time.time()
+    return state
+
+
+def _choose_numerics(precision: str, ranks: Ranks, saved: dict[str, Any]) -> Numerics:
+    """A checkpoint's choice where there is one, so that a resumed run computes as before; else what is faster here."""
+    wanted = precision if precision != "auto" else faster_format(ranks.device)
+    precision = ranks.broadcast_object(saved.get("precision", wanted))
+    dtype = FORMATS[precision]
+    backend = ranks.broadcast_object(saved.get("matmul_backend") or matmul.faster_backend(ranks.device, dtype))
+    matmul.set_backend(backend)
+    rate = ranks.all_reduce_sum([matmul_flops_per_second(dtype, ranks.device, repeats=2)])[0]
+    return Numerics(precision, backend, rate)
+
+
+def _memory_demand(
+    config: TrainingConfig,
+    ranks: Ranks,
+    data: TrainingData,
+    micro_batches: MicroBatches,
+    longest: int,
+    card: int | None,
+) -> tuple[Demand, int]:
+    """What the run needs, and the bytes available to it: all ranks report theirs before any of them allocates."""
+    demand = Demand(
+        size=config.model.size,
+        vocabulary_size=data.reader.vocabulary_size,
+        sequence_length=longest,
+        micro_batch_size=min(micro_batches.rows(longest), data.max_rows),
+        checkpointing=micro_batches.activation_checkpointing,
+        bytes_per_activation=micro_batches.dtype.itemsize,
+        workers=ranks.world,
+        replicas=config.parallelism.replicas(ranks.world),
+        sharing=ranks.local_world if card is None else 1,
+        host=card is None,
+    )
+    return demand, card if card is not None else min(ranks.all_gather_object(available_memory()))
+
+
+def _restore(state: TrainingState, path: Path | None, run: Run, emit: Emit) -> None:
+    """Loads the checkpoint at `path`, or starts from the seed where there is none."""
+    config, ranks = run.settings, state.ranks
+    if path:
+        saved = state.checkpoints.load(path, state.tensors())
+        state.progress = DataState(**saved["data"])
+        state.logger.history = History.from_state(saved["history"])
+        state.optimizers.set_updates(state.progress.update)
+        set_rng_state(saved["rng"])
+        state.checkpoints.forget_fetched()
+        step = state.progress.position // config.data.global_batch_size
+        emit("restart", durable=True, step=step, checkpoint=path.name, world=ranks.world)
+        return
+    torch.manual_seed(config.seed)
+    if ranks.rank == 0 and any(event["type"] == "workers" for event in run.events.read()[0]):
+        emit("restart", durable=True, step=0, checkpoint=None, world=ranks.world)
