@@ -1,1 +1,1 @@
-"""Where it runs: requirements and local services."""
+"""The environment it runs in: requirements, settings, local services, diagnosis, checks."""

@@ -1,4 +1,4 @@
-"""Does a service of this machine answer? Standard library only: the doctor asks before set-up too."""
+"""Health checks of services on this machine. Standard library only: the doctor uses them before set-up too."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import urllib.error
 import urllib.request
 
 
-def answers(url: str) -> bool:
-    """True when the route answers 200 within two seconds. No proxy is asked: it is a loopback address."""
+def is_healthy(url: str) -> bool:
+    """True if the URL answers 200 within two seconds. Proxies are bypassed: it is a loopback address."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=2) as response:

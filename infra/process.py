@@ -1,4 +1,4 @@
-"""One background process, remembered by pid and start time, ended with all its descendants."""
+"""A background process, identified by pid and start time, that is stopped together with all its descendants."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
+
+from stages.processes import is_alive, wait_for_exit
+
+_KILL_TIMEOUT_SECONDS = 5.0
 
 _DETACH = """
 import json, subprocess, sys
@@ -24,7 +27,7 @@ print(child.pid)
 
 
 class ManagedProcess:
-    """A process that outlives the command that starts it; its record is `{folder}/{name}.json`."""
+    """A process that outlives the command that starts it; its record is the file `{folder}/{name}.json`."""
 
     def __init__(self, folder: Path, name: str):
         self.name = name
@@ -32,21 +35,21 @@ class ManagedProcess:
         self._record = folder / f"{name}.json"
 
     def find(self) -> psutil.Process | None:
-        """The running process; None when it is gone. A pid that somebody else got meanwhile is not taken for it."""
+        """The running process; None if it has ended, even if another process has its pid now."""
         try:
             record = json.loads(self._record.read_text())
             process = psutil.Process(record["pid"])
-            if abs(process.create_time() - record["created"]) < 1.0 and process.status() != psutil.STATUS_ZOMBIE:
+            if abs(process.create_time() - record["created"]) < 1.0 and is_alive(process):
                 return process
         except (FileNotFoundError, ValueError, KeyError, psutil.NoSuchProcess):
             return None
         return None
 
     def start(self, command: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
-        """Starts it in a session of its own, output appended to the log."""
+        """Starts it in a session of its own, with its output appended to the log."""
         self._record.parent.mkdir(parents=True, exist_ok=True)
-        # By way of a process that ends at once: a service must not be our child, or whatever ends this process and its
-        # children (Ray does so with its driver's) would end the service too.
+        # Through an intermediate process that exits at once: a service must not be our child, or whatever kills this
+        # process's children (Ray does so with its driver's) would kill the service too.
         launch = {"command": list(command), "cwd": str(cwd), "log": str(self.log)}
         child = subprocess.run(
             [sys.executable, "-I", "-S", "-c", _DETACH, json.dumps(launch)],
@@ -54,57 +57,43 @@ class ManagedProcess:
             stdout=subprocess.PIPE,
             check=True,
         )
-        self._remember(int(child.stdout), list(command))
+        self._write_record(int(child.stdout), list(command))
 
-    def adopt(self) -> None:
-        """Makes this very process the one that `stop` ends."""
+    def register_self(self) -> None:
+        """Records the calling process, so that `stop` in another process ends it."""
         self._record.parent.mkdir(parents=True, exist_ok=True)
-        self._remember(os.getpid(), sys.argv)
+        self._write_record(os.getpid(), sys.argv)
 
-    def forget(self) -> None:
-        """Removes the record."""
+    def remove_record(self) -> None:
+        """Removes the record; the process is not affected."""
         self._record.unlink(missing_ok=True)
 
-    def _remember(self, pid: int, command: list[str]) -> None:
-        created = psutil.Process(pid).create_time()
-        self._record.write_text(json.dumps({"pid": pid, "created": created, "command": command}))
-
     def stop(self, grace_seconds: float = 15.0) -> bool:
-        """SIGTERM to it, then to the descendants it left behind, then SIGKILL. True if something was running."""
+        """SIGTERM to it, then to the descendants that are left, then SIGKILL. True if something was running."""
         process = self.find()
         if process is None:
-            self.forget()
+            self.remove_record()
             return False
         family = [process, *process.children(recursive=True)]
         _signal(process, signal.SIGTERM)
-        _wait([process], grace_seconds)
-        for number, seconds in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, 5.0)):
+        wait_for_exit([process], grace_seconds)
+        for number, seconds in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, _KILL_TIMEOUT_SECONDS)):
             for member in family:
-                if _alive(member):
+                if is_alive(member):
                     _signal(member, number)
-            _wait(family, seconds)
-        self.forget()
+            wait_for_exit(family, seconds)
+        self.remove_record()
         return True
 
     def last_lines(self, count: int = 15) -> str:
-        """The end of its log."""
+        """The last lines of its log."""
         if not self.log.exists():
             return ""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
 
-
-def _wait(processes: Sequence[psutil.Process], seconds: float) -> None:
-    """Until all have ended; one that its parent has not collected yet has ended too."""
-    deadline = time.monotonic() + seconds
-    while any(_alive(process) for process in processes) and time.monotonic() < deadline:
-        time.sleep(0.05)
-
-
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+    def _write_record(self, pid: int, command: list[str]) -> None:
+        created = psutil.Process(pid).create_time()
+        self._record.write_text(json.dumps({"pid": pid, "created": created, "command": command}))
 
 
 def _signal(process: psutil.Process, number: int) -> None:

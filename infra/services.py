@@ -1,13 +1,12 @@
-"""The local services: Prefect server and worker, MLflow, gateway. `up` starts what is not running, `down` ends it all.
+"""The local services: Prefect server and worker, MLflow, gateway. `up` starts those missing, `down` stops all of them.
 
-They start side by side; each is ready when its health route answers. Everything listens on loopback only.
+They start in parallel; each is ready when its health route answers. All of them listen on loopback only.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,47 +17,50 @@ from pathlib import Path
 
 import psutil
 
-from infra.health import answers
+from infra.health import is_healthy
 from infra.process import ManagedProcess
 from infra.settings import REPOSITORY, Settings
+from stages.ports import listen_error
 from stages.store import HeadwaterError
 
 WORK_POOL = "headwater"
-RUNS_AT_A_TIME = 1
-"""Runs that the work pool starts side by side: one machine trains one model at a time."""
-START_SECONDS = 180.0
-"""How long a service may take until it answers; slow machines need 40 s for MLflow."""
+MAX_CONCURRENT_RUNS = 1
+"""Concurrency limit of the work pool: one machine trains one model at a time."""
+START_TIMEOUT_SECONDS = 180.0
+"""Until a service answers; slow machines need 40 s for MLflow."""
 
-RUN = "run-"
-RUN_GRACE_SECONDS = 90.0
-"""A run that is told to stop may write a checkpoint first."""
+RUN_PREFIX = "run-"
+SERVICE_GRACE_SECONDS, RUN_GRACE_SECONDS = 15.0, 90.0
+"""A run that is stopped may write a checkpoint first."""
 
-Say = Callable[[str], None]
+Echo = Callable[[str], None]
+"""Shows a line to the user."""
 
 
 class ServiceError(HeadwaterError):
-    """A local service that does not start."""
+    """A local service does not start or does not answer."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """One local service: how it is started and when it counts as ready."""
+    """One local service: its command, and when it is ready."""
 
     name: str
     command: list[str]
     env: dict[str, str]
     url: str = ""
-    """What a person opens."""
+    """For people to open."""
     health: str = ""
-    """Answers 200 when the service is ready; empty: ready when it runs."""
+    """URL that answers 200 when the service is ready; empty: ready as soon as it runs."""
     port: int = 0
     port_variable: str = ""
-    after: str = ""
+    """Environment variable that sets the port."""
+    depends_on: str = ""
     """Name of a service that must be ready before this one is started."""
 
 
 def services(settings: Settings) -> list[Service]:
-    """The services of this installation, in order of start."""
+    """The services of this installation, in the order in which they are started."""
     python = sys.executable
     state = settings.home
     prefect_env = {
@@ -108,153 +110,149 @@ def services(settings: Settings) -> list[Service]:
             command=[
                 *(*prefect, "worker", "start", "--pool", WORK_POOL, "--type", "process", "--name", "local"),
                 # The pool no longer counts a run that is being cancelled; the worker does until its process has ended.
-                *("--limit", str(RUNS_AT_A_TIME)),
+                *("--limit", str(MAX_CONCURRENT_RUNS)),
             ],
-            # A run that somebody starts should begin at once, not at the next quarter of a minute.
+            # So that a run starts at once, not up to 15 s later.
             env={**prefect_env, "PREFECT_WORKER_QUERY_SECONDS": "2"},
-            after="prefect",
+            depends_on="prefect",
         ),
     ]
 
 
-def up(settings: Settings, *, wait_for: set[str] | None = None, say: Say = lambda text: None) -> dict[str, float]:
-    """Starts every service that is not running and waits for those named (all, if None).
+def up(settings: Settings, *, wait_for: set[str] | None = None, echo: Echo = lambda line: None) -> dict[str, float]:
+    """Starts every service that is not running, and waits until those in `wait_for` (None: all) are ready.
 
-    Returns the seconds that each one waited for took to answer, 0 for what ran already.
+    Returns the seconds until each of those was ready; 0 if it was running before.
 
     Raises:
-        ServiceError: a port is taken by somebody else, or a service ended or did not answer in time.
+        ServiceError: a port is in use, or a service exited or did not answer in time.
     """
-    wanted = services(settings)
+    all_services = services(settings)
     seconds: dict[str, float] = {}
     with _lock(settings):
-        fresh = [s for s in wanted if managed(settings, s.name).find() is None]
-        for service in fresh:
+        missing = [s for s in all_services if service_process(settings, s.name).find() is None]
+        for service in missing:
             _check_port(service)
         for name in ("prefect", "mlflow", "gateway"):
             (settings.home / name).mkdir(parents=True, exist_ok=True)
         started: dict[str, float] = {}
-        for service in fresh:
-            if service.after and service.after in started:
-                _wait(settings, _named(wanted, service.after), started[service.after])
-                seconds[service.after] = time.monotonic() - started[service.after]
-            say(f"starting {service.name}")
+        for service in missing:
+            dependency = service.depends_on
+            if dependency in started:
+                _wait_until_ready(settings, _find_service(all_services, dependency), started[dependency])
+                seconds[dependency] = time.monotonic() - started[dependency]
+            echo(f"starting {service.name}")
             started[service.name] = time.monotonic()
             env = {**settings.environment(), **service.env}
-            managed(settings, service.name).start(service.command, env, REPOSITORY)
-    for service in wanted:
+            service_process(settings, service.name).start(service.command, env, REPOSITORY)
+    for service in all_services:
         if wait_for is not None and service.name not in wait_for:
             continue
         begin = started.get(service.name)
         if service.name not in seconds:
-            _wait(settings, service, begin or time.monotonic())
+            _wait_until_ready(settings, service, begin or time.monotonic())
             seconds[service.name] = time.monotonic() - begin if begin else 0.0
     return seconds
 
 
-def mend(settings: Settings, name: str) -> None:
-    """Waits until a service answers, and starts it again if it died while others of this installation run.
+def ensure_running(settings: Settings, name: str) -> None:
+    """Waits until a service is ready; restarts it if it died while other services of this installation still run.
 
-    Where nothing runs any more somebody stopped it all, and it is not for a run to bring it back.
+    If none of them runs the user has stopped them, and a run must not start them again.
 
     Raises:
         ServiceError: it does not answer.
     """
-    wanted = services(settings)
-    service = _named(wanted, name)
-    if service.health and answers(service.health):
+    all_services = services(settings)
+    service = _find_service(all_services, name)
+    if service.health and is_healthy(service.health):
         return
-    alive = {other.name for other in wanted if managed(settings, other.name).find()}
-    if alive and name not in alive:
+    running = {other.name for other in all_services if service_process(settings, other.name).find()}
+    if running and name not in running:
         up(settings, wait_for={name})
     else:
-        _wait(settings, service, time.monotonic())
+        _wait_until_ready(settings, service, time.monotonic())
 
 
-def down(settings: Settings, say: Say = lambda text: None) -> list[str]:
-    """Ends the runs that go on in terminals, then every service, side by side; returns the names of what ran."""
+def down(settings: Settings, echo: Echo = lambda line: None) -> list[str]:
+    """Stops the runs in terminals, then the services, each group in parallel; returns the names of what was running."""
 
     def stop(name: str) -> str:
-        if not managed(settings, name).stop(RUN_GRACE_SECONDS if name.startswith(RUN) else 15.0):
+        grace_seconds = RUN_GRACE_SECONDS if name.startswith(RUN_PREFIX) else SERVICE_GRACE_SECONDS
+        if not service_process(settings, name).stop(grace_seconds):
             return ""
-        say(f"stopped {name}")
+        echo(f"stopped {name}")
         return name
 
     with _lock(settings), ThreadPoolExecutor() as pool:
-        runs = sorted(path.stem for path in (settings.home / "services").glob(f"{RUN}*.json"))
+        runs = sorted(path.stem for path in (settings.home / "services").glob(f"{RUN_PREFIX}*.json"))
         names = [service.name for service in services(settings)]
         return [name for group in (runs, names) for name in pool.map(stop, group) if name]
 
 
 @contextmanager
-def announced_run(settings: Settings) -> Iterator[None]:
-    """Inside, `down` ends this process too: a run in a terminal is part of what was started."""
-    run = managed(settings, f"{RUN}{os.getpid()}")
-    run.adopt()
+def register_run(settings: Settings) -> Iterator[None]:
+    """Registers this process as a run in a terminal, which `down` stops too, until the end of the `with` block."""
+    run = service_process(settings, f"{RUN_PREFIX}{os.getpid()}")
+    run.register_self()
     try:
         yield
     finally:
-        run.forget()
+        run.remove_record()
 
 
 def status(settings: Settings) -> list[dict[str, object]]:
-    """One row a service: name, running, answering, pid, resident bytes with its children, url."""
+    """One row per service: name, running, healthy, pid, resident bytes of it and its descendants, URL, log."""
     rows = []
     for service in services(settings):
-        process = managed(settings, service.name).find()
+        process = service_process(settings, service.name).find()
         rows.append(
             {
                 "service": service.name,
                 "running": process is not None,
-                "answering": process is not None and (not service.health or answers(service.health)),
+                "healthy": process is not None and (not service.health or is_healthy(service.health)),
                 "pid": process.pid if process else None,
-                "memory_bytes": _memory(process) if process else 0,
+                "memory_bytes": _resident_bytes(process) if process else 0,
                 "url": service.url,
-                "log": str(managed(settings, service.name).log),
+                "log": str(service_process(settings, service.name).log),
             }
         )
     return rows
 
 
-def managed(settings: Settings, name: str) -> ManagedProcess:
-    """The process record of a service."""
+def service_process(settings: Settings, name: str) -> ManagedProcess:
+    """The process of a service or of a run in a terminal, running or not."""
     return ManagedProcess(settings.home / "services", name)
 
 
-def _named(wanted: list[Service], name: str) -> Service:
-    return next(service for service in wanted if service.name == name)
+def _find_service(candidates: list[Service], name: str) -> Service:
+    return next(service for service in candidates if service.name == name)
 
 
-def _wait(settings: Settings, service: Service, began: float) -> None:
-    process = managed(settings, service.name)
-    while service.health and not answers(service.health):
+def _wait_until_ready(settings: Settings, service: Service, began: float) -> None:
+    process = service_process(settings, service.name)
+    while service.health and not is_healthy(service.health):
         if process.find() is None:
             raise ServiceError(
-                f"{service.name} ended while starting; the end of {process.log}:\n{process.last_lines()}"
+                f"{service.name} exited while starting; last lines of {process.log}:\n{process.last_lines()}"
             )
-        if time.monotonic() - began > START_SECONDS:
+        if time.monotonic() - began > START_TIMEOUT_SECONDS:
             raise ServiceError(
-                f"{service.name} did not answer at {service.health} within {START_SECONDS:.0f} s; "
-                f"the end of {process.log}:\n{process.last_lines()}"
+                f"{service.name} did not answer at {service.health} within {START_TIMEOUT_SECONDS:.0f} s; "
+                f"last lines of {process.log}:\n{process.last_lines()}"
             )
         time.sleep(0.2)
 
 
 def _check_port(service: Service) -> None:
-    if not service.port:
-        return
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", service.port))
-        except OSError as error:
-            raise ServiceError(
-                f"port {service.port} for {service.name} is in use{_owner(service.port)}; stop what uses it, or choose "
-                f"another port with {service.port_variable}=PORT"
-            ) from error
+    if service.port and (error := listen_error(service.port)):
+        raise ServiceError(
+            f"port {service.port} for {service.name} is in use{_port_owner(service.port)}; stop that program, or set "
+            f"another port with {service.port_variable}=PORT"
+        ) from error
 
 
-def _owner(port: int) -> str:
+def _port_owner(port: int) -> str:
     try:
         for connection in psutil.net_connections("tcp"):
             if connection.laddr and connection.laddr.port == port and connection.pid:
@@ -264,7 +262,7 @@ def _owner(port: int) -> str:
     return ""
 
 
-def _memory(process: psutil.Process) -> int:
+def _resident_bytes(process: psutil.Process) -> int:
     total = 0
     try:
         for member in [process, *process.children(recursive=True)]:
@@ -276,7 +274,7 @@ def _memory(process: psutil.Process) -> int:
 
 @contextmanager
 def _lock(settings: Settings) -> Iterator[None]:
-    """One `up` or `down` at a time on this state folder."""
+    """Allows one `up` or `down` at a time in this state folder."""
     folder: Path = settings.home / "services"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as handle:

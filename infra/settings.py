@@ -1,11 +1,11 @@
-"""Where things are on this machine: state folder, store, ports, environments. Read from the environment when asked for.
+"""Settings of this machine: state folder, store, ports, interpreters. Read from environment variables, never at import.
 
 | variable | meaning | default |
 |---|---|---|
 | HEADWATER_HOME | state: services' databases and logs, API key, default store | `.headwater` in the repository |
 | HEADWATER_STORE | artifact store, an absolute path or any fsspec URL | `$HEADWATER_HOME/store` |
 | HEADWATER_PREFECT_PORT, HEADWATER_MLFLOW_PORT, HEADWATER_GATEWAY_PORT | loopback ports | 4200, 5000, 8000 |
-| HEADWATER_SERVE_PYTHON | interpreter of the environment that holds vLLM | `.venv-serve/bin/python` |
+| HEADWATER_SERVE_PYTHON | interpreter of the environment with vLLM | `.venv-serve/bin/python` |
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stages.store import Config, ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-QUIET = {
+NO_TELEMETRY = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_OFFLINE": "1",
@@ -29,14 +29,14 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "VLLM_NO_USAGE_STATS": "1",
 }
-"""Nothing phones home: set for this process and for everything that it starts."""
+"""No telemetry and no downloads: set for this process and for everything that it starts."""
 
 HEARTBEAT_SECONDS = "30"
-"""How often a run says that it is alive: the shortest that Prefect takes. flows/dead_runs.py counts on it."""
+"""Heartbeat interval of a run, the shortest that Prefect accepts. flows/dead_runs.py relies on it."""
 
 
 class Settings(Config):
-    """One machine's settings; see the module's table."""
+    """One machine's settings; see the module's docstring."""
 
     home: Path
     """State folder of the local services."""
@@ -49,7 +49,7 @@ class Settings(Config):
     gateway_port: int = 8000
     """Loopback port of the OpenAI-compatible endpoint."""
     serve_python: Path
-    """Interpreter of the environment that holds vLLM."""
+    """Interpreter of the environment with vLLM."""
 
     @property
     def prefect_url(self) -> str:
@@ -72,9 +72,9 @@ class Settings(Config):
         return self.home / "api-key"
 
     def environment(self) -> dict[str, str]:
-        """Variables for every process that works with this installation."""
+        """Environment variables for every process of this installation."""
         return {
-            **QUIET,
+            **NO_TELEMETRY,
             "HEADWATER_HOME": str(self.home),
             "HEADWATER_STORE": self.store,
             "HEADWATER_PREFECT_PORT": str(self.prefect_port),
@@ -85,21 +85,21 @@ class Settings(Config):
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": HEARTBEAT_SECONDS,
             "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
             "MLFLOW_TRACKING_URI": self.mlflow_url,
-            # Seven, its default, are four minutes; whoever asks it here asks again, or starts it again.
+            # Its default of 7 means four minutes; our callers retry or restart MLflow themselves.
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         }
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
-    """Reads the settings from the environment.
+    """Reads the settings from environment variables.
 
     Raises:
-        ConfigError: a port that is not a number between 1 and 65535, or a relative path.
+        ConfigError: a port is not an integer from 1 to 65535, or HEADWATER_HOME is relative.
     """
     env = os.environ if environ is None else environ
     home = Path(env.get("HEADWATER_HOME") or REPOSITORY / ".headwater")
     if not home.is_absolute():
-        raise ConfigError(f"HEADWATER_HOME: {str(home)!r} is relative; give an absolute path")
+        raise ConfigError(f"HEADWATER_HOME: {str(home)!r} is relative; set an absolute path")
     return Settings(
         home=home,
         store=env.get("HEADWATER_STORE") or str(home / "store"),
@@ -111,7 +111,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def apply_environment(settings: Settings) -> None:
-    """Sets the variables for this process. Call it before Prefect or MLflow are imported: they read it at import."""
+    """Sets the variables for this process. Must precede the import of Prefect and MLflow, which read them at import."""
     os.environ.update(settings.environment())
 
 

@@ -1,11 +1,11 @@
-"""Everything that must hold before a change lands: lint, format, import direction, types, tests.
+"""The checks that a change has to pass: lint, format, import direction, types, tests.
 
-    python -m infra.check                     make test: all but the tests that are marked `full`
+    python -m infra.check                     make test: every test that is not marked `full`
     python -m infra.check --full              make test-full: every test
-    python -m infra.check --change [REVISION] the `full` tests of what changed since then, as CI runs them
-    python -m infra.check --coverage FOLDER   make test's tests, measured: branches by folder; takes twice as long
+    python -m infra.check --change [REVISION] the `full` tests that belong to what changed since then, as in CI
+    python -m infra.check --coverage FOLDER   make test's tests with branch coverage by folder; takes twice as long
 
-Arguments behind `--` go to pytest.
+Arguments after `--` are passed to pytest.
 """
 
 from __future__ import annotations
@@ -20,44 +20,43 @@ import tempfile
 import time
 from pathlib import Path
 
-import psutil
-
 from infra.check import budget, change, coverage, leftovers, static
 from infra.check.record import FILE_VARIABLE
 from infra.settings import REPOSITORY
+from stages.memory import available_memory
 
-MEMORY_A_WORKER = 4 << 30
-"""Bytes that a process of tests and what it starts hold at most times."""
-MOST_WORKERS = 6
-LEFTOVER_SECONDS = 15.0
-"""How long what tests started may take to end behind them."""
-INTERRUPT_SECONDS = 60.0
-"""How long tests may take to end after Ctrl-C."""
+WORKER_MEMORY_BYTES = 4 << 30
+"""Typical memory of a process of tests, with all that it starts."""
+MAX_WORKERS = 6
+LEFTOVER_TIMEOUT_SECONDS = 15.0
+"""For processes that tests have started to end after them."""
+INTERRUPT_TIMEOUT_SECONDS = 60.0
+"""For the tests to end after Ctrl-C."""
 INTERRUPTED = 130
 
 
 def main() -> int:
-    """Runs what was asked for; prints verdicts and what the tests took; returns the exit code."""
+    """Runs the checks; prints the results and the duration of the tests; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--no-tests", action="store_true", help="no tests, but that all can be collected")
+    which.add_argument("--no-tests", action="store_true", help="run no tests, only check that all can be collected")
     which.add_argument("--full", action="store_true", help="also the tests marked `full`")
-    which.add_argument("--change", nargs="?", const="", metavar="REVISION", help="only `full` tests, of a change")
-    which.add_argument("--coverage", type=Path, metavar="FOLDER", help="measure branches; the data go there")
-    parser.add_argument("--minutes", type=float, default=8.0, help="of `full` tests that --change may choose")
+    which.add_argument("--change", nargs="?", const="", metavar="REVISION", help="only the `full` tests of a change")
+    which.add_argument("--coverage", type=Path, metavar="FOLDER", help="branch coverage, with its data in FOLDER")
+    parser.add_argument("--minutes", type=float, default=8.0, help="limit for the `full` tests that --change chooses")
     parser.add_argument("pytest", nargs="*", help="arguments for pytest")
     options = parser.parse_args()
     if options.no_tests:
         return 1 if static.run_checks(collect=True) else 0
-    gflops = _gflops()  # before anything else keeps the processors busy
+    gflops = _gflops()  # before anything else uses the cores
     if options.change is not None:
         chosen = change.choose(options.change, options.minutes * 60, gflops)
         return run_tests(gflops, ["-m", "full", *chosen, *options.pytest]) if chosen else 0
     if options.coverage:
         folder = options.coverage.resolve()
-        with coverage.measured(folder):
+        with coverage.measure(folder):
             code = run_tests(gflops, options.pytest, folder / "seconds.json")
-        print(*coverage.by_folder(folder), sep="\n")
+        print(*coverage.report_by_folder(folder), sep="\n")
         return code
     failed = static.run_checks(collect=False)
     code = run_tests(gflops, [*(["-m", ""] if options.full else []), *options.pytest])
@@ -66,31 +65,31 @@ def main() -> int:
     return code or (1 if failed else 0)
 
 
-def run_tests(gflops: float, arguments: list[str], keep: Path | None = None) -> int:
-    """Runs pytest, several tests at a time, and prints what they took beside the budget; returns pytest's exit code.
+def run_tests(gflops: float, arguments: list[str], output: Path | None = None) -> int:
+    """Runs pytest in several processes, and prints the durations beside the budget; returns pytest's exit code.
 
     Args:
-        keep: a file for what each test took, as JSON.
+        output: JSON file for the duration of each test; None: not kept.
     """
-    workers = min(_cores() + 1, psutil.virtual_memory().available // MEMORY_A_WORKER, MOST_WORKERS)
-    side_by_side = ["-n", str(workers), "--no-loadscope-reorder"] if workers > 1 else []
+    workers = min(_cores() + 1, available_memory() // WORKER_MEMORY_BYTES, MAX_WORKERS)
+    parallel = ["-n", str(workers), "--no-loadscope-reorder"] if workers > 1 else []
     with tempfile.TemporaryDirectory(prefix="headwater-check-") as folder:
-        file, run = keep or Path(folder) / "seconds.json", str(os.getpid())
-        command = [sys.executable, "-m", "pytest", "-p", "infra.check.record", *side_by_side, *arguments]
+        file, run = output or Path(folder) / "seconds.json", str(os.getpid())
+        command = [sys.executable, "-m", "pytest", "-p", "infra.check.record", *parallel, *arguments]
         env = os.environ | {FILE_VARIABLE: str(file), leftovers.VARIABLE: run}
-        env.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile the same files
+        env.pop("PYTHONDONTWRITEBYTECODE", None)  # else hundreds of processes compile the same files
         began = time.monotonic()
         with subprocess.Popen(command, cwd=REPOSITORY, env=env) as tests:
             try:
                 code = tests.wait()
-            except KeyboardInterrupt:  # it has heard it too, and ends what its fixtures started
+            except KeyboardInterrupt:  # pytest gets it too, and its fixtures end what they have started
                 with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
-                    tests.wait(INTERRUPT_SECONDS)
+                    tests.wait(INTERRUPT_TIMEOUT_SECONDS)
                 tests.kill()
                 code = INTERRUPTED
         wall = time.monotonic() - began
-        for line in leftovers.end(run, 0 if code == INTERRUPTED else LEFTOVER_SECONDS):
-            print(f"left running by the tests, ended now: {line}", flush=True)
+        for line in leftovers.kill_leftovers(run, 0 if code == INTERRUPTED else LEFTOVER_TIMEOUT_SECONDS):
+            print(f"left running by the tests, killed now: {line}", flush=True)
         if file.exists():
             lines = budget.report(budget.Budget.load(), gflops, wall, json.loads(file.read_text()))
             print(*lines, sep="\n", flush=True)
@@ -98,7 +97,7 @@ def run_tests(gflops: float, arguments: list[str], keep: Path | None = None) -> 
 
 
 def _gflops() -> float:
-    """This machine's rate in the number format that training takes here."""
+    """This machine's matmul rate in the number format that training uses on it."""
     from stages.training.runtime.precision import machine_rate
 
     number_format, rate = machine_rate()

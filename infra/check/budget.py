@@ -1,4 +1,4 @@
-"""The run's own seconds held against `tests/budget.toml`, scaled by the machine's rate. Nothing fails for it."""
+"""Compares the durations of a test run with `tests/budget.toml`, scaled by the machine's rate. It never fails a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Seconds = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Budget:
-    """Seconds at the usual speed; the fields are those of `tests/budget.toml`, which tells what they mean."""
+    """Seconds at the reference speed; the fields are those of `tests/budget.toml`, which documents them."""
 
     usual_gflops: float
     computing_share: float
@@ -32,38 +32,38 @@ class Budget:
         return cls(**tomllib.loads(path.read_text()))
 
     def folder(self, test: str) -> str:
-        """The folder that a test counts for: the nearest above it that has a line, or its own where none has."""
+        """The folder that a test counts towards: its nearest parent with a budget, else its own folder."""
         own = PurePosixPath(test.partition("::")[0]).parent
-        above = (str(folder) for folder in (own, *own.parents) if str(folder) != "tests" or folder == own)
-        return next((folder for folder in above if folder in self.folders), str(own))
+        parents = (str(folder) for folder in (own, *own.parents) if str(folder) != "tests" or folder == own)
+        return next((folder for folder in parents if folder in self.folders), str(own))
 
     def scale(self, gflops: float) -> float:
-        """How many times the usual seconds a machine of this rate may take; less than 1 on a faster one."""
+        """Factor on the budget for a machine of this rate; less than 1 on one faster than the reference."""
         return 1 - self.computing_share + self.computing_share * self.usual_gflops / gflops
 
 
 def report(budget: Budget, gflops: float, wall: float, seconds: Seconds, root: Path = REPOSITORY) -> list[str]:
-    """The lines that close a run: each folder's seconds beside its budget, what is over, and what is long."""
+    """The last lines of a run: each folder's seconds beside its budget, and long tests without a reason."""
     scale = budget.scale(gflops)
     spent: dict[str, float] = defaultdict(float)
     for test, phases in seconds.items():
         spent[budget.folder(test)] += sum(phases.values())
     lines = [
-        f"seconds of the tests, and the budget at this machine's rate ({gflops:.0f} GFLOP/s: {scale:.2f} of usual)"
+        f"seconds of the tests, and their budget at this machine's rate ({gflops:.0f} GFLOP/s: factor {scale:.2f})"
     ]
     for folder, used in sorted(spent.items()):
-        given = budget.folders.get(folder)
-        room = "no budget in tests/budget.toml" if given is None else f"of {given * scale:4.0f}"
-        over = "" if given is None or used <= given * scale else "  OVER"
-        lines.append(f"  {folder:<28}{used:6.0f} {room}{over}")
+        limit = budget.folders.get(folder)
+        allowed = "no budget in tests/budget.toml" if limit is None else f"of {limit * scale:4.0f}"
+        over = "" if limit is None or used <= limit * scale else "  OVER"
+        lines.append(f"  {folder:<28}{used:6.0f} {allowed}{over}")
     over = "" if wall <= budget.wall * scale else "  OVER"
-    lines.append(f"  {'from first to last':<28}{wall:6.0f} of {budget.wall * scale:4.0f}{over}")
-    limit = budget.long_test * scale
+    lines.append(f"  {'wall clock':<28}{wall:6.0f} of {budget.wall * scale:4.0f}{over}")
+    long = budget.long_test * scale
     for test, phases in sorted(seconds.items(), key=lambda item: -item[1].get("call", 0.0)):
-        if phases.get("call", 0.0) >= limit and not reason_of(test, root):
+        if phases.get("call", 0.0) >= long and not reason_of(test, root):
             lines.append(
-                f"  {test} takes {phases['call']:.0f} s ({limit:.0f} are long here): its docstring does not say what "
-                "no shorter one shows"
+                f"  {test} takes {phases['call']:.0f} s ({long:.0f} s are long here): its docstring has to say what no "
+                "shorter test shows"
             )
     return lines
 

@@ -1,4 +1,4 @@
-"""Which long tests belong to a change: those of the folders that it touches, as many as fit into some minutes."""
+"""Which long tests belong to a change: those of the folders that it touches, as many as fit into a time limit."""
 
 from __future__ import annotations
 
@@ -11,62 +11,63 @@ from infra.check.budget import Budget
 from infra.settings import REPOSITORY
 
 UNKNOWN_SECONDS = 60.0
-"""What a file of long tests counts that `tests/budget.toml` does not name."""
+"""Estimate for a file of long tests that is not in `tests/budget.toml`."""
 NOTHING_COLLECTED = 5
-"""What pytest ends with where no test has the mark."""
-TOGETHER = {
+"""pytest's exit code if no test has the mark."""
+CROSS_CUTTING = {
     "tests/faults": ("stages",),
     "tests/end_to_end": ("flows", "serving", "stages", "infra"),
 }
-"""Folders of tests that look at several parts at once, and whose changes they belong to."""
+"""Folders of tests of several packages at once, with the packages to whose changes they belong."""
 
 
 def choose(revision: str, seconds: float, gflops: float) -> list[str]:
-    """Files of long tests to run for what changed since a revision; prints what was chosen and what was left out.
+    """Files of long tests to run for the changes since a revision; prints which were chosen and which omitted.
 
     Args:
-        revision: empty: where this branch left the main one, or else what was there a day before its last commit.
-        seconds: that they may take together at the usual speed; a slower machine may take more.
+        revision: empty: the merge base with the main branch; on the main branch, the state a day before its newest
+            commit.
+        seconds: limit for all of them at the reference speed; scaled on a slower machine.
     """
     budget = Budget.load()
     since = revision or _base()
     changed = _git("diff", "--name-only", since, "HEAD").splitlines()
     scale = budget.scale(gflops)
-    needed = {file: budget.full.get(file, UNKNOWN_SECONDS) * scale for file in long_tests()}
-    left, chosen, over = seconds * scale, [], []
-    for file in order(needed, changed):
-        if needed[file] <= left:
-            left -= needed[file]
+    estimates = {file: budget.full.get(file, UNKNOWN_SECONDS) * scale for file in long_tests()}
+    left, chosen, omitted = seconds * scale, [], []
+    for file in order(estimates, changed):
+        if estimates[file] <= left:
+            left -= estimates[file]
             chosen.append(file)
         else:
-            over.append(file)
-    print(f"long tests of what {len(changed)} files changed since {since[:12]}: {', '.join(chosen) or 'none'}")
-    if over:
-        print(f"left out, since they do not fit into {seconds / 60:.0f} minutes: {', '.join(over)}", flush=True)
+            omitted.append(file)
+    print(f"long tests for {len(changed)} files changed since {since[:12]}: {', '.join(chosen) or 'none'}")
+    if omitted:
+        print(f"omitted, because they exceed {seconds / 60:.0f} minutes: {', '.join(omitted)}", flush=True)
     return chosen
 
 
-def order(needed: Mapping[str, float], changed: list[str]) -> list[str]:
-    """Those files of long tests that belong to a change: the nearest first, and of these the quickest.
+def order(estimates: Mapping[str, float], changed: list[str]) -> list[str]:
+    """The files of long tests that belong to a change: the nearest first, and among these the fastest.
 
     Args:
-        needed: seconds by file.
+        estimates: seconds by file.
         changed: paths of the changed files.
     """
-    folders = {folder for path in changed if (folder := folder_of_tests(path))}
-    parts = {PurePosixPath(path).parts[0] for path in changed}
-    near, apart = [], []
-    for file in sorted(needed, key=lambda file: (needed[file], file)):
+    folders = {folder for path in changed if (folder := test_folder(path))}
+    packages = {PurePosixPath(path).parts[0] for path in changed}
+    near, far = [], []
+    for file in sorted(estimates, key=lambda file: (estimates[file], file)):
         folder = str(PurePosixPath(file).parent)
         if folder in folders:
             near.append(file)
-        elif parts.intersection(TOGETHER.get(folder, ())):
-            apart.append(file)
-    return near + apart
+        elif packages.intersection(CROSS_CUTTING.get(folder, ())):
+            far.append(file)
+    return near + far
 
 
-def folder_of_tests(path: str) -> str:
-    """The folder of tests that mirrors a changed file's; empty for files that have none."""
+def test_folder(path: str) -> str:
+    """The folder of tests that mirrors a changed file's; empty if there is none."""
     parts = PurePosixPath(path).parts[:-1]
     if not parts or parts[0] not in ("flows", "serving", "stages", "models", "infra", "benchmarks", "tests"):
         return ""
@@ -74,7 +75,7 @@ def folder_of_tests(path: str) -> str:
 
 
 def long_tests() -> list[str]:
-    """The files that have tests marked `full`, by pytest's own collection, which lists `file: count`."""
+    """The files with tests marked `full`, from pytest's collection, which lists `file: count`."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "--no-header", "-m", "full"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     if done.returncode not in (0, NOTHING_COLLECTED):
@@ -83,7 +84,7 @@ def long_tests() -> list[str]:
 
 
 def _base() -> str:
-    """Where this branch left the main one; on the main one itself, what was there a day before its last commit."""
+    """The merge base with the main branch; on the main branch, the last commit a day before its newest."""
     head = _git("rev-parse", "HEAD")
     for main in ("origin/HEAD", "origin/main"):
         base = _git("merge-base", main, "HEAD", check=False)

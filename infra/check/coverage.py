@@ -1,4 +1,4 @@
-"""Which branches the tests take, by folder, in whichever process: `python -m infra.check --coverage FOLDER`."""
+"""Branch coverage of the tests by folder, in all their processes: `python -m infra.check --coverage FOLDER`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ CONFIG = REPOSITORY / "pyproject.toml"
 
 
 @contextmanager
-def measured(folder: Path) -> Iterator[None]:
-    """Inside, every Python process that is started writes what it ran below the folder, and for which test.
+def measure(folder: Path) -> Iterator[None]:
+    """Within the `with` block every Python process that starts writes its coverage, by test, to the folder.
 
-    A process that is killed writes nothing, so what only such a one ran does not count.
+    A process that is killed writes nothing, so lines that only such a process ran count as not covered.
     """
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"COVERAGE_PROCESS_START": str(CONFIG), "COVERAGE_DATA": str(folder / "data")}
@@ -32,11 +32,11 @@ def measured(folder: Path) -> Iterator[None]:
             del os.environ[name]
 
 
-def by_folder(folder: Path) -> list[str]:
-    """A line for each folder of the code: percent of its lines and branches together.
+def report_by_folder(folder: Path) -> list[str]:
+    """One line per folder of the code: percentage of its lines and branches.
 
     Args:
-        folder: what `measured` was given. The data are combined in its file `data`, contexts included.
+        folder: the argument of `measure`. The combined data, contexts included, are written to its file `data`.
     """
     data = folder / "data"
     _coverage("combine", "--keep", f"--data-file={data}", str(folder))

@@ -1,4 +1,4 @@
-"""Processes that tests leave behind. Everything that a run of the tests starts carries a mark in its environment."""
+"""Processes that tests leave running. All that a run of the tests starts has a mark in its environment."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ import time
 
 import psutil
 
+from stages.processes import is_alive
+
 VARIABLE = "TESTS_RUN_BY"
-"""The mark: the process of this run. Tests hand their environment on, but for what is of an installation."""
+"""The mark; its value is the pid of the run. Tests pass their environment on, but not an installation's variables."""
 
 
-def marked(run: str) -> list[psutil.Process]:
-    """The living processes of a run."""
+def find_processes(run: str) -> list[psutil.Process]:
+    """The running processes with the mark of a run."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.environ().get(VARIABLE) == run and process.status() != psutil.STATUS_ZOMBIE:
+            if process.environ().get(VARIABLE) == run and is_alive(process):
                 found.append(process)
     return found
 
 
-def end(run: str, patience: float) -> list[str]:
-    """Gives what a run left some seconds to end by itself, kills the rest and returns its command lines."""
-    deadline = time.monotonic() + patience
-    while (left := marked(run)) and time.monotonic() < deadline:
+def kill_leftovers(run: str, timeout_seconds: float) -> list[str]:
+    """Waits for the processes of a run to end, kills those that remain, and returns their command lines."""
+    deadline = time.monotonic() + timeout_seconds
+    while (left := find_processes(run)) and time.monotonic() < deadline:
         time.sleep(0.5)
     lines = []
     for process in left:

@@ -1,4 +1,4 @@
-"""Checks that run nothing of the project: lint, format, import direction, types, and whether tests can be collected."""
+"""Static checks: lint, format, import direction, types, and whether all tests can be collected."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ CHECKS = {
     "types": ["mypy", *(argument for package in PACKAGES for argument in ("-p", package))],
 }
 COLLECTION = {"collection": ["pytest", "--collect-only", "-q", "--no-header"]}
-"""Whether pytest can import every test, for those who run but a part."""
+"""Whether pytest can import every test; for runs without tests."""
 
 
 def run_checks(collect: bool) -> list[str]:
-    """Runs the checks side by side, prints each one's verdict, and returns the names of those that failed.
+    """Runs the checks in parallel, prints their results, and returns the names of those that failed.
 
     Args:
-        collect: also see that every test can be collected.
+        collect: also check that every test can be collected.
     """
     began, failed = time.monotonic(), []
     running = {name: _start(command) for name, command in (CHECKS | (COLLECTION if collect else {})).items()}

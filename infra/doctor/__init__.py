@@ -1,4 +1,5 @@
-"""`headwater doctor`: what is missing, occupied or unsafe on this machine, and how to mend each.
+"""`headwater doctor`: what is missing, in use or unsafe on this machine, and how to fix it.
 
-Every check is a function from what was read to a `Check`; what reads the machine is handed in or stands beside it.
+A check is a function from values to a `Check`. What reads those values from the machine is passed in, or is a separate
+function beside it.
 """

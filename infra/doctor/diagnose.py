@@ -1,4 +1,4 @@
-"""Every check, on this machine. Standard library only at its top: see `__main__`."""
+"""Runs every check on this machine. Imports the standard library only at the top: see `__main__`."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.doctor import machine, software
-from infra.doctor.result import Check, Look, as_json, exit_code, read_text, render, run_command, run_looks
+from infra.doctor.result import Check, PendingCheck, as_json, exit_code, render, run_checks, run_command
+from stages.memory import read_text
 
 if TYPE_CHECKING:
     from infra.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PIPE_WIDTH = 140
-"""Columns in a file or a pipe."""
+"""Columns of output that goes to a file or a pipe."""
 
-_STORE_MEND = "see that the store's endpoint or mount answers: `HEADWATER_STORE` names it"
-_HOME_MEND = "give this user the folder (`chown`), or set HEADWATER_HOME to an absolute path elsewhere"
+_STORE_REMEDY = "make sure that the store's endpoint or mount (HEADWATER_STORE) responds"
+_HOME_REMEDY = "give this user the folder (`chown`), or set HEADWATER_HOME to another absolute path"
 _PORTS = {"PREFECT": "4200", "MLFLOW": "5000", "GATEWAY": "8000"}
-"""The services' ports, as in `infra.settings`, which cannot be asked before set-up."""
+"""The services' default ports, as in `infra.settings`, which cannot be imported before set-up."""
 
 _SERVICES = ("prefect", "mlflow", "gateway", "prefect-worker")
 
 
 def doctor(strict: bool = False, json_output: bool = False, environ: Mapping[str, str] | None = None) -> int:
-    """Looks at everything, prints what it found, and returns the exit code: 0 fine or warnings only, 1 a problem.
+    """Runs every check, prints the results, and returns the exit code: 1 if there is a problem, else 0.
 
     Args:
-        strict: 1 for warnings too.
+        strict: return 1 for warnings too.
     """
     checks = diagnose(os.environ if environ is None else environ)
     out = sys.stdout
@@ -51,30 +52,35 @@ def doctor(strict: bool = False, json_output: bool = False, environ: Mapping[str
 
 
 def diagnose(environ: Mapping[str, str]) -> list[Check]:
-    """Runs every check that can be run; before set-up those on settings, services and store cannot."""
+    """Runs every check that can run; before set-up those of settings, services and store cannot."""
     try:
         from infra.settings import load_settings
         from stages.store import ConfigError
     except ImportError as error:
-        told = f"not looked at: {error}"
-        rest = Check("services, store", "problem", told, "`make setup`, then look again")
-        return run_looks([*_early(environ, None), Look("ports", lambda: [*_bare_ports(environ), rest])])
+        rest = Check("services, store", "problem", f"not checked: {error}", "`make setup`, then run the doctor again")
+        return run_checks(
+            [
+                *_checks_before_setup(environ, None),
+                PendingCheck("ports", lambda: [*_check_ports_before_setup(environ), rest]),
+            ]
+        )
     try:
         settings = load_settings(environ)
     except ConfigError as error:
-        wrong = Check("settings", "problem", str(error), "set it right, then look again: services and store need it")
-        return run_looks([*_early(environ, None), Look("settings", lambda: [wrong])])
-    return run_looks([*_early(environ, settings), *_late(environ, settings)])
+        remedy = "correct it, then run the doctor again: services and store were not checked"
+        wrong = Check("settings", "problem", str(error), remedy)
+        return run_checks([*_checks_before_setup(environ, None), PendingCheck("settings", lambda: [wrong])])
+    return run_checks([*_checks_before_setup(environ, settings), *_checks_after_setup(environ, settings)])
 
 
-def _early(environ: Mapping[str, str], settings: Settings | None) -> list[Look]:
-    """What can be told on a bare Python."""
+def _checks_before_setup(environ: Mapping[str, str], settings: Settings | None) -> list[PendingCheck]:
+    """Checks that need the standard library only."""
     home = str(settings.home) if settings else str(REPOSITORY / ".headwater")
     store = settings.store if settings else f"{home}/store"
     serve_python = settings.serve_python if settings else REPOSITORY / ".venv-serve" / "bin" / "python"
     main_python = REPOSITORY / ".venv" / "bin" / "python"
     if not main_python.exists() and settings:
-        main_python = Path(sys.executable)  # an image that holds one environment and calls it what it likes
+        main_python = Path(sys.executable)  # a container image with one environment of any name
     local = "://" not in store or store.startswith(("file://", "local://"))
     installed = main_python.exists() and serve_python.exists()
 
@@ -83,88 +89,94 @@ def _early(environ: Mapping[str, str], settings: Settings | None) -> list[Look]:
         folder = store.partition("://")[2] or store
         if local and os.path.isabs(folder):
             uses["store"] = folder
-        return machine.disks([machine.place(use, path) for use, path in uses.items()], installed)
+        return machine.check_disks([machine.read_disk_use(use, path) for use, path in uses.items()], installed)
 
     def environments() -> list[Check]:
-        main, serve = software.describe(main_python, run_command), software.describe(serve_python, run_command)
-        asked = software.nvidia_smi(run_command)
-        gpu = software.gpus(asked, run_command, read_text, main, main_python, software.pci_devices())
+        main = software.describe_environment(main_python, run_command)
+        serve = software.describe_environment(serve_python, run_command)
+        smi = software.query_nvidia_smi(run_command)
+        gpu = software.check_gpus(smi, run_command, read_text, main, main_python, software.read_pci_devices())
         requirements = REPOSITORY / "infra" / "requirements"
-        main_pins = software.pins((requirements / "main.txt").read_text())
+        main_pins = software.parse_pins((requirements / "main.txt").read_text())
         serve_text = (requirements / "serve.txt").read_text()
+        serve_pins = software.parse_pins(serve_text)
         vllm = serve_text.partition("# vllm==")[2].split("\n")[0].strip()
-        has_gpu = bool(software.gpu_rows(asked))
+        has_gpu = bool(software.parse_gpus(smi))
         return [
-            software.main_environment(main, main_pins, _required(), _stamp(main_python)),
-            software.serve_environment(serve, software.pins(serve_text), vllm, has_gpu, _stamp(serve_python)),
+            software.check_main_environment(main, main_pins, _required_packages(), _is_installed(main_python)),
+            software.check_serving_environment(serve, serve_pins, vllm, has_gpu, _is_installed(serve_python)),
             gpu,
         ]
 
     return [
-        Look("Python", lambda: [software.this_python()]),
-        Look("environments", environments, 60.0),
-        Look("cores", lambda: [machine.cores(len(os.sched_getaffinity(0)), read_text)]),
-        Look("memory", lambda: [machine.memory(read_text)]),
-        Look("disk", disks),
-        Look("temporary folder", lambda: [machine.temporary_folder(environ)]),
-        Look("shared memory", lambda: [machine.shared_memory(*machine.read_shared_memory())]),
-        Look("open files", lambda: [machine.open_files(*resource.getrlimit(resource.RLIMIT_NOFILE))]),
-        Look("tools", lambda: [machine.tools()]),
-        Look("C compiler", lambda: [machine.compiler()]),
-        Look("clock", lambda: [machine.clock(time.time(), machine.read_synchronised(), not local)]),
-        Look("state folder", lambda: [machine.writable("state folder", home, _HOME_MEND)]),
+        PendingCheck("Python", lambda: [software.check_this_python()]),
+        PendingCheck("environments", environments, 60.0),
+        PendingCheck("cores", lambda: [machine.check_cores(len(os.sched_getaffinity(0)), read_text)]),
+        PendingCheck("memory", lambda: [machine.check_memory(read_text)]),
+        PendingCheck("disk", disks),
+        PendingCheck("temporary folder", lambda: [machine.check_temporary_folder(environ)]),
+        PendingCheck("shared memory", lambda: [machine.check_shared_memory(*machine.read_shared_memory())]),
+        PendingCheck("open files", lambda: [machine.check_open_files(*resource.getrlimit(resource.RLIMIT_NOFILE))]),
+        PendingCheck("tools", lambda: [machine.check_tools()]),
+        PendingCheck("C compiler", lambda: [machine.check_compiler()]),
+        PendingCheck("clock", lambda: [machine.check_clock(time.time(), machine.read_clock_synchronised(), not local)]),
+        PendingCheck("state folder", lambda: [machine.check_writable("state folder", home, _HOME_REMEDY)]),
     ]
 
 
-def _late(environ: Mapping[str, str], settings: Settings) -> list[Look]:
-    """What needs the environment's packages."""
+def _checks_after_setup(environ: Mapping[str, str], settings: Settings) -> list[PendingCheck]:
+    """Checks that need the environment's packages."""
     from infra.doctor import processes, safety, store
-    from infra.services import managed, services
+    from infra.services import service_process, services
 
     def running() -> list[Check]:
         names = {path.stem for path in (settings.home / "services").glob("*.json")} | set(_SERVICES)
-        found = {name: managed(settings, name).find() for name in sorted(names)}
+        found = {name: service_process(settings, name).find() for name in sorted(names)}
         pids = {name: process.pid for name, process in found.items() if process is not None}
         snapshot = processes.take_snapshot(str(settings.home), pids)
-        wanted = [service for service in services(settings) if service.port]
-        ports = [processes.look_at_port(snapshot, s.name, s.port, s.port_variable, s.health) for s in wanted]
+        with_port = [service for service in services(settings) if service.port]
+        ports = [processes.inspect_port(snapshot, s.name, s.port, s.port_variable, s.health) for s in with_port]
         return [
-            *processes.judge_settings([service.port for service in wanted]),
-            *map(processes.judge_port, ports),
-            processes.judge_listeners(snapshot),
-            processes.judge_leftovers(snapshot),
+            *processes.check_distinct_ports([service.port for service in with_port]),
+            *map(processes.check_port, ports),
+            processes.check_listeners(snapshot),
+            processes.check_leftovers(snapshot),
         ]
 
     return [
-        Look("API key", lambda: [*safety.state_folder(settings.home), safety.api_key(settings.api_key_file)]),
-        Look("environment", lambda: safety.environment(environ, settings, safety.read_profiles(environ))),
-        Look("services", running, 15.0, "see whether `ps` and the services' ports answer; then `make stop`"),
-        Look("store", lambda: store.look(settings.store, run_command), store.SECONDS + 2, _STORE_MEND),
+        PendingCheck(
+            "API key", lambda: [*safety.check_state_folder(settings.home), safety.check_api_key(settings.api_key_file)]
+        ),
+        PendingCheck("environment", lambda: safety.check_environment(environ, settings, safety.read_profiles(environ))),
+        PendingCheck("services", running, 15.0, "find out whether `ps` or a service's port hangs; then `make stop`"),
+        PendingCheck(
+            "store", lambda: store.check_store(settings.store, run_command), store.TIMEOUT_SECONDS + 2, _STORE_REMEDY
+        ),
     ]
 
 
-def _bare_ports(environ: Mapping[str, str]) -> list[Check]:
+def _check_ports_before_setup(environ: Mapping[str, str]) -> list[Check]:
     from infra.doctor import processes
 
-    nothing = processes.Snapshot({}, "")
-    chosen = {name: environ.get(f"HEADWATER_{name}_PORT") or port for name, port in _PORTS.items()}
+    no_processes = processes.Snapshot({}, "")
+    ports = {name: environ.get(f"HEADWATER_{name}_PORT") or port for name, port in _PORTS.items()}
     return [
-        processes.judge_port(
-            processes.look_at_port(nothing, name.lower(), int(port), f"HEADWATER_{name}_PORT", health="")
+        processes.check_port(
+            processes.inspect_port(no_processes, name.lower(), int(port), f"HEADWATER_{name}_PORT", health="")
         )
-        for name, port in chosen.items()
+        for name, port in ports.items()
         if port.isdigit() and 0 < int(port) < 65536
     ]
 
 
-def _stamp(python: Path) -> bool:
-    """Set-up leaves it when it has finished; an environment that is not the repository's has none to leave."""
+def _is_installed(python: Path) -> bool:
+    """True if set-up has finished, which it marks with a file; an environment outside of the repository has none."""
     folder = python.parent.parent
     return folder.parent != REPOSITORY or (folder / ".installed").exists()
 
 
-def _required() -> list[str]:
+def _required_packages() -> list[str]:
     try:
-        return software.required((REPOSITORY / "pyproject.toml").read_text())
-    except ModuleNotFoundError:  # a Python without tomllib is told elsewhere that it is too old
+        return software.required_packages((REPOSITORY / "pyproject.toml").read_text())
+    except ModuleNotFoundError:  # a Python without tomllib: `check_python` reports that it is too old
         return []

@@ -1,4 +1,4 @@
-"""What a check finds, how checks run side by side, how their results look. Standard library only: see `__main__`."""
+"""Results of checks, running checks in parallel, and rendering. Standard library only: see `__main__`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 STATES = ("ok", "warning", "problem")
-"""`warning`: it works, but slower or less safely than it could. `problem`: something will not work, or is unsafe."""
+"""`warning`: it works, but slower or less safely than possible. `problem`: something does not work, or is unsafe."""
 
 GIB = 1 << 30
 NOT_FOUND = "not found"
-"""`Finished.error` where there is no such command."""
+"""`Finished.error` if the command does not exist."""
 
 _SYMBOLS = {"ok": "✓", "warning": "!", "problem": "✗"}
 _COLOURS = {"ok": "32", "warning": "33", "problem": "1;31"}
@@ -24,110 +24,104 @@ _COLOURS = {"ok": "32", "warning": "33", "problem": "1;31"}
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     name: str
     state: str
     """One of `STATES`."""
     found: str
-    """What is there, in a few words."""
-    mend: str = ""
-    """What to do about it; empty when it is ok."""
+    """What was found, in a few words."""
+    remedy: str = ""
+    """What to do about it; empty if it is ok."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """A check that is yet to run; it may tell more than one thing."""
+class PendingCheck:
+    """A check that has not run yet; it may give several results."""
 
     name: str
     run: Callable[[], list[Check]]
-    seconds: float = 5.0
-    """It is given up after this time, so that nothing that hangs holds the others."""
-    mend: str = "see what hangs: a file system on the network, or a tool that waits"
+    timeout_seconds: float = 5.0
+    """After this time it counts as failed, so that one that hangs does not delay the others."""
+    remedy: str = "find out what hangs: a network file system, or a tool that waits for input"
+    """What to do if it times out."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """How a command ended."""
+    """The result of a command."""
 
     code: int | None
-    """None: there is no such command, or it did not end in time."""
+    """Exit code. None: the command does not exist, or timed out."""
     output: str
     error: str = ""
 
 
-Read = Callable[[str], "str | None"]
-"""The text of a file, None if it cannot be read."""
-
 Run = Callable[[Sequence[str], float], Finished]
-"""Runs a command for at most so many seconds."""
+"""Runs a command with a timeout in seconds."""
 
 
-def read_text(path: str) -> str | None:
-    """A `Read` of this machine's files."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return None
-
-
-def run_command(command: Sequence[str], seconds: float) -> Finished:
+def run_command(command: Sequence[str], timeout_seconds: float) -> Finished:
     """A `Run` on this machine."""
     try:
         done = subprocess.run(
-            list(command), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=seconds
+            list(command),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_seconds,
         )
     except FileNotFoundError:
         return Finished(None, "", NOT_FOUND)
     except subprocess.TimeoutExpired:
-        return Finished(None, "", f"did not end within {seconds:.0f} s")
+        return Finished(None, "", f"timed out after {timeout_seconds:.0f} s")
     except OSError as error:
         return Finished(None, "", str(error))
     return Finished(done.returncode, done.stdout, done.stderr)
 
 
-def run_looks(looks: Sequence[Look]) -> list[Check]:
-    """Runs all side by side; results in the order of `looks`. One that fails or hangs is a problem of that name."""
+def run_checks(pending: Sequence[PendingCheck]) -> list[Check]:
+    """Runs all in parallel; results in the order of `pending`. One that fails or times out becomes a problem."""
     results: dict[int, list[Check]] = {}
 
-    def run(number: int, look: Look) -> None:
+    def run(number: int, check: PendingCheck) -> None:
         try:
-            results[number] = look.run()
+            results[number] = check.run()
         except OSError as error:
-            mend = "make it readable for this user, or choose another place (HEADWATER_HOME, HEADWATER_STORE, TMPDIR)"
-            results[number] = [Check(look.name, "problem", str(error), mend)]
+            remedy = "make it readable for this user, or set another path (HEADWATER_HOME, HEADWATER_STORE, TMPDIR)"
+            results[number] = [Check(check.name, "problem", str(error), remedy)]
         except Exception as error:
-            told = f"the check itself failed: {type(error).__name__}: {error}"
-            results[number] = [Check(look.name, "problem", told, "please report this, with the line above")]
+            found = f"the check itself failed: {type(error).__name__}: {error}"
+            results[number] = [Check(check.name, "problem", found, "please report this, with the line above")]
 
-    # Daemons: a thread that hangs in a dead file system must not keep the command from ending.
-    threads = [threading.Thread(target=run, args=item, daemon=True) for item in enumerate(looks)]
+    # Daemon threads: one that hangs in a dead file system must not keep the command from exiting.
+    threads = [threading.Thread(target=run, args=item, daemon=True) for item in enumerate(pending)]
     began = time.monotonic()
     for thread in threads:
         thread.start()
     checks: list[Check] = []
-    for number, (look, thread) in enumerate(zip(looks, threads)):  # noqa: B905 (also runs on Pythons without `strict`)
-        thread.join(max(0.0, began + look.seconds - time.monotonic()))
-        late = [Check(look.name, "problem", f"no answer within {look.seconds:.0f} s", look.mend)]
-        checks.extend(results.get(number, late))
+    for number, (check, thread) in enumerate(zip(pending, threads)):  # noqa: B905 (older Pythons have no `strict`)
+        thread.join(max(0.0, began + check.timeout_seconds - time.monotonic()))
+        late = Check(check.name, "problem", f"timed out after {check.timeout_seconds:.0f} s", check.remedy)
+        checks.extend(results.get(number, [late]))
     return checks
 
 
 def exit_code(checks: Iterable[Check], strict: bool = False) -> int:
-    """0: fine, or warnings only. 1: a problem; with `strict`, a warning too."""
+    """1 if there is a problem or, with `strict`, a warning; else 0."""
     bad = STATES[1:] if strict else STATES[2:]
     return int(any(check.state in bad for check in checks))
 
 
 def as_json(checks: Sequence[Check]) -> dict[str, Any]:
-    """The results for other programs: how many of each state, and every check."""
-    rows = [{"name": c.name, "state": c.state, "found": c.found, "mend": c.mend} for c in checks]
+    """The results as JSON: the number of checks by state, and every check."""
+    rows = [{"name": c.name, "state": c.state, "found": c.found, "remedy": c.remedy} for c in checks]
     return {**{state: sum(c.state == state for c in checks) for state in STATES}, "checks": rows}
 
 
 def render(checks: Sequence[Check], width: int, colour: bool, symbols: bool = True) -> str:
-    """The results as people read them: a line a check, and beneath what is not ok how to mend it."""
+    """The results as a table: one line per check, and below each that is not ok its remedy."""
     name_width = max((len(check.name) for check in checks), default=0)
     state_width = max(map(len, STATES)) + (2 if symbols else 0)
     indent = " " * (state_width + 2 + name_width + 2)
@@ -138,8 +132,8 @@ def render(checks: Sequence[Check], width: int, colour: bool, symbols: bool = Tr
         found = _wrap(check.found, width, indent)
         lines.append(f"{state}  {check.name.ljust(name_width)}  {found[0].lstrip()}")
         lines.extend(found[1:])
-        if check.mend:
-            lines.extend(_paint(line, "36", colour) for line in _wrap(f"→ {check.mend}", width, indent, symbols))
+        if check.remedy:
+            lines.extend(_paint(line, "36", colour) for line in _wrap(f"→ {check.remedy}", width, indent, symbols))
     counts = {state: sum(check.state == state for check in checks) for state in STATES}
     parts = [f"{counts['problem']} problem{'s' * (counts['problem'] != 1)}"] if counts["problem"] else []
     parts += [f"{counts['warning']} warning{'s' * (counts['warning'] != 1)}"] if counts["warning"] else []
@@ -147,13 +141,13 @@ def render(checks: Sequence[Check], width: int, colour: bool, symbols: bool = Tr
     return "\n".join(lines) + "\n"
 
 
-def size(number: float) -> str:
-    """Bytes as people read them."""
+def format_bytes(number: float) -> str:
+    """A number of bytes in MiB or GiB."""
     return f"{number / GIB:.1f} GiB" if number >= GIB else f"{number / (1 << 20):.0f} MiB"
 
 
-def existing(path: str) -> str:
-    """The path, or the nearest folder above it that is there."""
+def nearest_existing(path: str) -> str:
+    """The path, or its nearest parent that exists."""
     while not os.path.exists(path) and path != os.path.dirname(path):
         path = os.path.dirname(path)
     return path
@@ -161,7 +155,7 @@ def existing(path: str) -> str:
 
 def _wrap(text: str, width: int, indent: str, symbols: bool = True) -> list[str]:
     text = text if symbols else text.replace("→", "->")
-    # A command or a path is copied whole, so words are never broken.
+    # Words are never broken, so that commands and paths can be copied.
     return textwrap.wrap(
         text, max(width, len(indent) + 30), initial_indent=indent, subsequent_indent=indent,
         break_long_words=False, break_on_hyphens=False,

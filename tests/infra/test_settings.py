@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.settings import QUIET, load_settings
+from infra.settings import NO_TELEMETRY, load_settings
 from stages.store import ConfigError
 
 
@@ -17,17 +17,17 @@ def test_defaults_are_in_the_repository() -> None:
     assert settings.prefect_api_url == "http://127.0.0.1:4200/api"
 
 
-def test_the_environment_decides(tmp_path: Path) -> None:
+def test_environment_variables_override_the_defaults(tmp_path: Path) -> None:
     settings = load_settings(
         {"HEADWATER_HOME": str(tmp_path), "HEADWATER_STORE": "s3://bucket/store", "HEADWATER_MLFLOW_PORT": "5999"}
     )
     assert settings.store == "s3://bucket/store"
     assert settings.mlflow_url == "http://127.0.0.1:5999"
-    assert load_settings(settings.environment()) == settings, "what children are told is what we were told"
+    assert load_settings(settings.environment()) == settings, "subprocesses get the same settings"
 
 
 @pytest.mark.parametrize("value", ["0", "65536", "x", "-1"])
-def test_wrong_ports_are_refused_by_name(value: str) -> None:
+def test_an_invalid_port_is_refused_with_its_variable(value: str) -> None:
     with pytest.raises(ConfigError, match=f"HEADWATER_GATEWAY_PORT: '{value}'"):
         load_settings({"HEADWATER_GATEWAY_PORT": value})
 
@@ -37,8 +37,8 @@ def test_a_relative_home_is_refused() -> None:
         load_settings({"HEADWATER_HOME": "state"})
 
 
-def test_nothing_phones_home(tmp_path: Path) -> None:
+def test_telemetry_and_downloads_are_off(tmp_path: Path) -> None:
     environment = load_settings({"HEADWATER_HOME": str(tmp_path)}).environment()
-    assert QUIET.items() <= environment.items()
+    assert NO_TELEMETRY.items() <= environment.items()
     assert environment["DO_NOT_TRACK"] == "1"
     assert environment["HF_HUB_OFFLINE"] == "1"

@@ -1,4 +1,4 @@
-"""What a run's seconds are held against, and what its last lines say."""
+"""The budget of a run, and its last lines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BUDGET = Budget(
 )
 
 
-def took(call: float, setup: float = 0.0) -> dict[str, float]:
+def duration(call: float, setup: float = 0.0) -> dict[str, float]:
     return {"setup": setup, "call": call, "teardown": 0.0}
 
 
@@ -31,11 +31,11 @@ def test_a_third_of_the_speed_gives_11_minutes_where_the_usual_gives_8() -> None
 
 def test_the_lines_hold_each_folder_against_its_budget_and_name_what_is_over() -> None:
     seconds = {
-        "tests/a/test_x.py::test_1": took(5, setup=4),
-        "tests/a/test_y.py::test_2[p::q]": took(0.5),
-        **dict.fromkeys((f"tests/b/c/test_z.py::test_3[{n}]" for n in range(4)), took(15)),
-        "tests/b/c/deeper/test_d.py::test_5": took(1),
-        "tests/new/test_n.py::test_4": took(1),
+        "tests/a/test_x.py::test_1": duration(5, setup=4),
+        "tests/a/test_y.py::test_2[p::q]": duration(0.5),
+        **dict.fromkeys((f"tests/b/c/test_z.py::test_3[{n}]" for n in range(4)), duration(15)),
+        "tests/b/c/deeper/test_d.py::test_5": duration(1),
+        "tests/new/test_n.py::test_4": duration(1),
     }
     head, *lines = report(BUDGET, 900, 500, seconds)
     assert "900 GFLOP/s" in head and "1.00" in head
@@ -43,36 +43,37 @@ def test_the_lines_hold_each_folder_against_its_budget_and_name_what_is_over() -
     assert by_folder["tests/a"].split() == ["tests/a", "10", "of", "10"]  # 9.5, rounded to the even
     assert by_folder["tests/b/c"].split() == ["tests/b/c", "61", "of", "50", "OVER"]
     assert "no budget in tests/budget.toml" in by_folder["tests/new"]
-    assert by_folder["from"].endswith("OVER") and "500 of  480" in by_folder["from"]
+    assert by_folder["wall"].endswith("OVER") and "500 of  480" in by_folder["wall"]
 
 
 def test_a_slower_machine_may_take_longer() -> None:
-    lines = report(BUDGET, 300, 650, {f"tests/b/c/test_z.py::test_3[{n}]": took(15) for n in range(4)})
+    lines = report(BUDGET, 300, 650, {f"tests/b/c/test_z.py::test_3[{n}]": duration(15) for n in range(4)})
     assert not any("OVER" in line for line in lines)
 
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
-    """A file of tests whose `test_told` alone says why it is long."""
+    """A file of tests whose `test_documented` alone says why it is long."""
     file = tmp_path / "tests/a/test_long.py"
     file.parent.mkdir(parents=True)
     file.write_text(
-        'def test_silent(): ...\n\nclass T:\n  def test_told(self):\n    """Only this one.\n\n    More."""\n'
+        "def test_undocumented(): ...\n\nclass T:\n"
+        '  def test_documented(self):\n    """Only this one.\n\n    More."""\n'
     )
     return tmp_path
 
 
 def test_a_reason_is_the_first_line_of_the_docstring(written: Path) -> None:
-    assert reason_of("tests/a/test_long.py::T::test_told[1::2]", written) == "Only this one."
-    assert reason_of("tests/a/test_long.py::test_silent", written) == ""
+    assert reason_of("tests/a/test_long.py::T::test_documented[1::2]", written) == "Only this one."
+    assert reason_of("tests/a/test_long.py::test_undocumented", written) == ""
 
 
 def test_long_tests_that_do_not_say_why_are_named(written: Path) -> None:
     file = "tests/a/test_long.py"
-    seconds = {f"{file}::test_silent": took(21), f"{file}::T::test_told": took(30)}
+    seconds = {f"{file}::test_undocumented": duration(21), f"{file}::T::test_documented": duration(30)}
     named = [line for line in report(BUDGET, 900, 60, seconds, written) if "docstring" in line]
-    assert len(named) == 1 and f"{file}::test_silent takes 21 s" in named[0]
-    waited = {f"{file}::test_silent": took(5, setup=60)}  # for what other tests read too
+    assert len(named) == 1 and f"{file}::test_undocumented takes 21 s" in named[0]
+    waited = {f"{file}::test_undocumented": duration(5, setup=60)}  # for what other tests read too
     assert not [line for line in report(BUDGET, 900, 60, waited, written) if "docstring" in line]
 
 

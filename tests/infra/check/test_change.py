@@ -30,7 +30,7 @@ LONG = {
     ],
 )
 def test_the_tree_of_tests_mirrors_the_code(path: str, folder: str) -> None:
-    assert change.folder_of_tests(path) == folder
+    assert change.test_folder(path) == folder
 
 
 def test_the_nearest_come_first_and_of_these_the_quickest() -> None:
@@ -78,11 +78,11 @@ def test_a_day_of_commits_is_a_change_and_what_does_not_fit_is_named(
 ) -> None:
     near = "tests/serving/test_vllm.py"
     assert choose(monkeypatch, 480) == [near, "tests/end_to_end/test_some.py", "tests/end_to_end/test_all.py"]
-    told = capsys.readouterr().out
-    assert "what 2 files changed" in told, "b.py and README.md: a.py is a day older"
-    assert "left out" not in told
+    output = capsys.readouterr().out
+    assert "for 2 files changed" in output, "b.py and README.md: a.py is a day older"
+    assert "omitted" not in output
     assert choose(monkeypatch, 180) == [near, "tests/end_to_end/test_some.py"]
-    assert "left out, since they do not fit into 3 minutes: tests/end_to_end/test_all.py" in capsys.readouterr().out
+    assert "omitted, because they exceed 3 minutes: tests/end_to_end/test_all.py" in capsys.readouterr().out
 
 
 def test_a_branch_is_a_change_since_it_left_main(history: Path, monkeypatch: pytest.MonkeyPatch) -> None:

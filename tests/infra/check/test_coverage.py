@@ -1,4 +1,4 @@
-"""What a measured run of the tests hands to the processes that they start."""
+"""The variables that a run with coverage passes to the processes of tests."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tests.support import INSTALLATION
 
 
 def test_processes_of_an_installation_are_measured_too(tmp_path: Path) -> None:
-    """An installation of a test hears nothing of ours but what is meant for every process."""
+    """A test's installation gets none of our variables, except those for every process."""
     before = dict(os.environ)
-    with coverage.measured(tmp_path / "data"):
+    with coverage.measure(tmp_path / "data"):
         names = {name for name in os.environ if os.environ[name] != before.get(name)}
-        handed_on = own_environment(tmp_path)
-        assert len(names) == 2 and names <= set(handed_on)
+        inherited = own_environment(tmp_path)
+        assert len(names) == 2 and names <= set(inherited)
     assert dict(os.environ) == before
     assert not leftovers.VARIABLE.startswith(INSTALLATION)

@@ -1,4 +1,4 @@
-"""The doctor: results, and the whole command on this machine. Its parts are tested beside this file."""
+"""The doctor: results, and the whole command on this machine. Its checks have tests of their own beside this file."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from infra.doctor.diagnose import diagnose
-from infra.doctor.result import Check, Look, as_json, exit_code, render, run_looks
+from infra.doctor.result import Check, PendingCheck, as_json, exit_code, render, run_checks
 from tests.support import REPOSITORY, installation
 
 
-def test_checks_run_side_by_side_and_none_holds_the_others() -> None:
+def test_checks_run_in_parallel_and_none_delays_the_others() -> None:
     release, meet = threading.Event(), threading.Barrier(2, timeout=10)
 
-    def together(name: str) -> list[Check]:
+    def both(name: str) -> list[Check]:
         meet.wait()  # passes only if both run at once
         return [Check(name, "ok", "")]
 
@@ -34,13 +34,13 @@ def test_checks_run_side_by_side_and_none_holds_the_others() -> None:
     def unreadable() -> list[Check]:
         raise PermissionError(13, "Permission denied", "/state/api-key")
 
-    checks = run_looks(
+    checks = run_checks(
         [
-            Look("hangs", hang, 0.2, "pull the plug"),
-            Look("first", lambda: together("first")),
-            Look("second", lambda: together("second")),
-            Look("broken", broken),
-            Look("unreadable", unreadable),
+            PendingCheck("hangs", hang, 0.2, "pull the plug"),
+            PendingCheck("first", lambda: both("first")),
+            PendingCheck("second", lambda: both("second")),
+            PendingCheck("broken", broken),
+            PendingCheck("unreadable", unreadable),
         ]
     )
     release.set()
@@ -48,8 +48,8 @@ def test_checks_run_side_by_side_and_none_holds_the_others() -> None:
         ("hangs", "problem"), ("first", "ok"), ("second", "ok"), ("broken", "problem"),
         ("unreadable", "problem"),
     ]  # fmt: skip
-    assert checks[0].mend == "pull the plug" and "not a number" in checks[3].found and "report" in checks[3].mend
-    assert "/state/api-key" in checks[4].found and "report" not in checks[4].mend
+    assert checks[0].remedy == "pull the plug" and "not a number" in checks[3].found and "report" in checks[3].remedy
+    assert "/state/api-key" in checks[4].found and "report" not in checks[4].remedy
 
 
 @pytest.mark.parametrize(
@@ -75,20 +75,20 @@ def test_the_table_fits_and_no_command_is_broken(width: int) -> None:
 def test_json_counts_and_lists() -> None:
     value = as_json([Check("disk", "problem", "full", "free some"), Check("GPU", "ok", "none")])
     assert (value["ok"], value["warning"], value["problem"]) == (1, 0, 1)
-    assert value["checks"][0] == {"name": "disk", "state": "problem", "found": "full", "mend": "free some"}
+    assert value["checks"][0] == {"name": "disk", "state": "problem", "found": "full", "remedy": "free some"}
 
 
-def test_the_whole_with_no_service_running(own_installation: dict[str, str], tmp_path: Path) -> None:
+def test_all_checks_with_no_service_running(own_installation: dict[str, str], tmp_path: Path) -> None:
     checks = {check.name: check for check in diagnose(own_installation)}
     for variable in ("PREFECT", "MLFLOW", "GATEWAY"):
         assert checks[f"port {own_installation[f'HEADWATER_{variable}_PORT']}"].state == "ok"
     names = ["Python", ".venv", ".venv-serve", "listeners", "leftovers", "store", "state folder", "API key", "tools"]
     assert {name: checks[name].state for name in names} == dict.fromkeys(names, "ok")
-    assert all(bool(check.mend) == (check.state != "ok") for check in checks.values())
-    assert not (tmp_path / "home").exists(), "looking makes nothing"
+    assert all(bool(check.remedy) == (check.state != "ok") for check in checks.values())
+    assert not (tmp_path / "home").exists(), "checks create nothing"
 
 
-def test_the_command_says_what_is_wrong_and_its_code_is_one(tmp_path: Path) -> None:
+def test_the_command_reports_problems_and_exits_with_1(tmp_path: Path) -> None:
     env = {**os.environ, **installation(tmp_path), "HEADWATER_SERVE_PYTHON": str(tmp_path / "none" / "python")}
     headwater = str(REPOSITORY / ".venv" / "bin" / "headwater")
     done = subprocess.run([headwater, "doctor", "--json"], env=env, cwd=tmp_path, capture_output=True, text=True)
@@ -100,7 +100,7 @@ def test_the_command_says_what_is_wrong_and_its_code_is_one(tmp_path: Path) -> N
 
 
 def test_make_doctor_works_before_set_up(tmp_path: Path) -> None:
-    """On the standard library alone: Python is started without the site packages, in a copy without environments."""
+    """With the standard library only: Python runs without site packages, in a copy of the code without environments."""
     for name in ("infra", "stages"):
         shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Makefile", "pyproject.toml"):
@@ -109,10 +109,10 @@ def test_make_doctor_works_before_set_up(tmp_path: Path) -> None:
     bare.write_text(f'#!/bin/sh\nexec {os.path.realpath(sys.executable)} -S "$@"\n')
     bare.chmod(0o755)
     env = {name: value for name, value in os.environ.items() if not name.startswith(("HEADWATER_", "PYTHON"))}
-    # Of its own: somebody's services may be running on the usual ports.
+    # Its own ports: services may be running on the default ones.
     env |= {name: value for name, value in installation(tmp_path).items() if name.endswith("_PORT")}
     make = ["make", "-s", "doctor", f"PYTHON={bare}"]
     done = subprocess.run(make, env=env, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode != 0 and "Traceback" not in done.stdout + done.stderr
-    assert ".venv/bin/python is not there" in done.stdout and "`make setup`" in done.stdout
+    assert ".venv/bin/python does not exist" in done.stdout and "`make setup`" in done.stdout
     assert "memory" in done.stdout and "free for gateway" in done.stdout

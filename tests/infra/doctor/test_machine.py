@@ -1,4 +1,4 @@
-"""What the doctor says of the machine, without faking one: every bad case is a value that is handed in."""
+"""Checks of the machine, without faking one: every bad case is a value that is passed in."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ def meminfo(total_gib: float, left_gib: float) -> dict[str, str]:
     ],
 )
 def test_cores(usable: int, files: dict[str, str], state: str, found: str) -> None:
-    check = machine.cores(usable, reader(files))
+    check = machine.check_cores(usable, reader(files))
     assert check.state == state and check.found.startswith(found)
 
 
 @pytest.mark.parametrize(
     ("files", "state", "found"),
     [
-        (meminfo(64, 50), "ok", "two engines"),
+        (meminfo(64, 50), "ok", "enough for two engines"),
         (meminfo(8, 6), "ok", "one engine at a time"),
         (meminfo(64, 10), "ok", "one engine at a time"),
-        (meminfo(8, 1), "warning", "1.0 GiB left"),
+        (meminfo(8, 1), "warning", "1.0 GiB available"),
         (meminfo(4, 3), "warning", "4.0 GiB"),
         (meminfo(2, 1.5), "problem", "2.0 GiB"),
         ({}, "warning", "unknown"),
@@ -65,46 +65,47 @@ def test_cores(usable: int, files: dict[str, str], state: str, found: str) -> No
                 "/sys/fs/cgroup/job/memory.stat": f"anon 1\ninactive_file {2 * GIB}\n",
             },
             "ok",
-            "8.0 GiB (limit of the control group), 3.0 GiB left; one engine",
+            "8.0 GiB (limit of the control group), 3.0 GiB available; one engine",
         ),
     ],
 )
 def test_memory(files: dict[str, str], state: str, found: str) -> None:
-    check = machine.memory(reader(files))
-    assert check.state == state and found in check.found and bool(check.mend) == (state != "ok")
+    check = machine.check_memory(reader(files))
+    assert check.state == state and found in check.found and bool(check.remedy) == (state != "ok")
 
 
 @pytest.mark.parametrize(
     ("free", "installed", "state"), [(50, False, "ok"), (6, False, "problem"), (6, True, "ok"), (0.5, True, "problem")]
 )
 def test_disk(free: float, installed: bool, state: str) -> None:
-    places = [machine.Place(use, "/", 1, 60 * GIB, int(free * GIB), 10**6) for use in ("environments", "store")]
-    [check] = machine.disks(places, installed)
+    uses = [machine.DiskUse(use, "/", 1, 60 * GIB, int(free * GIB), 10**6) for use in ("environments", "store")]
+    [check] = machine.check_disks(uses, installed)
     assert check.state == state and "environments, store (/)" in check.found
 
 
-def test_each_file_system_is_told_once_with_what_is_wrong_there() -> None:
-    places = [
-        machine.Place("environments", "/", 1, 100 * GIB, 50 * GIB, 10**6),
-        machine.Place("store", "/data", 2, 100 * GIB, 50 * GIB, 12),
-        machine.Place("temporary files", "/tmp", 3, 1000 * GIB, 20 * GIB, -1),
-        machine.Place("nothing", "/proc", 4, 0, 0, -1),
+def test_each_file_system_has_one_result() -> None:
+    uses = [
+        machine.DiskUse("environments", "/", 1, 100 * GIB, 50 * GIB, 10**6),
+        machine.DiskUse("store", "/data", 2, 100 * GIB, 50 * GIB, 12),
+        machine.DiskUse("temporary files", "/tmp", 3, 1000 * GIB, 20 * GIB, -1),
+        machine.DiskUse("nothing", "/proc", 4, 0, 0, -1),
     ]
-    assert [check.state for check in machine.disks(places, True)] == ["ok", "problem", "warning"]
+    assert [check.state for check in machine.check_disks(uses, True)] == ["ok", "problem", "warning"]
 
 
 def test_shared_memory_open_files_tools_and_sockets() -> None:
-    assert machine.shared_memory(2 * GIB, 2 * GIB).state == "ok"
-    assert "--shm-size" in machine.shared_memory(64 << 20, 64 << 20).mend
-    assert machine.shared_memory(None, None).state == "warning"
-    assert [machine.open_files(*limits).state for limits in [(1024, 2**20), (256, 2**20), (1024, 1024), (-1, -1)]] == [
+    assert machine.check_shared_memory(2 * GIB, 2 * GIB).state == "ok"
+    assert "--shm-size" in machine.check_shared_memory(64 << 20, 64 << 20).remedy
+    assert machine.check_shared_memory(None, None).state == "warning"
+    limits = [(1024, 2**20), (256, 2**20), (1024, 1024), (-1, -1)]
+    assert [machine.check_open_files(*pair).state for pair in limits] == [
         "ok", "warning", "warning", "ok",
     ]  # fmt: skip
-    assert machine.tools(["sh", "no-such-program"]).found == "not found: no-such-program"
-    assert machine.compiler(["no-such-program", "sh"]).found == "sh"
-    assert machine.compiler(["no-such-program"]).state == "warning"
-    assert machine.socket_room("/tmp", "/tmp").state == "ok"
-    assert "RAY_TMPDIR" in machine.socket_room("/tmp", "/var/folders/" + "x" * 40).mend
+    assert machine.check_tools(["sh", "no-such-program"]).found == "not found: no-such-program"
+    assert machine.check_compiler(["no-such-program", "sh"]).found == "sh"
+    assert machine.check_compiler(["no-such-program"]).state == "warning"
+    assert machine.check_socket_paths("/tmp", "/tmp").state == "ok"
+    assert "RAY_TMPDIR" in machine.check_socket_paths("/tmp", "/var/folders/" + "x" * 40).remedy
 
 
 @pytest.mark.parametrize(
@@ -119,13 +120,13 @@ def test_shared_memory_open_files_tools_and_sockets() -> None:
     ],
 )
 def test_clock(now: float, synchronised: bool | None, shared: bool, state: str) -> None:
-    assert machine.clock(now, synchronised, shared).state == state
+    assert machine.check_clock(now, synchronised, shared).state == state
 
 
-def test_a_state_folder_that_cannot_be_written() -> None:
-    assert machine.writable("state folder", "/proc/headwater/home", "elsewhere").state == "problem"
+def test_a_state_folder_that_is_not_writable() -> None:
+    assert machine.check_writable("state folder", "/proc/headwater/home", "elsewhere").state == "problem"
 
 
-def test_a_state_folder_is_not_made_for_the_look(tmp_path: Path) -> None:
-    assert machine.writable("state folder", str(tmp_path / "a" / "b"), "elsewhere").state == "ok"
+def test_the_check_does_not_create_the_state_folder(tmp_path: Path) -> None:
+    assert machine.check_writable("state folder", str(tmp_path / "a" / "b"), "elsewhere").state == "ok"
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""What the doctor finds unsafe in the environment and in the state folder."""
+"""Checks of the environment and of the state folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from infra.settings import load_settings
 
 
 @pytest.mark.parametrize(
-    ("environ", "profiles", "states", "told"),
+    ("environ", "profiles", "states", "words"),
     [
         ({}, None, ["ok"], ""),
         ({"PREFECT_API_KEY": "pnu_1"}, None, ["warning"], "PREFECT_API_KEY"),
@@ -30,20 +30,20 @@ from infra.settings import load_settings
         ({"RAY_AUTH_MODE": "disabled", "PREFECT_API_KEY": "x"}, None, ["warning", "warning"], "RAY_AUTH_MODE"),
     ],
 )
-def test_the_environment(environ: dict[str, str], profiles: str | None, states: list[str], told: str) -> None:
-    checks = safety.environment(environ, load_settings({}), profiles)
+def test_the_environment(environ: dict[str, str], profiles: str | None, states: list[str], words: str) -> None:
+    checks = safety.check_environment(environ, load_settings({}), profiles)
     text = " ".join(check.found for check in checks)
-    assert [check.state for check in checks] == states and told in text and "pw@" not in text
+    assert [check.state for check in checks] == states and words in text and "pw@" not in text
 
 
-def test_the_api_key_is_its_owners_alone(tmp_path: Path) -> None:
+def test_only_the_owner_may_read_the_api_key(tmp_path: Path) -> None:
     key = tmp_path / "api-key"
-    assert safety.api_key(key).state == "ok"
+    assert safety.check_api_key(key).state == "ok"
     key.write_text("hw-secret")
     key.chmod(0o640)
-    bad = safety.api_key(key)
-    assert bad.state == "problem" and f"chmod 600 {key}" in bad.mend and "hw-secret" not in bad.found
+    bad = safety.check_api_key(key)
+    assert bad.state == "problem" and f"chmod 600 {key}" in bad.remedy and "hw-secret" not in bad.found
     key.chmod(0o600)
-    assert safety.api_key(key).state == "ok"
+    assert safety.check_api_key(key).state == "ok"
     tmp_path.chmod(0o777)
-    assert safety.state_folder(tmp_path)[0].state == "warning"
+    assert safety.check_state_folder(tmp_path)[0].state == "warning"

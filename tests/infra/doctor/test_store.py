@@ -1,4 +1,4 @@
-"""The probe of the store: on local files, on an object store, on ones that fail."""
+"""The probe of a store: local files, an object store, and stores that fail."""
 
 from __future__ import annotations
 
@@ -14,46 +14,50 @@ from infra.doctor.result import run_command
 from stages.store import Store
 
 
-def test_a_local_store_is_probed_and_nothing_stays(tmp_path: Path) -> None:
+def test_the_probe_of_a_local_store_leaves_nothing_behind(tmp_path: Path) -> None:
     root = tmp_path / "store"
     found = store.probe(str(root))
-    assert store.judge(found)[0].state == "ok" and "not there yet" in found.note and list(tmp_path.iterdir()) == []
+    assert (
+        store.interpret(found)[0].state == "ok"
+        and "does not exist yet" in found.note
+        and list(tmp_path.iterdir()) == []
+    )
     root.mkdir()
     found = store.probe(str(root))
-    assert [check.state for check in store.judge(found)] == ["ok", "ok"] and list(root.iterdir()) == []
+    assert [check.state for check in store.interpret(found)] == ["ok", "ok"] and list(root.iterdir()) == []
 
 
-def test_probes_of_a_doctor_that_was_killed_are_swept_up(tmp_path: Path) -> None:
+def test_leftovers_of_a_doctor_that_was_killed_are_removed(tmp_path: Path) -> None:
     folder = tmp_path / store.FOLDER
     folder.mkdir()
     (folder / "1700000000-1-ab").touch()
     fresh = folder / f"{time.time():.0f}-1-ab"
     fresh.touch()
     assert not store.probe(str(tmp_path)).error
-    assert list(folder.iterdir()) == [fresh], "another doctor is at work"
+    assert list(folder.iterdir()) == [fresh], "the probe of another doctor"
 
 
 @pytest.mark.parametrize(
-    ("found", "state", "told"),
+    ("found", "state", "words"),
     [
         (store.Probe("relative", "'relative' is a relative path"), "problem", "absolute path"),
         (store.Probe("/x", "Read-only file system"), "problem", "HEADWATER_STORE"),
         (store.Probe("s3://b", "Unable to locate credentials"), "problem", "AWS_ACCESS_KEY_ID"),
-        (store.Probe("s3://b", "The specified bucket does not exist"), "problem", "make the bucket"),
+        (store.Probe("s3://b", "The specified bucket does not exist"), "problem", "create the bucket"),
         (store.Probe("s3://b", "Could not connect to the endpoint URL"), "problem", "AWS_ENDPOINT_URL"),
-        (store.Probe("s3://b", "it did not end within 20 s"), "problem", "AWS_ENDPOINT_URL"),
+        (store.Probe("s3://b", "it timed out after 20 s"), "problem", "AWS_ENDPOINT_URL"),
         (store.Probe("x://b", "Protocol not known: x"), "problem", "fsspec"),
         (store.Probe("s3://b", exclusive=False), "problem", "created twice"),
         (store.Probe("s3://b", skew=-300.0), "warning", "300 s behind"),
         (store.Probe("s3://b", skew=2.0), "ok", "within 30 s"),
     ],
 )
-def test_what_a_probe_means(found: store.Probe, state: str, told: str) -> None:
-    last = store.judge(found)[-1]
-    assert last.state == state and told in last.found + last.mend
+def test_what_a_probe_means(found: store.Probe, state: str, words: str) -> None:
+    last = store.interpret(found)[-1]
+    assert last.state == state and words in last.found + last.remedy
 
 
-def test_a_store_that_creates_twice_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_creates_an_object_twice_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def overwrite(self: Store, name: str, data: bytes) -> bool:
         self.put(name, data)
         return True
@@ -63,7 +67,7 @@ def test_a_store_that_creates_twice_is_found_out(tmp_path: Path, monkeypatch: py
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_probe_began_is_removed_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: Store, name: str) -> bytes:
         raise OSError("input/output error")
 
@@ -88,18 +92,18 @@ def test_an_object_store(monkeypatch: pytest.MonkeyPatch) -> None:
 
         client = boto3.client("s3")
         client.create_bucket(Bucket="bucket")
-        checks = store.look("s3://bucket/store", run_command)
+        checks = store.check_store("s3://bucket/store", run_command)
         assert [check.state for check in checks] == ["ok", "ok"], checks
         assert "Contents" not in client.list_objects_v2(Bucket="bucket")
-        assert "make the bucket" in store.look("s3://none/store", run_command)[0].mend
+        assert "create the bucket" in store.check_store("s3://none/store", run_command)[0].remedy
     finally:
         server.stop()
 
 
-def test_a_dead_object_store_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as deaf:  # accepts, and never answers
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{deaf.getsockname()[1]}")
+def test_the_probe_of_a_dead_object_store_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
-        [check] = store.look("s3://bucket/store", run_command)
-    assert check.state == "problem" and "AWS_ENDPOINT_URL" in check.mend
+        [check] = store.check_store("s3://bucket/store", run_command)
+    assert check.state == "problem" and "AWS_ENDPOINT_URL" in check.remedy
