@@ -1,7 +1,7 @@
-"""What a run shows on its page in Prefect: progress, tables, links, the report.
+"""Prefect artifacts on a run's page: progress, tables, links, the report.
 
-They are for people who watch. When the server is away they are left out with a warning, and the work goes on; what they
-say is kept in the store and in MLflow as well.
+If the server does not answer they are left out with a warning, and the run continues; their content is in the store and
+in MLflow as well.
 """
 
 from __future__ import annotations
@@ -30,46 +30,46 @@ from flows.present import text
 
 
 def show_table(key: str, rows: list[dict[str, Any]], description: str) -> None:
-    """A table; `rows` are its lines by column."""
+    """A table; `rows` map column to value."""
     readable = [{name.replace("_", " "): text(value) for name, value in row.items()} for row in rows]
-    _unless_away(key, lambda: create_table_artifact(readable, key=key, description=description))
+    _or_warn(key, lambda: create_table_artifact(readable, key=key, description=description))
 
 
-def show_link(key: str, url: str, words: str) -> None:
-    """An address to open, and the words to click on."""
-    _unless_away(key, lambda: create_link_artifact(url, words, key=key, description=words))
+def show_link(key: str, url: str, label: str) -> None:
+    """A link with its text."""
+    _or_warn(key, lambda: create_link_artifact(url, label, key=key, description=label))
 
 
 def show_report(markdown: str, description: str) -> None:
     """The run's report, in Markdown."""
-    _unless_away("report", lambda: create_markdown_artifact(markdown, key="report", description=description))
+    _or_warn("report", lambda: create_markdown_artifact(markdown, key="report", description=description))
 
 
 def show_done(stage: str) -> None:
-    """A full bar for a stage that was there already, so that the page shows every stage."""
-    _unless_away(stage, lambda: create_progress_artifact(100.0, key=_bar(stage), description=f"{stage}: made before"))
+    """A full progress bar for a cached stage, so that the page shows every stage."""
+    _or_warn(stage, lambda: create_progress_artifact(100.0, key=_bar(stage), description=f"{stage}: cached"))
 
 
-def drop_repeats() -> None:
-    """Leaves one of each on the page of this run.
+def remove_duplicates() -> None:
+    """Removes duplicate artifacts of this run.
 
-    A server that was slow to answer has some twice: Prefect's client repeats a request whose answer did not come, and
-    an artifact has no name that would tell the server that it has it already.
+    A slow server may have some twice: Prefect's client repeats a request whose answer did not come, and artifacts have
+    no id by which the server could recognise a repeated request.
     """
-    _unless_away("the run without repetitions", _drop_repeats)
+    _or_warn("the run without duplicate artifacts", _remove_duplicates)
 
 
 class Progress:
-    """The bar of one stage that is being made; raises what the client raises when the server is away."""
+    """The progress bar of a running stage; raises the client's errors if the server does not answer."""
 
     def __init__(self, stage: str):
         self._stage = stage
         self._id: UUID | None = None
-        # Of which run and task it is, the client reads from here; events arrive in a thread that knows neither.
+        # The client reads run and task from the context; events arrive in a thread that has neither.
         self._context = copy_context()
 
     def update(self, percent: float, note: str = "") -> None:
-        """Shows `percent` (0 to 100), and a note in words; the bar is made at the first call."""
+        """Shows `percent` (0 to 100), and a note; the first call creates the bar."""
         description = f"{self._stage}: {note or 'share done'}"
         if self._id is None:
             self._id = self._context.run(
@@ -79,7 +79,7 @@ class Progress:
             update_progress_artifact(self._id, percent, description)
 
 
-def _drop_repeats() -> None:
+def _remove_duplicates() -> None:
     of_this_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(runtime.flow_run.id)]))
     with get_client(sync_client=True) as client:
         kept: dict[str | None, Artifact] = {}
@@ -87,13 +87,13 @@ def _drop_repeats() -> None:
             other = kept.setdefault(found.key, found)
             if other is found:
                 continue
-            kept[found.key], repeated = (found, other) if _percent(found) > _percent(other) else (other, found)
-            with suppress(ObjectNotFound):  # removed already by a request whose answer did not come
-                client.delete_artifact(repeated.id)
+            kept[found.key], duplicate = (found, other) if _percent(found) > _percent(other) else (other, found)
+            with suppress(ObjectNotFound):  # an earlier request removed it, and its answer was lost
+                client.delete_artifact(duplicate.id)
 
 
 def _percent(artifact: Artifact) -> float:
-    """How far a bar has come: of two, only one is moved. Other artifacts never change, any of them will do."""
+    """A bar's progress: of two duplicates, only one is updated. Other artifacts never change; any of them may stay."""
     return float(str(artifact.data)) if artifact.type == "progress" else 0.0
 
 
@@ -101,8 +101,8 @@ def _bar(stage: str) -> str:
     return f"{stage}-progress"
 
 
-def _unless_away(what: str, show: Callable[[], object]) -> None:
+def _or_warn(what: str, show: Callable[[], object]) -> None:
     try:
         show()
     except (httpx.HTTPError, PrefectHTTPStatusError) as error:
-        get_run_logger().warning("%s is not shown in Prefect: %s", what, error)
+        get_run_logger().warning("cannot show %s in Prefect: %s", what, error)

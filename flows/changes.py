@@ -1,4 +1,4 @@
-"""Why a stage would run: its plan compared with what the recipe's ref points at, in words for people."""
+"""Why a stage would run: its plan compared with the artifact that the recipe's ref points at, in words."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stages.corpus import ListedFile, Listing
-from stages.corpus.reading.inputs import noted_inputs
+from stages.corpus.reading.inputs import read_input_list
 from stages.store import Artifact, Config, HasDigest, Stage, canonical
 
 NAMES = {"source": "source", "evaluation": "decontamination set", "set": "question set"}
-"""What people call the listings that go into a stage, by the first part of their role."""
-SHOWN = 3
-"""So many files are named of each sort of change."""
-LONGEST = 48
+"""Readable names of the listings among a stage's inputs, by the first part of their role."""
+MAX_FILES = 3
+"""Files that are named per sort of change."""
+MAX_CHARACTERS = 48
 """Characters of a value that are shown."""
 _ABSENT = object()
 
 
 def config_changes(section: str, config: Config, before: Artifact) -> list[str]:
-    """Settings that decide what is made and are others than they were, `section.key: old -> new`."""
+    """Changed settings that are part of the fingerprint, as `section.key: old -> new`."""
     manifest = before.manifest
     return differences(
         section, manifest.config, canonical(config), manifest.resolved_config, config.model_dump(mode="json")
@@ -28,16 +28,16 @@ def config_changes(section: str, config: Config, before: Artifact) -> list[str]:
 
 
 def version_change(stage: Stage[Any], before: Artifact) -> list[str]:
-    """A stage whose output has changed makes its artifacts anew."""
+    """A stage whose version has changed builds its artifacts anew."""
     old = before.manifest.stage_version
     return [] if old == stage.version else [f"the stage itself: version {old} -> {stage.version}"]
 
 
 def input_changes(inputs: Mapping[str, HasDigest], before: Artifact) -> list[str]:
-    """What goes in and is another than it was; files by name, where it is known which there were."""
+    """Changed inputs; files by name, if the artifact recorded them."""
     old = before.manifest.inputs
     changed = [role for role in sorted({*old, *inputs}) if role not in inputs or old.get(role) != inputs[role].digest]
-    noted = noted_inputs(before) if any("/" in role for role in changed) else {}
+    noted = read_input_list(before) if any("/" in role for role in changed) else {}
     lines = []
     for role in changed:
         kind, _, name = role.partition("/")
@@ -56,7 +56,7 @@ def input_changes(inputs: Mapping[str, HasDigest], before: Artifact) -> list[str
 
 def _file_changes(before: Sequence[ListedFile] | None, now: Sequence[ListedFile]) -> str:
     if before is None:
-        return "other files, or other content"
+        return "files or their content changed"
     old, new = {file.name: file for file in before}, {file.name: file for file in now}
     sorts = {
         "added": [name for name in new if name not in old],
@@ -67,26 +67,26 @@ def _file_changes(before: Sequence[ListedFile] | None, now: Sequence[ListedFile]
 
 
 def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(sorted(names)[:SHOWN]) + more
+    more = f" and {len(names) - MAX_FILES:,} more" if len(names) > MAX_FILES else ""
+    return ", ".join(sorted(names)[:MAX_FILES]) + more
 
 
-def differences(path: str, old: Any, new: Any, whole_old: Any, whole_new: Any) -> list[str]:
-    """Walks the two canonical configs, which leave defaults out; the whole ones say what those are."""
+def differences(path: str, old: Any, new: Any, resolved_old: Any, resolved_new: Any) -> list[str]:
+    """Differences of two canonical configs, which leave defaults out; the resolved ones have the defaults' values."""
     lines = []
     for key in sorted({*old, *new}):
         before, now = old.get(key, _ABSENT), new.get(key, _ABSENT)
         if before == now:
             continue
         name = f"{path}.{key}"
-        all_before, all_now = whole_old.get(key, before), whole_new.get(key, now)
+        all_before, all_now = resolved_old.get(key, before), resolved_new.get(key, now)
         if isinstance(all_before, dict) and isinstance(all_now, dict):
             inner_old, inner_new = (value if isinstance(value, dict) else {} for value in (before, now))
             lines += differences(name, inner_old, inner_new, all_before, all_now)
         elif all_before is _ABSENT or all_now is _ABSENT:
             value = all_now if all_before is _ABSENT else all_before
-            said = "added" if all_before is _ABSENT else "removed"
-            lines.append(f"{name}: {said}" if isinstance(value, dict) else f"{name}: {said}, {_value(value)}")
+            change = "added" if all_before is _ABSENT else "removed"
+            lines.append(f"{name}: {change}" if isinstance(value, dict) else f"{name}: {change}, {_value(value)}")
         else:
             lines.append(f"{name}: {_value(all_before)} -> {_value(all_now)}")
     return lines
@@ -94,4 +94,4 @@ def differences(path: str, old: Any, new: Any, whole_old: Any, whole_new: Any) -
 
 def _value(value: Any) -> str:
     text = "none" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS - 1]}…"

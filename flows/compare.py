@@ -1,5 +1,5 @@
-"""Two training runs side by side: what is different in recipe and data, losses at equal tokens, bits per byte of
-held-out text by source, and where the time went."""
+"""Two training runs side by side: differences in recipe and data, losses at equal tokens, bits per byte of held-out
+text by source, and seconds by phase."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from stages.store import Store, StoreError, all_artifacts, canonical, load
 from stages.training.metrics.phase_clock import ON_DEVICE, PHASES
 
 POINTS = 12
-"""Lines of the table of losses."""
+"""Rows of the table of losses."""
 TIMES = (*ON_DEVICE, "stall", "whole", "data", "checkpoint", "validation")
-"""The first four make up the whole; of the stall data and checkpoints are reasons."""
+"""The phases on the device and `stall` add up to `whole`; data and checkpoint are parts of the stall."""
 METRICS = ("loss", "bits_per_byte", "tokens_per_second", "model_flops_utilization")
 
 
@@ -29,16 +29,16 @@ class Comparison:
 
     names: tuple[str, str]
     differences: list[str]
-    """Settings and data of which the runs differ, `what: first -> second`."""
+    """Settings and data in which the runs differ, as `what: first -> second`."""
     losses: list[dict[str, Any]]
-    """Mean losses over equal stretches of tokens, as far as both runs went."""
+    """Mean losses over equal ranges of tokens, up to the end of the shorter run."""
     held_out: list[dict[str, Any]]
-    """Bits per byte by source, and of all, by each run's last validation."""
+    """Bits per byte by source, and of all sources, from each run's last validation."""
     times: list[dict[str, Any]]
-    """Seconds by phase; the whole is without validation. Empty where one of the runs has not finished, or is of a
-    version that did not take them."""
+    """Seconds by phase; the whole excludes validation. Empty if one of the runs has not finished, or was made by a
+    version that did not measure them."""
     ends: list[dict[str, Any]]
-    """What each run came to."""
+    """Steps, tokens and final metrics of each run."""
     curves: tuple[Mapping[str, NDArray[np.float64]], Mapping[str, NDArray[np.float64]]]
     validations: tuple[HeldOut, HeldOut]
 
@@ -58,14 +58,14 @@ def compare(store: Store, first: TracedRun, second: TracedRun) -> Comparison:
     """Compares two runs, finished or not.
 
     Raises:
-        StoreError: one of them has not told a step yet.
+        StoreError: one of them has no steps yet.
     """
     runs = (first, second)
     both = (curves(store, first.folder), curves(store, second.folder))
     validations = (held_out(store, first.folder), held_out(store, second.folder))
     for run, curve in zip(runs, both, strict=True):
         if not len(curve["step"]):
-            raise StoreError(f"{run.name} has not told a step yet; there is nothing to compare")
+            raise StoreError(f"{run.name} has recorded no step yet; there is nothing to compare")
     return Comparison(
         names=(first.name, second.name),
         differences=[*_settings(first, second), *_data(store, first, second)],
@@ -81,10 +81,10 @@ def compare(store: Store, first: TracedRun, second: TracedRun) -> Comparison:
 def losses_at_equal_tokens(
     first: Mapping[str, NDArray[Any]], second: Mapping[str, NDArray[Any]], points: int = POINTS
 ) -> list[dict[str, Any]]:
-    """Mean losses in equal stretches of tokens, up to where the shorter run ends; None where a run told no step.
+    """Mean losses in equal ranges of tokens, up to the end of the shorter run; None for a range without a step.
 
     Returns:
-        Lines `tokens` (the end of a stretch), `first`, `second`, `difference`.
+        Rows with `tokens` (the end of the range), `first`, `second`, `difference`.
     """
     edges = np.linspace(0, min(first["tokens"][-1], second["tokens"][-1]), points + 1)
     means = [_means(curve["tokens"], curve["loss"], edges) for curve in (first, second)]
@@ -92,8 +92,8 @@ def losses_at_equal_tokens(
 
 
 def _means(tokens: NDArray[Any], loss: NDArray[Any], edges: NDArray[Any]) -> list[float | None]:
-    stretch = np.searchsorted(edges, tokens, side="left") - 1
-    inside = [loss[stretch == number] for number in range(len(edges) - 1)]
+    bins = np.searchsorted(edges, tokens, side="left") - 1
+    inside = [loss[bins == number] for number in range(len(edges) - 1)]
     return [float(values.mean()) if len(values) else None for values in inside]
 
 
@@ -128,7 +128,7 @@ def _settings(first: TracedRun, second: TracedRun) -> list[str]:
 
 
 def _data(store: Store, first: TracedRun, second: TracedRun) -> Iterator[str]:
-    """From the tokens back to the corpus and its sources, as far as their artifacts are still there."""
+    """Differences from the tokens back to the corpus and its sources, as far as their artifacts still exist."""
     if first.tokens_digest == second.tokens_digest:
         return
     yield f"tokens: {first.tokens_digest[:12]} -> {second.tokens_digest[:12]}"

@@ -1,4 +1,4 @@
-"""A comparison of two runs as one HTML page that needs nothing else."""
+"""A comparison of two runs as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from flows.compare import Comparison
 
 COLORS = ("#1f5fa8", "#c2571a")
 LEFT = 0.1
-"""Where axes begin, as a share of a figure's width: the same in all, so that they stand below one another."""
+"""Left edge of the axes as a fraction of a figure's width: the same in all, so that they are aligned."""
 SMOOTHED = 50
-"""Marks along a run's line: each is the mean of its part, over a pale line of every step."""
-PLOTS = (("loss", "loss, nats a token"), ("grad_norm", "gradient norm"), ("learning_rate", "learning rate"))
+"""Points of a run's smoothed line: each is the mean of its part, over a pale line of every step."""
+PLOTS = (("loss", "loss, nats per token"), ("grad_norm", "gradient norm"), ("learning_rate", "learning rate"))
 
 _STYLE = (
     "body { font: 15px/1.5 system-ui, sans-serif; color: #1b1b1b; max-width: 62rem; margin: 0 auto; padding: 2rem }"
@@ -43,15 +43,15 @@ def comparison_page(comparison: Comparison) -> str:
 <head><meta charset="utf-8"><title>{first} and {second}</title><style>{_STYLE}</style></head>
 <body>
 <h1><span class="first">{first}</span> and <span class="second">{second}</span></h1>
-<h2>What is different</h2>
-{f"<ul>{changes}</ul>" if changes else "<p>Nothing in recipe and data.</p>"}
+<h2>Differences</h2>
+{f"<ul>{changes}</ul>" if changes else "<p>None in recipe and data.</p>"}
 <h2>Curves</h2>
 {_against_tokens(comparison)}
 {_against_seconds(comparison)}
 <div class="tables">
-{_section("What they came to", comparison.ends)}
+{_section("Results", comparison.ends)}
 {_section("Held-out bits per byte, by source", comparison.held_out)}
-{_section("Where the time went, in seconds", comparison.times)}
+{_section("Seconds by phase", comparison.times)}
 {_section("Losses at equal tokens", comparison.losses)}
 </div>
 </body>
@@ -60,7 +60,7 @@ def comparison_page(comparison: Comparison) -> str:
 
 
 def _section(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """A headed table; nothing where there is nothing to show."""
+    """A table with a heading; empty if there are no rows."""
     if not rows:
         return ""
     columns = list(rows[0])
@@ -78,7 +78,7 @@ def _words(column: str, value: Any) -> str:
 
 
 def _against_tokens(comparison: Comparison) -> str:
-    """Loss, bits per byte, norm of the gradient and learning rate, one below the other."""
+    """Loss, bits per byte, gradient norm and learning rate, one below the other."""
     from matplotlib import pyplot
 
     heights = (6, 4, 3, 3)
@@ -98,7 +98,7 @@ def _against_tokens(comparison: Comparison) -> str:
 
 
 def _against_seconds(comparison: Comparison) -> str:
-    """Bits per byte against the time that it took to come there."""
+    """Bits per byte against training time."""
     from matplotlib import pyplot
 
     figure, axis = pyplot.subplots(figsize=(9, 3))

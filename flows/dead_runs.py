@@ -1,9 +1,9 @@
 """Runs whose process died: the open-source Prefect server leaves them `Running` for ever, so automations end them.
 
-Every run beats (`prefect.flow-run.heartbeat`, twice a minute: `infra.settings`). A run that has beaten and falls silent
-without having said how it ended is marked Crashed, which frees its place for the next one. A run that was handed to a
-process which never began is marked Crashed too, and one whose cancel nobody carries out (its worker died with it)
-Cancelled. None of this harms a run that has ended: the server refuses to mark it Crashed.
+Every run sends heartbeats (`prefect.flow-run.heartbeat`, twice a minute: `infra.settings`). A run whose heartbeats stop
+before it has reached an end state is marked Crashed, which frees its slot for the next one. A run whose process never
+began is marked Crashed too, and one whose cancel is not carried out (its worker died as well) Cancelled. Runs that have
+ended are not affected: the server refuses to mark them Crashed.
 """
 
 from __future__ import annotations
@@ -24,42 +24,42 @@ HEARTBEAT = "prefect.flow-run.heartbeat"
 PENDING = "prefect.flow-run.Pending"
 CANCELLING = "prefect.flow-run.Cancelling"
 WATCHED = {StateType.PENDING: PENDING, StateType.RUNNING: HEARTBEAT, StateType.CANCELLING: CANCELLING}
-"""Which event starts the watch over a run in each state that has a process."""
-SILENCE = timedelta(seconds=75)
-"""One beat may get lost (SQLite is busy, the server is started again) and the next be late: no run ends by that."""
-BEGINNING = timedelta(seconds=300)
-"""From the process to the flow's first line: imports, on a slow machine with cold files a minute and a half."""
-ENDS = ("Completed", "GateRejected", "Failed", "TimedOut", "Crashed", "Cancelled")
-"""Names of the states a run ends with; ours are among them. `Cancelling` is none: whoever ends it may die as well."""
-WAITS = ("Scheduled", "Late", "AwaitingRetry", "AwaitingConcurrencySlot", "Paused")
-"""Names of the states in which a run has no process and need not beat."""
+"""The event that arms the automation for a run, by each state that has a process."""
+HEARTBEAT_TIMEOUT = timedelta(seconds=75)
+"""Long enough for one lost heartbeat (SQLite is busy, the server restarts) and a late next one."""
+START_TIMEOUT = timedelta(seconds=300)
+"""From the process's start to the flow's first line: imports take 90 s on a slow machine with a cold file cache."""
+END_STATES = ("Completed", "GateRejected", "Failed", "TimedOut", "Crashed", "Cancelled")
+"""Names of end states, our own included. `Cancelling` is not one: the process that ends the run may die as well."""
+WAITING_STATES = ("Scheduled", "Late", "AwaitingRetry", "AwaitingConcurrencySlot", "Paused")
+"""Names of the states in which a run has no process and sends no heartbeats."""
 
 
 def automations() -> list[AutomationCore]:
     """The automations this installation needs."""
-    settled = {f"prefect.flow-run.{name}" for name in (*ENDS, *WAITS)}
+    settled = {f"prefect.flow-run.{name}" for name in (*END_STATES, *WAITING_STATES)}
     return [
         _end(
             "headwater: dead runs",
             after={HEARTBEAT},
             expect={HEARTBEAT} | settled,
-            within=SILENCE,
-            reason=f"the process died, there was no heartbeat for {SILENCE.seconds} s",
+            within=HEARTBEAT_TIMEOUT,
+            reason=f"the process died, there was no heartbeat for {HEARTBEAT_TIMEOUT.seconds} s",
         ),
         _end(
             "headwater: runs that never begin",
             after={PENDING},
             expect={HEARTBEAT, "prefect.flow-run.Running"} | settled,
-            within=BEGINNING,
-            reason=f"no process began within {BEGINNING.seconds} s",
+            within=START_TIMEOUT,
+            reason=f"no process began within {START_TIMEOUT.seconds} s",
         ),
         _end(
-            "headwater: cancelled runs with nobody to end them",
+            "headwater: cancels that are not carried out",
             after={CANCELLING},
             expect=settled,
-            within=SILENCE,
-            reason=f"nobody ended it within {SILENCE.seconds} s of its cancel",
-            state=StateType.CANCELLED,  # the server takes no other from a run that is being cancelled
+            within=HEARTBEAT_TIMEOUT,
+            reason=f"it was not ended within {HEARTBEAT_TIMEOUT.seconds} s of its cancel",
+            state=StateType.CANCELLED,  # the server accepts no other state after Cancelling
         ),
     ]
 
@@ -88,49 +88,49 @@ def _end(
         actions=[
             ChangeFlowRunState(
                 state=state,
-                message=f"{reason[0].upper()}{reason[1:]}. Start it again: what was finished is skipped.",
+                message=f"{reason[0].upper()}{reason[1:]}. Run it again: finished stages are skipped.",
             )
         ],
     )
 
 
-def watch_for_dead_runs(client: SyncPrefectClient) -> None:
-    """Makes the server's automations what `automations` says, and has runs from before its start watched too.
+def install_automations(client: SyncPrefectClient) -> None:
+    """Creates or updates the server's automations, and arms them for runs that started before it.
 
-    Harmless to repeat. An automation that somebody paused stays paused.
+    Idempotent. An automation that a user paused stays paused.
     """
     for wanted in automations():
-        first, *doubles = client.read_automations_by_name(wanted.name) or [None]
-        for double in doubles:
-            client.delete_automation(double.id)
+        first, *duplicates = client.read_automations_by_name(wanted.name) or [None]
+        for duplicate in duplicates:
+            client.delete_automation(duplicate.id)
         if first is None:
             client.create_automation(wanted)
         elif _content(first) != _content(wanted):
             client.update_automation(first.id, wanted.model_copy(update={"enabled": first.enabled}))
-    _watch_runs_from_before(client)
+    _arm_for_earlier_runs(client)
 
 
 def _content(automation: AutomationCore) -> dict[str, Any]:
-    """What of an automation is compared; the sets in it have no order."""
+    """The compared parts of an automation, as values that do not depend on the order of sets."""
     trigger = automation.trigger.model_dump(include={"after", "expect", "for_each", "match", "match_related", "within"})
     actions = [action.model_dump(mode="json") for action in automation.actions]
     return {"description": automation.description, "trigger": trigger, "actions": actions}
 
 
-def _watch_runs_from_before(client: SyncPrefectClient) -> None:
-    """Starts the watch over every unfinished run: who is alive beats again, who is not is ended.
+def _arm_for_earlier_runs(client: SyncPrefectClient) -> None:
+    """Arms the automations for every unfinished run: a live one sends heartbeats again, a dead one is ended.
 
-    A server that was away for some minutes (the machine was switched off) has forgotten whom it was watching.
+    A server that was down for some minutes (the machine was switched off) has lost this state.
     """
     runs = client.read_flow_runs(
         flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])),
         flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=StateTypes(any_=list(WATCHED)))),
     )
     if runs:
-        client.request("POST", "/events", json=[_sign_of_life(run) for run in runs])
+        client.request("POST", "/events", json=[_arming_event(run) for run in runs])
 
 
-def _sign_of_life(run: FlowRun) -> dict[str, Any]:
+def _arming_event(run: FlowRun) -> dict[str, Any]:
     flow = {"prefect.resource.id": f"prefect.flow.{run.flow_id}", "prefect.resource.name": FLOW}
     return {
         "id": str(uuid4()),

@@ -1,7 +1,7 @@
-"""The one forwarder: follows a stage's event log and feeds the people who watch (terminal, Prefect, MLflow).
+"""The event forwarder: follows a stage's event log and feeds its sinks (terminal, Prefect, MLflow).
 
-Stages only append to their log; whatever watches may be slow, away or restarted without the stage noticing. Each sink
-that must not see an event twice (MLflow) keeps its own offset in the store.
+Stages only append to their log; a sink's server may be slow, unreachable or restarted without affecting the stage. A
+sink that must not receive an event twice (MLflow) keeps its own offset in the store.
 """
 
 from __future__ import annotations
@@ -22,44 +22,44 @@ from stages.store.events import Event
 from stages.training.preflight.plan import PLAN
 
 POLL_SECONDS = 0.5
-PATIENCE_SECONDS = 10.0
-"""How long the end of a stage waits for sinks whose server is away."""
-TROUBLE = ("warning", "worker_lost", "restart")
-"""Events that people are told at once."""
+FLUSH_SECONDS = 10.0
+"""How long the end of a stage waits for sinks whose server does not answer."""
+WARNINGS = ("warning", "worker_lost", "restart")
+"""Event types that are printed at once."""
 log = logging.getLogger(__name__)
 
 
 class Sink(Protocol):
-    """Something that is told about events."""
+    """A consumer of events."""
 
     def start(self, events: EventLog) -> int:
-        """Gets ready for this log and returns the offset to read from."""
+        """Prepares for this log and returns the offset to read from."""
         ...
 
-    def take(self, events: list[Event], offset: int) -> None:
-        """Takes new events; `offset` is where the next ones begin. May raise: the same events are offered again."""
+    def consume(self, events: list[Event], offset: int) -> None:
+        """Processes new events; `offset` is where the next ones begin. If it raises, it gets the same events again."""
         ...
 
     def close(self) -> None: ...
 
 
 class Forwarder:
-    """`with Forwarder(store, folder, sinks):` forwards what a stage appends until the block ends, then the rest.
+    """`with Forwarder(store, folder, sinks):` forwards new events until the block ends, then the remaining ones.
 
-    Each sink has a thread of its own: one that waits for a server which is away does not hold up the others.
+    Each sink has its own thread: one that waits for its server does not delay the others.
     """
 
-    def __init__(self, store: Store, folder: str, sinks: Sequence[Sink], say: Callable[[str], None] = log.warning):
-        self._followers = [_Follower(EventLog(store, folder), sink, say) for sink in sinks]
+    def __init__(self, store: Store, folder: str, sinks: Sequence[Sink], warn: Callable[[str], None] = log.warning):
+        self._followers = [_Follower(EventLog(store, folder), sink, warn) for sink in sinks]
 
     def __enter__(self) -> Forwarder:
         for follower in self._followers:
-            follower.begin()
+            follower.open()
             follower.thread.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + FLUSH_SECONDS
         for follower in self._followers:
             follower.stop.set()
         for follower in self._followers:
@@ -67,23 +67,23 @@ class Forwarder:
             follower.sink.close()
 
     @property
-    def behind(self) -> list[Sink]:
-        """Sinks that have not got everything; `catch_up` gives them the rest later."""
-        return [follower.sink for follower in self._followers if follower.behind or follower.thread.is_alive()]
+    def lagging(self) -> list[Sink]:
+        """Sinks that have not received all events; `forward_rest` delivers the rest later."""
+        return [follower.sink for follower in self._followers if follower.is_lagging or follower.thread.is_alive()]
 
 
 class _Follower:
-    """Offers one sink what is new, until it is told to stop; then once more."""
+    """Forwards new events to one sink until `stop` is set; then once more."""
 
-    def __init__(self, events: EventLog, sink: Sink, say: Callable[[str], None] = log.warning):
-        self.events, self.sink, self.say = events, sink, say
+    def __init__(self, events: EventLog, sink: Sink, warn: Callable[[str], None] = log.warning):
+        self.events, self.sink, self.warn = events, sink, warn
         self.name = type(sink).__name__.removesuffix("Sink")
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self._follow, name=f"forward-to-{self.name}", daemon=True)
         self._offset = 0
-        self.behind = False
+        self.is_lagging = False
 
-    def begin(self) -> None:
+    def open(self) -> None:
         self._offset = self.sink.start(self.events)
 
     def _follow(self) -> None:
@@ -92,49 +92,49 @@ class _Follower:
         self.forward()
 
     def forward(self) -> bool:
-        """True when the sink has everything."""
+        """True if the sink has received all events."""
         try:
             events, offset = self.events.read(self._offset)
             if events:
-                self.sink.take(events, offset)
+                self.sink.consume(events, offset)
         except Exception as error:
-            # A watcher (or the store that it reads from) that is away must not stop the work; it is offered the same
-            # events at the next turn.
-            if not self.behind:
-                self.behind = True
-                self.say(f"{self.name} is away, the work goes on and it is told later: {str(error)[:200]}")
+            # A failing sink (or store) must not stop the stage; the same events are forwarded again at the next poll.
+            if not self.is_lagging:
+                self.is_lagging = True
+                reason = str(error)[:200]
+                self.warn(f"{self.name} does not answer; the run continues, events are forwarded later: {reason}")
             return False
-        if self.behind:
-            self.behind = False
-            self.say(f"{self.name} has caught up")
+        if self.is_lagging:
+            self.is_lagging = False
+            self.warn(f"{self.name} has received all events")
         self._offset = offset
         return True
 
 
-def catch_up(store: Store, folder: str, sink: Sink) -> bool:
-    """Gives a sink what it missed of a stage that has ended. False: it is away still; the next run tries again."""
+def forward_rest(store: Store, folder: str, sink: Sink) -> bool:
+    """Forwards the events of a finished stage that a sink missed. False if it failed; the next run tries again."""
     follower = _Follower(EventLog(store, folder), sink)
-    follower.begin()
+    follower.open()
     done = follower.forward()
     sink.close()
     return done
 
 
-class FromNow:
-    """Base of sinks that show what happens now: older events of an earlier attempt are not replayed."""
+class LiveSink:
+    """Base of sinks that show current events: those of an earlier attempt are not replayed."""
 
     def start(self, events: EventLog) -> int:
-        return events.end()
+        return events.end_offset()
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Nothing to close."""
 
 
-class TerminalSink(FromNow):
-    """A progress bar with ETA in a terminal, plain lines (at most one in `every` seconds) elsewhere."""
+class TerminalSink(LiveSink):
+    """A progress bar with ETA in a terminal, plain lines (at most one every `interval_seconds`) elsewhere."""
 
-    def __init__(self, name: str, console: Console, every: float = 10.0):
-        self.name, self.console, self.every = name, console, every
+    def __init__(self, name: str, console: Console, interval_seconds: float = 10.0):
+        self.name, self.console, self.interval_seconds = name, console, interval_seconds
         self._last_line = 0.0
         self._notes = _Notes()
         self._progress: Progress | None = None
@@ -154,18 +154,19 @@ class TerminalSink(FromNow):
             self._task = self._progress.add_task(name, total=None, unit="", note="")
             self._progress.start()
 
-    def take(self, events: list[Event], offset: int) -> None:
+    def consume(self, events: list[Event], offset: int) -> None:
         for event in events:
-            self._notes.take(event)
+            self._notes.update(event)
             if event["type"] == "progress" and self._progress:
                 self._progress.update(
                     self._task, completed=event["done"], total=event["total"], unit=event.get("unit", "")
                 )
             elif event["type"] == PLAN:
                 print_plan(self.console, event["plan"])
-            elif event["type"] in TROUBLE:
+            elif event["type"] in WARNINGS:
                 self.console.print(f"  {self.name}: {describe(event)}", markup=False)
-            if not self._progress and event["type"] == "progress" and event["time"] - self._last_line >= self.every:
+            due = event["time"] - self._last_line >= self.interval_seconds
+            if not self._progress and event["type"] == "progress" and due:
                 self._last_line = event["time"]
                 self.console.print(f"  {self.name}: {self._notes.with_progress()}", markup=False)
         if self._progress:
@@ -176,42 +177,42 @@ class TerminalSink(FromNow):
             self._progress.stop()
 
 
-class PrefectSink(FromNow):
-    """Progress in the Prefect UI: one progress artifact a stage, and a log line for what matters."""
+class PrefectSink(LiveSink):
+    """Progress in the Prefect UI: one progress artifact per stage, and log lines for important events."""
 
     def __init__(self, name: str, logger: logging.Logger | logging.LoggerAdapter):
         self.name, self.logger = name, logger
         self._progress = artifacts.Progress(name)
         self._notes = _Notes()
 
-    def take(self, events: list[Event], offset: int) -> None:
+    def consume(self, events: list[Event], offset: int) -> None:
         for event in events:
-            self._notes.take(event)
+            self._notes.update(event)
         share = [100.0 * e["done"] / e["total"] for e in events if e["type"] == "progress" and e["total"]]
         if any(event["type"] == "finished" for event in events):
             share.append(100.0)
         if share:
             self._progress.update(min(100.0, share[-1]), self._notes.with_progress())
         for event in events:
-            if event["type"] in (*TROUBLE, "validation", "checkpoint", "failed"):
+            if event["type"] in (*WARNINGS, "validation", "checkpoint", "failed"):
                 self.logger.info("%s: %s", self.name, describe(event) or event)
 
 
 class _Notes:
-    """What is known of a stage at the moment, in words."""
+    """A stage's current progress in words."""
 
     def __init__(self) -> None:
         self._phrases: dict[str, str] = {}
-        self._done = self._left = ""
+        self._done = self._remaining = ""
 
-    def take(self, event: Event) -> None:
+    def update(self, event: Event) -> None:
         kind, phrase = event["type"], describe(event)
         if kind == "progress":
             self._done = f"{event['done']:,.0f} of {event['total']:,.0f} {event.get('unit', '')}".rstrip()
-            left = event.get("seconds_left")
-            self._left = f"{duration(left)} left" if left else ""
+            seconds = event.get("seconds_left")
+            self._remaining = f"{duration(seconds)} left" if seconds else ""
         if phrase:
-            # Measurements stay until there are newer ones, anything else until the next phrase of any kind.
+            # Measurements are kept until there are newer ones, other phrases until the next phrase of any kind.
             self._phrases = {known: text for known, text in self._phrases.items() if known in ("step", "validation")}
             self._phrases[kind] = phrase
 
@@ -221,8 +222,8 @@ class _Notes:
         return ", ".join(self._phrases[kind] for kind in sorted(self._phrases))
 
     def with_progress(self) -> str:
-        """How far the stage is, the newest phrases, and the time left."""
-        return ", ".join(part for part in (self._done, self.text, self._left) if part)
+        """Work done, the newest phrases, and the remaining time."""
+        return ", ".join(part for part in (self._done, self.text, self._remaining) if part)
 
 
 def duration(seconds: float) -> str:
@@ -237,7 +238,7 @@ def duration(seconds: float) -> str:
 
 
 def describe(event: Event) -> str:
-    """One short phrase about an event, empty for those that speak for themselves."""
+    """One short phrase about an event; empty if there is nothing to add."""
     match event["type"]:
         case "step" if "loss" in event:
             return f"loss {event['loss']:.3f}, {event['tokens_per_second']:,.0f} tokens/s"
@@ -248,7 +249,7 @@ def describe(event: Event) -> str:
         case "worker_lost":
             return f"worker {event['rank']} was lost: {event['reason']}"
         case "restart":
-            return f"went on from {event['checkpoint'] or 'the beginning'}"
+            return f"restarted from {event['checkpoint'] or 'the beginning'}"
         case "warning":
             return str(event.get("message", ""))
         case "failed":

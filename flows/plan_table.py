@@ -1,4 +1,4 @@
-"""The plan of a run as people read it: one line a source, under the phase that draws it."""
+"""The plan of a run as a table: one row per source, under its phase."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from rich.console import Console
 
 from flows import present
 
-COLUMNS = ("phase", "step", "k", "source", "share", "samples", "tokens", "epochs", "then")
+COLUMNS = ("phase", "step", "rows per sample", "source", "share", "samples", "tokens", "epochs", "then")
 
 
 def print_plan(console: Console, plan: Mapping[str, Any]) -> None:
-    """Prints what `stages.training.preflight.plan.plan_of` gives."""
+    """Prints a plan of `stages.training.preflight.plan.plan_of`."""
     columns, rows = plan_table(plan)
     present.print_table(console, "What this run will read", columns, rows)
-    for k, left in plan["rows_left_out"].items():
-        told = ", ".join(f"{count:,} of {name}" for name, count in left.items() if count)
-        if told:
-            console.print(f"rows left out at k = {k}, too few for a sample: {told}", markup=False)
+    for length, left in plan["rows_left_out"].items():
+        counts = ", ".join(f"{count:,} of {name}" for name, count in left.items() if count)
+        if counts:
+            console.print(f"rows left out, too few for a sample of {length} rows: {counts}", markup=False)
     for warning in plan["warnings"]:
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)
 
@@ -30,29 +30,29 @@ def plan_records(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def plan_table(plan: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
-    """Columns and lines: per stretch its sources, and the whole run where it has several stretches.
+    """Columns and rows: the sources of each segment, and of the whole run if it has several segments.
 
-    A column that would say the same in every line is left out, so that a plain run's table fits a narrow terminal.
+    A column with the same value in every row is left out, so that a plain run's table fits a narrow terminal.
     """
     rows: list[list[Any]] = []
-    for stretch in plan["stretches"]:
-        step = f"{stretch['first_position'] / plan['batch']:,.2f}".removesuffix(".00")
-        head = [stretch["phase"], step, stretch["k"]]
-        for name, source in stretch["sources"].items():
-            then = "used up" if name in stretch["ended_by_repeat_of"] else ""
+    for segment in plan["segments"]:
+        step = f"{segment['first_position'] / plan['global_batch_size']:,.2f}".removesuffix(".00")
+        head = [segment["phase"], step, segment["rows_per_sample"]]
+        for name, source in segment["sources"].items():
+            then = "exhausted" if name in segment["exhausted_sources"] else ""
             rows.append([*head, name, *_numbers(source), then])
             head = ["", "", ""]
-    silent = set()
-    if len(plan["stretches"]) > 1:
+    hidden = set()
+    if len(plan["segments"]) > 1:
         for number, (name, source) in enumerate(plan["sources"].items()):
             rows.append(["" if number else "all", "", "", name, *_numbers(source), ""])
     else:
-        silent |= {"phase", "step"}
-    if all(stretch["k"] == 1 for stretch in plan["stretches"]):
-        silent.add("k")
+        hidden |= {"phase", "step"}
+    if all(segment["rows_per_sample"] == 1 for segment in plan["segments"]):
+        hidden.add("rows per sample")
     if not any(row[-1] for row in rows):
-        silent.add("then")
-    kept = [number for number, column in enumerate(COLUMNS) if column not in silent]
+        hidden.add("then")
+    kept = [number for number, column in enumerate(COLUMNS) if column not in hidden]
     return [COLUMNS[number] for number in kept], [[row[number] for number in kept] for row in rows]
 
 

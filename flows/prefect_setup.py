@@ -1,4 +1,4 @@
-"""What a Prefect server needs from us: deployments, automations that end dead runs, and a profile that finds it."""
+"""Sets up a Prefect server: deployments, automations that end dead runs, and a profile that points to it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from infra.services import RUNS_AT_A_TIME, WORK_POOL, ServiceError
+from infra.services import MAX_CONCURRENT_RUNS, WORK_POOL, ServiceError
 from infra.settings import HEARTBEAT_SECONDS, REPOSITORY, Settings
 
 if TYPE_CHECKING:
@@ -17,43 +17,43 @@ PROFILE = "headwater"
 
 
 def register(settings: Settings) -> None:
-    """Work pool, deployments and the automations that end dead runs; harmless to repeat.
+    """Registers work pool, deployments and the automations that end dead runs. Idempotent.
 
     Raises:
-        ServiceError: the server did not answer or refused, with what it said.
+        ServiceError: the server did not answer or refused; the message has its response.
     """
     import httpx
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.exceptions import PrefectHTTPStatusError
 
-    from flows.dead_runs import watch_for_dead_runs
+    from flows.dead_runs import install_automations
 
     try:
         with SyncPrefectClient(settings.prefect_api_url) as client:
             _one_run_at_a_time(client)
             _deploy(settings)
-            watch_for_dead_runs(client)
+            install_automations(client)
     except (httpx.HTTPError, PrefectHTTPStatusError) as error:
         raise ServiceError(
-            f"Prefect at {settings.prefect_api_url} did not take what it needs to run the flows: {error}; "
-            "`headwater down` and `headwater up` start it again"
+            f"Prefect at {settings.prefect_api_url} did not accept the work pool, deployments or automations: {error}; "
+            "restart it with `headwater down` and `headwater up`"
         ) from error
 
 
 def _one_run_at_a_time(client: SyncPrefectClient) -> None:
-    """One machine trains one model at a time; a limit that somebody chose is kept.
+    """Limits the work pool to one run at a time; a limit that a user set is kept.
 
     The limit is the pool's, not the deployment's: that one is a lease which the flow renews every few minutes, and
-    Prefect ends a healthy run when its server happens to be away just then.
+    Prefect ends a healthy run if its server does not answer at that moment.
     """
     from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
     from prefect.exceptions import ObjectAlreadyExists
 
     try:
-        client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process", concurrency_limit=RUNS_AT_A_TIME))
-    except ObjectAlreadyExists:  # the worker makes it too, without a limit
+        client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process", concurrency_limit=MAX_CONCURRENT_RUNS))
+    except ObjectAlreadyExists:  # the worker creates it too, without a limit
         if client.read_work_pool(WORK_POOL).concurrency_limit is None:
-            client.update_work_pool(WORK_POOL, WorkPoolUpdate(concurrency_limit=RUNS_AT_A_TIME))
+            client.update_work_pool(WORK_POOL, WorkPoolUpdate(concurrency_limit=MAX_CONCURRENT_RUNS))
 
 
 def _deploy(settings: Settings) -> None:
@@ -72,8 +72,8 @@ def _deploy(settings: Settings) -> None:
 def use_profile(settings: Settings) -> bool:
     """Points the user's `prefect` command at this server, from any working directory, unless they chose one.
 
-    A profile named `headwater` is written and made active when the active one is Prefect's own default (which has no
-    server). Returns False when the user's own profile was left active.
+    Writes a profile named `headwater` and makes it active if the active one is Prefect's own default (which has no
+    server). Returns False if the user's own profile stays active.
     """
     from prefect.settings import (
         PREFECT_API_URL,
@@ -84,7 +84,7 @@ def use_profile(settings: Settings) -> bool:
     )
 
     profiles = load_profiles(include_defaults=True)
-    # Whoever runs the flow by way of this profile beats as often as the server expects.
+    # A run that uses this profile sends heartbeats as often as the server expects.
     values = {
         PREFECT_API_URL: settings.prefect_api_url,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: int(HEARTBEAT_SECONDS),
@@ -102,7 +102,7 @@ def use_profile(settings: Settings) -> bool:
 
 
 def forget_profile() -> None:
-    """Makes Prefect's default profile active again when ours is; called when the server is stopped."""
+    """Makes Prefect's default profile active again if ours is; called when the server is stopped."""
     from prefect.settings import load_profiles, save_profiles
 
     profiles = load_profiles(include_defaults=True)

@@ -1,4 +1,4 @@
-"""How results look: tables for the terminal and for Prefect, small numbers made readable."""
+"""Presentation: tables for the terminal and for Prefect, readable numbers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ GAP = 2
 
 
 def print_table(console: Console, title: str, columns: Sequence[str], rows: Rows) -> None:
-    """One table; the first column left, numbers right. Where it is too wide, its last columns are broken first, and
-    words only where nothing else is left to break."""
+    """One table; the first column left-aligned, numbers right-aligned. If it is too wide, its last columns are wrapped
+    first, and words are broken only if wrapping is not enough."""
     console.print(f"[bold]{title}[/]")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     heads = [column.replace("_", " ") for column in columns]
@@ -33,7 +33,7 @@ def print_table(console: Console, title: str, columns: Sequence[str], rows: Rows
 
 def _widths(lines: Sequence[Sequence[str]], room: int) -> list[int | None]:
     """Characters of each column: enough for its longest word, and from left to right for its longest text while there
-    is room. None, which has it found, where not even the words fit."""
+    is room. None, which leaves it to rich, if not even the words fit."""
     columns = [*zip(*lines, strict=True)]
     widths = [max(len(word) for cell in column for word in [*cell.split(), ""]) for column in columns]
     spare = room - sum(widths)
@@ -52,7 +52,7 @@ def records(columns: Sequence[str], rows: Rows) -> list[dict[str, Any]]:
 
 
 def text(value: Any) -> str:
-    """A value as people read it."""
+    """A value in readable form."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -65,7 +65,7 @@ def text(value: Any) -> str:
 
 
 def sparkline(values: Iterable[float], width: int = 60) -> str:
-    """A curve in one line of text; each mark is the mean of its part."""
+    """A curve in one line of text; each character is the mean of its part."""
     points = [float(value) for value in values]
     if not points:
         return ""

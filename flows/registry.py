@@ -1,7 +1,7 @@
-"""MLflow: training curves while they happen, one LoggedModel a model, registry versions with aliases.
+"""MLflow: live training metrics, one LoggedModel per model, registry versions with aliases.
 
-The truth stays in the store (refs and manifests); what is here is rewritten from it and may be repeated. Weights never
-travel through the MLflow server.
+The store (refs and manifests) is authoritative; MLflow's records are rewritten from it, idempotently. Weights never
+pass through the MLflow server.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ from stages.training.metrics.history import STEPS
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 TRAINING_METRICS = tuple(name for name in STEPS.names if name not in ("step", "seconds"))
-"""Fields of a step's event that become curves: all but those that say where it stands. A step that has not measured one
-leaves it out."""
+"""Fields of a step's event that become metrics. A step leaves out those that it did not measure."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class RegisteredModel:
 
 
 class MlflowSink:
-    """Feeds a training run's events to MLflow from a saved offset, so that none arrives twice."""
+    """Sends a training run's events to MLflow from a saved offset, so that none arrives twice."""
 
     def __init__(self, tracking_uri: str, recipe: str, store: Store, folder: str, tags: dict[str, str]):
         self.client = MlflowClient(tracking_uri)
@@ -54,7 +53,7 @@ class MlflowSink:
     def start(self, events: EventLog) -> int:
         return int(str(_read_state(self.store, self.folder).get("offset", 0)))
 
-    def take(self, events: list[Event], offset: int) -> None:
+    def consume(self, events: list[Event], offset: int) -> None:
         run_id = open_run(self.client, self.recipe, self.store, self.folder, self.tags)
         metrics = [metric for event in events for metric in _metrics(event)]
         for start in range(0, len(metrics), 1000):
@@ -65,7 +64,7 @@ class MlflowSink:
         _write_state(self.store, self.folder, {"run_id": run_id, "offset": offset})
 
     def close(self) -> None:
-        """Nothing to end: the run is ended by its `finished` event."""
+        """Nothing to close: the `finished` event ends the MLflow run."""
 
 
 def open_run(client: MlflowClient, recipe: str, store: Store, folder: str, tags: dict[str, str]) -> str:
@@ -79,26 +78,26 @@ def open_run(client: MlflowClient, recipe: str, store: Store, folder: str, tags:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
     run = client.create_run(_experiment(client, recipe), run_name=folder.replace("/", " "), tags=tags)
-    fresh = {"run_id": run.info.run_id, "offset": 0}
+    state_now = {"run_id": run.info.run_id, "offset": 0}
     if state:
-        _write_state(store, folder, fresh)
-    elif not store.create(_state_name(folder), json.dumps(fresh).encode()):
-        client.delete_run(run.info.run_id)  # another process follows the same training and was quicker
+        _write_state(store, folder, state_now)
+    elif not store.create(_state_name(folder), json.dumps(state_now).encode()):
+        client.delete_run(run.info.run_id)  # another process forwards the same training and created its run first
         return str(_read_state(store, folder)["run_id"])
     return str(run.info.run_id)
 
 
-def register(tracking_uri: str, recipe: str, store: Store, made: dict[str, Artifact]) -> RegisteredModel:
-    """Registers the model of `made["model"]` as candidate, with its data and parameters; the same model only once.
+def register(tracking_uri: str, recipe: str, store: Store, artifacts: dict[str, Artifact]) -> RegisteredModel:
+    """Registers `artifacts["model"]` as candidate, with its data and parameters; the same model only once.
 
     Args:
-        made: corpus, tokens, training and model artifacts by kind.
+        artifacts: corpus, tokens, training and model artifacts by kind.
     """
     client = MlflowClient(tracking_uri)
-    model, training = made["model"], made["training"]
+    model, training = artifacts["model"], artifacts["training"]
     known = find(tracking_uri, recipe, model.digest)
     if known:
-        # A run that was killed in between has made the version and not told so.
+        # A run that was killed in between has created the version without setting the alias.
         if int(client.get_registered_model(recipe).aliases.get("candidate", 0)) < int(known.version):
             client.set_registered_model_alias(recipe, "candidate", known.version)
         return known
@@ -106,12 +105,12 @@ def register(tracking_uri: str, recipe: str, store: Store, made: dict[str, Artif
     params = {
         f"{kind}.{key}": value
         for kind in ("training", "tokens")
-        for key, value in _flat(made[kind].manifest.resolved_config)
+        for key, value in _flat(artifacts[kind].manifest.resolved_config)
     }
     client.log_batch(
         run_id,
         params=[Param(key, str(value)[:500]) for key, value in sorted(params.items())][:100],
-        tags=[RunTag(f"headwater.{kind}", artifact.digest) for kind, artifact in made.items()],
+        tags=[RunTag(f"headwater.{kind}", artifact.digest) for kind, artifact in artifacts.items()],
     )
     tags = {"headwater.digest": model.digest, "headwater.uri": store.where(model.folder)}
     logged = _logged(client, recipe, model.digest) or client.create_logged_model(
@@ -122,11 +121,11 @@ def register(tracking_uri: str, recipe: str, store: Store, made: dict[str, Artif
         params={key: str(value) for key, value in sorted(params.items())[:50]},
         model_type="causal-lm",
     )
-    inputs = [_dataset("corpus", made["corpus"], "training"), _dataset("tokens", made["tokens"], "training")]
+    inputs = [_dataset("corpus", artifacts["corpus"], "training"), _dataset("tokens", artifacts["tokens"], "training")]
     client.log_inputs(run_id, datasets=inputs, models=[LoggedModelInput(logged.model_id)])
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     if not _has_registered_model(client, recipe):
-        client.create_registered_model(recipe, description=f"Made by Headwater from the recipe {recipe}")
+        client.create_registered_model(recipe, description=f"Built by Headwater from the recipe {recipe}")
     version = client.create_model_version(
         recipe,
         source=f"models:/{logged.model_id}",
@@ -140,7 +139,7 @@ def register(tracking_uri: str, recipe: str, store: Store, made: dict[str, Artif
 
 
 def find(tracking_uri: str, recipe: str, digest: str) -> RegisteredModel | None:
-    """The registered version of the model with this digest, None if there is none."""
+    """The registered version of the model with this digest; None if there is none."""
     client = MlflowClient(tracking_uri)
     if not _has_registered_model(client, recipe):
         return None
@@ -154,7 +153,7 @@ def find(tracking_uri: str, recipe: str, digest: str) -> RegisteredModel | None:
 def log_evaluation(
     tracking_uri: str, model: RegisteredModel, evaluation: Artifact, table: list[dict[str, object]]
 ) -> None:
-    """Puts an evaluation's metrics, with the digests of what they were measured on, at the model, once."""
+    """Logs an evaluation's metrics at the model, once, with the digests of the data that they were measured on."""
     client = MlflowClient(tracking_uri)
     version = client.get_model_version(model.name, model.version)
     if version.tags.get("headwater.evaluation") == evaluation.digest:
@@ -203,7 +202,7 @@ def _has_registered_model(client: MlflowClient, name: str) -> bool:
 
 
 def _logged(client: MlflowClient, recipe: str, digest: str) -> LoggedModel | None:
-    """What a run that was killed before it made the version has left."""
+    """The LoggedModel of a run that was killed before it created the version, if any."""
     found = client.search_logged_models([_experiment(client, recipe)], f"tags.`headwater.digest` = '{digest}'")
     return found[0] if found else None
 
@@ -216,7 +215,7 @@ def _experiment(client: MlflowClient, recipe: str) -> str:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        found = client.get_experiment_by_name(recipe)  # another run was quicker
+        found = client.get_experiment_by_name(recipe)  # another run created it first
         if found is None:
             raise HeadwaterError(f"MLflow: an experiment {recipe!r} was deleted; restore it, or delete it for good")
     return str(found.experiment_id)
@@ -256,7 +255,7 @@ def _log_metrics(client: MlflowClient, model: RegisteredModel, evaluation: Artif
 
 
 def _model_name(recipe: str) -> str:
-    """MLflow refuses a few characters in a LoggedModel's name that it takes in a registered model's."""
+    """MLflow refuses a few characters in a LoggedModel's name that it allows in a registered model's."""
     return "".join(c if c not in "/:.%\"'" else "-" for c in recipe)
 
 
@@ -265,7 +264,7 @@ def _metric_name(name: str) -> str:
 
 
 def _allowed(name: str) -> str:
-    """MLflow refuses other characters in a metric's name."""
+    """`name` without the characters that MLflow refuses in a metric's name."""
     return "".join(c if c.isalnum() or c in "_-. /" else "_" for c in name)
 
 

@@ -1,4 +1,4 @@
-"""What a run ends with: the summary that the terminal prints, Prefect keeps as a report, and `--json` gives."""
+"""A run's summary: printed in the terminal, stored as a report in Prefect, and printed by `--json`."""
 
 from __future__ import annotations
 
@@ -21,16 +21,14 @@ from stages.store import HeadwaterError
 
 NOT_RULES = ("source", "in", "quarantined", "heldout", "kept", "bytes_in", "bytes_kept", "characters_kept")
 """Columns of the corpus table that are no reason for removal."""
-
-
-USUAL_GFLOPS = 900.0
-"""Rate of the machine that our targets are stated for; others differ by two, so times are scaled to it."""
+REFERENCE_GFLOPS = 900.0
+"""Matmul rate of the machine that our targets are stated for; machines differ by two, so times are scaled to it."""
 
 TOKEN_COLUMNS = ("vocabulary", "documents", "bytes", "tokens", "rows", "shards", "heldout_tokens")
 
 
 class Summary(BaseModel):
-    """One run in numbers."""
+    """Results of one run."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
     recipe: str
@@ -38,18 +36,18 @@ class Summary(BaseModel):
     reasons: list[str]
     """The gate's reasons, one sentence each."""
     stages: list[dict[str, Any]]
-    """Per stage: seconds, whether it was made or there, artifact."""
+    """Per stage: seconds, state (`built`, `cached`, `done`), artifact."""
     seconds: float
-    """The whole run from its checked parameters to here, start-up of Prefect apart."""
+    """The whole run, without the start-up of Prefect."""
     overhead_fraction: float
-    """(whole run - the stages' own work) / whole run; 0 when nothing had to be made."""
+    """(whole run - the stages' own work) / whole run; 0 if everything was cached."""
     corpus: list[dict[str, Any]]
     tokens: dict[str, int]
     training: dict[str, float]
     precision: str
-    """Number format of training's products."""
+    """Number format of training's matrix products."""
     loss: list[float]
-    """Training loss a step."""
+    """Training loss of each step."""
     evaluation: list[dict[str, Any]]
     completions: list[dict[str, str]]
     addresses: dict[str, str]
@@ -61,7 +59,7 @@ def summarise(job: Job, passed: bool, model: registry.RegisteredModel) -> Summar
     losses = pq.read_table(artifacts["training"].local("loss.parquet"), columns=["loss"])["loss"].to_pylist()
     total = time.monotonic() - job.began
     own = sum(timing.own_seconds for timing in job.timings)
-    nothing_made = all(timing.state != "built" for timing in job.timings)
+    all_cached = all(timing.state != "built" for timing in job.timings)
     settings = job.settings
     return Summary(
         recipe=job.recipe.name,
@@ -69,7 +67,7 @@ def summarise(job: Job, passed: bool, model: registry.RegisteredModel) -> Summar
         reasons=[reason.text for reason in reasons(artifacts["verdict"]).reasons] if "verdict" in artifacts else [],
         stages=[vars(timing) for timing in job.timings],
         seconds=total,
-        overhead_fraction=0.0 if nothing_made or total == 0 else max(0.0, total - own) / total,
+        overhead_fraction=0.0 if all_cached or total == 0 else max(0.0, total - own) / total,
         corpus=present.records(*summary_rows(artifacts["corpus"])),
         tokens=artifacts["tokens"].manifest.counts,
         training=artifacts["training"].manifest.metrics,
@@ -88,7 +86,7 @@ def summarise(job: Job, passed: bool, model: registry.RegisteredModel) -> Summar
 
 
 def print_summary(console: Console, summary: Summary) -> None:
-    """The whole summary for people."""
+    """Prints the whole summary."""
     _table(console, "Documents", _by_source(summary.corpus))
     _table(console, "Removed, by the first rule that applied", _by_rule(summary.corpus))
     _table(console, "Tokens", [{key: summary.tokens[key] for key in TOKEN_COLUMNS}])
@@ -96,7 +94,7 @@ def print_summary(console: Console, summary: Summary) -> None:
         first, last = summary.loss[0], summary.loss[-1]
         console.print(f"[bold]Training loss[/] {first:.3f} {present.sparkline(summary.loss)} {last:.3f}")
         console.print(f"  {_training_line(summary.training)}\n")
-    _table(console, "Evaluation", [_in_words(row) for row in summary.evaluation])
+    _table(console, "Evaluation", [_compact_scores(row) for row in summary.evaluation])
     console.print(f"[bold]Gate[/] {'accepted' if summary.accepted else 'rejected'}")
     for reason in summary.reasons:
         console.print(f"  {reason}", markup=False)
@@ -106,14 +104,14 @@ def print_summary(console: Console, summary: Summary) -> None:
     console.print()
     times = [row | {"seconds": f"{row['seconds']:.1f}"} for row in summary.stages]
     _table(console, "Time", [{key: row[key] for key in ("stage", "state", "seconds")} for row in times])
-    rate, made = summary.training.get("product_gflops"), any(row["state"] == "built" for row in summary.stages)
+    rate, any_built = summary.training.get("product_gflops"), any(row["state"] == "built" for row in summary.stages)
     console.print(
-        f"{summary.seconds:.1f} s in all"
-        + (f", {summary.overhead_fraction:.0%} of it around the stages' own work" if summary.overhead_fraction else "")
-        + (f"; this machine does {rate:,.0f} GFLOP/s in {summary.precision}" if rate else "")
+        f"{summary.seconds:.1f} s in total"
+        + (f", {summary.overhead_fraction:.0%} of it orchestration" if summary.overhead_fraction else "")
+        + (f"; this machine multiplies matrices at {rate:,.0f} GFLOP/s in {summary.precision}" if rate else "")
         + (
-            f", at {USUAL_GFLOPS:.0f} it would be {summary.seconds * rate / USUAL_GFLOPS:.0f} s"
-            if rate and made
+            f", at {REFERENCE_GFLOPS:.0f} it would take {summary.seconds * rate / REFERENCE_GFLOPS:.0f} s"
+            if rate and any_built
             else ""
         )
     )
@@ -137,7 +135,7 @@ def _by_source(corpus: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _by_rule(corpus: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Totals of every column that is a rule, largest share of the documents beside it."""
+    """Documents removed by each rule, in total and as a share."""
     total = corpus[-1]
     rules = [key for key in total if key not in NOT_RULES]
     return [
@@ -152,15 +150,15 @@ def _training_line(metrics: dict[str, float]) -> str:
     if "tokens_per_second" in metrics:
         parts.append(f"{metrics['tokens_per_second']:,.0f} tokens/s")
     if "model_flops_utilization" in metrics:
-        parts.append(f"{metrics['model_flops_utilization']:.0%} of the machine's product rate")
+        parts.append(f"{metrics['model_flops_utilization']:.0%} of the machine's matmul rate")
     return ", ".join(parts)
 
 
 def markdown(summary: Summary) -> str:
-    """The same as Markdown, for the Prefect UI."""
+    """The summary as Markdown, for the Prefect UI."""
     parts = [f"# {summary.recipe}: {'accepted' if summary.accepted else 'rejected by the gate'}"]
     parts += [f"- {reason}" for reason in summary.reasons]
-    documents = [_in_short(row) for row in summary.corpus]
+    documents = [_compact_counts(row) for row in summary.corpus]
     parts += ["", "## Documents", _markdown_table(documents), "## Evaluation", _markdown_table(summary.evaluation)]
     if summary.loss:
         parts += [
@@ -179,13 +177,13 @@ def _completions(job: Job) -> list[dict[str, str]]:
     for prompt in job.recipe.example_prompts:
         answer = complete(job.settings.gateway_url, key, job.recipe.name, prompt, max_tokens=48)
         if not answer.strip():
-            raise HeadwaterError(f"the endpoint answered {prompt!r} with nothing; see the engine's log")
+            raise HeadwaterError(f"the endpoint returned an empty completion for {prompt!r}; see the engine's log")
         out.append({"prompt": prompt, "text": answer})
     return out
 
 
-def _in_short(row: dict[str, Any]) -> dict[str, Any]:
-    """A line of the corpus table without its rules: Prefect's page is narrow; the whole is an artifact beside it."""
+def _compact_counts(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the corpus table without its rules: Prefect's page is narrow, and has the whole table as an artifact."""
     removed = sum(value for key, value in row.items() if key not in NOT_RULES)
     return {
         "source": row["source"],
@@ -196,8 +194,8 @@ def _in_short(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _in_words(row: dict[str, str]) -> dict[str, str]:
-    """A line of the evaluation's table in fewer columns, for terminals."""
+def _compact_scores(row: dict[str, str]) -> dict[str, str]:
+    """A row of the evaluation's table in fewer columns, for terminals."""
     error = f" ± {row['± se']}" if row["± se"] else ""
     baselines = [f"{name} {row[name]}" for name in ("random", "majority", "unigram") if row[name]]
     return {

@@ -1,4 +1,4 @@
-"""Which training run is meant by what a person typed, and what is known about its data."""
+"""Finds the training run that a name on the command line means, with its config, tokens and batch log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TracedRun:
     """A training run, finished or not."""
 
     name: str
-    """What people type: `training/` and the first digits of its digest, or its folder while it has none."""
+    """`training/` and the first digits of its digest, or its folder while it has none."""
     folder: str
     """The run's folder in the store."""
     config: TrainingConfig
@@ -38,28 +38,28 @@ def find_run(store: Store, name: str) -> TracedRun:
             run's folder (`training/...`), which may be unfinished.
 
     Raises:
-        StoreError: no such run, several, or one that was made by another version.
+        StoreError: no such run, several, or one by an incompatible version.
     """
     folder = _folder(store, name)
     events = EventLog(store, folder).read(only=(*TOLD, PLAN), newest=("step",))[0]
     artifact, plan = load(store, folder), _plan(events)
     if plan:
         config, tokens, digest = plan["config"], plan["tokens"], plan["digest"]
-    elif artifact:  # made before runs told their plan
+    elif artifact:  # by a version that did not record the plan
         config, digest = artifact.manifest.resolved_config, artifact.manifest.inputs["tokens"]
         tokens = by_digest(store, f"tokens/{digest}").folder
     else:
-        raise StoreError(f"{store.where(folder)}: the run has not come so far that its order is known")
+        raise StoreError(f"{store.where(folder)}: the run has not recorded its plan, so its data order is unknown")
     try:
         settings = TrainingConfig.model_validate(config)
     except ValidationError as error:
-        raise StoreError(f"{store.where(folder)}: its config is not this version's: {error}") from None
+        raise StoreError(f"{store.where(folder)}: its config is not valid in this version: {error}") from None
     return TracedRun(artifact.id if artifact else folder, folder, settings, tokens, digest, BatchLog.read(events))
 
 
 def find_artifact(store: Store, name: str, kind: str) -> Artifact:
     """The artifact of one kind that a name means: a recipe's newest, a ref's, or by the start of its digest; where that
-    is another kind's, the one that went into it.
+    is of another kind, its (indirect) input of this kind.
 
     Raises:
         StoreError: there is none, or there are several.
@@ -68,19 +68,19 @@ def find_artifact(store: Store, name: str, kind: str) -> Artifact:
     ref = next((ref for ref in (name.removeprefix("refs/"), f"{name}/{kind}") if ref in refs), None)
     recipe, _, last = (ref or "").rpartition("/")
     found = (read_ref(store, recipe, last) if ref else None) or by_digest(store, name)
-    made_of = _made_of(found, kind, {artifact.digest: artifact for artifact in all_artifacts(store)})
-    if made_of is None:
-        raise StoreError(f"{name!r} is {found.id}, and no {kind} artifact that is still there went into it")
-    return made_of
+    source = _input_of_kind(found, kind, {artifact.digest: artifact for artifact in all_artifacts(store)})
+    if source is None:
+        raise StoreError(f"{name!r} is {found.id}, and none of its inputs that still exist is a {kind} artifact")
+    return source
 
 
-def _made_of(artifact: Artifact, kind: str, known: Mapping[str, Artifact]) -> Artifact | None:
-    """The artifact itself if it is of this kind, else the nearest one that went into it."""
+def _input_of_kind(artifact: Artifact, kind: str, known: Mapping[str, Artifact]) -> Artifact | None:
+    """The artifact itself if it is of this kind, else its nearest (indirect) input of this kind."""
     if artifact.manifest.kind == kind:
         return artifact
     inputs = [known[digest] for digest in artifact.manifest.inputs.values() if digest in known]
     for source in sorted(inputs, key=lambda source: source.manifest.kind != kind):
-        found = _made_of(source, kind, known)
+        found = _input_of_kind(source, kind, known)
         if found:
             return found
     return None
@@ -106,5 +106,5 @@ def _digest_of(store: Store, folder: str) -> str:
 
 
 def _plan(events: list[Event]) -> Event | None:
-    """The newest plan; a run that was started again has several, all of one order."""
+    """The newest plan; a restarted run has several, all with the same order."""
     return next((event for event in reversed(events) if event["type"] == PLAN), None)

@@ -1,4 +1,4 @@
-"""What the commands of the command line share: the two consoles, tables and JSON, the settings of this machine."""
+"""Shared by the commands: the two consoles, tables and JSON, the settings of this machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import typer
 from rich.console import Console
 
 WIDTH = 140
-"""Columns of a table in a file or a pipe."""
+"""Characters per line in a file or a pipe."""
+INTERRUPTED = 130
+"""Exit code of a command that was stopped by Ctrl-C, or cancelled in Prefect: 128 + SIGINT, as shells report it."""
 
 
 def _console(stderr: bool = False) -> Console:
@@ -32,7 +34,7 @@ def load() -> Any:
 
 
 def show(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
-    """Rows with the same keys, as a table or as JSON."""
+    """Prints rows with the same keys, as a table or as JSON."""
     from flows import present
 
     if as_json:
@@ -42,10 +44,10 @@ def show(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
 
 
 def print_json(value: Any) -> None:
-    """JSON on standard output, for other programs."""
+    """Prints JSON on standard output."""
     print(json.dumps(value, indent=1, ensure_ascii=False))
 
 
 def escape(text: str) -> str:
-    """Text that rich is not to take for markup."""
+    """`text` with rich's markup escaped."""
     return text.replace("[", r"\[")

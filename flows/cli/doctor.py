@@ -1,4 +1,4 @@
-"""`headwater doctor`: the command; what it looks at is in `infra.doctor`."""
+"""`headwater doctor`; its checks are in `infra.doctor`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def doctor(
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 for warnings too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Say what is missing, occupied or unsafe here, and how to mend it. Exit code 0: fine, 1: a problem."""
-    # Imported here, and no settings are applied to this process: what the user's shell has set is what is looked at.
+    """Report what is missing, occupied or unsafe on this machine, and how to fix it. Exit code 1 for a problem."""
+    # No settings are applied to this process: the checks look at the environment of the user's shell.
     from infra.doctor.diagnose import doctor as look
 
     raise typer.Exit(look(strict=strict, json_output=as_json))

@@ -13,25 +13,25 @@ Run = Annotated[str, typer.Argument(help="Recipe, ref such as biomed/champion, t
 
 
 def runs(as_json: Json = False) -> None:
-    """List the training runs in the store, finished or not, the newest first."""
+    """List the training runs in the store, finished or not, newest first."""
     from flows.histories import overview_rows
     from stages.store import Store
 
     rows = overview_rows(Store(load().store))
     show("Training runs", rows, as_json)
     if not rows and not as_json:
-        err.print("no training run yet; `headwater run` makes one")
+        err.print("no training run yet; `headwater run` starts one")
 
 
 def compare(
     first: Run,
     second: Run,
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write a page with the curves too.")
+        Path | None, typer.Option("--html", metavar="FILE", help="Also write a page with the curves.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what differs between two training runs in recipe and data, and their losses at equal tokens."""
+    """Compare two training runs: recipe, data, losses at equal tokens, held-out bits per byte, seconds by phase."""
     from flows import compare as comparing
     from flows.runs import find_run
     from stages.store import ConfigError, Store
@@ -49,13 +49,13 @@ def compare(
         print_json(found.as_dict())
         return
     out.print(f"[bold]first[/]   {found.names[0]}\n[bold]second[/]  {found.names[1]}\n")
-    out.print("[bold]What is different[/]")
-    for line in found.differences or ["nothing in recipe and data"]:
+    out.print("[bold]Differences[/]")
+    for line in found.differences or ["none in recipe and data"]:
         out.print(f"  {line}", markup=False)
     out.print()
     show("Losses at equal tokens", found.losses, False)
-    show("Bits per byte of held-out text, by the last validation", found.held_out, False)
-    show("Where the time went, in seconds", found.times, False)
-    show("What they came to", found.ends, False)
+    show("Held-out bits per byte at the last validation", found.held_out, False)
+    show("Seconds by phase", found.times, False)
+    show("Results", found.ends, False)
     if html:
         out.print(f"curves: {html}", markup=False)

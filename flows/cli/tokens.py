@@ -1,5 +1,4 @@
-"""`headwater tokens`: what a run will read, which documents a step read, when a document was read, and whether the
-tokens are what they should be."""
+"""`headwater tokens`: a run's plan, the documents of a step, the steps of a document, and verification of tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ import typer
 from flows.cli.console import Json, err, load, out, print_json, show
 
 app = typer.Typer(
-    help="The token stream: the plan of a run, from a step to its documents and back, and a check of every byte.",
+    help="The token stream: a run's plan, from a step to its documents and back, and verification.",
     no_args_is_help=True,
 )
 Run = Annotated[str, typer.Argument(help="Recipe, ref such as biomed/champion, training/DIGEST, or a run's folder.")]
@@ -23,11 +22,11 @@ def plan(
     ],
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe setting: training.weights={a: 3, b: 1}."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe setting: training.data.weights={a: 3, b: 1}."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """What a run reads, before it does: tokens, shares and epochs by source and phase."""
+    """Show what a run will read: tokens, shares and epochs by source and phase."""
     from flows.plan_table import print_plan
     from stages.store import ConfigError, Store, by_digest
     from stages.training.preflight.plan import plan_of
@@ -52,13 +51,11 @@ def plan(
 def at(
     run: Run,
     step: Annotated[int, typer.Argument(help="Number of a batch, from 0.")],
-    rank: Annotated[int | None, typer.Option("--rank", help="Only this process's part of it.")] = None,
-    ranks: Annotated[
-        int | None, typer.Option("--ranks", help="Processes that shared it. Absent: as many as the run says.")
-    ] = None,
+    rank: Annotated[int | None, typer.Option("--rank", help="Only this rank's part of the batch.")] = None,
+    ranks: Annotated[int | None, typer.Option("--ranks", help="World size. Absent: as recorded by the run.")] = None,
     as_json: Json = False,
 ) -> None:
-    """The documents in one batch of a run, and whether it was applied, skipped or discarded. Reads no tokens."""
+    """List the documents in one batch of a run, and whether it was applied, skipped or discarded. Reads no tokens."""
     from flows.tracing import batch_documents
 
     found = batch_documents(load().store, run, step, rank, ranks)
@@ -66,7 +63,7 @@ def at(
         print_json(found)
         return
     of = f", rank {rank} of {found['ranks']}" if rank is not None else ""
-    out.print(f"{found['run']}, step {step}{of}: {found['told']}", markup=False, soft_wrap=True)
+    out.print(f"{found['run']}, step {step}{of}: {found['fate']}", markup=False, soft_wrap=True)
     show("", [_line(document) for document in found["documents"]], False)
 
 
@@ -76,7 +73,7 @@ def where(
     document: Annotated[str, typer.Argument(metavar="DOC_ID|URI", help="A document's id, or its uri.")],
     as_json: Json = False,
 ) -> None:
-    """Every step of a run that read a document, and what became of it. Reads no tokens."""
+    """List the steps of a run that read a document, and the fate of each. Reads no tokens."""
     from flows.tracing import document_steps
 
     found = document_steps(load().store, run, document)
@@ -87,7 +84,7 @@ def where(
         name = f"{line['source']} {line['uri']} ({line['doc_id']}, {line['license']})"
         held_out = ", held out: no step reads it" if line["held_out"] else ""
         out.print(f"{name}, {line['tokens']:,} tokens{held_out}", markup=False, soft_wrap=True)
-    rows = [{"step": seen["step"], **_line(seen), "state": seen["told"]} for seen in found["steps"]]
+    rows = [{"step": seen["step"], **_line(seen), "state": seen["fate"]} for seen in found["steps"]]
     show(f"Steps of {found['run']}", rows, False)
     if not rows:
         out.print(f"no step of {found['run']} reads it")
@@ -100,8 +97,8 @@ def verify(
     ] = "",
     as_json: Json = False,
 ) -> None:
-    """Read every byte again: checksums, ids, ends of documents, tables, indexes, the corpus's documents. Exit code 1 if
-    something is wrong."""
+    """Verify tokens: checksums, ids, ends of documents, tables, indexes, the corpus's documents. Exit code 1 if any
+    check fails."""
     from dataclasses import asdict
 
     from flows.cli.upkeep import counted, reading_bar, size
@@ -112,7 +109,7 @@ def verify(
     store = Store(load().store)
     chosen = [find_artifact(store, name, "tokens")] if name else list(all_artifacts(store, "tokens"))
     if not chosen:
-        raise StoreError(f"there are no tokens in {store.url}; `headwater run` makes some")
+        raise StoreError(f"there are no tokens in {store.url}; `headwater run` builds them")
     corpora = {artifact.digest: artifact for artifact in all_artifacts(store, "corpus")}
     results: list[dict[str, Any]] = []
     with reading_bar(err, sum(bytes_to_read(tokens) for tokens in chosen)) as bar:
@@ -122,7 +119,7 @@ def verify(
             for finding in verify_tokens(tokens, corpus, bar.read):
                 found.append(asdict(finding))
                 if not as_json:
-                    bar.tell(f"{store.where(tokens.folder)}/{finding}")
+                    bar.print(f"{store.where(tokens.folder)}/{finding}")
             results.append(
                 {
                     "tokens": tokens.id,
@@ -136,12 +133,10 @@ def verify(
         print_json(results)
     else:
         for result in results:
-            faults = len(result["findings"])
-            against = (
-                f"held against {result['corpus']}" if result["corpus"] else "its corpus is gone, not compared with it"
-            )
-            state = counted(faults, "fault") if faults else "all as it should be"
-            out.print(f"{result['tokens']}, {size(result['bytes'])}, {against}: {state}", markup=False, soft_wrap=True)
+            errors = len(result["findings"])
+            compared = f"compared with {result['corpus']}" if result["corpus"] else "its corpus is missing"
+            state = counted(errors, "error") if errors else "no errors"
+            out.print(f"{result['tokens']}, {size(result['bytes'])}, {compared}: {state}", markup=False, soft_wrap=True)
     if any(result["findings"] for result in results):
         raise typer.Exit(1)
 
@@ -153,7 +148,7 @@ def _is_recipe(name: str) -> bool:
 
 
 def _line(seen: dict[str, Any]) -> dict[str, Any]:
-    """A document in a batch, for the table."""
+    """A document in a batch, as a row of the table."""
     first, last = seen["offset"], seen["offset"] + seen["tokens"] - 1
     return {
         "slot": seen["slot"],

@@ -1,4 +1,4 @@
-"""Keeping a store in order: `headwater gc` removes what nothing reaches, `headwater verify` hashes every byte again."""
+"""`headwater gc` and `headwater verify`: deletes unreachable artifacts; hashes all files and compares."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from stages.store.verify import Damage, plan_verification
 from stages.store.verify import verify as find_damage
 
 LINE_SECONDS = 10.0
-"""Outside a terminal, at most one line of progress in so many seconds."""
+"""Outside a terminal, minimum interval between two lines of progress."""
 
 
 def gc(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be deleted.")] = False,
     unfinished_after: Annotated[
         float,
-        typer.Option("--unfinished-after", metavar="DAYS", min=0, help="Keep unfinished work (checkpoints) so long."),
+        typer.Option("--unfinished-after", metavar="DAYS", min=0, help="Keep unfinished work (checkpoints) this long."),
     ] = UNFINISHED_SECONDS / DAY,
     keep_hours: Annotated[
-        float, typer.Option("--keep-hours", min=0, help="Keep what was finished less than so many hours ago.")
+        float, typer.Option("--keep-hours", min=0, help="Keep artifacts finished within so many hours.")
     ] = 0.0,
     as_json: Json = False,
 ) -> None:
-    """Remove artifacts that no ref reaches, unfinished work that was given up, and what dead writers left.
+    """Delete artifacts that no ref reaches, abandoned unfinished work, and temporary files of dead writers.
 
-    Refs and the deployment record reach what they point at and all that it was made of. Work under way, and what it
-    reads, stays. What goes can be made again from its recipe.
+    Refs and the deployment record reach their artifacts and all inputs of these. Running work, and its inputs, are
+    kept. Deleted artifacts can be rebuilt from their recipe.
     """
     store = Store(load().store)
     more = lambda: record_roots(store)  # noqa: E731
     plan = plan_collection(store, more, unfinished_after=unfinished_after * DAY, keep_newer=keep_hours * 3600)
     now, rows = time.time(), list[dict[str, Any]]()
     outcomes = ((item, "") for item in plan.to_delete) if dry_run else collect(store, plan, more)
-    for item, left in outcomes:
+    for item, skipped in outcomes:
         rows.append(
             {
                 "kind": item.kind,
@@ -56,35 +56,35 @@ def gc(
                 "bytes": item.bytes,
                 "age_seconds": round(max(0.0, now - item.changed)),
                 "why": item.why,
-                "removed": not dry_run and not left,
-                "left_because": left,
+                "removed": not dry_run and not skipped,
+                "skipped_because": skipped,
             }
         )
-        if left and not as_json:
-            err.print(f"{item.id} was left: {left}", markup=False, soft_wrap=True)
-    freed = sum(row["bytes"] for row in rows if not row["left_because"])
+        if skipped and not as_json:
+            err.print(f"{item.id} was not deleted: {skipped}", markup=False, soft_wrap=True)
+    freed = sum(row["bytes"] for row in rows if not row["skipped_because"])
     if as_json:
         print_json({"dry_run": dry_run, "bytes": freed, "items": rows, "kept": _kept(plan)})
         return
-    goes = [row for row in rows if not row["left_because"]]
+    deleted = [row for row in rows if not row["skipped_because"]]
     table = [
         {"kind": r["kind"], "id": r["id"], "size": size(r["bytes"]), "age": age(r["age_seconds"]), "why": r["why"]}
-        for r in goes
+        for r in deleted
     ]
-    show("Would go" if dry_run else "Removed", table, False)
-    show("Stays", [{"why": r["why"], "folders": r["folders"], "size": size(r["bytes"])} for r in _kept(plan)], False)
-    things = f"{counted(len(goes), 'thing')}, {size(freed)}"
-    said = f"{things} would go; nothing was removed" if dry_run else f"{things} removed"
-    out.print(f"{store.url}: {said if goes else 'nothing to remove'}", markup=False, soft_wrap=True)
+    show("Would be deleted" if dry_run else "Deleted", table, False)
+    show("Kept", [{"why": r["why"], "folders": r["folders"], "size": size(r["bytes"])} for r in _kept(plan)], False)
+    items = f"{counted(len(deleted), 'item')}, {size(freed)}"
+    result = f"{items} would be deleted; nothing was deleted" if dry_run else f"{items} deleted"
+    out.print(f"{store.url}: {result if deleted else 'nothing to delete'}", markup=False, soft_wrap=True)
 
 
 def verify(
     artifact: Annotated[
-        str, typer.Argument(help="Ref, digest or kind/digest: it and what it was made of. Absent: the whole store.")
+        str, typer.Argument(help="Ref, digest or kind/digest: the artifact and its inputs. Absent: the whole store.")
     ] = "",
     as_json: Json = False,
 ) -> None:
-    """Hash every byte again and name each file that is damaged or missing. Exit code 1 if there is one."""
+    """Hash all files again and report each that is damaged or missing. Exit code 1 if there is one."""
     store = Store(load().store)
     roots = ref_roots(store) | record_roots(store, strict=False)
     plan = plan_verification(store, roots, artifact)
@@ -93,24 +93,24 @@ def verify(
         for damage in find_damage(store, plan, bar.read):
             found.append(damage)
             if not as_json:
-                bar.tell(f"{damage.path} ({damage.of}): {damage.problem}; {damage.remedy}")
+                bar.print(f"{damage.path} ({damage.of}): {damage.problem}; {damage.remedy}")
     if as_json:
         counts = {"artifacts": plan.artifacts, "checkpoints": plan.checkpoints, "files": len(plan.files)}
         print_json({**counts, "bytes": plan.bytes, "damaged": [asdict(damage) for damage in found]})
     else:
         parts = (plan.artifacts, "artifact"), (plan.checkpoints, "checkpoint"), (len(plan.files), "file")
         checked = ", ".join(counted(number, thing) for number, thing in parts)
-        state = f"{len(found)} damaged or missing" if found else "all as they were written"
+        state = f"{len(found)} damaged or missing" if found else "no damage"
         out.print(f"{checked}, {size(plan.bytes)} in {store.url}: {state}", markup=False, soft_wrap=True)
     if found:
         raise typer.Exit(1)
 
 
 def record_roots(store: Store, strict: bool = True) -> Roots:
-    """What is served, and what is prepared to be.
+    """The served model and the prepared one, from the deployment record.
 
     Raises:
-        StoreError: the record is damaged; unless `strict` is off, when it is among the broken ones.
+        StoreError: the record is damaged; without `strict` it is returned as broken instead.
     """
     try:
         record = read_record(store)
@@ -123,7 +123,7 @@ def record_roots(store: Store, strict: bool = True) -> Roots:
 
 
 def size(count: int) -> str:
-    """Bytes as people read them, in powers of 1024."""
+    """Bytes in readable form, in powers of 1024."""
     value = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1024:
@@ -133,7 +133,7 @@ def size(count: int) -> str:
 
 
 def age(seconds: float) -> str:
-    """A span of time as people read it."""
+    """A duration in readable form."""
     for unit, length in (("days", DAY), ("hours", 3600.0), ("minutes", 60.0)):
         if seconds >= length:
             return f"{seconds / length:.1f} {unit}"
@@ -141,7 +141,7 @@ def age(seconds: float) -> str:
 
 
 def counted(number: int, thing: str) -> str:
-    """A number of things, in the singular for one."""
+    """`1 thing`, `2 things`."""
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
@@ -154,11 +154,11 @@ def _kept(plan: Collection) -> list[dict[str, Any]]:
 
 
 class ReadingBar:
-    """How far the reading is: a bar with ETA in a terminal, plain lines elsewhere."""
+    """Progress of reading: a bar with ETA in a terminal, plain lines elsewhere."""
 
     def __init__(self, console: Console, total: int):
         self._console, self._total, self._done = console, total, 0
-        self._lock, self._told = Lock(), time.monotonic()
+        self._lock, self._last_line = Lock(), time.monotonic()
         self.progress = Progress(
             TextColumn("verify"),
             BarColumn(),
@@ -172,25 +172,25 @@ class ReadingBar:
         self._task = self.progress.add_task("verify", total=total)
 
     def read(self, count: int) -> None:
-        """Some bytes more were read, by any thread."""
+        """Adds `count` bytes; called by any thread."""
         with self._lock:
             self._done += count
-            due = not self._console.is_terminal and time.monotonic() - self._told >= LINE_SECONDS
+            due = not self._console.is_terminal and time.monotonic() - self._last_line >= LINE_SECONDS
             if due:
-                self._told = time.monotonic()
+                self._last_line = time.monotonic()
                 done, total = size(self._done), size(self._total)
         self.progress.advance(self._task, count)
         if due:
             self._console.print(f"  verify: {done} of {total}", markup=False)
 
-    def tell(self, line: str) -> None:
-        """A line above the bar, never cut: it names a path that people copy."""
+    def print(self, line: str) -> None:
+        """Prints a line above the bar, never wrapped: it names a path to copy."""
         self._console.print(line, markup=False, soft_wrap=True)
 
 
 @contextmanager
 def reading_bar(console: Console, total: int) -> Iterator[ReadingBar]:
-    """Shows how far the reading of `total` bytes is, until the block ends."""
+    """Shows the progress of reading `total` bytes, until the block ends."""
     bar = ReadingBar(console, total)
     with bar.progress:
         yield bar

@@ -21,7 +21,7 @@ STARTED = {"flow_runs": {"start_time": {"is_null_": False}}}
 CUT = re.compile(r"Stopped\s+watching\s+flow\s+run\s+(\S+)\s+before")
 LONG = ["sample.megabytes=900"]
 """Settings of a run with minutes of work in the flow's own process; every test ends it."""
-PATIENCE = 300.0
+TIMEOUT_SECONDS = 300.0
 """Seconds until a test gives up waiting; nothing is asserted about how long it takes."""
 
 
@@ -30,11 +30,11 @@ class Prefect:
 
     def __init__(self, house: House):
         self.url = f"http://127.0.0.1:{house.env['HEADWATER_PREFECT_PORT']}"
-        self._http = httpx.Client(base_url=f"{self.url}/api", timeout=PATIENCE, trust_env=False)
+        self._http = httpx.Client(base_url=f"{self.url}/api", timeout=TIMEOUT_SECONDS, trust_env=False)
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """The answer's content; None where there is none. SQLite is busy at times (503): asked again, as clients do."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while (answer := self._http.request(method, path, json=body)).status_code == 503:
             assert time.monotonic() < deadline, answer.text
             time.sleep(0.5)
@@ -65,7 +65,7 @@ class Prefect:
 
     def wait(self, run: str, *states: str) -> dict[str, Any]:
         """The run, once its state has one of these names; fails when it ended with another."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while (found := self.run(run))["state"]["name"] not in states:
             ended = found["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
             assert not ended, f"{found['name']} ended: {found['state']['name']}: {found['state']['message']}"
@@ -135,5 +135,5 @@ def kill(processes: Sequence[psutil.Process]) -> None:
 
 def wait_gone(processes: Sequence[psutil.Process]) -> None:
     """Until none of these processes is alive."""
-    _, left = psutil.wait_procs(alive(processes), timeout=PATIENCE)
+    _, left = psutil.wait_procs(alive(processes), timeout=TIMEOUT_SECONDS)
     assert not alive(left), left

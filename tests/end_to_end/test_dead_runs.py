@@ -16,7 +16,7 @@ import pytest
 
 from flows.dead_runs import HEARTBEAT, automations, watch_for_dead_runs
 from tests.end_to_end.house import BIN, House
-from tests.end_to_end.prefect_client import LONG, PATIENCE, Prefect, family, kill, wait_gone
+from tests.end_to_end.prefect_client import LONG, TIMEOUT_SECONDS, Prefect, family, kill, wait_gone
 
 RUNNING = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
 
@@ -69,7 +69,7 @@ def test_a_run_that_lost_its_process_and_its_worker_ends_as_crashed_and_makes_ro
     beats.set(rejected, type="COMPLETED", name="GateRejected")
     beats.set(cancelling, type="CANCELLING")
     beats.beat(done)  # the last one may arrive after the end
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     dead = (killed, silent, cancelling)
     while [prefect.run(run)["state"]["type"] for run in dead] != ["CRASHED", "CRASHED", "CANCELLED"]:
         assert time.monotonic() < deadline, [prefect.run(run)["state"] for run in dead]
@@ -90,15 +90,15 @@ def test_a_run_in_a_terminal_that_is_cancelled_ends_too(house: House, prefect: P
     with log.open("w") as file:
         terminal = subprocess.Popen(command, env=house.env, cwd=house.folder, stdout=file, stderr=file)
     try:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while not (running := prefect.post("/flow_runs/filter", RUNNING)):
             assert time.monotonic() < deadline and terminal.poll() is None, log.read_text()
             time.sleep(0.3)
         prefect.post(f"/flow_runs/{running[0]['id']}/set_state", {"state": {"type": "CANCELLING"}})
-        assert terminal.wait(PATIENCE) == 130, log.read_text()
+        assert terminal.wait(TIMEOUT_SECONDS) == 130, log.read_text()
     finally:
         terminal.kill()
-    assert "stopped; the same command goes on from here" in log.read_text()
+    assert "stopped; the same command resumes the run" in log.read_text()
     assert "Traceback" not in log.read_text()
     assert prefect.wait(running[0]["id"], "Cancelled")["state"]["message"] == "The run has stopped."
 
@@ -108,7 +108,7 @@ def test_a_cancelled_run_ends_as_cancelled_with_its_progress_shown_and_nothing_l
     house: House, prefect: Prefect, tmp_path: Path
 ) -> None:
     run = prefect.run_deployment(["sample.megabytes=30"])
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not 0 < (prefect.artifacts(run).get("corpus-progress") or 0) < 100:
         assert time.monotonic() < deadline, prefect.artifacts(run)
         time.sleep(0.2)

@@ -123,7 +123,7 @@ def test_ctrl_c_in_training_leaves_a_checkpoint_and_no_process(disturbed: Distur
     assert disturbed.events("checkpoint")[-1]["step"] == stopped
     disturbed.wait(lambda: not disturbed.own_processes())
     log = (disturbed.folder / "runs.log").read_text()
-    assert "stopped; the same command goes on from here" in log and "Traceback" not in log
+    assert "stopped; the same command resumes the run" in log and "Traceback" not in log
 
 
 def test_a_run_that_is_killed_in_training_leaves_no_process_and_the_next_goes_on(disturbed: Disturbed) -> None:
@@ -167,7 +167,9 @@ def test_a_deployment_run_that_is_cancelled_in_training_leaves_a_checkpoint_and_
 def test_a_run_that_is_killed_while_registering_leaves_no_process(disturbed: Disturbed, method: str) -> None:
     """A real MLflow, and the process gone between its answer and our next word."""
     # It trains to the end first: in one process, from the checkpoint of two.
-    run = disturbed.start([sys.executable, str(KILLED), method, *disturbed.arguments, "--set=training.parallelism.workers=0"])
+    run = disturbed.start(
+        [sys.executable, str(KILLED), method, *disturbed.arguments, "--set=training.parallelism.workers=0"]
+    )
     disturbed.wait(lambda: run.poll() is not None)
     assert run.returncode == -signal.SIGKILL, (disturbed.folder / "runs.log").read_text()[-3000:]
     disturbed.wait(lambda: not disturbed.own_processes())
@@ -217,7 +219,9 @@ def test_stopping_the_house_in_training_leaves_a_checkpoint_and_nothing_at_all(
 ) -> None:
     """`make stop` ends another process's run with the services. Last, since they are gone then; of another plan."""
     disturbed.finished = list(disturbed.store.folders("training"))
-    run = disturbed.start_training(f"--set=training.seed={1 + workers}", f"--set=training.parallelism.workers={workers}")
+    run = disturbed.start_training(
+        f"--set=training.seed={1 + workers}", f"--set=training.parallelism.workers={workers}"
+    )
     disturbed.command(["make", "stop"], cwd=REPOSITORY)
     assert run.wait(300) != 0
     assert processes_of(disturbed.folder) == {}

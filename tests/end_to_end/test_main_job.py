@@ -23,7 +23,7 @@ from tests.support import REPOSITORY
 STAGES = ["sample", "corpus", "tokens", "training", "model", "register", "evaluation", "verdict", "serving"]
 
 
-def test_every_stage_was_made_once(house: House) -> None:
+def test_every_stage_was_built_once(house: House) -> None:
     assert [row["stage"] for row in house.summary["stages"]] == STAGES
     assert all(row["state"] in ("built", "done") for row in house.summary["stages"])
     assert house.summary["accepted"], house.summary["reasons"]
@@ -121,14 +121,14 @@ def test_a_second_run_skips_everything(house: House) -> None:
     settings = " ".join(house.overrides)
     result = house.command(["make", "biomed", f"SET={settings}"], cwd=REPOSITORY)
     for stage in ("sample", "corpus", "tokens", "training", "model", "evaluation"):
-        assert re.search(rf"{stage}\s+there", result.stderr), result.stderr
+        assert re.search(rf"{stage}\s+cached", result.stderr), result.stderr
     assert "Completion" in result.stdout
     assert "Evaluation" in result.stdout
     assert house.gateway in result.stdout
     assert "Traceback" not in result.stdout + result.stderr
 
 
-def test_dry_run_says_what_is_there_and_what_a_change_touches(house: House) -> None:
+def test_dry_run_says_what_is_cached_and_what_a_change_touches(house: House) -> None:
     def states(*more: str) -> dict[str, str]:
         arguments = [f"--set={item}" for item in [*house.overrides, *more]]
         rows = json.loads(house.ask("run", "biomed", "--dry-run", "--json", *arguments))
@@ -140,7 +140,7 @@ def test_dry_run_says_what_is_there_and_what_a_change_touches(house: House) -> N
     assert [changed[stage] for stage in ("sample", "corpus", "tokens")] == ["cached"] * 3
     assert changed["training"] == "would run"
     assert changed["model"] == "would run after training"
-    assert states("training.checkpoint.every_steps=7") == unchanged, "how a thing is made changes no name"
+    assert states("training.checkpoint.every_steps=7") == unchanged, "a run-time setting changes no fingerprint"
 
 
 def test_mlflow_has_curves_version_metrics_and_data(house: House) -> None:

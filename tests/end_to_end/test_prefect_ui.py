@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.end_to_end.house import House
-from tests.end_to_end.prefect_client import LONG, PATIENCE, Prefect, WatchedRun, family, wait_gone
+from tests.end_to_end.prefect_client import LONG, TIMEOUT_SECONDS, Prefect, WatchedRun, family, wait_gone
 
 FIELDS = ("recipe", "data", "evaluation_data", "overrides", "force_new_run")
 FLAGS = [
@@ -33,7 +33,7 @@ def browser() -> Iterator[Browser]:
         pytest.skip(
             "nobody clicked through Prefect's UI: no Chromium (infra/browser.sh installs it, for root on Debian)"
         )
-    expect.set_options(timeout=PATIENCE * 1000)  # the page asks the server now and then, and both may be slow
+    expect.set_options(timeout=TIMEOUT_SECONDS * 1000)  # the page asks the server now and then, and both may be slow
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, headless=True, args=FLAGS)
         yield browser
@@ -44,7 +44,7 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser, prefect: Prefect, tmp_path: Path) -> Iterator[Page]:
     """Prefect's UI where a person lands; the last thing seen is kept as a picture beside the test's files."""
     page = browser.new_page(viewport={"width": 1280, "height": 1100})
-    page.set_default_timeout(PATIENCE * 1000)
+    page.set_default_timeout(TIMEOUT_SECONDS * 1000)
     page.goto(prefect.url)
     yield page
     page.screenshot(path=tmp_path / "last-seen.png", full_page=True)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.end_to_end.house import House
-from tests.end_to_end.prefect_client import LONG, PATIENCE, Prefect, family, kill
+from tests.end_to_end.prefect_client import LONG, TIMEOUT_SECONDS, Prefect, family, kill
 
 MONTH = timedelta(days=31)
 
@@ -23,7 +23,7 @@ def _scheduled(prefect: Prefect, before: datetime) -> list[dict]:
 
 def test_the_weekly_schedule_has_its_next_runs_waiting(prefect: Prefect) -> None:
     assert [schedule["schedule"]["cron"] for schedule in prefect.deployment["schedules"]] == ["0 3 * * 0"]
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not (runs := _scheduled(prefect, datetime.now(UTC) + MONTH)):
         assert time.monotonic() < deadline, "the scheduler makes no run"
         time.sleep(0.5)
@@ -53,7 +53,7 @@ def test_a_run_that_is_due_starts_by_itself_when_a_killed_one_has_made_room(
     killed = prefect.run_deployment(LONG)
     request.getfixturevalue("short_schedule")
     processes = family(prefect.wait(killed, "Running"))
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not (runs := _scheduled(prefect, datetime.now(UTC))):
         assert time.monotonic() < deadline, "no run was due"
         time.sleep(0.5)

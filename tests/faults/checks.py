@@ -62,7 +62,7 @@ def assert_nothing_whole(url: str, kind: str) -> None:
     assert [folder for folder in store.folders(kind) if load(store, folder)] == []
 
 
-def assert_told(run: Run, *words: str) -> str:
+def assert_error(run: Run, *words: str) -> str:
     """Asserts that the run ended with a StoreError that says these, and without anything for programmers' eyes."""
     assert run.wait() == 1, (run.status, run.log)
     assert run.result["error"] == "StoreError", (run.result, run.log)

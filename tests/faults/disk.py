@@ -1,4 +1,4 @@
-"""A small tmpfs: a disk that can be full, read-only, and be mended."""
+"""A small tmpfs: a disk that can be full, read-only, and be restored."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SmallDisk:
     def make_read_only(self) -> None:
         self._call("mount", "-o", "remount,ro", str(self.folder))
 
-    def mend(self) -> None:
+    def restore(self) -> None:
         """Writable, with room for everything."""
         self.resize(LARGE)
 

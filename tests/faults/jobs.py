@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 import stages.store.stage
 from stages.corpus import CorpusConfig, corpus, inputs_of
-from stages.corpus.execution.local_workers import _Shares
+from stages.corpus.execution.local_workers import RankQueue
 from stages.sample.stage import SampleConfig, sample
 from stages.store import Artifact, ArtifactWriter, HasDigest, Stage, Store, load
 from stages.store.lease import Holder
@@ -162,17 +162,17 @@ def tell_waiting(holder: Holder) -> None:
 def _let_workers_begin() -> None:
     """This process takes part in a pass when the pool has finished a rank of it: inputs as small as these would be done
     before the first worker has started."""
-    take, returned = _Shares.take, _Shares._returned
-    begun: set[_Shares] = set()
+    pop, returned = RankQueue.pop, RankQueue._returned
+    begun: set[RankQueue] = set()
 
-    def take_later(self: _Shares) -> int | None:
-        return take(self) if self in begun else None
+    def pop_later(self: RankQueue) -> int | None:
+        return pop(self) if self in begun else None
 
-    def note(self: _Shares, rank: int, future: Future[None]) -> None:
+    def note(self: RankQueue, rank: int, future: Future[None]) -> None:
         begun.add(self)
         returned(self, rank, future)
 
-    _Shares.take, _Shares._returned = take_later, note  # type: ignore[method-assign]
+    RankQueue.pop, RankQueue._returned = pop_later, note  # type: ignore[method-assign]
 
 
 STAGES = ("sample", "corpus", "tokens", "training", "model")

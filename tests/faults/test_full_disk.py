@@ -1,4 +1,4 @@
-"""A disk that is full, wherever a stage meets it: told as such, nothing half there, goes on when there is room."""
+"""A full disk, wherever a stage meets it: reported as such, nothing partial is committed, the next run finishes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stages.store import Artifact, HeadwaterError, Store, StoreError
 from stages.store.hashing import MIN_CACHED_BYTES, cached_sha256, sha256_file
 from stages.store.store import translate_disk_errors
 from tests.faults import jobs
-from tests.faults.checks import assert_nothing_whole, assert_same, assert_told
+from tests.faults.checks import assert_error, assert_nothing_whole, assert_same
 from tests.faults.disk import SmallDisk
 from tests.faults.forge import HOLD, Forge
 from tests.faults.forge import store as at_store
@@ -22,7 +22,7 @@ PAGE = 4096
 
 SIZES = {
     "sample": (3, 40, 64),  # the event log; files of the sample
-    "corpus": (4, 60, 90, 104),  # the passes until candidates are gathered, told by Python and by Arrow
+    "corpus": (4, 60, 90, 104),  # the passes until candidates are gathered, reported by Python and by Arrow
     "tokens": (5, 57, 110),  # the scratch folder; an index, where numpy tells no cause; a shard
     "model": (2, 200),  # the weights, which SafeTensors writes
     "training": (150, 2000),  # the first checkpoint, which PyTorch writes; the second
@@ -31,7 +31,7 @@ SIZES = {
 
 
 @pytest.mark.parametrize(("kind", "pages"), [(kind, pages) for kind, all in SIZES.items() for pages in all])
-def test_a_full_store_is_told_and_the_call_goes_on_when_there_is_room(
+def test_a_full_store_is_reported_and_the_call_goes_on_when_there_is_room(
     kind: str,
     pages: int,
     disk: SmallDisk,
@@ -43,9 +43,9 @@ def test_a_full_store_is_told_and_the_call_goes_on_when_there_is_room(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     store = str(disk.folder / "store")
     disk.resize(pages * PAGE)
-    assert_told(forge.run(kind, store), str(disk.folder), "No space left", "free some space there and run again")
+    assert_error(forge.run(kind, store), str(disk.folder), "No space left", "free some space there and run again")
     assert_nothing_whole(store, kind)
-    disk.mend()
+    disk.restore()
     assert_same(undisturbed[kind], forge.run(kind, store), store, tmp_path / "cache")
 
 
@@ -55,9 +55,9 @@ def test_workers_of_a_pool_meet_a_full_disk(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     store = str(disk.folder / "store")
     disk.resize(20 * PAGE)
-    assert_told(forge.run("corpus", store, workers=2, workers_first=True), str(disk.folder), "No space left")
+    assert_error(forge.run("corpus", store, workers=2, workers_first=True), str(disk.folder), "No space left")
     assert_nothing_whole(store, "corpus")
-    disk.mend()
+    disk.restore()
     assert_same(undisturbed["corpus"], forge.run("corpus", store, workers=2), store, tmp_path / "cache")
 
 
@@ -71,7 +71,7 @@ def test_a_disk_that_fits_the_artifact_once_is_enough_after_an_attempt_that_fail
     assert run.reached()
     disk.resize(disk.used())
     run.go()
-    message = assert_told(run, "No space left")
+    message = assert_error(run, "No space left")
     assert message.startswith("store: cannot create") and "manifest.json" in message
     disk.resize(disk.used() + 40 * PAGE)
     assert_same(undisturbed["sample"], forge.run("sample", store), store, tmp_path / "cache")
@@ -92,9 +92,9 @@ def test_the_machine_s_own_disk_is_full_while_the_store_is_elsewhere(
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setenv("TMPDIR", str(disk.folder))
     disk.resize(pages * PAGE)
-    assert_told(forge.run(kind, place), str(disk.folder), "No space left")
+    assert_error(forge.run(kind, place), str(disk.folder), "No space left")
     assert_nothing_whole(place, kind)
-    disk.mend()
+    disk.restore()
     assert_same(undisturbed[kind], forge.run(kind, place), place, cache)
 
 
@@ -108,11 +108,11 @@ def test_an_artifact_that_the_cache_has_no_room_for(
     with pytest.raises(StoreError, match=rf"to {disk.folder}/.*No space left on device; free some space"):
         made.local()
     assert not list(disk.folder.rglob("*.part"))
-    disk.mend()
+    disk.restore()
     assert (made.local() / "truth.jsonl").read_bytes() == made.read("truth.jsonl")
 
 
-def test_a_hash_that_cannot_be_remembered_is_told_all_the_same(
+def test_a_hash_that_cannot_be_cached_is_returned_all_the_same(
     disk: SmallDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     large = tmp_path / "large"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stages.store import Artifact, ArtifactWriter, Config, Stage, Store, StoreError
-from tests.faults.checks import assert_nothing_whole, assert_same, assert_told
+from tests.faults.checks import assert_error, assert_nothing_whole, assert_same
 from tests.faults.forge import HOLD, Forge, Moment, event, store
 from tests.support import ObjectStore
 
@@ -42,7 +42,7 @@ def test_a_store_that_goes_away_in_the_middle(
     object_store.stop()
     try:
         run.go()
-        assert_told(run, place, "check that the store is reachable")
+        assert_error(run, place, "check that the store is reachable")
     finally:
         object_store.start()
     assert_nothing_whole(place, kind)
@@ -55,7 +55,7 @@ class _Toy(Config):
 
 @pytest.mark.parametrize("place", ["s3"], indirect=True)
 def test_one_process_goes_on_by_itself_when_the_store_is_back(place: str, object_store: ObjectStore) -> None:
-    """Its own lease could not be given back, and is not taken for somebody else's."""
+    """Its own lease could not be released, and is not taken for another process's."""
 
     def build(config: _Toy, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
         writer.put("x", b"x")

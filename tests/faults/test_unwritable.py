@@ -1,4 +1,4 @@
-"""A store that must not or cannot be written: a clear error, and the same call finishes when that is mended."""
+"""A store that must not or cannot be written: a clear error, and the same call finishes when that is fixed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stages.store import Artifact, Store, load
-from tests.faults.checks import assert_nothing_whole, assert_same, assert_told
+from tests.faults.checks import assert_error, assert_nothing_whole, assert_same
 from tests.faults.disk import SmallDisk
 from tests.faults.forge import HOLD, Forge, store
 from tests.support import ObjectStore
@@ -22,7 +22,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def test_a_read_only_disk_is_told_and_still_serves_what_it_holds(
+def test_a_read_only_disk_is_reported_and_still_serves_what_it_holds(
     disk: SmallDisk, forge: Forge, undisturbed: dict[str, Artifact], cache: Path
 ) -> None:
     place = str(disk.folder / "store")
@@ -30,13 +30,13 @@ def test_a_read_only_disk_is_told_and_still_serves_what_it_holds(
     assert killed.wait() == -signal.SIGKILL
     disk.make_read_only()
     for kind in KINDS[1:]:
-        assert_told(forge.run(kind, place), str(disk.folder), "Read-only file system", "mounted read-only")
+        assert_error(forge.run(kind, place), str(disk.folder), "Read-only file system", "mounted read-only")
         assert_nothing_whole(place, kind)
     again = forge.run("sample", place)
     assert again.wait() == 0, again.result
     assert again.result["digest"] == undisturbed["sample"].digest
     assert "what a killed writer left" in again.log and "Traceback" not in again.log
-    disk.mend()
+    disk.restore()
     assert_same(undisturbed["sample"], forge.run("sample", place), place, cache)
 
 
@@ -49,9 +49,9 @@ def test_a_disk_that_becomes_read_only_during_the_commit(
     assert run.reached()
     disk.make_read_only()
     run.go()
-    assert_told(run, str(disk.folder), "Read-only file system")
+    assert_error(run, str(disk.folder), "Read-only file system")
     assert_nothing_whole(place, kind)
-    disk.mend()
+    disk.restore()
     assert_same(undisturbed[kind], forge.run(kind, place), place, cache)
 
 
@@ -68,7 +68,7 @@ def test_a_file_where_a_folder_should_be(
     file = tmp_path / name
     file.parent.mkdir(exist_ok=True)
     file.write_text("not a folder")
-    assert_told(forge.run("tokens", place), str(file))
+    assert_error(forge.run("tokens", place), str(file))
     assert file.read_text() == "not a folder"
     file.unlink()
     assert_same(undisturbed["tokens"], forge.run("tokens", place), place, cache)
@@ -76,5 +76,7 @@ def test_a_file_where_a_folder_should_be(
 
 def test_a_bucket_that_does_not_exist(object_store: ObjectStore, forge: Forge) -> None:
     for kind in KINDS:
-        assert_told(forge.run(kind, "s3://no-such-bucket/store"), "s3://no-such-bucket/store/", "bucket does not exist")
+        assert_error(
+            forge.run(kind, "s3://no-such-bucket/store"), "s3://no-such-bucket/store/", "bucket does not exist"
+        )
     assert load(Store("s3://no-such-bucket/store"), "corpus/x") is None

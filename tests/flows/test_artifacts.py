@@ -10,7 +10,7 @@ from prefect.artifacts import create_progress_artifact, create_table_artifact
 from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
 
-from flows.artifacts import Progress, drop_repeats, show_table
+from flows.artifacts import Progress, remove_duplicates, show_table
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,8 +45,8 @@ def test_what_a_repeated_request_made_twice_is_shown_once(repeated_first: bool):
         create_table_artifact(rows, key="corpus")
         create_progress_artifact(50.0, key="model-progress")
         bar.update(100.0)
-        drop_repeats()
-        drop_repeats()
+        remove_duplicates()
+        remove_duplicates()
         return str(runtime.flow_run.id)
 
     beside, mine = other(), run()

@@ -11,7 +11,7 @@ import pytest
 from prefect.exceptions import TerminationSignal
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.cancel import CancelledInPrefect, cancel_heard
+from flows.cancel import CancelledInPrefect, interrupt_on_cancel
 from tests.support import free_port
 
 
@@ -25,7 +25,7 @@ def test_it_interrupts_the_work_and_leaves_every_handler_as_it_was():
     watched = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
     before = [signal.getsignal(number) for number in watched]
     run = uuid4()
-    with pytest.raises(CancelledInPrefect) as caught, cancel_heard(run):
+    with pytest.raises(CancelledInPrefect) as caught, interrupt_on_cancel(run):
         # Prefect takes a cancel for a crash where the handler of SIGTERM is not its own.
         assert [signal.getsignal(number) for number in watched[:2]] == before[:2]
         os.kill(os.getpid(), signal.SIGUSR1)
@@ -36,7 +36,7 @@ def test_it_interrupts_the_work_and_leaves_every_handler_as_it_was():
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), TerminationSignal(signal.SIGTERM)], ids=["ctrl-c", "sigterm"])
 def test_a_stop_that_is_under_way_is_not_interrupted(stop: BaseException):
     checkpoints = []
-    with pytest.raises(type(stop)) as caught, cancel_heard(uuid4()):
+    with pytest.raises(type(stop)) as caught, interrupt_on_cancel(uuid4()):
         try:
             raise stop
         finally:

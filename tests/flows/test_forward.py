@@ -1,4 +1,4 @@
-"""The forwarder: every event reaches every sink in order; one that is away is offered the same events again."""
+"""The forwarder: every event reaches every sink in order; one that fails gets the same events again."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Recorder:
     def start(self, events: EventLog) -> int:
         return self.begin
 
-    def take(self, events: list[Event], offset: int) -> None:
+    def consume(self, events: list[Event], offset: int) -> None:
         if self.failures:
             self.failures -= 1
-            raise ConnectionError("server is away")
+            raise ConnectionError("connection refused")
         self.seen += [event["type"] for event in events]
         self.offset = offset
 
@@ -54,17 +54,17 @@ def test_everything_arrives_in_order_and_once(log: EventLog) -> None:
         assert sink.closed
 
 
-def test_a_sink_that_is_away_misses_nothing_and_holds_nobody_up(
+def test_a_failing_sink_misses_nothing_and_does_not_delay_the_others(
     log: EventLog, caplog: pytest.LogCaptureFixture
 ) -> None:
-    away, there = Recorder(failures=2), Recorder()
-    with caplog.at_level(logging.WARNING), Forwarder(log.store, log.folder, [away, there]):
+    failing, healthy = Recorder(failures=2), Recorder()
+    with caplog.at_level(logging.WARNING), Forwarder(log.store, log.folder, [failing, healthy]):
         log.emit("first")
         time.sleep(2.0)
         log.emit("second")
-    assert away.seen == there.seen == ["first", "second"]
-    assert "Recorder is away, the work goes on and it is told later: server is away" in caplog.text
-    assert "Recorder has caught up" in caplog.text
+    assert failing.seen == healthy.seen == ["first", "second"]
+    assert "Recorder does not answer; the run continues, events are forwarded later: connection refused" in caplog.text
+    assert "Recorder has received all events" in caplog.text
 
 
 def test_a_saved_offset_goes_on_where_it_was(log: EventLog) -> None:
@@ -79,7 +79,7 @@ def test_a_saved_offset_goes_on_where_it_was(log: EventLog) -> None:
 
 def test_a_log_gets_plain_lines_now_and_then(log: EventLog) -> None:
     out = io.StringIO()
-    sink = TerminalSink("training", Console(file=out, width=200), every=0.0)
+    sink = TerminalSink("training", Console(file=out, width=200), interval_seconds=0.0)
     with Forwarder(log.store, log.folder, [sink]):
         log.emit("step", step=1, loss=2.5, tokens_per_second=1000.0)
         log.progress(1, 4, "steps", seconds_left=150.0)
@@ -116,7 +116,7 @@ def test_events_are_described_for_people() -> None:
         describe({"type": "validation", "step": 3, "bits_per_byte": 1.25}) == "held-out 1.250 bits per byte at step 3"
     )
     assert describe({"type": "worker_lost", "rank": 1, "reason": "killed"}) == "worker 1 was lost: killed"
-    assert describe({"type": "restart", "step": 4, "checkpoint": "step-00000004"}) == "went on from step-00000004"
-    assert describe({"type": "restart", "step": 0, "checkpoint": None}) == "went on from the beginning"
-    assert describe({"type": "step", "step": "near_duplicates", "removed": 3}) == ""
+    assert describe({"type": "restart", "step": 4, "checkpoint": "step-00000004"}) == "restarted from step-00000004"
+    assert describe({"type": "restart", "step": 0, "checkpoint": None}) == "restarted from the beginning"
+    assert describe({"type": "pass_finished", "pass": "near_duplicates", "removed": 3}) == ""
     assert describe({"type": "unheard of"}) == ""

@@ -20,6 +20,8 @@ def test_ray_is_not_started_beside_the_import_of_a_library_that_holds_locks_in_f
     started: list[tuple[int, bool]] = []
     monkeypatch.setattr(launch, "prestart", lambda workers: started.append((workers, "loguru" in sys.modules)))
     for workers in (0, 2):
-        job: Any = SimpleNamespace(recipe=SimpleNamespace(training=SimpleNamespace(workers=workers)))
+        job: Any = SimpleNamespace(
+            recipe=SimpleNamespace(training=SimpleNamespace(parallelism=SimpleNamespace(workers=workers)))
+        )
         pretrain.start_early(job)
     assert started == [(2, True)]

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from flows.forward import Forwarder, catch_up
+from flows.forward import Forwarder, forward_rest
 from flows.registry import MlflowSink, log_evaluation, open_run, promote, register
 from stages.store import Artifact, ArtifactWriter, Config, Stage, Store
 from tests.support import free_port
@@ -85,13 +85,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.wait(30)
 
 
-def _made(store: Store, name: str) -> dict[str, Artifact]:
-    made: dict[str, Artifact] = {}
+def _build_all(store: Store, name: str) -> dict[str, Artifact]:
+    artifacts: dict[str, Artifact] = {}
     for kind in ("corpus", "tokens", "training", "model", "verdict"):
-        made[kind] = _stage(kind).run(Toy(name=name), {}, store)
-    inputs = {"model": made["model"], "tokens": made["tokens"], "set/exam": made["corpus"]}
-    made["evaluation"] = _stage("evaluation").run(Toy(name=name), inputs, store)
-    return made
+        artifacts[kind] = _stage(kind).run(Toy(name=name), {}, store)
+    inputs = {"model": artifacts["model"], "tokens": artifacts["tokens"], "set/exam": artifacts["corpus"]}
+    artifacts["evaluation"] = _stage("evaluation").run(Toy(name=name), inputs, store)
+    return artifacts
 
 
 def test_curves_arrive_once_even_if_the_forwarder_starts_again(server: str, tmp_path: Path) -> None:
@@ -131,9 +131,9 @@ def test_curves_arrive_later_when_mlflow_was_away_and_none_twice(
     sink = MlflowSink(nobody, "away", store, plan.folder, {})
     with Forwarder(store, plan.folder, [sink]) as forwarder:
         stage.run(Toy(), {}, store, plan)
-    assert forwarder.behind == [sink]
-    assert "Mlflow is away, the work goes on" in caplog.text
-    assert not catch_up(store, plan.folder, MlflowSink(nobody, "away", store, plan.folder, {}))
+    assert forwarder.lagging == [sink]
+    assert "Mlflow does not answer; the run continues" in caplog.text
+    assert not forward_rest(store, plan.folder, MlflowSink(nobody, "away", store, plan.folder, {}))
     client = MlflowClient(server)
 
     def steps() -> list[int]:
@@ -142,12 +142,12 @@ def test_curves_arrive_later_when_mlflow_was_away_and_none_twice(
         return [metric.step for metric in client.get_metric_history(run.info.run_id, "loss")]
 
     for _ in range(2):
-        assert catch_up(store, plan.folder, MlflowSink(server, "away", store, plan.folder, {}))
+        assert forward_rest(store, plan.folder, MlflowSink(server, "away", store, plan.folder, {}))
         assert steps() == list(range(20))
     # Killed between MLflow's answer and the offset: everything is sent again, MLflow keeps one of each.
     (name,) = store.list("forwarded")
     store.put(name, json.dumps(store.read_json(name) | {"offset": 0}).encode())
-    assert catch_up(store, plan.folder, MlflowSink(server, "away", store, plan.folder, {}))
+    assert forward_rest(store, plan.folder, MlflowSink(server, "away", store, plan.folder, {}))
     assert steps() == list(range(20))
 
 
@@ -171,23 +171,23 @@ def test_two_that_follow_one_training_share_its_mlflow_run(server: str, tmp_path
 
 def test_a_model_is_registered_once_and_aliases_follow_the_gate(server: str, tmp_path: Path) -> None:
     store, client = Store(tmp_path), MlflowClient(server)
-    made = _made(store, "first")
-    first = register(server, "toy+docs", store, made)
-    assert register(server, "toy+docs", store, made) == first
-    log_evaluation(server, first, made["evaluation"], [{"set": "exam", "value": 0.5}])
-    log_evaluation(server, first, made["evaluation"], [{"set": "exam", "value": 0.5}])
+    artifacts = _build_all(store, "first")
+    first = register(server, "toy+docs", store, artifacts)
+    assert register(server, "toy+docs", store, artifacts) == first
+    log_evaluation(server, first, artifacts["evaluation"], [{"set": "exam", "value": 0.5}])
+    log_evaluation(server, first, artifacts["evaluation"], [{"set": "exam", "value": 0.5}])
     metrics = client.get_logged_model(first.model_id).metrics
     assert metrics is not None
     measured = {metric.key: metric for metric in metrics}
-    assert measured["evaluation/exam/accuracy_cloze"].dataset_digest == made["corpus"].digest[:36]
-    assert measured["evaluation/bits_per_byte"].dataset_digest == made["tokens"].digest[:36]
+    assert measured["evaluation/exam/accuracy_cloze"].dataset_digest == artifacts["corpus"].digest[:36]
+    assert measured["evaluation/bits_per_byte"].dataset_digest == artifacts["tokens"].digest[:36]
 
     # Killed after the version and before its alias: the next run sets it.
     client.delete_registered_model_alias("toy+docs", "candidate")
-    assert register(server, "toy+docs", store, made) == first
+    assert register(server, "toy+docs", store, artifacts) == first
     assert str(client.get_registered_model("toy+docs").aliases["candidate"]) == first.version
-    promote(server, first, made["verdict"], True)
-    other = _made(store, "second")
+    promote(server, first, artifacts["verdict"], True)
+    other = _build_all(store, "second")
     # Killed between the logged model and the version: the next run makes no second one.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MlflowClient, "create_model_version", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))

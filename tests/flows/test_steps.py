@@ -17,7 +17,7 @@ import yaml
 from flows import steps
 from flows.recipe import Recipe, load_recipe
 from flows.steps import STEPS, Planned, RunArtifacts, list_inputs, plan_steps
-from stages.corpus.reading.inputs import note_inputs
+from stages.corpus.reading.inputs import write_input_list
 from stages.store import ArtifactWriter, ConfigError, Stage, Store, read_ref, write_ref
 
 KINDS = ["corpus", "tokens", "training", "model", "evaluation", "verdict"]
@@ -111,7 +111,7 @@ class World:
 
 def stand_in(config: Any, inputs: Any, writer: ArtifactWriter) -> None:
     writer.put("plan", writer.fingerprint.encode())
-    note_inputs(inputs, writer)
+    write_input_list(inputs, writer)
 
 
 def text(name: str) -> str:
@@ -260,7 +260,7 @@ def test_another_version_of_a_stage_is_told(world: World, monkeypatch: pytest.Mo
 
 def test_an_artifact_without_note_still_says_which_source(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that were made before there were notes."""
-    monkeypatch.setattr("flows.changes.noted_inputs", lambda artifact: {})
+    monkeypatch.setattr("flows.changes.read_input_list", lambda artifact: {})
     world.run()
     world.write("letters/0.txt", text("another"))
     assert world.why()["corpus"] == ["source letters: files or their content changed"]

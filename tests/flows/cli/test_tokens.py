@@ -250,7 +250,7 @@ def test_what_is_not_there_is_said() -> None:
     assert "steps 0 to 11, not 12" in str(failure("at", "made", "12"))
     assert "ranks 0 to 0, not by rank 1" in str(failure("at", "made", "1", "--rank", "1"))
     assert "no artifact 'nothing'" in str(failure("at", "nothing", "1"))
-    assert "no training artifact" in str(failure("at", "made/tokens", "1"))
+    assert "is a training artifact" in str(failure("at", "made/tokens", "1"))
     assert isinstance(failure("where", "made", "nothing"), InputError)
 
 
@@ -265,7 +265,7 @@ def test_verify_names_the_file_and_fails(store: Store) -> None:
         shard.write_bytes(good[:500] + bytes([good[500] ^ 1]) + good[501:])
         result = ask("verify", "made")
         assert result.exit_code == 1
-        assert f"{shard}: sha256: the file's is not the one in shards.parquet" in result.stderr
+        assert f"{shard}: sha256: differs from shards.parquet" in result.stderr
         assert ": 1 error" in result.stdout
         (shown,) = json.loads(ask("verify", "--json").stdout)
         assert [(f["file"], f["field"]) for f in shown["findings"]] == [("shards/beta/00000.arrow", "sha256")]

@@ -48,7 +48,7 @@ def run(store: Store, text: str) -> tuple[Artifact, Artifact]:
 
 
 def test_an_empty_store_is_in_order(store: Store) -> None:
-    assert "nothing to remove" in headwater("gc")
+    assert "nothing to delete" in headwater("gc")
     assert "0 artifacts" in headwater("verify")
     assert not Path(store.root).exists()
 
@@ -59,14 +59,14 @@ def test_gc_removes_what_neither_ref_nor_deployment_reaches(store: Store) -> Non
     stable, canary = (deployment_of(pair[1], "biomed", number) for number, pair in ((1, served), (2, prepared)))
     write_record(store, DeploymentRecord(stable=stable, canary=canary))
     before = store.list("")
-    told = json.loads(headwater("gc", "--dry-run", "--json"))
-    assert [item["folder"] for item in told["items"]] == [old[1].folder, old[0].folder]
-    assert all(item["why"] == "no ref reaches it" and not item["removed"] for item in told["items"])
-    assert [kept["folders"] for kept in told["kept"]] == [6]
-    assert "Would go" in headwater("gc", "--dry-run")
+    shown = json.loads(headwater("gc", "--dry-run", "--json"))
+    assert [item["folder"] for item in shown["items"]] == [old[1].folder, old[0].folder]
+    assert all(item["why"] == "no ref reaches it" and not item["removed"] for item in shown["items"])
+    assert [kept["folders"] for kept in shown["kept"]] == [6]
+    assert "Would be deleted" in headwater("gc", "--dry-run")
     assert store.list("") == before
     shown = headwater("gc")
-    assert "2 things" in shown and old[1].id in shown
+    assert "2 items" in shown and old[1].id in shown
     assert all(load(store, artifact.folder) for pair in (champion, served, prepared) for artifact in pair)
     assert not any(load(store, artifact.folder) for artifact in old)
     assert json.loads(headwater("gc", "--json"))["items"] == []
@@ -84,8 +84,8 @@ def test_gc_refuses_where_a_ref_points_at_nothing(store: Store) -> None:
     store.remove(made.folder)
     result = CliRunner().invoke(app, ["gc"])
     assert "refs/biomed/champion points at" in str(result.exception)
-    told = json.loads(headwater("verify", "--json", code=1))
-    assert [damage["of"] for damage in told["damaged"]] == ["refs/biomed/champion"]
+    shown = json.loads(headwater("verify", "--json", code=1))
+    assert [damage["of"] for damage in shown["damaged"]] == ["refs/biomed/champion"]
     headwater("verify", "biomed/champion", code=1)
 
 
@@ -93,19 +93,17 @@ def test_verify_names_the_file_and_how_to_mend_it(store: Store) -> None:
     trained, made = run(store, "champion")
     write_ref(store, "biomed", "champion", made)
     other = run(store, "other")[1]
-    assert "all as they were written" in headwater("verify")
+    assert "no damage" in headwater("verify")
     path = made.local("weights/text.txt")
     path.write_bytes(b"champioN")
     os.unlink(trained.local("weights/text.txt"))
     shown = headwater("verify", code=1)
-    assert re.search(
-        rf"{path} \({made.id}\): its bytes are not those that were written; remove {path.parents[1]}", shown
-    )
+    assert re.search(rf"{path} \({made.id}\): its sha256 is not the manifest's; remove {path.parents[1]}", shown)
     assert f"{trained.local('weights/text.txt')} ({trained.id}): missing" in shown
     assert "2 damaged or missing" in shown
-    told = json.loads(headwater("verify", "biomed/champion", "--json", code=1))
-    assert (told["artifacts"], len(told["damaged"])) == (2, 2)
-    assert "all as they were written" not in headwater("verify", "biomed/champion", code=1)
+    shown = json.loads(headwater("verify", "biomed/champion", "--json", code=1))
+    assert (shown["artifacts"], len(shown["damaged"])) == (2, 2)
+    assert "no damage" not in headwater("verify", "biomed/champion", code=1)
     assert json.loads(headwater("verify", other.digest[:10], "--json"))["damaged"] == []
 
 
