@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import psutil
+
+from stages.ports import free_port
 
 HEADWATER = Path(sys.executable).with_name("headwater")
 
@@ -80,13 +81,6 @@ def environment(folder: Path) -> dict[str, str]:
         "HEADWATER_GATEWAY_PORT": str(ports[2]),
         "PREFECT_PROFILES_PATH": str(folder / "profiles.toml"),
     }
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def measured(command: list[str], env: dict[str, str]) -> dict[str, Any]:
