@@ -33,8 +33,8 @@ check: setup
 stop:
 	@if [ -x $(HEADWATER) ]; then $(HEADWATER) down; fi
 
-# make doctor [STRICT=1]: what is missing, occupied or unsafe, and how to mend it; works before set-up too. Where the
-# doctor's exit code is 1, make's own is 2.
+# make doctor [STRICT=1]: what is missing, in use or unsafe, and how to fix it; works before set-up too. If the
+# doctor's exit code is 1, make's is 2.
 doctor:
 	@for python in .venv/bin/python $(PYTHON) python3.11 python3.12 python3.13 python3; do \
 	  $$python -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null || continue; \

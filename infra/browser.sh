@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Chromium for the test that clicks through Prefect's UI: installed from Debian by root, else left out. Never fails:
-# without it that test skips by name.
+# Installs Chromium for the test that clicks through Prefect's UI, on Debian as root. Never fails: without Chromium that
+# test is skipped.
 command -v chromium >/dev/null && exit 0
 grep -qx 'ID=debian' /etc/os-release 2>/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || exit 0
 
