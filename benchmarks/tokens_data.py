@@ -21,7 +21,8 @@ from tokens_open import BATCH, DIGEST, SEED, WINDOW
 
 from stages.corpus.tables import DOCUMENTS, ROWS_PER_GROUP
 from stages.store import Artifact, ArtifactWriter, Store
-from stages.tokens.order import Order, Phase
+from stages.tokens.order import Order
+from stages.tokens.phase import Phase
 from stages.tokens.table import SCHEMA, SHARDS, ShardTable
 from stages.tokens.tokenizer import train
 

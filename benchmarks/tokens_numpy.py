@@ -1,6 +1,6 @@
-"""What plain numpy code does with the rows: the limit that the loader of `benchmarks/tokens.py` is measured against.
+"""Plain numpy code for the same work, which `benchmarks/tokens.py` compares the loader with.
 
-An order is a permutation in memory here, made before the time begins: numpy is not made to compute one.
+Its order is a permutation in memory, computed before the measurement.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 I64 = NDArray[np.int64]
-IGNORE = -100
+IGNORE_INDEX = -100
 
 
 def open_maps(folder: Path) -> list[NDArray[np.uint16]]:
@@ -22,7 +22,7 @@ def open_maps(folder: Path) -> list[NDArray[np.uint16]]:
 
 
 def index_a_file(maps: Sequence[NDArray[Any]], shard: I64, row: I64) -> I64:
-    """Rows int64 [n, S] by one fancy index a mapped file."""
+    """Rows int64 [n, S], by one fancy index per mapped file."""
     out = np.empty((len(row), maps[0].shape[1]), np.int64)
     for number in np.unique(shard).tolist():
         here = shard == number
@@ -44,29 +44,16 @@ MEMMAP: dict[str, Callable[[Sequence[NDArray[Any]], I64, I64], I64]] = {
 }
 
 
-class Plain(NamedTuple):
-    """What a model is given, of n rows of S tokens."""
+class PlainBatch(NamedTuple):
+    """Inputs and targets of n rows of S tokens, each [n, S - 1] in C order."""
 
     inputs: I64
-    """[n, S - 1]"""
-    labels: I64
-    """[n, S - 1], the next token, or IGNORE behind an EOS."""
-    positions: I64
-    """[n, S - 1], restarting behind an EOS."""
-    cu_seqlens: NDArray[np.int32]
-    """Where documents begin in the flattened inputs, and their end."""
+    targets: I64
+    """The next token, or IGNORE_INDEX after an EOS."""
 
 
-def plain_batch(array: NDArray[Any], rows: I64, eos_id: int) -> Plain:
-    """A whole batch from one array [N, S], by the plainest code."""
+def plain_batch(array: NDArray[Any], rows: I64, eos_id: int) -> PlainBatch:
+    """A whole batch from one array [N, S], by the simplest code."""
     tokens = array[rows].astype(np.int64)
-    inputs = tokens[:, :-1]
-    ends = inputs == eos_id
-    labels = np.where(ends, IGNORE, tokens[:, 1:])
-    begins = np.zeros(inputs.shape, bool)
-    begins[:, 1:] = ends[:, :-1]
-    place = np.arange(inputs.shape[1])
-    positions = place - np.maximum.accumulate(np.where(begins, place, 0), axis=1)
-    begins[:, 0] = True
-    cu_seqlens = np.append(np.flatnonzero(begins), begins.size).astype(np.int32)
-    return Plain(inputs, labels, positions, cu_seqlens)
+    inputs = np.ascontiguousarray(tokens[:, :-1])
+    return PlainBatch(inputs, np.where(inputs == eos_id, IGNORE_INDEX, tokens[:, 1:]))

@@ -14,7 +14,7 @@ from typing import Any
 
 BATCH = 16
 SEED, DIGEST, WINDOW = 1, "0" * 64, 16
-"""Of every order of ours that is measured; pieces a window as training has them."""
+"""Of every order of ours that is measured; shards per shuffle window as in training."""
 
 IMPORTS = {
     "headwater": ("stages.tokens.loader",),
@@ -28,19 +28,20 @@ IMPORTS = {
 
 
 def headwater(folder: Path, samples: int, at: int = 0, full: bool = False, tensors: bool = True) -> Iterator[Any]:
-    """Ours, the order of a run of so many samples computed inside; with `full` a tuple of all that a model is given."""
+    """Ours, the order of a run of so many samples computed inside; with `full` a tuple of inputs and targets."""
+    import numpy as np
+
+    from stages.tokens.batch import model_inputs
     from stages.tokens.loader import Loader
-    from stages.tokens.order import Order, Phase
+    from stages.tokens.order import Order
+    from stages.tokens.phase import Phase
     from stages.tokens.reader import TokenReader
 
     reader = TokenReader(folder / "stream")
-    order = Order(reader.shards, DIGEST, SEED, [Phase(samples)], WINDOW)
-    for batch in Loader(reader, order, BATCH, step=at // BATCH):
-        if full:
-            given = batch.model_inputs()
-            found = (given.inputs, given.targets, given.positions, given.cu_seqlens)
-        else:
-            found = batch.ids
+    loader = Loader(reader, Order(reader.shards, DIGEST, SEED, [Phase(samples)], WINDOW), BATCH)
+    for step in range(at // BATCH, len(loader)):
+        rows = loader[step].rows
+        found = tuple(model_inputs(rows, reader.eos_id)) if full else rows.astype(np.int64)
         if tensors:
             import torch
 

@@ -1,4 +1,4 @@
-"""Headwater's side of `benchmarks/tokens.py`, a job a process."""
+"""Headwater's side of `benchmarks/tokens.py`, one process per job."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tokens_open import BATCH, SEED, headwater
 
 ONE_ARRAY, PLAIN = "numpy, one array in memory", "numpy, the same output"
 ENDLESS = 1 << 30
-"""Samples of a run that does not end while it is measured."""
+"""Samples of a run that does not end during the measurement."""
 COMPARED = 8
 TRACED = 50
 CHUNK_SECONDS = 0.25
-"""How long each side of a pair runs before it is the other's turn."""
+"""How long each side of a pair runs before the other one."""
 
 
 def make_text(folder: str, medquad: str, megabytes: float, trained_on: float, seed: int) -> Work:
@@ -74,7 +74,7 @@ def stage(store: str, corpus: str, tokenizer: str, threads: int) -> Work:
 
 
 def bound(threads: int) -> None:
-    """Keeps this process to so many cores, and the tokenizers' thread pools to so many threads."""
+    """Limits this process to that many cores, and the tokenizers' thread pools to as many threads."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     os.environ["RAYON_NUM_THREADS"] = str(threads)
 
@@ -89,10 +89,10 @@ def loader(folder: str) -> Work:
 
 
 def beside_numpy(folder: str) -> Work:
-    """Ours and plain numpy by turns in one process, each for `CHUNK_SECONDS` a round.
+    """Ours and plain numpy alternately in one process, each for `CHUNK_SECONDS` per round.
 
-    Before the time begins, outputs are compared: the loader's rows with the arrays', its batch with plain numpy's.
-    Result: `rates`, name -> rows a second.
+    Before the measurement, outputs are compared: the loader's rows with the arrays', its batch with plain numpy's.
+    Result: `rates`, name -> rows per second.
     """
     import numpy as np
     import torch
@@ -135,7 +135,7 @@ def beside_numpy(folder: str) -> Work:
 
 
 def _compare(root: Path, one: Any) -> None:
-    """Holds some batches of ours against the array's rows, and all outputs against plain numpy's."""
+    """Compares some batches of ours with the array's rows, and inputs and targets with plain numpy's."""
     import numpy as np
     from tokens_data import EOS_ID, SHARD_ROWS, table_order
     from tokens_numpy import plain_batch
@@ -154,10 +154,10 @@ def _compare(root: Path, one: Any) -> None:
 
 
 def trace(folder: str, samples: int) -> Work:
-    """From batches to documents and back, over the table of a run that is too large to exist.
+    """From batches to documents and back, over the tables of a very large run whose shards do not exist.
 
-    Before the time begins, a few documents are traced to their positions and those back to the documents.
-    Result: milliseconds: `open` (tables and order, from nothing), `at` and `where`, one each of `TRACED` at random.
+    Before the measurement, a few documents are traced to their positions and back.
+    Result: milliseconds: `open` (loading tables and order), `at` and `where`, one each of `TRACED` at random.
     """
     import numpy as np
     from tokens_data import table_order

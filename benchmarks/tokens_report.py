@@ -19,7 +19,7 @@ TARGETS: Targets = {
     "first_batch_over_memmap": ("<=", 1.5),
 }
 ROW_BYTES = 2048 * (2 + 8)
-"""Of memory that a row's ids move: read as uint16, written as int64."""
+"""Memory traffic of a row's ids: read as uint16, written as int64."""
 
 
 def print_report(result: Mapping[str, Any]) -> None:
@@ -47,9 +47,11 @@ def _print_shards(console: Console, result: Mapping[str, Any]) -> None:
     for threads, found in result.get("shards", {}).items():
         for name, rate in found.get("megabytes_per_second", {}).items():
             ours = name.startswith("Headwater")
-            told = _shown(found["ratio"], "{:.2f}") if ours else ""
+            ratio = _shown(found["ratio"], "{:.2f}") if ours else ""
             size = f"{found['resident'][name] / 2**20:.0f}"
-            table.add_row(name, str(threads), _shown(rate, "{:.0f}"), told, _asked("shards_over_gigatoken", ours), size)
+            table.add_row(
+                name, str(threads), _shown(rate, "{:.0f}"), ratio, _asked("shards_over_gigatoken", ours), size
+            )
     if table.row_count:
         console.print(table)
 
@@ -58,9 +60,9 @@ def _print_numpy(console: Console, found: Mapping[str, Any]) -> None:
     if "beside_numpy" not in found:
         return
     table = Table("who", "rows/s", "GB/s moved", "ratio", "asked", title="One process, page cache warm, int64 tensors")
-    told = {"ids": "ids_over_memmap", "batch": "batch_over_plain_numpy"}
+    keys = {"ids": "ids_over_memmap", "batch": "batch_over_plain_numpy"}
     for name, rate in found["beside_numpy"].items():
-        key = told.get(name)
+        key = keys.get(name)
         ratio = f"{_shown(found[key], '{:.2f}')} of {found[key]['over']}" if key else ""
         shown = f"Headwater, {name}" if key else name
         moved = "" if name in ("batch", PLAIN) else f"{rate['median'] * ROW_BYTES / 1e9:.1f}"
@@ -108,12 +110,12 @@ def _print_trace(console: Console, found: Mapping[str, Any]) -> None:
     if not found:
         return
     table = Table("what", "ms", "runs", title=f"Tracing in a run of {found['table_rows']:,} rows, tables only")
-    told = {
-        "open": "tables and order, from nothing",
+    descriptions = {
+        "open": "loading tables and order",
         "at": "the documents of a batch of 16 rows",
         "where": "the steps that read a document",
     }
-    for name, what in told.items():
+    for name, what in descriptions.items():
         table.add_row(what, _shown(found[name], "{:.2f}"), str(found[name]["runs"]))
     console.print(table)
 

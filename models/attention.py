@@ -1,8 +1,8 @@
-"""Causal attention inside documents, for rows that hold several.
+"""Causal attention inside documents, for rows that contain several.
 
-A mask costs T^2 whatever the documents' lengths: on a CPU two fifths of a small model's step at T = 512. So there
-`attention_cpu` puts documents of like length together, and on GPUs `attention_gpu` tells a kernel where they begin. A
-mask does where neither can be had: without a C compiler, in fp32 on a GPU.
+A mask costs T^2 whatever the documents' lengths: on a CPU two fifths of a small model's step at T = 512. So on CPUs
+`attention_cpu` groups documents of similar length, and on GPUs `attention_gpu` passes document boundaries to a kernel.
+A mask is the fallback: without a C compiler, or in fp32 on a GPU.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.attention_cpu import Placement
-from models.attention_gpu import Varlen, usable
+from models.attention_cpu import BucketLayout
+from models.attention_gpu import VarlenAttention, supports_varlen
 from models.kernels.library import library
 from models.sizes import ModelConfig
 
@@ -39,17 +39,17 @@ def split_documents(tokens: Tensor, eos_id: int) -> tuple[Tensor, Tensor]:
     return documents, index - starts
 
 
-def attention(documents: Tensor, positions: Tensor, config: ModelConfig, dtype: torch.dtype) -> Attend | Placement:
-    """The attention of one batch, made once for all layers, from what `split_documents` returns."""
+def attention(documents: Tensor, positions: Tensor, config: ModelConfig, dtype: torch.dtype) -> Attend | BucketLayout:
+    """The attention of one batch, created once for all layers, from the result of `split_documents`."""
     if positions.device.type == "cpu" and library(dtype):
-        return Placement(positions, config.heads, config.key_value_heads)
-    if usable(positions.device, dtype, config.head_size):
-        return Varlen(positions)
-    return _Masked(documents, dtype)
+        return BucketLayout(positions, config.heads, config.key_value_heads)
+    if supports_varlen(positions.device, dtype, config.head_size):
+        return VarlenAttention(positions)
+    return _MaskedAttention(documents, dtype)
 
 
-class _Masked:
-    """One call with an additive mask [B, 1, T, T]; SDPA would turn a boolean one into this in every layer."""
+class _MaskedAttention:
+    """One SDPA call with an additive mask [B, 1, T, T]; SDPA would convert a boolean mask in every layer."""
 
     def __init__(self, documents: Tensor, dtype: torch.dtype):
         length = documents.shape[1]

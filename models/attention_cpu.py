@@ -1,8 +1,8 @@
-"""Attention on CPUs: documents of about one length side by side, causal, in blocks of queries, by batched products.
+"""Attention on CPUs: documents of similar length in one bucket, causal, in blocks of queries, by batched products.
 
-Queries and keys are normed, rotated and laid in their places by one loop. A block of queries meets the keys up to its
-end only, so little more than half of the products of a whole square is computed. Padding stands after a document's
-end, where causality hides it.
+One loop norms and rotates queries and keys and copies them to their rows in the buckets. A block of queries is
+multiplied with the keys up to its end only, so little more than half of the whole square is computed. Padding is after
+a document's end, where the causal mask hides it.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import torch
 from torch import Tensor
 
 from models.kernels.library import threads
-from models.ops import found
+from models.ops import require_kernels
 
 BUCKETS = 8
-"""Lengths that documents are padded to are T / 8, 2 T / 8, ... T: few calls, little padding."""
+"""Documents are padded to the lengths T / 8, 2 T / 8, ... T: few calls, little padding."""
 BLOCK = 64
-"""Least queries of a head in a block."""
-KEPT = 1024
-"""Documents up to this length keep attention weights for the backward pass; of longer ones they are made again."""
+"""Minimum queries of a head in a block."""
+MAX_SAVED_LENGTH = 1024
+"""Documents up to this length save attention weights for the backward pass; for longer ones they are recomputed."""
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Documents that are padded to one length, and where their rows begin in the buffer of all heads."""
+    """Documents padded to one length, and the place of their rows in the buffer of all heads."""
 
     count: int
     width: int
@@ -35,20 +35,20 @@ class Bucket:
 
     @property
     def blocks(self) -> int:
-        return blocks(self.width)
+        return block_count(self.width)
 
 
-def blocks(width: int) -> int:
-    """Equal parts that a width is cut into, of BLOCK queries or a few more."""
+def block_count(width: int) -> int:
+    """Equal blocks in a bucket of this width, each of BLOCK queries or a few more."""
     return next(n for n in range(max(1, width // BLOCK), 0, -1) if width % n == 0)
 
 
-class Placement:
-    """Where each head of each token of one batch goes; made once for all layers.
+class BucketLayout:
+    """The row of each head of each token of one batch in the buckets; created once for all layers.
 
     Args:
         positions: int64 [B, T] inside documents, 0 at their starts.
-        queries, keys: heads of both kinds.
+        queries, keys: number of query heads, and of key (and value) heads.
     """
 
     def __init__(self, positions: Tensor, queries: int, keys: int):
@@ -76,7 +76,7 @@ class Placement:
         self.padded = first != self.slots.numel()
 
     def _rows(self, bucket: Bucket, document: Tensor, place: Tensor) -> Tensor:
-        """Rows of all heads [tokens, heads] of tokens at a place in a document of the bucket."""
+        """Rows of all heads [tokens, heads] of tokens, given by document of the bucket and place in it."""
         block = bucket.width // bucket.blocks
         number, inside = place // block, place % block
         head = torch.arange(self.queries)
@@ -109,10 +109,10 @@ class Norm(Protocol):
     eps: float
 
 
-def attend_placed(
-    x: Tensor, q_norm: Norm | None, k_norm: Norm | None, rotation: tuple[Tensor, Tensor], placement: Placement
+def attend_bucketed(
+    x: Tensor, q_norm: Norm | None, k_norm: Norm | None, rotation: tuple[Tensor, Tensor], layout: BucketLayout
 ) -> Tensor:
-    """Attention inside documents.
+    """Causal attention inside documents.
 
     Args:
         x: projected queries, keys and values side by side [B, T, heads, D].
@@ -124,7 +124,7 @@ def attend_placed(
     """
     query, key = (norm.weight.float() if norm else None for norm in (q_norm, k_norm))
     eps = q_norm.eps if q_norm else 0.0
-    return _Attend.apply(x, query, key, *rotation, placement, eps)
+    return _Attend.apply(x, query, key, *rotation, layout, eps)
 
 
 class _Attend(torch.autograd.Function):
@@ -136,43 +136,43 @@ class _Attend(torch.autograd.Function):
         key: Tensor | None,
         cosine: Tensor,
         sine: Tensor,
-        placement: Placement,
+        layout: BucketLayout,
         eps: float,
     ) -> Tensor:
         x = x.contiguous()
-        size, tokens = x.shape[-1], len(placement.slots)
-        ctx.shape = (tokens, x.shape[2], size, placement.queries, placement.keys)
-        laid = placement.new(x, size)
-        found(x)("spread_heads", *ctx.shape, x, query, key, eps, cosine, sine, placement.slots, laid)
-        mixed = x.new_empty(placement.rows, size)
+        size, tokens = x.shape[-1], len(layout.slots)
+        ctx.shape = (tokens, x.shape[2], size, layout.queries, layout.keys)
+        buffer = layout.new(x, size)
+        require_kernels(x)("spread_heads", *ctx.shape, x, query, key, eps, cosine, sine, layout.slots, buffer)
+        mixed = x.new_empty(layout.rows, size)
         weights: list[Tensor] = []
-        for bucket in placement.buckets:
-            (q, k, v), (y, _, _) = placement.parts(laid, bucket), placement.parts(mixed, bucket)
+        for bucket in layout.buckets:
+            (q, k, v), (y, _, _) = layout.parts(buffer, bucket), layout.parts(mixed, bucket)
             for number in range(bucket.blocks):
                 p, end = _weights(q[number], k, number, bucket)
                 torch.bmm(p, v[:, :end], out=y[number])
-                if bucket.width <= KEPT:
+                if bucket.width <= MAX_SAVED_LENGTH:
                     weights.append(p)
-        slots = placement.query_slots
-        out = x.new_empty(*x.shape[:2], placement.queries * size)
-        found(x)("gather_rows", slots.numel(), size, mixed, slots, out)
-        ctx.save_for_backward(x, query, key, cosine, sine, laid, *weights)
-        ctx.placement, ctx.eps = placement, eps
+        slots = layout.query_slots
+        out = x.new_empty(*x.shape[:2], layout.queries * size)
+        require_kernels(x)("gather_rows", slots.numel(), size, mixed, slots, out)
+        ctx.save_for_backward(x, query, key, cosine, sine, buffer, *weights)
+        ctx.layout, ctx.eps = layout, eps
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
-        x, query, key, cosine, sine, laid, *weights = ctx.saved_tensors
-        placement, slots, size = ctx.placement, ctx.placement.query_slots, x.shape[-1]
-        grad, kept = placement.new(x, size), iter(weights)
-        # Of the queries' rows: the gradient of what they became comes first, theirs takes its place.
-        found(x)("scatter_rows", slots.numel(), size, grads[0].contiguous(), slots, grad)
-        for bucket in placement.buckets:
-            saved = [next(kept) for _ in range(bucket.blocks)] if bucket.width <= KEPT else []
-            _backward(placement.parts(laid, bucket), placement.parts(grad, bucket), saved, bucket)
+        x, query, key, cosine, sine, buffer, *weights = ctx.saved_tensors
+        layout, slots, size = ctx.layout, ctx.layout.query_slots, x.shape[-1]
+        grad, saved_weights = layout.new(x, size), iter(weights)
+        # The queries' rows first hold the gradient of the mixed values, which their own gradient then replaces.
+        require_kernels(x)("scatter_rows", slots.numel(), size, grads[0].contiguous(), slots, grad)
+        for bucket in layout.buckets:
+            saved = [next(saved_weights) for _ in range(bucket.blocks)] if bucket.width <= MAX_SAVED_LENGTH else []
+            _backward(layout.parts(buffer, bucket), layout.parts(grad, bucket), saved, bucket)
         grad_x = torch.empty_like(x)
         parts = torch.zeros(threads(), 2, size)
-        found(x)(
+        require_kernels(x)(
             "spread_heads_backward",
             *ctx.shape,
             x,
@@ -181,13 +181,13 @@ class _Attend(torch.autograd.Function):
             ctx.eps,
             cosine,
             sine,
-            placement.slots,
+            layout.slots,
             grad,
             grad_x,
             parts,
         )
-        of_query, of_key = parts.sum(0) if query is not None else (None, None)
-        return grad_x, of_query, of_key, None, None, None, None
+        grad_query_norm, grad_key_norm = parts.sum(0) if query is not None else (None, None)
+        return grad_x, grad_query_norm, grad_key_norm, None, None, None, None
 
 
 def _weights(q: Tensor, k: Tensor, number: int, bucket: Bucket) -> tuple[Tensor, int]:
@@ -197,20 +197,20 @@ def _weights(q: Tensor, k: Tensor, number: int, bucket: Bucket) -> tuple[Tensor,
     p = torch.bmm(q, k[:, :end].mT)
     rows = p.shape[0] * p.shape[1]
     scratch = torch.empty(threads(), end)
-    found(p)("causal_softmax", rows, end, end - block, block, q.shape[-1] ** -0.5, p, scratch)
+    require_kernels(p)("causal_softmax", rows, end, end - block, block, q.shape[-1] ** -0.5, p, scratch)
     return p, end
 
 
 def _backward(
-    laid: tuple[Tensor, Tensor, Tensor],
+    heads: tuple[Tensor, Tensor, Tensor],
     grad: tuple[Tensor, Tensor, Tensor],
     saved: list[Tensor],
     bucket: Bucket,
 ) -> None:
-    """Fills the gradients of queries, keys and values; in the queries' stands that of the mixed values before."""
-    (q, k, v), (grad_q, grad_k, grad_v) = laid, grad
+    """Fills the gradients of queries, keys and values; on entry the queries' rows hold that of the mixed values."""
+    (q, k, v), (grad_q, grad_k, grad_v) = heads, grad
     block = bucket.width // bucket.blocks
-    # Over the blocks sums are fp32 whatever the format; the last block sees all keys and so begins them.
+    # Sums over blocks are fp32 in any number format; the last block sees all keys and so initializes them.
     sum_k, sum_v = (part if part.dtype == torch.float32 else part.float() for part in (grad_k, grad_v))
     for number in reversed(range(bucket.blocks)):
         p, end = (saved[number], (number + 1) * block) if saved else _weights(q[number], k, number, bucket)
@@ -218,7 +218,7 @@ def _backward(
         of_v = torch.bmm(p.mT, grad_y)
         score = torch.bmm(grad_y, v[:, :end].mT)
         rows = score.shape[0] * score.shape[1]
-        found(p)("causal_softmax_backward", rows, end, end - block, block, q.shape[-1] ** -0.5, p, score)
+        require_kernels(p)("causal_softmax_backward", rows, end, end - block, block, q.shape[-1] ** -0.5, p, score)
         torch.bmm(score, k[:, :end], out=grad_q[number])
         of_k = torch.bmm(score.mT, q[number])
         if end == bucket.width:

@@ -1,7 +1,7 @@
-"""Attention on GPUs: documents one after the other, by FlashAttention's kernel for sequences of many lengths.
+"""Attention on GPUs: documents concatenated, by FlashAttention's kernel for sequences of variable length.
 
-The kernel is told where documents begin and skips what crosses an end, where a mask would compute all T^2 of it.
-Nothing here was run on a GPU yet: the tests hold placement, gradients and shapes against a stand-in for the kernel.
+The kernel takes the document boundaries and skips all pairs across them, where a mask would compute all T^2.
+Not run on a GPU yet: the tests compare boundaries, gradients and shapes with a stand-in for the kernel.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-TOKENS_A_SLOT = 64
-"""Room for documents is kept for one in so many tokens, and for twice, four times ... as many where they are shorter:
-the kernel's arguments keep their shape from batch to batch, and it starts few blocks for nothing."""
+TOKENS_PER_DOCUMENT = 64
+"""The boundary list has space for one document per this many tokens, doubled until all fit: the kernel's arguments keep
+their shape from batch to batch, and few of its blocks are started without work."""
 
 
-def usable(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
-    """Whether the kernel takes this: 16-bit formats on NVIDIA's Ampere and later, heads of up to 256."""
+def supports_varlen(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
+    """Whether the kernel supports this: 16-bit formats on NVIDIA Ampere and later, head sizes up to 256."""
     return (
         device.type == "cuda"
         and dtype in (torch.bfloat16, torch.float16)
@@ -25,8 +25,8 @@ def usable(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
     )
 
 
-class Varlen:
-    """The attention of one batch, made once for all layers.
+class VarlenAttention:
+    """The attention of one batch, created once for all layers.
 
     Args:
         positions: int64 [B, T] inside documents, 0 at their starts.
@@ -34,14 +34,14 @@ class Varlen:
 
     def __init__(self, positions: Tensor):
         tokens = positions.numel()
-        starts = (positions.flatten() == 0).nonzero().flatten()  # waits for the device, once a forward pass
-        room = -(-tokens // TOKENS_A_SLOT)
-        while room < len(starts):
-            room *= 2
+        starts = (positions.flatten() == 0).nonzero().flatten()  # synchronizes with the device, once per forward pass
+        capacity = -(-tokens // TOKENS_PER_DOCUMENT)
+        while capacity < len(starts):
+            capacity *= 2
         self.length = positions.shape[1]
-        self.bounds = torch.full((room + 1,), tokens, dtype=torch.int32, device=positions.device)
-        """Where documents begin, and at the end, as often as there is room, where the last one ends."""
-        self.bounds[: len(starts)] = starts
+        self.cu_seqlens = torch.full((capacity + 1,), tokens, dtype=torch.int32, device=positions.device)
+        """Starts of the documents; the remaining entries are the end of the last one."""
+        self.cu_seqlens[: len(starts)] = starts
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q [B, T, H, D], k and v [B, T, K, D] -> [B, T, H, D]."""
@@ -51,7 +51,7 @@ class Varlen:
         grouped = q.shape[2] != k.shape[2]
         causal = (-1, 0)
         y = varlen_attn(
-            *parts, self.bounds, self.bounds, self.length, self.length, window_size=causal, enable_gqa=grouped
+            *parts, self.cu_seqlens, self.cu_seqlens, self.length, self.length, window_size=causal, enable_gqa=grouped
         )
         assert isinstance(y, Tensor)
         return y.view_as(q)

@@ -1,11 +1,11 @@
 """A decoder in plain PyTorch, written to be read; parallelism and number formats are applied from outside.
 
 RMSNorm before each block, grouped-query attention, rotary positions (rotate-half), SwiGLU, no biases. With normed
-queries and keys it is Hugging Face's `Qwen3ForCausalLM`, without them `LlamaForCausalLM`; module names are theirs, so
-that a state dict comes and leaves as it is.
+queries and keys it is Hugging Face's `Qwen3ForCausalLM`, without them `LlamaForCausalLM`; module names are the same, so
+that state dicts are interchangeable.
 
 Several documents share a sequence: attention never crosses an end-of-text token and positions restart after it, so
-each document is computed as if it stood alone.
+each document is computed independently.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from models.attention import Attend, attention, split_documents
-from models.attention_cpu import Placement, attend_placed
+from models.attention_cpu import BucketLayout, attend_bucketed
 from models.loss import linear_cross_entropy
 from models.matmul import linear
-from models.ops import add_rms_norm, gated
+from models.ops import add_rms_norm, swiglu
 from models.rope import frequencies
 from models.sizes import ModelConfig
 
 
 class Linear(nn.Module):
-    """A product without bias in the number format of its input.
+    """A linear layer without bias, in the number format of its input.
 
-    The weight is cast where it is used: a no-op under FSDP's mixed precision, and alone the same arithmetic, master
-    weights and their gradients staying in fp32.
+    The weight is cast where it is used: a no-op under FSDP's mixed precision; without FSDP the same arithmetic, with
+    fp32 master weights and gradients.
     """
 
     def __init__(self, inputs: int, outputs: int):
@@ -46,11 +46,11 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.after(x, None)[1]
+        return self.add_norm(x, None)[1]
 
-    def after(self, x: Tensor, change: Tensor | None) -> tuple[Tensor, Tensor]:
-        """`(x + change, its norm)`: in one pass over memory where that can be had."""
-        return add_rms_norm(x, change, self.weight, self.eps)
+    def add_norm(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`(x + residual, norm(x + residual))`; None adds nothing. One pass over memory where kernels are compiled."""
+        return add_rms_norm(x, residual, self.weight, self.eps)
 
 
 class Attention(nn.Module):
@@ -65,11 +65,11 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(config.head_size, config.norm_eps) if config.qk_norm else None
         self.k_norm = RMSNorm(config.head_size, config.norm_eps) if config.qk_norm else None
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend | Placement) -> Tensor:
-        if isinstance(attend, Placement):
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend | BucketLayout) -> Tensor:
+        if isinstance(attend, BucketLayout):
             heads = linear(x, self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)
             heads = heads.unflatten(-1, (-1, self.head_size))
-            mixed = attend_placed(heads, self.q_norm, self.k_norm, rotation, attend)
+            mixed = attend_bucketed(heads, self.q_norm, self.k_norm, rotation, attend)
         else:
             each = (*x.shape[:-1], -1, self.head_size)  # [B, T, heads, head_size]
             q, k, v = (project(x).view(each) for project in (self.q_proj, self.k_proj, self.v_proj))
@@ -89,7 +89,7 @@ class FeedForward(nn.Module):
         self.down_proj = Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(gated(x, self.gate_proj.weight, self.up_proj.weight))
+        return self.down_proj(swiglu(x, self.gate_proj.weight, self.up_proj.weight))
 
 
 class Layer(nn.Module):
@@ -101,20 +101,20 @@ class Layer(nn.Module):
         self.mlp = FeedForward(config)
 
     def forward(
-        self, x: Tensor, change: Tensor | None, rotation: tuple[Tensor, Tensor], attend: Attend | Placement
+        self, x: Tensor, residual: Tensor | None, rotation: tuple[Tensor, Tensor], attend: Attend | BucketLayout
     ) -> tuple[Tensor, Tensor]:
-        """The residual stream and what is to be added to it, in and out: whoever norms the sum makes it on the way."""
-        x, normed = self.input_layernorm.after(x, change)
-        x, normed = self.post_attention_layernorm.after(x, self.self_attn(normed, rotation, attend))
+        """Takes and returns the residual stream and a summand that is not added yet: the next norm adds it."""
+        x, normed = self.input_layernorm.add_norm(x, residual)
+        x, normed = self.post_attention_layernorm.add_norm(x, self.self_attn(normed, rotation, attend))
         return x, self.mlp(normed)
 
 
 class Body(nn.Module):
-    """Everything but the head; named `model` in the state dict."""
+    """Everything except the head; named `model` in the state dict."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        # Not set at random here as all others: on the meta device that alone would load PyTorch's compiler.
+        # `nn.Embedding(...)` would initialize it, which on the meta device loads PyTorch's compiler.
         unset = torch.empty(config.vocabulary_size, config.hidden_size)
         self.embed_tokens = nn.Embedding.from_pretrained(unset, freeze=False)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
@@ -122,9 +122,10 @@ class Body(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Token ids in; the summed loss of their targets, or logits, out.
+    """Maps token ids to the summed loss of their targets, or to logits.
 
-    `dtype` is the number format of activations. Parameters are allocated and not set: see `models/initialize.py`.
+    `dtype` is the number format of activations. Parameters are allocated but not initialized, see
+    `models/initialize.py`.
     """
 
     def __init__(self, config: ModelConfig, eos_id: int, dtype: torch.dtype = torch.float32):
@@ -141,21 +142,21 @@ class Decoder(nn.Module):
 
         Args:
             tokens: int64 [B, T].
-            targets: int64 [B, T], -100 where there is nothing to learn; None asks for logits.
-            scale: what the loss to differentiate is multiplied with, 1 / (valid targets of the global batch).
+            targets: int64 [B, T], IGNORE_INDEX at positions without loss; None: return logits.
+            scale: factor of the differentiable loss, 1 / (valid targets of the global batch).
             z_loss: weight of the squared log-partition (Chowdhery et al. 2022, PaLM, section 5).
 
         Returns:
-            Without targets the logits [B, T, V]; with them `(loss, nats)`: the scaled loss to differentiate, and
-            the cross-entropy of every target, fp32 [B, T], zero where it is -100, without gradient.
+            Without targets the logits [B, T, V]; with them `(loss, nats)`: the scaled, differentiable loss, and the
+            cross-entropy of every target, fp32 [B, T], zero for IGNORE_INDEX, without gradient.
         """
         documents, positions = split_documents(tokens, self.eos_id)
-        x, change = self.model.embed_tokens(tokens).to(self.dtype), None
+        x, residual = self.model.embed_tokens(tokens).to(self.dtype), None
         rotation = rotary(positions, self.config)
         attend = attention(documents, positions, self.config, x.dtype)
         for layer in self.model.layers:
-            x, change = layer(x, change, rotation, attend)
-        x, normed = self.model.norm.after(x, change)
+            x, residual = layer(x, residual, rotation, attend)
+        x, normed = self.model.norm.add_norm(x, residual)
         weight = self.model.embed_tokens.weight if self.config.tied else self.lm_head.weight
         if targets is None:
             return linear(normed, weight)
@@ -166,15 +167,15 @@ class Decoder(nn.Module):
 def rotary(positions: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
     """Cosine and sine, each fp32 [B, T, 1, head_size / 2], of the rotary embedding.
 
-    Computed and not stored: a buffer would be left at zero by meta-device construction and silently so.
+    Computed and not stored: a buffer would silently stay zero after construction on the meta device.
     """
-    turning, factor = frequencies(config.head_size, config.rope_theta, config.rope_scaling)
-    angles = positions.float()[:, :, None, None] * turning.to(positions.device)
+    frequency, factor = frequencies(config.head_size, config.rope_theta, config.rope_scaling)
+    angles = positions.float()[:, :, None, None] * frequency.to(positions.device)
     return angles.cos() * factor, angles.sin() * factor
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Turns pairs (i, i + head_size / 2) of x [B, T, heads, head_size]: Hugging Face's rotate-half form."""
+    """Rotates the pairs (i, i + head_size / 2) of x [B, T, heads, head_size]: Hugging Face's rotate-half form."""
     cos, sin = (angles.to(x.dtype) for angles in rotation)
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)

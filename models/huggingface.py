@@ -1,7 +1,7 @@
-"""To and from Hugging Face's `Qwen3ForCausalLM` and `LlamaForCausalLM`: config, names, SafeTensors.
+"""Conversion to and from Hugging Face's `Qwen3ForCausalLM` and `LlamaForCausalLM`: config and SafeTensors.
 
-Parameter names are the same on both sides, so that a state dict needs no mapping; a tied head is not stored, as there.
-Imports no transformers.
+Parameter names are the same on both sides, so a state dict needs no mapping; as in transformers, a tied head is not
+stored. Does not import transformers.
 """
 
 from __future__ import annotations
@@ -41,27 +41,27 @@ _NAMES = {
     "rope_theta": "rope_theta",
     "norm_eps": "rms_norm_eps",
 }
-_OF_KIND = {
+_ROPE_ENTRIES = {
     "linear": (),
     "yarn": ("original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow"),
     "llama3": ("original_max_position_embeddings", "low_freq_factor", "high_freq_factor"),
 }
-"""Entries of `rope_parameters` besides the factor."""
-_NEEDED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+"""Entries of `rope_parameters` besides the factor, by `rope_type`."""
+_REQUIRED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 
 
 def architecture(config: ModelConfig) -> str:
-    """The class of transformers that has this shape."""
+    """The class in transformers with this architecture."""
     return QWEN3 if config.qk_norm else LLAMA
 
 
 def to_config(config: ModelConfig, eos_id: int, dtype: str = "float32") -> dict[str, Any]:
     """The content of `config.json`.
 
-    What is said of rotary positions stands both at the top, where vLLM and transformers 4 read it, and in
-    `rope_parameters`, where transformers 5 does.
+    Rotary settings are written both at top level, for vLLM and transformers 4, and in `rope_parameters`, for
+    transformers 5.
     """
-    scaling = _written(config.rope_scaling)
+    scaling = _rope_entries(config.rope_scaling)
     name = architecture(config)
     return {
         "architectures": [name],
@@ -83,47 +83,47 @@ def to_config(config: ModelConfig, eos_id: int, dtype: str = "float32") -> dict[
     }
 
 
-def _written(scaling: RopeScaling | None) -> dict[str, Any] | None:
-    """A scaling's entries, those of other kinds left out."""
+def _rope_entries(scaling: RopeScaling | None) -> dict[str, Any] | None:
+    """The entries of a scaling that belong to its `rope_type`."""
     if scaling is None:
         return None
-    entries = ("rope_type", "factor", *_OF_KIND[scaling.rope_type])
+    entries = ("rope_type", "factor", *_ROPE_ENTRIES[scaling.rope_type])
     return {name: value for name in entries if (value := getattr(scaling, name)) is not None}
 
 
 def from_config(config: Mapping[str, Any]) -> tuple[ModelConfig, int]:
-    """The shape and the EOS id that a `config.json` describes; of several EOS ids the first.
+    """The architecture and EOS id in a `config.json`; of several EOS ids the first.
 
     Raises:
-        ValueError: another architecture, a feature that the decoder does not have, or an entry that is missing.
+        ValueError: another architecture, an unsupported feature, or a missing entry.
     """
     names = config.get("architectures") or [None]
     if names[0] not in _TYPES:
-        raise ValueError(f"config.json: architectures is {names}; only {' and '.join(_TYPES)} are read")
+        raise ValueError(f"config.json: architectures is {names}; only {' and '.join(_TYPES)} are supported")
     for entry in ("attention_bias", "mlp_bias", "use_sliding_window"):
         if config.get(entry):
             raise ValueError(f"config.json: {entry} is not supported")
     if config.get("hidden_act", "silu") != "silu":
         raise ValueError(f"config.json: hidden_act is {config['hidden_act']!r}; only 'silu' is supported")
-    for entry in _NEEDED:
+    for entry in _REQUIRED:
         if type(config.get(entry)) is not int or config[entry] < 1:
-            raise ValueError(f"config.json: {entry} is {config.get(entry)!r}; it must be a whole number from 1 on")
+            raise ValueError(f"config.json: {entry} is {config.get(entry)!r}; must be a positive integer")
     values = {ours: config[theirs] for ours, theirs in _NAMES.items() if config.get(theirs) is not None}
     values.setdefault("key_value_heads", values["heads"])
     values.setdefault("head_size", values["hidden_size"] // values["heads"])
     rope = dict(config.get("rope_parameters") or {})
     values["rope_theta"] = float(rope.pop("rope_theta", None) or config.get("rope_theta") or 10_000.0)
-    values["rope_scaling"] = _read(rope or config.get("rope_scaling") or {})
+    values["rope_scaling"] = _rope_scaling(rope or config.get("rope_scaling") or {})
     eos = config.get("eos_token_id")
     eos = eos[0] if isinstance(eos, list) and eos else eos
     if type(eos) is not int or not 0 <= eos < values["vocabulary_size"]:
         raise ValueError(
-            f"config.json: eos_token_id is {config.get('eos_token_id')!r}; name the token that ends a text"
+            f"config.json: eos_token_id is {config.get('eos_token_id')!r}; must be a token id below vocab_size"
         )
     return ModelConfig(qk_norm=names[0] == QWEN3, **values), eos
 
 
-def _read(entries: Mapping[str, Any]) -> RopeScaling | None:
+def _rope_scaling(entries: Mapping[str, Any]) -> RopeScaling | None:
     kind = entries.get("rope_type", entries.get("type", "default"))
     if kind == "default":
         return None
@@ -144,17 +144,17 @@ def _read(entries: Mapping[str, Any]) -> RopeScaling | None:
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Writes tensors as SafeTensors, marked as PyTorch's, which `transformers` asks for.
+    """Writes tensors as SafeTensors, with the format metadata that `transformers` requires.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the file cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     try:
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path, metadata={"format": "pt"})
-    except SafetensorError as error:  # no OSError, which the disk's trouble would be known by
+    except SafetensorError as error:  # callers expect an OSError for a full or failed disk
         number = re.search(r"\(os error (\d+)\)", str(error))
         if number is None:
             raise
@@ -162,18 +162,18 @@ def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Reads a SafeTensors file whole."""
+    """Reads a whole SafeTensors file."""
     from safetensors.torch import load_file
 
     return load_file(path)
 
 
 def load_decoder(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Decoder:
-    """A decoder with these weights, fp32 on the host.
+    """A decoder with these weights, in fp32 on the CPU.
 
     Raises:
-        ValueError: a config of another kind of model, tensors that are missing, too many, of another shape, or not
-            finite; it names them.
+        ValueError: an unsupported config, or tensors that are missing, unexpected, of another shape, or not finite; the
+            message names them.
     """
     from models.decoder import Decoder
 
@@ -181,13 +181,11 @@ def load_decoder(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> De
     model = Decoder(shape, eos_id)
     found = dict(weights)
     if shape.tied:
-        found.pop("lm_head.weight", None)  # some write it twice
+        found.pop("lm_head.weight", None)  # some exporters write it although it is tied
     wrong = [*_differences({name: parameter.shape for name, parameter in model.named_parameters()}, found)]
     if wrong:
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
-        raise ValueError(
-            f"these weights are not those of {architecture(shape)} as in config.json: {'; '.join(wrong[:3])}{more}"
-        )
+        raise ValueError(f"the weights do not match {architecture(shape)} in config.json: {'; '.join(wrong[:3])}{more}")
     model.load_state_dict({name: tensor.float() for name, tensor in found.items()})
     return model
 
@@ -205,10 +203,10 @@ def _differences(wanted: Mapping[str, Any], found: Mapping[str, Tensor]) -> Iter
 
 
 def load_folder(folder: Path) -> Decoder:
-    """A decoder from a folder as `save_pretrained` writes it, weights in one file or in several.
+    """A decoder from a folder written by `save_pretrained`, with weights in one file or several.
 
     Raises:
-        ValueError: see `load_decoder`; or files that are missing or damaged.
+        ValueError: see `load_decoder`; or a file is missing or damaged.
     """
     from safetensors import SafetensorError
 
@@ -218,8 +216,8 @@ def load_folder(folder: Path) -> Decoder:
     weights: dict[str, Tensor] = {}
     for name in names:
         path = folder / name
-        if path.parent != folder or not path.is_file():  # a name that leads out of the folder is refused too
-            raise ValueError(f"{folder} has no {name}; weights are read from SafeTensors only")
+        if path.parent != folder or not path.is_file():  # also refuses a path outside the folder
+            raise ValueError(f"{folder} has no {name}; only SafeTensors weights are supported")
         try:
             weights |= load_weights(path)
         except SafetensorError as error:
@@ -236,5 +234,5 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{path} is no JSON object")
+        raise ValueError(f"{path} is not a JSON object")
     return found

@@ -1,19 +1,19 @@
-"""Values of a new decoder's parameters, the same for every number of ranks."""
+"""Initial values of a decoder's parameters, the same for every number of ranks."""
 
 from __future__ import annotations
 
 import hashlib
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 STD = 0.02
 ZERO = ("o_proj.weight", "down_proj.weight")
-"""Blocks begin as the identity: what they write into the residual stream starts at zero."""
+"""Parameters that start at zero, so that each block starts as the identity on the residual stream."""
 
 
 def initial_value(name: str, shape: torch.Size, seed: int) -> Tensor:
-    """The whole fp32 value of one parameter, from a stream of its own: it depends on seed and name only."""
+    """The full fp32 value of one parameter, from its own random generator: it depends on seed and name only."""
     if name.endswith("norm.weight"):
         return torch.ones(shape)
     if name.endswith(ZERO):
@@ -21,10 +21,3 @@ def initial_value(name: str, shape: torch.Size, seed: int) -> Tensor:
     key = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=7).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(key))
     return torch.empty(shape).normal_(std=STD, generator=generator)
-
-
-@torch.no_grad()
-def initialize(model: nn.Module, seed: int) -> None:
-    """Sets every parameter of a decoder whose parameters are plain tensors."""
-    for name, parameter in model.named_parameters():
-        parameter.copy_(initial_value(name, parameter.shape, seed))

@@ -1,10 +1,10 @@
-"""Cross-entropy of a linear head that never holds all logits: rows go through in chunks, gradient made on the way.
+"""Cross-entropy of a linear head that never holds all logits: rows are processed in chunks, with their gradients.
 
 Following the idea of Cut Cross-Entropy (Wijmans et al. 2024) and Liger's fused linear cross-entropy, in plain
 PyTorch: at 4096 x 256 x 16384 on a CPU it is as fast as the plain form and needs a quarter of its memory.
 
-On GPUs too: `torch.nn.functional.linear_cross_entropy` gives the cross-entropy alone. The z-loss needs the softmax's
-denominator, which it computes and does not return; to compute it again would cost a second pass over the head.
+Used on GPUs too: `torch.nn.functional.linear_cross_entropy` returns the cross-entropy alone. The z-loss needs the
+softmax's denominator, which it computes but does not return; recomputing it would cost a second pass over the head.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models import IGNORE_INDEX
 from models.kernels.library import kernels, threads
-from models.matmul import OuterSum, times_transposed
-
-IGNORED = -100
-"""Target of a position that is not learned."""
+from models.matmul import WeightGradAccumulator, times_transposed
 
 ROWS = 1024
-"""Rows a chunk: logits of a chunk at 16,384 tokens are 64 MiB in fp32."""
+"""Rows in a chunk: the logits of a chunk for 16,384 tokens are 64 MiB in fp32."""
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -32,7 +30,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         gradient = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         nats, penalty = (torch.empty(len(targets), dtype=torch.float32, device=hidden.device) for _ in range(2))
         if gradient:
-            grad_hidden, grad_weight = torch.empty_like(hidden), OuterSum(weight)
+            grad_hidden, grad_weight = torch.empty_like(hidden), WeightGradAccumulator(weight)
         for start in range(0, len(targets), ROWS):
             rows = slice(start, start + ROWS)
             logits = times_transposed(hidden[rows], weight)
@@ -54,15 +52,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
 def _softmax(
     logits: Tensor, targets: Tensor, scale: float, z_loss: float, nats: Tensor, penalty: Tensor, gradient: bool
 ) -> Tensor:
-    """Fills nats and penalty (the z-loss) [rows]; returns the gradient of scale x their sum, in the logits' memory
-    where a loop does it."""
+    """Fills nats and penalty (the z-loss) [rows]; returns the gradient of scale x their sum. The compiled loop
+    overwrites the logits with it."""
     if loops := kernels(logits):
         rows, columns = logits.shape
         scratch = torch.empty(threads(), columns)
         loops("cross_entropy", rows, columns, logits, targets, scale, z_loss, int(gradient), nats, penalty, scratch)
         return logits
-    keep, target = targets != IGNORED, targets.clamp(min=0)[:, None]
-    wide = logits.float()  # in bf16 the partition itself would be off by up to 0.03
+    keep, target = targets != IGNORE_INDEX, targets.clamp(min=0)[:, None]
+    wide = logits.float()  # in bf16 the partition would have an error of up to 0.03
     partition = torch.logsumexp(wide, 1, keepdim=True)
     nats.copy_((partition - wide.gather(1, target))[:, 0] * keep)
     penalty.copy_(z_loss * partition.square()[:, 0] * keep)
@@ -81,9 +79,9 @@ def linear_cross_entropy(
     Args:
         hidden: [N, d], fp32 or bf16.
         weight: [V, d], of the same number format.
-        targets: int64 [N]; rows of `IGNORED` count nothing and get a gradient of zero.
+        targets: int64 [N]; rows of `IGNORE_INDEX` have no loss and a gradient of zero.
         scale: factor of the differentiable loss.
-        z_loss: weight of the squared log of the softmax's denominator, added to the loss; 0 leaves it out.
+        z_loss: weight of the squared log of the softmax's denominator, added to the loss; 0 disables it.
 
     Returns:
         `(loss, nats)`: scale x (sum of all cross-entropies, plus the z-loss), and the cross-entropies, fp32 [N].

@@ -1,7 +1,7 @@
-"""Products with a weight matrix, by whichever of two libraries is faster on this processor.
+"""Matrix products with a weight, by the faster of two libraries on this processor.
 
-PyTorch hands fp32 products to MKL and bf16 ones to oneDNN. Where a processor has no bf16, oneDNN can be had for fp32
-too, and on AMD's is 1.2 to 1.5 times as fast as MKL for what a decoder asks for, but for the gradient of a weight.
+PyTorch uses MKL for fp32 products and oneDNN for bf16. On a processor without bf16, oneDNN can compute fp32 too; on AMD
+processors it is 1.2 to 1.5 times as fast as MKL for a decoder's products, except for the gradient of a weight.
 """
 
 from __future__ import annotations
@@ -13,26 +13,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Products = Literal["torch", "onednn"]
+Backend = Literal["torch", "onednn"]
 
-_chosen: Products = "torch"
-
-
-def use(products: Products) -> None:
-    """Chooses for this process, as `torch.set_num_threads` does."""
-    global _chosen
-    _chosen = products if torch.backends.mkldnn.is_available() else "torch"
+_backend: Backend = "torch"
 
 
-def chosen() -> Products:
-    """What this process uses."""
-    return _chosen
+def set_backend(backend: Backend) -> None:
+    """Sets the library for this process, as `torch.set_num_threads` does; "torch" where oneDNN is not available."""
+    global _backend
+    _backend = backend if torch.backends.mkldnn.is_available() else "torch"
 
 
 def linear(x: Tensor, *weights: Tensor) -> Tensor:
     """x [..., inputs] times each weight [outputs, inputs], in x's number format, side by side [..., all outputs].
 
-    One product for all: narrow ones leave a processor idle, and their gradients would have to be added up.
+    One product for all: narrow ones do not occupy a processor, and their gradients would have to be summed.
     """
     weight = weights[0] if len(weights) == 1 else torch.cat(weights)
     weight = weight.to(x.dtype)
@@ -44,8 +39,8 @@ def times_transposed(a: Tensor, b: Tensor) -> Tensor:
     return _onednn(a, b) if _by_onednn(a) else a @ b.T
 
 
-class OuterSum:
-    """The gradient of a weight [outputs, inputs], summed in fp32 over products with parts of the rows."""
+class WeightGradAccumulator:
+    """The gradient of a weight [outputs, inputs], accumulated in fp32 over chunks of rows."""
 
     def __init__(self, weight: Tensor):
         self._dtype, self._flipped = weight.dtype, _by_onednn(weight)
@@ -54,7 +49,7 @@ class OuterSum:
 
     def add(self, grad: Tensor, x: Tensor) -> None:
         """Adds grad [n, outputs]^T @ x [n, inputs]."""
-        if self._flipped:  # wide outputs are what oneDNN is good at, many of them it is not
+        if self._flipped:  # oneDNN is fast for wide outputs, slow for many
             self._sum += _onednn(x.T, grad.T)
         elif grad.dtype == torch.float32:
             self._sum.addmm_(grad.T, x)
@@ -66,11 +61,11 @@ class OuterSum:
         return (self._sum.T.contiguous() if self._flipped else self._sum).to(self._dtype)
 
 
-def faster_products(device: torch.device, dtype: torch.dtype) -> Products:
-    """The library that is faster here. There is a choice for fp32 on a CPU: oneDNN on AMD's processors, for which MKL
-    has no kernels of its own.
+def faster_backend(device: torch.device, dtype: torch.dtype) -> Backend:
+    """The faster library on this machine. Only fp32 on a CPU has a choice: oneDNN on AMD processors, for which MKL has
+    no kernels of its own.
 
-    By its maker and not by a clock: two runs of one recipe on one machine must have the same bits.
+    Decided by the processor's vendor and not by timing: two runs of one recipe on one machine must agree bit for bit.
     """
     if device.type != "cpu" or dtype != torch.float32:
         return "torch"
@@ -82,11 +77,11 @@ def faster_products(device: torch.device, dtype: torch.dtype) -> Products:
 
 
 def _by_onednn(x: Tensor) -> bool:
-    return _chosen == "onednn" and x.dtype == torch.float32 and x.device.type == "cpu"
+    return _backend == "onednn" and x.dtype == torch.float32 and x.device.type == "cpu"
 
 
 def _onednn(x: Tensor, weight: Tensor) -> Tensor:
-    """x @ weight^T; both may be transposed views. The operator is the one that PyTorch's own compiler calls."""
+    """x @ weight^T; both may be transposed views. The operator is the one that PyTorch's compiler uses."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
 
 

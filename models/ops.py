@@ -1,4 +1,4 @@
-"""What a decoder does beside products and attention: by a compiled loop on CPUs, else by PyTorch's operators."""
+"""A decoder's element-wise operations: compiled loops on CPUs, else PyTorch's operators."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from models.matmul import linear
 
 
 def add_rms_norm(x: Tensor, y: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """`(x + y, its norm)`; x alone without y. Root-mean-square norm over the last axis (Zhang and Sennrich 2019)."""
+    """`(x + y, norm(x + y))`, or `(x, norm(x))` without y. RMSNorm over the last axis (Zhang and Sennrich 2019)."""
     if kernels(x):
         return _AddRMSNorm.apply(x, y, weight.float(), eps)
     x = x if y is None else x + y
     return x, F.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
 
 
-def gated(x: Tensor, gate: Tensor, up: Tensor) -> Tensor:
+def swiglu(x: Tensor, gate: Tensor, up: Tensor) -> Tensor:
     """SwiGLU without its last product: silu(x gate^T) * (x up^T), of x [..., d] and weights [F, d] (Shazeer 2020)."""
     if kernels(x):
         return _SwiGLU.apply(linear(x, gate, up))
     return F.silu(linear(x, gate)) * linear(x, up)
 
 
-def found(x: Tensor) -> Library:
-    """The compiled loops that `kernels` said there are."""
+def require_kernels(x: Tensor) -> Library:
+    """The compiled loops for x, where `kernels` has already reported that they exist."""
     loops = kernels(x)
     assert loops is not None
     return loops
@@ -42,9 +42,9 @@ class _AddRMSNorm(torch.autograd.Function):
         rows = x.numel() // d
         total = x if y is None else torch.empty_like(x)
         out, root = torch.empty_like(x), torch.empty(rows, dtype=torch.float32)
-        found(x)("add_rms_norm", rows, d, x, y, weight, eps, total, out, root)
+        require_kernels(x)("add_rms_norm", rows, d, x, y, weight, eps, total, out, root)
         ctx.save_for_backward(total, weight, root)
-        ctx.two = y is not None
+        ctx.has_residual = y is not None
         return total, out
 
     @staticmethod
@@ -54,8 +54,10 @@ class _AddRMSNorm(torch.autograd.Function):
         d = total.shape[-1]
         grad_x = torch.empty_like(total)
         parts = torch.zeros(threads(), d)
-        found(total)("add_rms_norm_backward", len(root), d, total, weight, root, grad, grad_total, grad_x, parts)
-        return grad_x, grad_x if ctx.two else None, parts.sum(0), None
+        require_kernels(total)(
+            "add_rms_norm_backward", len(root), d, total, weight, root, grad, grad_total, grad_x, parts
+        )
+        return grad_x, grad_x if ctx.has_residual else None, parts.sum(0), None
 
 
 class _SwiGLU(torch.autograd.Function):
@@ -64,7 +66,7 @@ class _SwiGLU(torch.autograd.Function):
         x = x.contiguous()
         width = x.shape[-1] // 2
         out = x.new_empty(*x.shape[:-1], width)
-        found(x)("swiglu", out.numel() // width, width, x, out)
+        require_kernels(x)("swiglu", out.numel() // width, width, x, out)
         ctx.save_for_backward(x)
         return out
 
@@ -73,5 +75,5 @@ class _SwiGLU(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         grad, grad_x = grads[0].contiguous(), torch.empty_like(x)
         width = grad.shape[-1]
-        found(x)("swiglu_backward", grad.numel() // width, width, x, grad, grad_x)
+        require_kernels(x)("swiglu_backward", grad.numel() // width, width, x, grad, grad_x)
         return grad_x

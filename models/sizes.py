@@ -1,4 +1,4 @@
-"""Shapes of the models that Headwater trains, by name, and what they count."""
+"""Named shapes of the models that Headwater trains; their parameters and operations."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from models.rope import RopeScaling
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Shape of a decoder of Qwen3's or of Llama's kind. Names are standard terms; `models/huggingface.py` maps them."""
+    """Architecture of a Qwen3 or Llama decoder. `models/huggingface.py` maps the names to Hugging Face's."""
 
     vocabulary_size: int
-    """Rows of embedding and head; `sized` pads them, so that the head's products are well shaped."""
+    """Rows of embedding and head; `sized` pads them for efficient products."""
     hidden_size: int
     """Width d of the residual stream."""
     layers: int
     heads: int
     """Query heads."""
     key_value_heads: int
-    """Key and value heads; each serves `heads / key_value_heads` query heads (grouped-query attention)."""
+    """Key and value heads; each is shared by `heads / key_value_heads` query heads (grouped-query attention)."""
     head_size: int
     intermediate_size: int
     """Width of the gated feed-forward layer."""
     tied: bool = False
-    """True: the head is the embedding's transpose. Tied below 350M, where the head would be most of the model."""
+    """The head is the embedding's transpose. Used below 350M, where a head would be most of the model."""
     context: int = 2048
-    """Longest sequence that the model is trained on; consumers read it as its limit."""
+    """Maximum sequence length in training; written as the model's maximum context."""
     rope_theta: float = 10_000.0
     """Base of the rotary position frequencies."""
     rope_scaling: RopeScaling | None = None
-    """How those frequencies are stretched for a longer context."""
+    """Scaling of those frequencies for a longer context."""
     qk_norm: bool = True
-    """True: queries and keys are normed, as in Qwen3, which trains more steadily; False: Llama's shape."""
+    """Norm queries and keys: Qwen3, whose training is more stable; False: Llama."""
     norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
         if self.heads % self.key_value_heads:
             raise ValueError(f"heads ({self.heads}) must be a multiple of key_value_heads ({self.key_value_heads})")
         if self.head_size % 2:
-            raise ValueError(f"head_size ({self.head_size}) must be even: rotary embedding turns pairs")
+            raise ValueError(f"head_size ({self.head_size}) must be even: rotary embedding rotates pairs")
 
 
 @dataclass(frozen=True)
@@ -70,24 +70,27 @@ SIZES: dict[str, _Shape] = {
     "30b": _Shape(5120, 64, 64, 8, 128, 25600, rope_theta=500_000.0),
     "70b": _Shape(8192, 80, 64, 8, 128, 28672, rope_theta=500_000.0),
 }
-"""Named sizes, from the tests' (1m) and the sample's (nano) to the largest that FSDP alone carries. Names count
-parameters with the vocabularies that go with them: 4,096 tokens at nano, 8,192 at 7m, 16,384 at 11m and 30m, 32,000
-from there on. 125m and 350m have SmolLM's shapes, 2.7b BioMedLM's depth and width, the largest follow Qwen3's and
-Llama 3's."""
+"""Named sizes, from tests (1m) and the sample (nano) to the largest that FSDP alone can train. Names are parameters
+with the usual vocabulary: 4,096 tokens at nano, 8,192 at 7m, 16,384 at 11m and 30m, 32,000 from 125m on. 125m and 350m
+have SmolLM's shapes, 2.7b BioMedLM's depth and width, the largest follow Qwen3 and Llama 3."""
 
 VOCABULARY_MULTIPLE = 128
-"""Rows of embedding and head are a multiple of this on every machine, for what is made never depends on it. GPUs ask
-for it: MPT found up to 4 points of MFU in it (MosaicML's LLM Foundry). CPUs are served by any multiple of 64."""
+"""Rows of embedding and head are a multiple of this on every machine, since results must not depend on the machine.
+GPUs need it: up to 4 points of MFU for MPT (MosaicML's LLM Foundry). CPUs need a multiple of 64."""
 
 
 def sized(name: str, vocabulary_size: int, context: int) -> ModelConfig:
-    """The config of a named size for a vocabulary, padded to a multiple, and a longest sequence in tokens.
+    """The architecture of a named size, with padded vocabulary.
+
+    Args:
+        context: maximum sequence length in tokens.
+
 
     Raises:
         ValueError: no such size.
     """
     if name not in SIZES:
-        raise ValueError(f"no model size {name!r}; there are {', '.join(SIZES)}")
+        raise ValueError(f"unknown model size {name!r}; use one of {', '.join(SIZES)}")
     padded = -(-vocabulary_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
     return ModelConfig(vocabulary_size=padded, context=context, **vars(SIZES[name]))
 
@@ -105,7 +108,7 @@ def layer_parameters(config: ModelConfig) -> int:
 
 
 def training_flops(config: ModelConfig, sequence_length: int) -> float:
-    """Floating-point operations that a token costs in training, forward and backward.
+    """Floating-point operations per token in training, forward and backward.
 
     Six per weight of a matrix product (the head included, tied or not, the embedding's look-up not) and 12 L h T for
     attention, halved because half of it is masked: the convention of PaLM, appendix B, for causal attention.

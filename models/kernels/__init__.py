@@ -1,1 +1,1 @@
-"""The decoder's loops over elements on CPUs, compiled: `cpu.c`, and what calls it."""
+"""The decoder's element-wise loops on CPUs: `cpu.c`, and the Python code that compiles and calls it."""

@@ -1,13 +1,13 @@
-"""Compiles the loops for this machine, so that a first run need not: `python -m models.kernels`."""
+"""Compiles the loops for this machine in advance: `python -m models.kernels`."""
 
 from __future__ import annotations
 
 import sys
 
-from models.kernels.library import FORMATS, library, why_not
+from models.kernels.library import FORMATS, library, unavailable_reason
 
 if __name__ == "__main__":
     for dtype in FORMATS:
         library(dtype)
-    if reason := why_not():
-        print(f"training on this CPU goes without compiled loops, which makes it slower: {reason}", file=sys.stderr)
+    if reason := unavailable_reason():
+        print(f"no compiled CPU kernels: training on this CPU will be slower: {reason}", file=sys.stderr)

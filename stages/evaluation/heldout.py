@@ -38,7 +38,7 @@ def heldout_documents(folder: Path, documents: int | None, limit: int | None, se
 
     if documents == 0 or not (folder / "heldout" / "shards.parquet").is_file():
         return []
-    reader = TokenReader(folder, part="heldout")
+    reader = TokenReader(folder, split="heldout")
     rows: list[tuple[bytes, Document]] = []
     for number in range(len(reader.shards.sources)):
         for document in (reader.document(number, i) for i in range(reader.document_count(number))):

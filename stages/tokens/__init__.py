@@ -1,6 +1,6 @@
 """Documents to tokens: tokenizer, token stream in mapped shards, the order in which training reads it, batches.
 
-The stage is imported when it is asked for: whoever only loads batches waits for neither tokenizers nor the store.
+The stage is imported on first access: loading batches must not import the tokenizers or the store.
 """
 
 from importlib import import_module
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 __all__ = ["TokensConfig", "tokens"]
 
-_HOMES = {"TokensConfig": "stages.tokens.config", "tokens": "stages.tokens.build"}
+_MODULES = {"TokensConfig": "stages.tokens.config", "tokens": "stages.tokens.build"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

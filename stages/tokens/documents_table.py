@@ -1,4 +1,4 @@
-"""The table of a source's documents, and that table's indexes."""
+"""Writing the table of a source's documents, and its indexes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stages.tokens.parts import PartedStream
+from stages.tokens.parts import EncodedStream
 
-DOCUMENTS_A_BATCH = 1 << 16
-"""Lines in each record batch of a table of documents but the last, so that line n is found by division."""
+DOCUMENTS_PER_BATCH = 1 << 16
+"""Rows in each record batch of a table of documents except the last, so that row n is found by division."""
 
 DOCUMENTS = pa.schema(
     [
@@ -27,19 +27,19 @@ DOCUMENTS = pa.schema(
 """Columns of `docs/<source>.arrow`, in stream order: first token in the stream, tokens without EOS, bytes of text."""
 
 NewFile = Callable[[str], Path]
-"""Gives the local path to write a file of the artifact to."""
+"""Returns the local path to write a file of the artifact to."""
 
 
-def write_documents(stream: PartedStream, new_file: NewFile, source: str) -> int:
+def write_documents(stream: EncodedStream, new_file: NewFile, source: str) -> int:
     """Writes the table of a source's documents, and its indexes by `doc_id` and by `uri`.
 
     An index is a permutation (int64 `.npy`) that sorts the table by that column's bytes.
 
     Returns:
-        Documents.
+        The number of documents.
     """
     path = new_file(f"docs/{source}.arrow")
-    waiting, start, count = DOCUMENTS.empty_table(), 0, 0
+    pending, start, count = DOCUMENTS.empty_table(), 0, 0
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, DOCUMENTS) as writer:
         for part in stream.parts:
             lines = part.lines()
@@ -47,12 +47,12 @@ def write_documents(stream: PartedStream, new_file: NewFile, source: str) -> int
             starts = start + np.cumsum(lengths + 1) - lengths - 1
             start, count = start + part.count, count + len(lines)
             more = lines.add_column(3, "start", pa.array(starts))
-            waiting = pa.concat_tables([waiting, more])
-            if len(waiting) >= DOCUMENTS_A_BATCH:
-                whole = len(waiting) // DOCUMENTS_A_BATCH * DOCUMENTS_A_BATCH
-                _write(writer, waiting.slice(0, whole))
-                waiting = waiting.slice(whole)
-        _write(writer, waiting)
+            pending = pa.concat_tables([pending, more])
+            if len(pending) >= DOCUMENTS_PER_BATCH:
+                whole = len(pending) // DOCUMENTS_PER_BATCH * DOCUMENTS_PER_BATCH
+                _write(writer, pending.slice(0, whole))
+                pending = pending.slice(whole)
+        _write(writer, pending)
     with pa.memory_map(str(path)) as mapped:
         table = pa.ipc.open_file(mapped).read_all()
         for column in ("doc_id", "uri"):
@@ -62,5 +62,5 @@ def write_documents(stream: PartedStream, new_file: NewFile, source: str) -> int
 
 
 def _write(writer: pa.RecordBatchFileWriter, table: pa.Table) -> None:
-    for batch in table.combine_chunks().to_batches(max_chunksize=DOCUMENTS_A_BATCH):
+    for batch in table.combine_chunks().to_batches(max_chunksize=DOCUMENTS_PER_BATCH):
         writer.write_batch(batch)

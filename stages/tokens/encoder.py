@@ -1,8 +1,7 @@
-"""Text to token ids, in whole Arrow arrays: gigatoken where it gives the tokenizer's own ids, else tokenizers.
+"""Encodes Arrow arrays of texts: with gigatoken if its ids equal the tokenizer's, else with tokenizers.
 
-gigatoken encodes one text at forty times the speed of Hugging Face's tokenizers, for the split patterns that it knows.
-It is trusted only after it has given the same ids on texts of this corpus and on a list of nasty ones; see
-`encoder_for`.
+gigatoken is forty times as fast as Hugging Face's tokenizers, for the split patterns that it supports. It is used only
+after it has given the same ids on texts of this corpus and on a list of difficult ones; see `encoder_for`.
 """
 
 from __future__ import annotations
@@ -26,18 +25,18 @@ log = logging.getLogger(__name__)
 
 Texts: TypeAlias = pa.StringArray | pa.LargeStringArray
 Encoded: TypeAlias = tuple[NDArray[np.uint32], NDArray[np.int64]]
-"""ids uint32 [T] of n texts, one behind the other; offsets int64 [n + 1]: text i is ids[offsets[i]:offsets[i + 1]]."""
+"""ids uint32 [T] of n concatenated texts; offsets int64 [n + 1]: text i is ids[offsets[i]:offsets[i + 1]]."""
 
 COMPARED_BYTES = 128 << 10
-"""Text of the corpus on which gigatoken must give the tokenizer's ids: about 25 ms of Hugging Face's encoder."""
-COMPARED_MOST = 8 << 10
-"""Bytes of one document in that comparison, so that there are many different ones."""
+"""Text of the corpus on which both encoders are compared: about 25 ms of Hugging Face's encoder."""
+COMPARED_DOCUMENT_BYTES = 8 << 10
+"""Maximum bytes of one document in the comparison, so that it covers many documents."""
 
-RENEWED_SECONDS = 8.0
-"""Work of a gigatoken tokenizer after which it is dropped. What it remembers grows with the words that it had to work
-out, by 70 MB for a second of that (random letters), so this is half a gigabyte. A new one costs a third of a second."""
+RENEWAL_SECONDS = 8.0
+"""CPU time after which a gigatoken tokenizer is replaced. Its cache of words grows by 70 MB per second on random
+letters, so this limits it to half a gigabyte. A new tokenizer costs a third of a second."""
 
-BATTERY = (
+TRICKY_TEXTS = (
     "",
     " ",
     "\n",
@@ -57,55 +56,55 @@ BATTERY = (
     "<|endoftext|>",
     "text <|endoftext|> text<|endoftext|><|im_start|>user<|eot_id|></s><s>[INST] <unk><pad> <|endoftext",
 )
-"""Where encoders have been seen to differ: white space, digits, control characters, Unicode, special tokens."""
+"""Cases in which encoders have differed: white space, digits, control characters, Unicode, special tokens."""
 
 
 class Encoder(Protocol):
-    """Encodes texts; several threads may call one encoder at the same time."""
+    """Encodes texts. Thread-safe."""
 
     name: str
 
     def encode(self, texts: Texts) -> Encoded:
-        """Ids of each text, without special tokens; a special token's spelling in a text is text."""
+        """Ids of each text, without special tokens; a special token that is spelled in a text is encoded as text."""
 
 
 class TokenizersEncoder:
-    """Hugging Face's tokenizers: any tokenizer, on the library's own threads.
+    """Hugging Face's tokenizers: supports any tokenizer, with the library's own threads.
 
-    Documents may be of any length, where the tokenizer `can_be_cut`; else a long one takes a hundred times its size.
+    Documents may have any length if the tokenizer `can_be_cut`; else a document needs a hundred times its size.
 
     Args:
-        window: most characters that are encoded at once.
+        window: maximum characters encoded at once.
     """
 
     name = "tokenizers"
 
     def __init__(self, tokenizer: TextTokenizer, window: int = WINDOW):
         self._tokenizer = tokenizer
-        self._most = window if can_be_cut(tokenizer.content["pre_tokenizer"]) else sys.maxsize
+        self._window = window if can_be_cut(tokenizer.content["pre_tokenizer"]) else sys.maxsize
         self._long: Tokenizer | None = None
 
     def encode(self, texts: Texts) -> Encoded:
         """See `Encoder`."""
         strings = texts.to_pylist()
-        short = iter(self._tokenizer.encode([text for text in strings if len(text) <= self._most]))
-        found = [next(short) if len(text) <= self._most else self._encode_long(text) for text in strings]
-        return _joined(found)
+        short = iter(self._tokenizer.encode([text for text in strings if len(text) <= self._window]))
+        found = [next(short) if len(text) <= self._window else self._encode_long(text) for text in strings]
+        return _concatenated(found)
 
     def _encode_long(self, text: str) -> NDArray[np.uint32]:
         if self._long is None:
             self._long = Tokenizer.from_str(self._tokenizer.text_json)
-        return encode_long(self._long, text, self._most)
+        return encode_long(self._long, text, self._window)
 
 
 class GigatokenEncoder:
-    """gigatoken on the calling thread, straight from Arrow's buffers.
+    """gigatoken on the calling thread, directly from Arrow's buffers.
 
-    A gigatoken tokenizer remembers words, behind a lock: so each thread that encodes at the same time has its own, and
-    they are kept for the next call. It never forgets one, so after some seconds of work another takes its place.
+    A gigatoken tokenizer caches words behind a lock: so concurrent threads use different ones, which are pooled. Its
+    cache is never cleared, so a tokenizer is replaced after some seconds of work.
 
     Raises:
-        Exception: gigatoken does not know the tokenizer's split pattern or model.
+        Exception: gigatoken does not support the tokenizer's split pattern or model.
     """
 
     name = "gigatoken"
@@ -120,16 +119,16 @@ class GigatokenEncoder:
             tokenizer, spent = self._idle.pop()
         except IndexError:
             tokenizer, spent = self._load(), 0.0
-        began = time.thread_time()
-        layout = tokenizer.encode_batch(_awkward(texts), parallel=False).layout.to_ListOffsetArray64(True)
-        spent += time.thread_time() - began
-        if spent < RENEWED_SECONDS:
+        started = time.thread_time()
+        layout = tokenizer.encode_batch(_awkward_array(texts), parallel=False).layout.to_ListOffsetArray64(True)
+        spent += time.thread_time() - started
+        if spent < RENEWAL_SECONDS:
             self._idle.append((tokenizer, spent))
         offsets = np.asarray(layout.offsets.data, dtype=np.int64)
         return np.asarray(layout.content.data, dtype=np.uint32)[: offsets[-1]], offsets
 
     def _load(self) -> Any:
-        from gigatoken import Tokenizer as Gigatoken  # with awkward it takes a second to import
+        from gigatoken import Tokenizer as Gigatoken  # imported here: takes a second, with awkward
 
         return Gigatoken.from_json(self._json)
 
@@ -140,38 +139,37 @@ def encoder_for(
     report: Emit,
     make_fast: Callable[[TextTokenizer], Encoder] = GigatokenEncoder,
 ) -> Encoder:
-    """A fast encoder if it gives the tokenizer's ids on `samples` and `BATTERY`, else tokenizers.
+    """A fast encoder if its ids equal the tokenizer's on `samples` and `TRICKY_TEXTS`, else tokenizers.
 
     Args:
-        tokenizer: the tokenizer, whose ids are right by definition.
-        samples: texts of the corpus; about `COMPARED_BYTES` are looked at.
-        report: told which encoder was chosen, and why in a warning where it is the slow one.
-        make_fast: makes the fast one; whatever it raises, it is not used then.
+        tokenizer: the tokenizer, whose ids are the reference.
+        samples: texts of the corpus; about `COMPARED_BYTES` are used.
+        report: receives an event with the chosen encoder, and a warning with the reason if it is the slow one.
+        make_fast: creates the fast encoder; if it raises anything, the slow one is used.
     """
-    texts = [*BATTERY, *_spellings(tokenizer), *_some(samples)]
+    texts = [*TRICKY_TEXTS, *_spellings(tokenizer), *_first_bytes(samples)]
     try:
         fast = make_fast(tokenizer)
-        trouble = _difference(fast, tokenizer, texts)
+        problem = _difference(fast, tokenizer, texts)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic in the library is a BaseException
-        trouble = (
-            f"the fast encoder cannot use this tokenizer ({type(error).__name__}: {' '.join(str(error).split())[:300]})"
-        )
-    chosen: Encoder = TokenizersEncoder(tokenizer) if trouble else fast
+        reason = " ".join(str(error).split())[:300]
+        problem = f"the fast encoder does not support this tokenizer ({type(error).__name__}: {reason})"
+    chosen: Encoder = TokenizersEncoder(tokenizer) if problem else fast
     report("encoder", name=chosen.name, compared=len(texts), compared_bytes=sum(len(text.encode()) for text in texts))
-    if trouble:
-        message = f"tokens: {trouble}; tokenizers encodes instead: the same ids, about forty times slower"
+    if problem:
+        message = f"tokens: {problem}; using tokenizers instead: the same ids, about forty times slower"
         report("warning", message=message)
         log.warning("%s", message)
     return chosen
 
 
 def _difference(encoder: Encoder, tokenizer: TextTokenizer, texts: list[str]) -> str | None:
-    """The first text that an encoder gives other ids for, in words."""
+    """Describes the first text for which an encoder gives other ids than the tokenizer."""
     ids, offsets = encoder.encode(pa.array(texts, pa.string()))
     if len(offsets) != len(texts) + 1:
-        return f"{encoder.name} gave ids for {len(offsets) - 1} of {len(texts)} texts"
+        return f"{encoder.name} returned ids for {len(offsets) - 1} of {len(texts)} texts"
     for number, expected in enumerate(tokenizer.encode(texts)):
         found = ids[offsets[number] : offsets[number + 1]].tolist()
         if found != expected:
@@ -180,7 +178,7 @@ def _difference(encoder: Encoder, tokenizer: TextTokenizer, texts: list[str]) ->
 
 
 def _spellings(tokenizer: TextTokenizer) -> Iterator[str]:
-    """The added tokens of this very tokenizer, inside text."""
+    """Texts that contain the added tokens of this tokenizer."""
     added = sorted(token.content for token in tokenizer.tokenizer.get_added_tokens_decoder().values())
     for first in range(0, len(added), 64):
         some = added[first : first + 64]
@@ -188,16 +186,16 @@ def _spellings(tokenizer: TextTokenizer) -> Iterator[str]:
         yield " and ".join(["before", *some, "behind"])
 
 
-def _some(samples: Iterable[str]) -> Iterator[str]:
+def _first_bytes(samples: Iterable[str]) -> Iterator[str]:
     left = COMPARED_BYTES
     for text in samples:
-        yield text[:COMPARED_MOST]
-        left -= len(text[:COMPARED_MOST].encode())
+        yield text[:COMPARED_DOCUMENT_BYTES]
+        left -= len(text[:COMPARED_DOCUMENT_BYTES].encode())
         if left <= 0:
             return
 
 
-def _joined(found: list[Any]) -> Encoded:
+def _concatenated(found: list[Any]) -> Encoded:
     lengths = np.fromiter((len(ids) for ids in found), dtype=np.int64, count=len(found))
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     joined = np.empty(int(offsets[-1]), dtype=np.uint32)
@@ -206,8 +204,8 @@ def _joined(found: list[Any]) -> Encoded:
     return joined, offsets
 
 
-def _awkward(texts: Texts) -> Any:
-    """The same strings as an awkward array over the same bytes: what gigatoken reads without a Python string each."""
+def _awkward_array(texts: Texts) -> Any:
+    """The same strings as an awkward array over the same bytes, which gigatoken reads without Python strings."""
     import awkward
 
     wide = pa.types.is_large_string(texts.type)

@@ -1,11 +1,11 @@
 """Keyed permutations of the integers below n, computed element by element and invertible.
 
-A Feistel network permutes the numbers of b bits for any round function (Luby and Rackoff 1988); cycle walking brings
-it down to [0, n): what falls outside is put through again until it falls inside, less than twice on average (Black and
-Rogaway 2002). So an order over n things needs no memory, gives the i-th thing at once, and answers "when does this
-thing come?" by running backwards. The two parts are as equal as b allows (they differ by a bit when b is odd), which
-keeps the domain below 2n. Of 5 to 7 things not every permutation is equally likely (a thing lands at each place within
-an eighth of its share); from 8 on our tests do not tell it from chance.
+A Feistel network permutes the numbers of b bits for any round function (Luby and Rackoff 1988); cycle walking restricts
+it to [0, n): a result outside is permuted again until it is inside, less than twice on average (Black and Rogaway
+2002). So an order over n elements needs no memory, gives the i-th element directly, and its inverse gives the place of
+an element. The two halves are as equal as b allows (they differ by a bit when b is odd), which keeps the domain below
+2n. For 5 to 7 elements the permutations are not equally likely (probabilities differ by up to an eighth); from 8 on our
+tests cannot distinguish them from random ones.
 
 All arithmetic is numpy uint64 modulo 2^64, so that results are the same on every machine. Safe for n up to 2^62.
 """
@@ -34,7 +34,7 @@ def mix(value: U64) -> U64:
 
 
 def _mix(value: U64, scratch: U64) -> U64:
-    """`mix` in place: an array of `value`'s shape is given to work in, since a batch's order is all such steps."""
+    """`mix` in place, with an array of `value`'s shape as scratch space: it dominates the cost of an order."""
     for factor in (_MIX_A, _MIX_B):
         value ^= np.right_shift(value, _SHIFT, out=scratch)
         value *= factor
@@ -51,7 +51,7 @@ def keyed(key: ArrayLike, *values: ArrayLike) -> U64:
 
 
 def permute(index: ArrayLike, n: ArrayLike, key: ArrayLike) -> NDArray[np.int64]:
-    """Where the permutation of [0, n) under `key` sends each index. All three broadcast; an index is below its n.
+    """The image of each index under the permutation of [0, n) with this key. All three broadcast.
 
     Raises:
         ValueError: an index outside [0, n).
@@ -66,31 +66,31 @@ def invert(index: ArrayLike, n: ArrayLike, key: ArrayLike) -> NDArray[np.int64]:
 
 _Network = Callable[[U64, U64, U64, U64], U64]
 
-_AT_ONCE = 4096
-"""Numbers put through the network at once: the handful of arrays of that length fits a core's first two caches."""
+_CHUNK = 4096
+"""Numbers processed at once: the few arrays of this length fit into a core's L1 and L2 caches."""
 
 
 def _walk(index: ArrayLike, n: ArrayLike, key: ArrayLike, network: _Network) -> NDArray[np.int64]:
     i, size, keys = np.asarray(index, dtype=np.int64), np.asarray(n, dtype=np.int64), np.asarray(key, dtype=np.uint64)
     if i.size and (int(i.min()) < 0 or bool((i >= size).any())):
-        raise ValueError("feistel: an index lies outside [0, n)")
+        raise ValueError("feistel: an index is outside [0, n)")
     shape = np.broadcast_shapes(i.shape, size.shape, keys.shape)
     out = np.array(np.broadcast_to(i, shape)).ravel()
     value, limit = out.view(np.uint64), _spread(size.astype(np.uint64), shape)
     bits = _bit_length(limit - np.uint64(1))
     parameters = (_spread(keys, shape), bits, bits >> np.uint64(1))
-    _in_parts(value, parameters, network)
+    _apply_in_chunks(value, parameters, network)
     outside = np.flatnonzero(value >= limit)
     while outside.size:
         again = value[outside]
-        _in_parts(again, tuple(_pick(array, outside) for array in parameters), network)
+        _apply_in_chunks(again, tuple(_pick(array, outside) for array in parameters), network)
         value[outside] = again
         outside = outside[again >= _pick(limit, outside)]
     return out.reshape(shape)
 
 
 def _spread(array: U64, shape: tuple[int, ...]) -> U64:
-    """One-dimensional: as it is where it holds a single number, else repeated to `shape`."""
+    """One-dimensional: a single number as it is, else broadcast to `shape`."""
     return array.reshape(1) if array.size == 1 else np.broadcast_to(array, shape).ravel()
 
 
@@ -98,10 +98,10 @@ def _pick(array: U64, which: slice | NDArray[np.int64]) -> U64:
     return array if array.size == 1 else array[which]
 
 
-def _in_parts(value: U64, parameters: tuple[U64, ...], network: _Network) -> None:
-    """Puts every number through the network once, in place."""
-    for begin in range(0, value.size, _AT_ONCE):
-        part = slice(begin, begin + _AT_ONCE)
+def _apply_in_chunks(value: U64, parameters: tuple[U64, ...], network: _Network) -> None:
+    """Applies the network once to every number, in place."""
+    for begin in range(0, value.size, _CHUNK):
+        part = slice(begin, begin + _CHUNK)
         value[part] = network(value[part], *(_pick(array, part) for array in parameters))
 
 
@@ -117,7 +117,7 @@ def _bit_length(value: U64) -> U64:
     return bits + rest
 
 
-def _parts(value: U64, bits: U64, low: U64) -> tuple[U64, U64, U64, U64]:
+def _split_halves(value: U64, bits: U64, low: U64) -> tuple[U64, U64, U64, U64]:
     one = np.uint64(1)
     right_mask = (one << low) - one
     left_mask = (one << (bits - low)) - one
@@ -133,8 +133,8 @@ def _backward(value: U64, key: U64, bits: U64, low: U64) -> U64:
 
 
 def _rounds(value: U64, key: U64, bits: U64, low: U64, rounds: range) -> U64:
-    """Every round changes one part by a hash of the other, so that the rounds in reverse undo it."""
-    left, right, left_mask, right_mask = _parts(value, bits, low)
+    """Every round changes one half by a hash of the other, so that the rounds in reverse order are the inverse."""
+    left, right, left_mask, right_mask = _split_halves(value, bits, low)
     hashed, scratch = np.empty_like(value), np.empty_like(value)
     for index in rounds:
         changed, other, mask = (left, right, left_mask) if index % 2 == 0 else (right, left, right_mask)

@@ -1,10 +1,10 @@
-"""Fertility: how much text a token holds, by source, beside GPT-2's on text of the same kind.
+"""Fertility of a tokenizer by source: text per token, compared with GPT-2 on text of the same kind.
 
-Measured as tokenizers are compared elsewhere (Rust et al. 2021, arXiv 2012.15613): tokens a word, and bytes and words a
-token, EOS not counted. A word is a run of bytes without ASCII white space, as `wc -w` counts them, so the measure needs
-no language; in text without spaces only bytes a token say something.
+The usual measures (Rust et al. 2021, arXiv 2012.15613): tokens per word, and bytes and words per token, without EOS. A
+word is a run of bytes without ASCII white space, as in `wc -w`, so the measure does not depend on the language; in text
+without spaces only bytes per token are meaningful.
 
-GPT-2's figures stand in `gpt2_fertility.json`, measured by `python -m benchmarks.gpt2_fertility`.
+GPT-2's figures are in `gpt2_fertility.json`, measured by `python -m benchmarks.gpt2_fertility`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ import pyarrow.parquet as pq
 from stages.store import Artifact
 
 SAMPLE_BYTES = 1_000_000
-"""About how much text of a source is measured: enough for three digits."""
+"""Approximate text of a source that is measured: enough for three digits."""
 
-MOST_FILES = 8
-"""Files of a source that are looked into: each costs the reading of a megabyte."""
+MAX_FILES = 8
+"""Maximum files of a source that are read: each costs the reading of a megabyte."""
 
 _BATCH = 64
 """Documents read at once."""
@@ -50,7 +50,7 @@ class Fertility:
         return Fertility(self.bytes + other.bytes, self.words + other.words, self.tokens + other.tokens)
 
     def ratios(self) -> dict[str, float]:
-        """`bytes_per_token`, `words_per_token`, `tokens_per_word`, to four digits; 0 where there is no text."""
+        """`bytes_per_token`, `words_per_token`, `tokens_per_word`, to four digits; 0 without text."""
         return {
             "bytes_per_token": round(self.bytes / max(self.tokens, 1), 4),
             "words_per_token": round(self.words / max(self.tokens, 1), 4),
@@ -59,32 +59,32 @@ class Fertility:
 
 
 def count_words(texts: pa.Array) -> int:
-    """Words of all texts (string or large_string [n]) together; none reaches from one text into the next."""
+    """Total words of the texts (string or large_string [n]); a word never continues in the next text."""
     data, offsets = _bytes(texts)
     space = _SPACE[data]
     starts = int(np.count_nonzero(space[:-1] & ~space[1:]))
-    # The first byte of a text begins a word too, unless the byte before it was counted as the word's end.
+    # The first byte of a text begins a word too, unless it follows white space and is counted already.
     first = offsets[:-1][offsets[:-1] < offsets[1:]]
     before = np.where(first > 0, space[np.maximum(first - 1, 0)], False)
     return starts + int(np.count_nonzero(~space[first] & ~before))
 
 
-def measure(corpus: Artifact, source: str, documents: Path, most_bytes: int = SAMPLE_BYTES) -> Fertility:
-    """The fertility of a source that was tokenized, on about `most_bytes` of its text: as much from each of its files,
-    or of `MOST_FILES` of them.
+def measure(corpus: Artifact, source: str, documents: Path, max_bytes: int = SAMPLE_BYTES) -> Fertility:
+    """The fertility of a tokenized source, on about `max_bytes` of its text: the same amount from each of its files, or
+    from `MAX_FILES` of them.
 
     Args:
-        corpus: the corpus artifact that holds the source.
-        documents: the source's table of documents, in corpus order, which says how many tokens each one became.
+        corpus: the corpus artifact of the source.
+        documents: the source's table of documents, in corpus order, with the tokens of each.
     """
     tokens = pa.ipc.open_file(pa.memory_map(str(documents))).read_all().column("length")
     paths = [entry.path for entry in corpus.files(f"documents/{source}/") if entry.path.endswith(".parquet")]
     total, first = Fertility(0, 0, 0), 0
-    step = -(-len(paths) // MOST_FILES)
+    step = -(-len(paths) // MAX_FILES)
     for place, path in enumerate(paths):
         with corpus.open(path) as stream:
             file = pq.ParquetFile(stream)
-            number, left = first, most_bytes / len(paths[::step]) if place % step == 0 else 0
+            number, left = first, max_bytes / len(paths[::step]) if place % step == 0 else 0
             first += file.metadata.num_rows
             if not left:
                 continue
@@ -97,11 +97,11 @@ def measure(corpus: Artifact, source: str, documents: Path, most_bytes: int = SA
     return total
 
 
-def beside_gpt2(source: str) -> dict[str, Any]:
-    """GPT-2's figures for the source: its own where it is one of a sample's, else those of `fallback`.
+def gpt2_comparison(source: str) -> dict[str, Any]:
+    """GPT-2's figures for a source: for that source if it is in the embedded samples, else for `fallback`.
 
     Returns:
-        `gpt2_text` (whose figures they are), `gpt2_bytes_per_token`, `gpt2_words_per_token`.
+        `gpt2_text` (the text they were measured on), `gpt2_bytes_per_token`, `gpt2_words_per_token`.
     """
     record = gpt2_record()
     texts = record["texts"]
@@ -115,7 +115,7 @@ def beside_gpt2(source: str) -> dict[str, Any]:
 
 
 def fertility_rows(tokens: Artifact) -> list[dict[str, Any]]:
-    """A tokens artifact's sources, their tokens and fertility, as lines of a table."""
+    """The sources of a tokens artifact with tokens and fertility, as rows of a table."""
     ratios = ("bytes_per_token", "words_per_token", "tokens_per_word")
     columns = ("source", "documents", "tokens", *ratios, "gpt2_bytes_per_token", "gpt2_words_per_token", "gpt2_text")
     return [{column: line.get(column) for column in columns} for line in tokens.manifest.details["table"]]

@@ -1,4 +1,4 @@
-"""Where shards come from: the one question that reading asks, so that another answer can be put in its place."""
+"""Access to shard files: the interface that readers use, and its implementation for a local folder."""
 
 from __future__ import annotations
 
@@ -7,28 +7,27 @@ from typing import Protocol
 
 
 class Fetch(Protocol):
-    """Gives the local file of a shard, fetching it first where it must.
+    """Returns the local file of a shard, downloading it first where necessary.
 
-    The file must stay until the call's caller has mapped it; it may be removed after that, since a mapping keeps its
-    bytes.
+    The file must exist until the caller has mapped it; it may be removed after that, since the mapping stays valid.
     """
 
     def __call__(self, source: str, shard: int) -> Path:
         """The local path of shard number `shard` of a source.
 
         Raises:
-            StoreError: it cannot be fetched.
+            StoreError: it cannot be downloaded.
         """
         ...
 
 
 def shard_name(source: str, shard: int) -> str:
-    """A shard's path in its part of a tokens artifact."""
+    """A shard's path in its split of a tokens artifact."""
     return f"shards/{source}/{shard:05}.arrow"
 
 
 class LocalFetch:
-    """The shards of an artifact that lies in a local folder.
+    """The shards of an artifact in a local folder.
 
     Args:
         folder: the artifact's folder, or `heldout` in it.

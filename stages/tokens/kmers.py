@@ -1,4 +1,4 @@
-"""k-mer ids of text in one compiled pass: what `tokenizer_kmers` says, some hundred times as fast."""
+"""k-mer ids of text in one compiled pass: the ids of `tokenizer_kmers`, about a hundred times as fast."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stages.tokens.config import KmersConfig
 
 
 class KmerEncoder:
-    """Encodes Arrow arrays of texts without an object a text; several threads may call it at the same time."""
+    """Encodes Arrow arrays of texts without a Python object per text. Thread-safe."""
 
     name = "kmers"
 
@@ -23,7 +23,7 @@ class KmerEncoder:
         self._letters, self._k = config.letters, config.k
 
     def encode(self, texts: pa.StringArray | pa.LargeStringArray) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-        """Ids of n texts, none of them null, and their offsets; see `kmer_ids`."""
+        """Ids of n texts without nulls, and their offsets; see `kmer_ids`."""
         _, places, content = texts.buffers()
         width = np.int64 if pa.types.is_large_string(texts.type) else np.int32
         offsets = np.frombuffer(places, width)[texts.offset : texts.offset + len(texts) + 1] if places else np.zeros(1)
@@ -36,13 +36,13 @@ def kmer_ids(
 ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
     """Ids of n texts under the k-mer tokenizer; see `stages.tokens.tokenizer_kmers` for their layout.
 
-    Other threads of Python run meanwhile. Four bytes are held for each byte of text, beside the result.
+    Releases the GIL. Needs four bytes per byte of text, besides the result.
 
     Args:
         data: the texts' bytes.
-        offsets: int64 [n + 1], where each begins in `data`, and the end of the last.
-        letters: the alphabet, different ASCII letters.
-        k: letters a token.
+        offsets: int64 [n + 1], the start of each text in `data`, and the end of the last.
+        letters: the alphabet, distinct ASCII letters.
+        k: letters per token.
 
     Returns:
         (ids uint32 [T], offsets of the texts in them int64 [n + 1]).
@@ -55,8 +55,8 @@ def kmer_ids(
 
 @cache
 def _tables(letters: str, k: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Number of each byte among the letters, -1 for others [256]; id of each byte [256]; id of the first word of each
-    length [k + 1], from 2 on."""
+    """Index of each byte among the letters, -1 for others [256]; id of each byte [256]; id of the first word of each
+    length from 2 on [k + 1]."""
     number = np.full(256, -1, np.int64)
     number[list(letters.encode())] = np.arange(len(letters))
     characters = byte_characters()
@@ -68,7 +68,7 @@ def _tables(letters: str, k: int) -> tuple[NDArray[np.int64], NDArray[np.int64],
 
 @cache
 def _compiled() -> Callable[..., Any]:
-    """`_encode`, compiled. Whoever reads tokens imports this file too, and does not wait for the compiler's import."""
+    """The compiled `_encode`. numba is imported here, since reading tokens imports this module but does not compile."""
     import numba
 
     compiled: Callable[..., Any] = numba.njit(cache=True, nogil=True)(_encode)
@@ -76,7 +76,7 @@ def _compiled() -> Callable[..., Any]:
 
 
 def _encode(data, offsets, number, byte_ids, first_ids, radix, k, ids, places):  # type: ignore[no-untyped-def]
-    """Fills ids and where each text's begin; both uint32 and int64 arrays that are long enough."""
+    """Fills `ids` (uint32) and the offsets of each text in them, `places` (int64); both must be long enough."""
     written = np.int64(0)
     for text in range(len(offsets) - 1):
         at, end = offsets[text], offsets[text + 1]

@@ -1,10 +1,10 @@
-"""A text of any length through Hugging Face's tokenizers, which alone would take a hundred times its size in memory.
+"""Encodes a text of any length with Hugging Face's tokenizers, which need a hundred times its size in memory.
 
-The text is encoded window by window. Of each window only the ids up to a word that ends well inside are kept, and the
-next window begins behind that word. These are the ids of the whole text, because split patterns look ahead only: they
-match from left to right, and how far a match goes depends on what follows it up to the end of the run of white space,
-or of other characters, that it stops in (`\\s*[\\r\\n]+` looks for the last line end of a run), and on a few characters
-behind (`(?!\\S)` looks at one, `'ll` is two). So kept words end before the window's last change between such runs.
+The text is encoded in windows. Of each window only the ids up to a word that ends well inside are used, and the next
+window begins after that word. The result equals the ids of the whole text, because split patterns only look ahead: they
+match from left to right, and the end of a match depends on what follows up to the end of the run of white space, or of
+other characters, in which it ends (`\\s*[\\r\\n]+` looks for the last line end of a run), and on a few characters after
+it (`(?!\\S)` looks at one, `'ll` is two). So the used words end before the window's last change between such runs.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 WINDOW = 1 << 20
-"""Characters in a window: about 100 MB in the library."""
+"""Characters in a window: about 100 MB of memory in the library."""
 MARGIN = 256
-"""Characters before the last change of runs whose words are not kept; more than an added token has."""
+"""Words in this many characters before the last change of runs are not used; longer than any added token."""
 
 
 _LOOKS_BACK = re.compile(r"\(\?<[=!]|\\[bBAGK]|(?<!\[)\^")
 
 
 def can_be_cut(step: Mapping[str, Any] | None) -> bool:
-    """Whether windows give the ids of the whole text: no space is put before a text, and no pattern looks back.
+    """Whether encoding in windows gives the ids of the whole text: no prefix space, and no pattern that looks back.
 
     Args:
         step: `pre_tokenizer` of a `tokenizer.json`.
@@ -40,33 +40,33 @@ def can_be_cut(step: Mapping[str, Any] | None) -> bool:
 
 
 def encode_long(tokenizer: Tokenizer, text: str, window: int = WINDOW, margin: int = MARGIN) -> NDArray[np.uint32]:
-    """Ids of a text, uint32 [T]: those of `tokenizer.encode(text)`, in memory for a window.
+    """Ids of a text, uint32 [T], equal to `tokenizer.encode(text)`, with memory for one window.
 
-    Where a window holds no place to end it at (a run without white space that is longer), it is made larger.
+    A window without a place to end (a longer run without white space) is enlarged.
 
     Args:
-        tokenizer: byte-level, one that `can_be_cut`, and without post-processor, which may move a word's first
+        tokenizer: byte-level, accepted by `can_be_cut`, and without post-processor, which may move a word's first
             character out of its token.
     """
     found = [np.empty(0, dtype=np.uint32)]
     start, size = 0, window
     while start < len(text):
-        piece = text[start : start + size]
-        encoding = tokenizer.encode(piece, add_special_tokens=False)
-        kept, end = len(encoding), len(piece)
+        window_text = text[start : start + size]
+        encoding = tokenizer.encode(window_text, add_special_tokens=False)
+        used, end = len(encoding), len(window_text)
         if start + size < len(text):
-            kept, end = _last_word(encoding, _last_change(piece) - margin)
-        if kept:
-            found.append(np.array(encoding.ids[:kept], dtype=np.uint32))
+            used, end = _last_word(encoding, _last_change(window_text) - margin)
+        if used:
+            found.append(np.array(encoding.ids[:used], dtype=np.uint32))
             start, size = start + end, window
         else:
             size *= 2
     return np.concatenate(found)
 
 
-def _last_change(piece: str) -> int:
-    """Where the white space before the last word begins; 0 if there is none."""
-    parts = piece.rstrip().rsplit(maxsplit=1)
+def _last_change(window_text: str) -> int:
+    """Start of the white space before the last word; 0 if there is none."""
+    parts = window_text.rstrip().rsplit(maxsplit=1)
     return len(parts[0]) if len(parts) == 2 else 0
 
 

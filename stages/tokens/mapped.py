@@ -1,12 +1,11 @@
-"""All shards of a token stream as one array, so that a batch is one gather whatever files its rows lie in.
+"""All shards of a token stream as one array, so that a batch is one gather whatever files its rows are in.
 
-numpy gathers rows from one array much faster than a loop visits many. So a range of addresses is reserved once and cut
-into slots, each of whole rows and pages and large enough for any shard; a shard is mapped into a slot
-(`mmap` with MAP_FIXED puts it over what was there), and row r of slot s is row `s * rows_per_slot + r` of one array.
-Slots are used again for the shards that are wanted now: addresses, mappings and page tables stay bounded, however many
-shards there are. No file stays open.
+numpy gathers rows from one array much faster than from many in a loop. So a range of addresses is reserved once and
+divided into slots, each of whole rows and pages and large enough for any shard; a shard is mapped into a slot (`mmap`
+with MAP_FIXED replaces the previous mapping), and row r of slot s is row `s * rows_per_slot + r` of one array. Slots
+are reused: addresses, mappings and page tables stay bounded for any number of shards. No file stays open.
 
-What leaves here is copies: nothing can look through a view at a slot that holds another shard by now.
+Only copies are returned: a view could show another shard after its slot is reused.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ from stages.tokens.table import ShardTable
 I64 = NDArray[np.int64]
 
 SLOTS = 1024
-"""Shards mapped at once: a window of them for each lane and source that a process reads, with much to spare. Linux
-allows a process 65,530 mappings; page tables take 128 KiB for each shard of 64 MiB that was read through."""
+"""Shards mapped at once: more than a shuffle window for each data stream and source that a process reads. Linux allows
+a process 65,530 mappings; page tables take 128 KiB for each shard of 64 MiB that was read through."""
 
 _MAP_FIXED = 0x10
 _MAP_FAILED = ctypes.c_void_p(-1).value
@@ -41,27 +40,27 @@ _NO_ACCESS = 0
 
 
 class SlotsFullError(Exception):
-    """Rows of more shards at once than there are slots."""
+    """A request for rows of more shards than there are slots."""
 
 
 class MappedShards:
-    """The rows of all shards as one array of which only some are there at a time.
+    """The rows of all shards as one array, of which only some shards are mapped at a time.
 
     Args:
         table: the table of shards.
-        form: tokens a row, and their type.
-        fetch: gives a shard's local file.
-        slots: shards that can be mapped at once.
+        form: tokens per row, and their type.
+        fetch: returns a shard's local file.
+        slots: maximum shards mapped at once.
 
     Raises:
-        StoreError: so much address space cannot be had.
+        StoreError: the address space cannot be reserved.
     """
 
     def __init__(self, table: ShardTable, form: ShardFormat, fetch: Fetch, slots: int = SLOTS):
         self.table, self.form, self.fetch = table, form, fetch
         self._counts = counts = np.array([len(rows) for rows in table.rows], dtype=np.int64)
         self._first: I64 = np.concatenate([[0], np.cumsum(counts)])
-        """Number of each source's first shard, when the shards of all sources are numbered through."""
+        """Number of each source's first shard, in one numbering of the shards of all sources."""
         self.slots = max(1, min(slots, int(counts.sum())))
         self._slot_of = np.full(int(counts.sum()), -1, dtype=np.int64)
         self._shard_in = np.full(self.slots, -1, dtype=np.int64)
@@ -73,21 +72,22 @@ class MappedShards:
         self._rows_per_slot = 0
         self._array = np.empty((0, form.sequence_length), dtype=form.dtype)
 
-    def gather(self, source: I64, shard: I64, row: I64, k: int = 1) -> NDArray[Any]:
-        """Samples of k rows from each first row on, copied: uint16 or uint32 [n, k * S]. Safe from several threads.
+    def gather(self, source: I64, shard: I64, row: I64, rows_per_sample: int = 1) -> NDArray[Any]:
+        """Samples that begin at these rows, copied: uint16 or uint32 [n, rows_per_sample * S]. Thread-safe.
 
         Raises:
             StoreError: a shard is missing or damaged.
             IndexError: rows outside a shard.
         """
         with self._lock:
-            out = np.empty((len(source), k * self.form.sequence_length), dtype=self.form.dtype)
-            for part in self._parts(source, shard, slice(0, len(source))):
-                out[part] = self.take(self.locate(source[part], shard[part], row[part], k), k)
+            out = np.empty((len(source), rows_per_sample * self.form.sequence_length), dtype=self.form.dtype)
+            for part in self._split_by_shards(source, shard, slice(0, len(source))):
+                located = self.locate(source[part], shard[part], row[part], rows_per_sample)
+                out[part] = self.take(located, rows_per_sample)
             return out
 
-    def locate(self, source: I64, shard: I64, row: I64, k: int = 1) -> I64:
-        """Maps the shards of some samples; their first rows' numbers for `take`, good until the next `locate`.
+    def locate(self, source: I64, shard: I64, row: I64, rows_per_sample: int = 1) -> I64:
+        """Maps the shards of some samples; returns their first rows' numbers for `take`, valid until the next `locate`.
 
         Raises:
             SlotsFullError: more shards than slots.
@@ -97,7 +97,7 @@ class MappedShards:
         if not len(source):
             return np.zeros(0, dtype=np.int64)
         if int(shard.min()) < 0 or bool((shard >= self._counts[source]).any()):
-            raise IndexError("tokens: shards that their source does not have")
+            raise IndexError("tokens: no such shard in its source")
         number = self._first[source] + shard
         slot = self._slot_of[number]
         self._clock += 1
@@ -106,33 +106,33 @@ class MappedShards:
         if not here.all():
             self._map(np.unique(number[~here]))
             slot = self._slot_of[number]
-        if int(row.min()) < 0 or bool((row + k > self._rows_in[slot]).any()):
+        if int(row.min()) < 0 or bool((row + rows_per_sample > self._rows_in[slot]).any()):
             raise IndexError("tokens: rows outside their shard")
         return slot * self._rows_per_slot + row
 
-    def take(self, located: I64, k: int = 1) -> NDArray[Any]:
-        """The samples that `locate` found, copied: uint16 or uint32 [n, k * S]."""
-        if k == 1:
+    def take(self, located: I64, rows_per_sample: int = 1) -> NDArray[Any]:
+        """The samples that `locate` found, copied: uint16 or uint32 [n, rows_per_sample * S]."""
+        if rows_per_sample == 1:
             return self._array.take(located, axis=0)
-        lines = located[:, None] + np.arange(k)
-        return self._array.take(lines, axis=0).reshape(len(located), k * self.form.sequence_length)
+        rows = located[:, None] + np.arange(rows_per_sample)
+        return self._array.take(rows, axis=0).reshape(len(located), rows_per_sample * self.form.sequence_length)
 
-    def _parts(self, source: I64, shard: I64, part: slice) -> Iterator[slice]:
-        """Stretches of samples that lie in few enough shards."""
+    def _split_by_shards(self, source: I64, shard: I64, part: slice) -> Iterator[slice]:
+        """Splits the samples of `part` so that each result is in at most `slots` shards."""
         if part.stop - part.start > self.slots:
             number = self._first[source[part]] + shard[part]
             if len(np.unique(number)) > self.slots:
                 middle = (part.start + part.stop) // 2
-                yield from self._parts(source, shard, slice(part.start, middle))
-                yield from self._parts(source, shard, slice(middle, part.stop))
+                yield from self._split_by_shards(source, shard, slice(part.start, middle))
+                yield from self._split_by_shards(source, shard, slice(middle, part.stop))
                 return
         yield part
 
     def _map(self, numbers: I64) -> None:
-        """Maps shards into slots that were not used since the last tick of the clock, the longest unused first."""
+        """Maps shards into slots that the current request does not use, the least recently used first."""
         free = np.flatnonzero(self._last_use < self._clock)
         if len(free) < len(numbers):
-            raise SlotsFullError(f"tokens: rows of more than {self.slots} shards at once")
+            raise SlotsFullError(f"tokens: rows of more than {self.slots} shards in one request")
         free = free[np.argsort(self._last_use[free], kind="stable")]
         for number, slot in zip(numbers.tolist(), free.tolist(), strict=False):
             source = int(np.searchsorted(self._first, number, side="right")) - 1
@@ -150,21 +150,21 @@ class MappedShards:
             self._last_use[slot] = self._clock
 
     def _largest(self) -> int:
-        """Bytes that are enough for any shard's file."""
+        """An upper bound of the bytes of a shard's file."""
         if self.table.bytes:
             return max(int(sizes.max()) for sizes in self.table.bytes)
         return max(int(rows.max()) for rows in self.table.rows) * self.form.row_bytes + (1 << 16)
 
 
 class _Space:
-    """The reserved range of addresses, given back when neither this nor an array over it is held any more.
+    """The reserved range of addresses, released when neither this nor an array over it is referenced any more.
 
     `np.asarray` of it is the array [slots * rows_per_slot, S].
 
     Args:
         size: bytes of the largest shard file.
-        offset: where tokens begin in a file: the same in all that one release of Arrow wrote. A shard in which they
-            begin elsewhere is read into its slot instead of mapped.
+        offset: where tokens begin in a file: the same in all files that one release of Arrow wrote. A shard with
+            another offset is read into its slot instead of mapped.
     """
 
     def __init__(self, slots: int, size: int, offset: int, form: ShardFormat):
@@ -177,8 +177,8 @@ class _Space:
             self.begin = _mmap(None, total, _NO_ACCESS, flags, -1)
         except OSError as error:
             raise StoreError(
-                f"tokens: cannot reserve {total >> 30} GiB of addresses for shards: {error.strerror}; is there a "
-                "limit on address space (ulimit -v)?"
+                f"tokens: cannot reserve {total >> 30} GiB of addresses for shards: {error.strerror}; check the "
+                "limit on address space (ulimit -v)"
             ) from error
         weakref.finalize(self, _munmap, self.begin, total)
         self.__array_interface__ = {
@@ -189,7 +189,7 @@ class _Space:
         }
 
     def put(self, slot: int, path: Path, file: ShardFile) -> None:
-        """Puts a shard into a slot, whatever lies there."""
+        """Puts a shard into a slot, in place of its previous content."""
         address = self.begin + slot * self.slot_bytes
         anonymous = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED
         try:
@@ -201,12 +201,12 @@ class _Space:
                 descriptor = os.open(path, os.O_RDONLY)
                 try:
                     if os.fstat(descriptor).st_size != file.size:
-                        raise StoreError(f"tokens: {path} changed while it was opened")
+                        raise StoreError(f"tokens: {path} changed while it was being opened")
                     _mmap(address, file.size, mmap.PROT_READ, mmap.MAP_SHARED | _MAP_FIXED, descriptor)
                 finally:
                     os.close(descriptor)
         except OSError as error:
-            raise StoreError(f"tokens: cannot map {path}: {error.strerror} (sysctl vm.max_map_count?)") from error
+            raise StoreError(f"tokens: cannot map {path}: {error.strerror}; check sysctl vm.max_map_count") from error
 
 
 _libc = ctypes.CDLL(None, use_errno=True)

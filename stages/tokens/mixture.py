@@ -1,7 +1,7 @@
 """How sources are mixed: blocks of 1,024 slots with fixed counts per source, shuffled by key.
 
-A source's slots in a block are numbered in the order in which they come, so that its counter only ever grows: however
-many slots of a block are used, the samples drawn from a source are its first ones.
+A source's slots in a block are numbered in order, so that its counter only ever grows: however many slots of a block
+are used, the samples drawn from a source are its first ones.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ I64 = NDArray[np.int64]
 BLOCK = 1024
 _SLOT = 4
 _MOST_SLOTS = 1 << 20
-"""Slots looked through at once."""
+"""Maximum slots searched at once."""
 
 
 def largest_remainder(weights: NDArray[np.float64], total: int = BLOCK) -> I64:
@@ -35,20 +35,20 @@ def largest_remainder(weights: NDArray[np.float64], total: int = BLOCK) -> I64:
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """The blocks of one stretch of a run: slot -> (source, which of the source's slots), and back."""
+    """The blocks of one segment of a run: slot -> (source, number of the draw within the source), and back."""
 
     counts: I64
     """[sources], summing to BLOCK: slots per source in every block."""
     key: int
 
-    def forward(self, lane: I64, block: I64, slot: I64) -> tuple[I64, I64]:
-        """(source [n], number within the source since the stretch began [n]) of slots."""
+    def forward(self, stream: I64, block: I64, slot: I64) -> tuple[I64, I64]:
+        """(source [n], number within the source since the segment began [n]) of slots."""
         alone = int(np.argmax(self.counts))
         if self.counts[alone] == BLOCK:
             return np.full(len(slot), alone, dtype=np.int64), block * BLOCK + slot
-        code = lane * (int(block.max()) + 1 if block.size else 1) + block
+        code = stream * (int(block.max()) + 1 if block.size else 1) + block
         _, first, which = np.unique(code, return_index=True, return_inverse=True)
-        source, order = self._tables(lane[first], block[first])
+        source, order = self._tables(stream[first], block[first])
         rank = np.empty_like(order)
         begins = np.cumsum(self.counts) - self.counts
         ordered = np.repeat(np.arange(len(self.counts)), self.counts)
@@ -56,15 +56,15 @@ class Mixture:
         found = source[which, slot].astype(np.int64)
         return found, block * self.counts[found] + rank[which, slot]
 
-    def backward(self, lane: I64, source: I64, number: I64) -> I64:
-        """Slot since the stretch began, of the `number`-th draw from a source in a lane: int64 [n]."""
+    def backward(self, stream: I64, source: I64, number: I64) -> I64:
+        """Slot since the segment began, of the `number`-th draw from a source in a data stream: int64 [n]."""
         slot = np.empty_like(number)
         for s in np.unique(source).tolist():
             here = np.flatnonzero(source == s)
-            slot[here] = self._backward(s, lane[here], number[here])
+            slot[here] = self._backward(s, stream[here], number[here])
         return slot
 
-    def _backward(self, source: int, lane: I64, number: I64) -> I64:
+    def _backward(self, source: int, stream: I64, number: I64) -> I64:
         """`backward` of one source. Only its own slots of a block are looked for: a rare source, which comes again and
         again, costs little for each time."""
         count = int(self.counts[source])
@@ -73,9 +73,9 @@ class Mixture:
         first = int(self.counts[:source].sum())
         places = np.arange(first, first + count, dtype=np.int64)[None]
         block, nth = np.divmod(number, count)
-        code = lane * (int(block.max()) + 1) + block
+        code = stream * (int(block.max()) + 1) + block
         _, one, which = np.unique(code, return_index=True, return_inverse=True)
-        keys = keyed(self.key, _SLOT, lane[one], block[one])
+        keys = keyed(self.key, _SLOT, stream[one], block[one])
         slot, step = np.empty_like(number), max(1, _MOST_SLOTS // count)
         for low in range(0, len(keys), step):
             slots = np.sort(invert(places, BLOCK, keys[low : low + step, None]), axis=1)
@@ -83,20 +83,20 @@ class Mixture:
             slot[here] = block[here] * BLOCK + slots[which[here] - low, nth[here]]
         return slot
 
-    def drawn(self, lanes: int, slots: int) -> I64:
-        """How often each source is drawn in the first `slots` slots of each lane: int64 [sources, lanes]."""
+    def drawn(self, streams: int, slots: int) -> I64:
+        """How often each source is drawn in the first `slots` slots of each stream: int64 [sources, streams]."""
         blocks, rest = divmod(slots, BLOCK)
-        out = np.repeat((blocks * self.counts)[:, None], lanes, axis=1)
+        out = np.repeat((blocks * self.counts)[:, None], streams, axis=1)
         if rest:
-            lane = np.arange(lanes, dtype=np.int64)
-            source, _ = self._tables(lane, np.full(lanes, blocks, dtype=np.int64))
-            for index in range(lanes):
+            stream = np.arange(streams, dtype=np.int64)
+            source, _ = self._tables(stream, np.full(streams, blocks, dtype=np.int64))
+            for index in range(streams):
                 out[:, index] += np.bincount(source[index, :rest], minlength=len(self.counts))
         return out
 
-    def _tables(self, lane: I64, block: I64) -> tuple[NDArray[np.uint16], I64]:
+    def _tables(self, stream: I64, block: I64) -> tuple[NDArray[np.uint16], I64]:
         """Per block: the source of each slot, and its slots sorted by (source, slot). Both [blocks, BLOCK]."""
-        keys = keyed(self.key, _SLOT, lane, block)[:, None] if lane.size else np.zeros((0, 1), np.uint64)
+        keys = keyed(self.key, _SLOT, stream, block)[:, None] if stream.size else np.zeros((0, 1), np.uint64)
         by_place = np.repeat(np.arange(len(self.counts), dtype=np.uint16), self.counts)
         source = by_place[permute(np.arange(BLOCK, dtype=np.int64)[None], BLOCK, keys)]
         return source, np.argsort(source, axis=1, kind="stable").astype(np.int64)

@@ -1,4 +1,4 @@
-"""What an order will read, told before it is read: tokens and epochs by source and phase."""
+"""What an order will read, computed in advance: tokens and epochs by source and phase."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ import numpy as np
 from stages.tokens.order import Order
 
 MANY_EPOCHS = 4.0
-"""Up to four epochs, repeated tokens teach about as much as new ones; beyond, ever less (Muennighoff et al. 2023)."""
+"""Up to four epochs, repeated tokens teach about as much as new ones; beyond, less (Muennighoff et al. 2023)."""
 
 
 @dataclass(frozen=True)
 class PlannedSource:
-    """One source in a stretch, or in the whole run."""
+    """One source in a segment, or in the whole run."""
 
     samples: int
     tokens: int
-    """Tokens of the rows that are drawn: EOS and a last row's filler included."""
+    """Tokens in the drawn rows, including EOS and the padding of a last row."""
     share: float
-    """Of the stretch's (the run's) tokens."""
+    """Fraction of the segment's (the run's) tokens."""
     epochs: float
-    """Times that the source is read here, 1.0 being all of its rows once."""
+    """Passes over the source; 1.0 is all of its rows once."""
 
 
 @dataclass(frozen=True)
-class PlannedStretch:
-    """A phase, or the part of one up to where a source has used up its `repeat`."""
+class PlannedSegment:
+    """A phase, or the part of one up to where a source reaches its `repeat`."""
 
     phase: int
     first_position: int
     samples: int
-    k: int
-    """Rows a sample."""
+    rows_per_sample: int
+    """Rows of the token stream in a sample."""
     tokens: int
-    ended_by_repeat_of: tuple[str, ...]
-    """Sources that leave the mixture at the end of the stretch."""
+    exhausted_sources: tuple[str, ...]
+    """Sources that reach their `repeat` at the end of the segment and leave the mixture."""
     sources: Mapping[str, PlannedSource]
 
 
@@ -48,15 +48,15 @@ class Plan:
 
     samples: int
     tokens: int
-    lanes: int
-    window: int
-    stretches: tuple[PlannedStretch, ...]
+    streams: int
+    shuffle_window_shards: int
+    segments: tuple[PlannedSegment, ...]
     sources: Mapping[str, PlannedSource]
     """Over the whole run."""
     rows: Mapping[str, int]
-    """Rows that each source has."""
+    """Total rows of each source."""
     rows_left_out: Mapping[str, Mapping[str, int]]
-    """Per k (as text) and source: rows that belong to no sample of k rows."""
+    """Per sample length in rows (as text) and source: rows that belong to no sample of that length."""
     warnings: tuple[str, ...]
     """Sources that are read very often, or never; one sentence each."""
 
@@ -70,31 +70,31 @@ def plan(order: Order, sequence_length: int) -> Plan:
     shards = order.shards
     rows = np.array([int(each.sum()) for each in shards.rows], dtype=np.int64)
     drawn_rows, drawn_samples = np.zeros_like(rows), np.zeros_like(rows)
-    stretches = []
-    for stretch in order.stretches:
-        samples = stretch.drawn.sum(axis=1)
+    segments = []
+    for segment in order.segments:
+        samples = segment.drawn.sum(axis=1)
         drawn_samples += samples
-        drawn_rows += samples * stretch.k
-        length = stretch.k * sequence_length
+        drawn_rows += samples * segment.rows_per_sample
+        length = segment.rows_per_sample * sequence_length
         sources = {
             name: PlannedSource(
                 samples=int(samples[s]),
                 tokens=int(samples[s]) * length,
                 share=_rounded(samples[s] / samples.sum()),
-                epochs=_rounded(samples[s] / shards.samples(stretch.k)[s]),
+                epochs=_rounded(samples[s] / shards.samples(segment.rows_per_sample)[s]),
             )
             for s, name in enumerate(shards.sources)
-            if stretch.mixture.counts[s]
+            if segment.mixture.counts[s]
         }
-        total = stretch.slots * order.lanes
-        stretches.append(
-            PlannedStretch(
-                phase=stretch.phase,
-                first_position=stretch.start * order.lanes,
+        total = segment.slots * order.streams
+        segments.append(
+            PlannedSegment(
+                phase=segment.phase,
+                first_position=segment.start * order.streams,
                 samples=total,
-                k=stretch.k,
+                rows_per_sample=segment.rows_per_sample,
                 tokens=total * length,
-                ended_by_repeat_of=stretch.used_up,
+                exhausted_sources=segment.exhausted_sources,
                 sources=sources,
             )
         )
@@ -110,14 +110,14 @@ def plan(order: Order, sequence_length: int) -> Plan:
     return Plan(
         samples=order.samples,
         tokens=int(drawn_rows.sum()) * sequence_length,
-        lanes=order.lanes,
-        window=order.window,
-        stretches=tuple(stretches),
+        streams=order.streams,
+        shuffle_window_shards=order.shuffle_window_shards,
+        segments=tuple(segments),
         sources=whole,
         rows={name: int(rows[s]) for s, name in enumerate(shards.sources)},
         rows_left_out={
-            str(k): {name: int(left) for name, left in zip(shards.sources, shards.left_out(k), strict=True)}
-            for k in order.ks
+            str(length): {name: int(left) for name, left in zip(shards.sources, shards.left_out(length), strict=True)}
+            for length in order.sample_lengths
         },
         warnings=tuple(_warnings(whole)),
     )
@@ -129,7 +129,7 @@ def _warnings(sources: Mapping[str, PlannedSource]) -> list[str]:
         if source.epochs > MANY_EPOCHS:
             found.append(
                 f"source {name!r} is read {source.epochs:.1f} times; beyond {MANY_EPOCHS:.0f} epochs repeated tokens "
-                "teach ever less: add documents, lower its weight, or set `repeat`"
+                "add little: add documents, lower its weight, or set `repeat`"
             )
         elif not source.samples:
             found.append(f"source {name!r} is never drawn: no phase gives it a weight, or the run is too short")

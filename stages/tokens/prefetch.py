@@ -1,8 +1,8 @@
-"""Batches made ahead by one thread, while the consumer computes.
+"""Batches prepared in advance by one thread, while the consumer computes.
 
-A thread is enough: what it does, numpy's gather and casts and the copy to pinned memory, lets go of Python's lock. It
-knows the steps to come, since they are numbers; one that is asked for out of turn (after a rollback, or past skipped
-batches) makes it begin anew from there.
+A thread is enough: its work, numpy's gather and casts and the copy to pinned memory, releases the GIL. The next steps
+are known, since they are consecutive numbers; a request out of order (after a rollback, or past skipped batches)
+restarts the thread at that step.
 """
 
 from __future__ import annotations
@@ -12,30 +12,24 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from stages.tokens.batch import ModelInputs
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
 DEPTH = 2
-"""Batches ready at most: one to hand out at once, one more against jitter. Each holds memory."""
+"""Maximum prepared batches: one to return at once, one more against jitter. Each takes memory."""
 
 
 class Prefetch(Generic[T]):
-    """What `make` gives for each step, made ahead in order.
+    """The results of `make` for each step, prepared in order.
 
-    The thread ends with the last step, with an error, with `close`, and when this object is dropped.
+    The thread ends after the last step, with an error, with `close`, and when this object is garbage-collected.
 
     Args:
         make: step -> item. It runs in the thread, one call at a time; it must not refer to this object, which would
-            keep it from being dropped.
+            prevent its garbage collection.
         steps: number of steps: 0 to steps - 1.
-        depth: items ready at most.
+        depth: maximum prepared items.
     """
 
     def __init__(self, make: Callable[[int], T], steps: int, depth: int = DEPTH):
@@ -45,13 +39,13 @@ class Prefetch(Generic[T]):
         self._next = 0
 
     def __getitem__(self, step: int) -> T:
-        """The item of a step. What `make` raised for it is raised here.
+        """The item of a step. An exception of `make` is raised here.
 
         Raises:
             IndexError: a step outside [0, steps).
         """
         if not 0 <= step < self._steps:
-            raise IndexError(f"prefetch: step {step} of {self._steps}")
+            raise IndexError(f"prefetch: step {step} is not in 0 to {self._steps - 1}")
         if self._work is None or step != self._next:
             self.close()
             self._work = _Work(self._depth)
@@ -65,24 +59,15 @@ class Prefetch(Generic[T]):
         self._next = step + 1
         return item
 
-    def __len__(self) -> int:
-        return self._steps
-
     def close(self) -> None:
-        """Ends the thread and waits for it. A later call for a step starts a new one."""
+        """Stops the thread and waits for it. A later request for a step starts a new one."""
         self._close()
         self._work = None
-
-    def __enter__(self) -> Prefetch[T]:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 @dataclass
 class _Work:
-    """What consumer and thread share. It knows nothing of the `Prefetch`, so that this can be dropped."""
+    """State shared by consumer and thread. It has no reference to the `Prefetch`, so that this can be collected."""
 
     depth: int
     ready: deque[Any] = field(default_factory=deque)
@@ -96,7 +81,7 @@ class _Work:
         self.thread.start()
 
     def run(self, make: Callable[[int], Any], step: int, steps: int) -> None:
-        """The thread's own work."""
+        """Body of the thread."""
         try:
             while step < steps and self._room():
                 item = make(step)
@@ -104,7 +89,7 @@ class _Work:
                     self.ready.append(item)
                     self.changed.notify_all()
                 step += 1
-        except BaseException as error:  # whatever it is, it belongs to the consumer
+        except BaseException as error:  # raised in the consumer by `take`
             with self.changed:
                 self.error = error
                 self.changed.notify_all()
@@ -135,39 +120,3 @@ class _Work:
 
 def _nothing() -> None:
     pass
-
-
-@dataclass(frozen=True, eq=False)
-class TensorInputs:
-    """`ModelInputs` as tensors, in pinned memory where there is a GPU."""
-
-    inputs: Tensor
-    """int64 [n, T - 1]"""
-    targets: Tensor
-    """int64 [n, T - 1]"""
-    positions: Tensor
-    """int64 [n, T - 1]"""
-    cu_seqlens: Tensor
-    """int32 [documents + 1]"""
-    max_seqlen: int
-
-
-def tensors(arrays: ModelInputs) -> TensorInputs:
-    """Model inputs as tensors: without a copy, or copied to pinned memory if CUDA is there.
-
-    A copy to the GPU from pinned memory with `non_blocking=True` does not hold up the caller; PyTorch's allocator gives
-    the memory to another batch only when the copy has ended.
-    """
-    import torch
-
-    def tensor(array: NDArray[Any]) -> Tensor:
-        found = torch.from_numpy(array)
-        return found.pin_memory() if torch.cuda.is_available() else found
-
-    return TensorInputs(
-        inputs=tensor(arrays.inputs),
-        targets=tensor(arrays.targets),
-        positions=tensor(arrays.positions),
-        cu_seqlens=tensor(arrays.cu_seqlens),
-        max_seqlen=arrays.max_seqlen,
-    )

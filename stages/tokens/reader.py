@@ -1,4 +1,4 @@
-"""Reading a token stream: rows as views of mapped files, and which documents they are made of."""
+"""Reading a token stream: rows as views of mapped files, and the documents in them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ STREAM = "stream.json"
 """Beside the shards: sequence_length, vocabulary_size, eos_id, shard_rows, dtype."""
 
 _OPEN_SHARDS = 256
-"""Shards that views were given of and that are kept open; each holds a file descriptor."""
+"""Maximum shards that stay open for views; each takes a file descriptor."""
 
 
 class DocumentSpan(NamedTuple):
-    """The part of a document that lies in some rows."""
+    """The part of a document in some rows."""
 
     document: int
     """Number of the document in its source's stream."""
@@ -37,11 +37,11 @@ class DocumentSpan(NamedTuple):
     uri: str
     license: str
     offset: int
-    """Token of the document with which the part begins."""
+    """Index in the document of the part's first token."""
     length: int
-    """Tokens of the part, EOS not counted."""
+    """Tokens of the part, without EOS."""
     place: int
-    """Token of the rows at which the part begins."""
+    """Index in the rows of the part's first token."""
 
 
 class Document(NamedTuple):
@@ -55,7 +55,7 @@ class Document(NamedTuple):
     start: int
     """First token in the source's stream."""
     length: int
-    """Tokens, EOS not counted; the EOS is token `start + length` of the stream."""
+    """Tokens without EOS; the EOS is token `start + length` of the stream."""
     bytes: int
     """UTF-8 bytes of its text."""
 
@@ -65,23 +65,23 @@ class TokenReader:
 
     Args:
         folder: the artifact's local folder.
-        part: "" for training documents, "heldout" for the held-out ones. Sources are numbered apart in each.
-        fetch: gives a shard's local file; by default it lies in the folder.
+        split: "" for training documents, "heldout" for the held-out ones. Each split numbers its own sources.
+        fetch: returns a shard's local file; by default the one in the folder.
 
     Raises:
         StoreError: the folder holds no token stream.
     """
 
-    def __init__(self, folder: Path | str, part: str = "", fetch: Fetch | None = None):
-        self.folder, self.part = Path(folder), part
+    def __init__(self, folder: Path | str, split: str = "", fetch: Fetch | None = None):
+        self.folder, self.split = Path(folder), split
         info = _stream(self.folder / STREAM)
         self.sequence_length: int = info["sequence_length"]
         self.vocabulary_size: int = info["vocabulary_size"]
         self.eos_id: int = info["eos_id"]
         self.shard_rows: int = info["shard_rows"]
         self.form = ShardFormat(self.sequence_length, np.dtype(info["dtype"]))
-        self.shards = ShardTable.load(self.folder, part)
-        self.fetch = fetch or LocalFetch(self.folder / part)
+        self.shards = ShardTable.load(self.folder, split)
+        self.fetch = fetch or LocalFetch(self.folder / split)
         self._open: OrderedDict[tuple[int, int], NDArray[Any]] = OrderedDict()
         self._documents: dict[int, _Documents] = {}
 
@@ -91,7 +91,7 @@ class TokenReader:
         return np.load(self.folder / "token_bytes.npy", mmap_mode="r")
 
     def mapped(self, slots: int = SLOTS) -> MappedShards:
-        """All shards as one array, `slots` of them mapped at once; for whoever reads on his own, as a loader does."""
+        """A new array over all shards, with `slots` of them mapped at once, for a consumer such as a loader."""
         return MappedShards(self.shards, self.form, self.fetch, slots)
 
     @cached_property
@@ -102,7 +102,7 @@ class TokenReader:
         """A whole shard as a view of the mapped file: uint16 or uint32 [rows, S].
 
         Raises:
-            StoreError: it is missing, cut short, or not what stream and table say.
+            StoreError: it is missing, truncated, or contradicts stream.json or the table.
         """
         key = (source, shard)
         found = self._open.get(key)
@@ -117,23 +117,22 @@ class TokenReader:
             self._open.move_to_end(key)
         return found
 
-    def rows(self, source: int, shard: int, first_row: int, k: int = 1) -> NDArray[Any]:
-        """k consecutive rows as a view of the mapped file, never a copy: uint16 or uint32 [k * S].
+    def rows(self, source: int, shard: int, first_row: int, count: int = 1) -> NDArray[Any]:
+        """Consecutive rows as a view of the mapped file, never a copy: uint16 or uint32 [count * S].
 
         Raises:
             IndexError: rows outside the shard.
         """
         whole = self.shard(source, shard)
-        if first_row < 0 or first_row + k > len(whole):
-            raise IndexError(f"tokens: rows {first_row} to {first_row + k - 1} of a shard with {len(whole)} rows")
-        return whole[first_row : first_row + k].reshape(-1)
+        if first_row < 0 or first_row + count > len(whole):
+            raise IndexError(f"tokens: rows {first_row} to {first_row + count - 1} of a shard with {len(whole)} rows")
+        return whole[first_row : first_row + count].reshape(-1)
 
-    def batch(self, triples: ArrayLike | Iterable[Sequence[int]], k: int = 1) -> NDArray[np.int64]:
-        """Samples as one array: int64 [n, k * S].
+    def batch(self, triples: ArrayLike | Iterable[Sequence[int]], rows_per_sample: int = 1) -> NDArray[np.int64]:
+        """Samples as one array: int64 [n, rows_per_sample * S].
 
         Args:
             triples: n times (source, shard, first row), for instance `order.at(positions).triples`.
-            k: rows a sample.
 
         Raises:
             StoreError: a shard is missing or damaged.
@@ -141,12 +140,12 @@ class TokenReader:
         """
         where = np.asarray(triples if isinstance(triples, np.ndarray) else list(triples), dtype=np.int64)  # type: ignore[arg-type]
         source, shard, row = where.reshape(-1, 3).T
-        return self._mapped.gather(source, shard, row, k).astype(np.int64)
+        return self._mapped.gather(source, shard, row, rows_per_sample).astype(np.int64)
 
-    def documents(self, source: int, shard: int, row: int, k: int = 1) -> list[DocumentSpan]:
-        """The documents whose tokens lie in k rows, in order. One that has only its EOS there is left out."""
+    def documents(self, source: int, shard: int, row: int, count: int = 1) -> list[DocumentSpan]:
+        """The documents with tokens in `count` rows, in order; one with only its EOS in them is omitted."""
         low = self._row_number(source, shard, row) * self.sequence_length
-        high = low + k * self.sequence_length
+        high = low + count * self.sequence_length
         table = self._table(source)
         spans = []
         for document in range(table.containing(low), table.count):
@@ -172,26 +171,15 @@ class TokenReader:
         return self._table(source).count
 
     def find(self, doc_id: str | None = None, uri: str | None = None) -> list[Document]:
-        """All documents with this `doc_id` or this `uri`, in every source. Records' ids repeat in real data."""
+        """All documents with this `doc_id` or this `uri`, in every source. Ids are not unique in real data."""
         if (doc_id is None) == (uri is None):
-            raise TypeError("find: give doc_id or uri")
+            raise TypeError("find: give either doc_id or uri")
         column, value = ("doc_id", doc_id) if doc_id is not None else ("uri", uri)
         return [
             self._table(source).get(document)
             for source in range(len(self.shards.sources))
             for document in self._table(source).lookup(column, str(value))
         ]
-
-    def rows_of(self, doc_id: str | None = None, uri: str | None = None) -> list[tuple[int, int, int]]:
-        """The (source, shard, row) of every row that holds a token of a document: the way back from `documents`."""
-        found = []
-        for entry in self.find(doc_id, uri):
-            if not entry.length:
-                continue
-            first = entry.start // self.sequence_length
-            last = (entry.start + entry.length - 1) // self.sequence_length
-            found += [(entry.source, *divmod(number, self.shard_rows)) for number in range(first, last + 1)]
-        return found
 
     def _row_number(self, source: int, shard: int, row: int) -> int:
         if not 0 <= shard < len(self.shards.rows[source]) or not 0 <= row < self.shards.rows[source][shard]:
@@ -200,7 +188,7 @@ class TokenReader:
 
     def _table(self, source: int) -> _Documents:
         if source not in self._documents:
-            table = _Documents(self.folder / self.part, self.shards.sources[source], source)
+            table = _Documents(self.folder / self.split, self.shards.sources[source], source)
             if self.shards.tokens:
                 table.check(int(self.shards.tokens[source].sum()))
             self._documents[source] = table
@@ -220,7 +208,7 @@ class _Columns:
 
 
 class _Documents:
-    """A source's mapped table of documents with its indexes. All record batches but the last are equally long."""
+    """A source's mapped table of documents with its indexes. All record batches but the last have equal length."""
 
     def __init__(self, folder: Path, source: str, number: int):
         self.source = number
@@ -239,7 +227,7 @@ class _Documents:
         self.indexes: dict[str, NDArray[np.int64]] = {}
 
     def check(self, tokens: int) -> None:
-        """Refuses a table that does not end where the source's stream does."""
+        """Raises StoreError for a table that does not end where the source's stream does."""
         last = self.get(self.count - 1) if self.count else None
         end = last.start + last.length + 1 if last else 0
         if end != tokens:
@@ -263,12 +251,12 @@ class _Documents:
         )
 
     def containing(self, token: int) -> int:
-        """The document that a token of the stream belongs to; for the filler after the last one, the last one."""
+        """The document that a token of the stream belongs to; the last one for the padding after it."""
         index = int(np.searchsorted(self.first_starts, token, side="right")) - 1
         return index * self.size + int(np.searchsorted(self.batches[index].start, token, side="right")) - 1
 
     def lookup(self, column: str, value: str) -> list[int]:
-        """Documents whose `column` is `value`, by binary search in the sorted permutation."""
+        """Documents whose `column` is `value`, by binary search in the sorted index."""
         if column not in self.indexes:
             path = self.index_folder / f"{self.name}.{column}.npy"
             self.indexes[column] = np.load(path, mmap_mode="r")
@@ -285,7 +273,7 @@ class _Documents:
 
 
 def _stream(path: Path) -> dict[str, Any]:
-    """What `stream.json` says, checked."""
+    """The validated content of `stream.json`."""
     try:
         info = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -294,7 +282,7 @@ def _stream(path: Path) -> dict[str, Any]:
     for name, low in least.items():
         value = info.get(name) if isinstance(info, dict) else None
         if type(value) is not int or value < low:
-            raise StoreError(f"tokens: {path}: {name} is {value!r}; it must be a whole number from {low} on")
+            raise StoreError(f"tokens: {path}: {name} is {value!r}; it must be an integer of at least {low}")
     if info.get("dtype") not in ("uint16", "uint32"):
         raise StoreError(f"tokens: {path}: dtype is {info.get('dtype')!r}; it must be uint16 or uint32")
     return info

@@ -1,7 +1,7 @@
-"""A source's token stream in its shards, written in place and in any order.
+"""Writing a source's token stream to its shards, in place and in any order.
 
-Rows have a fixed size, and so has what an Arrow file says before its only batch: where token t of a stream lies is
-arithmetic. So a part goes straight to its place, from any thread, and nothing is copied when all are there.
+Rows have a fixed size, and so has the header of an Arrow file with one batch: the place of token t of a stream is
+computed. So a part is written directly to its place, from any thread, and finishing a shard copies nothing.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from stages.tokens.stream import StreamFormat
 
 
 class Frame(NamedTuple):
-    """The bytes of a shard's file that are not tokens: before the first row, and behind the last."""
+    """The bytes of a shard's file before the first row and after the last."""
 
     before: bytes
-    behind: bytes
+    after: bytes
 
 
 @dataclass(frozen=True)
 class ShardFiles:
-    """The files of one stream's shards, in a folder of their own.
+    """The files of one stream's shards, in their own folder.
 
-    Two that write the same stream may do so at the same time: each byte is the same whoever writes it.
+    Two processes may write the same stream at the same time: they write the same bytes.
     """
 
     folder: Path
@@ -42,7 +42,7 @@ class ShardFiles:
         return self.folder / f"{number:05}.arrow"
 
     def count(self, tokens: int) -> int:
-        """Shards of a stream of so many tokens."""
+        """Shards of a stream with this many tokens."""
         return -(-tokens // self.form.shard_tokens)
 
     def write(self, start: int, tokens: NDArray[Any]) -> None:
@@ -56,49 +56,49 @@ class ShardFiles:
                 os.close(handle)
             done += size
 
-    def read(self, start: int, count: int, most: int = 1 << 22) -> Iterator[bytes]:
-        """The bytes of tokens `start` to `start + count`, in pieces; fewer where files are missing or too short."""
+    def read(self, start: int, count: int, chunk_bytes: int = 1 << 22) -> Iterator[bytes]:
+        """The bytes of tokens `start` to `start + count`, in chunks; fewer if files are missing or too short."""
         for path, place, size in self._places(start, count):
             if path.exists():
                 with path.open("rb", buffering=0) as file:
                     file.seek(place)
-                    while size and (piece := file.read(min(size, most))):
-                        yield piece
-                        size -= len(piece)
+                    while size and (chunk := file.read(min(size, chunk_bytes))):
+                        yield chunk
+                        size -= len(chunk)
 
     def finish(self, number: int, total: int) -> dict[str, Any]:
-        """Makes the file of shard `number` of a stream of `total` tokens whole, when its tokens are there.
+        """Completes the file of shard `number` of a stream of `total` tokens, after all its tokens are written.
 
-        What is missing in the stream's last row is filled with EOS.
+        The rest of the stream's last row is padded with EOS.
 
         Returns:
-            Its line for `shards.parquet`, without `source`.
+            Its row of `shards.parquet`, without `source`.
         """
         form, path = self.form, self.path(number)
         tokens = min(total - number * form.shard_tokens, form.shard_tokens)
         rows = -(-tokens // form.sequence_length)
         frame = shard_frame(form, rows)
-        fill = np.full(rows * form.sequence_length - tokens, form.eos_id, form.dtype)
+        padding = np.full(rows * form.sequence_length - tokens, form.eos_id, form.dtype)
         place = len(frame.before) + tokens * form.dtype.itemsize
         handle = os.open(path, os.O_WRONLY)
         try:
             _write(handle, memoryview(frame.before), 0)
-            _write(handle, fill.view(np.uint8).data, place)
-            _write(handle, memoryview(frame.behind), place + fill.nbytes)
-            size = place + fill.nbytes + len(frame.behind)
+            _write(handle, padding.view(np.uint8).data, place)
+            _write(handle, memoryview(frame.after), place + padding.nbytes)
+            size = place + padding.nbytes + len(frame.after)
             os.ftruncate(handle, size)
         finally:
             os.close(handle)
         return {"number": number, "rows": rows, "tokens": tokens, "bytes": size, "sha256": sha256_file(path)}
 
     def _places(self, start: int, count: int) -> Iterator[tuple[Path, int, int]]:
-        """(file, byte in it, bytes) of each piece of a run of tokens."""
+        """(file, offset in it, bytes) of the tokens from `start` on, by file."""
         end, width = start + count, self.form.dtype.itemsize
         while start < end:
             number, inside = divmod(start, self.form.shard_tokens)
-            here = min(end - start, self.form.shard_tokens - inside)
-            yield self.path(number), self._first + inside * width, here * width
-            start += here
+            count_here = min(end - start, self.form.shard_tokens - inside)
+            yield self.path(number), self._first + inside * width, count_here * width
+            start += count_here
 
     @cached_property
     def _first(self) -> int:
@@ -107,30 +107,30 @@ class ShardFiles:
 
 def shard_frame(form: StreamFormat, rows: int) -> Frame:
     """What Arrow writes around the tokens of a shard of `rows` rows."""
-    # Arrow hands over the values as the buffer that they lie in; this one is never touched, so it takes no memory.
+    # Arrow passes the values as one buffer to the file; it is never read, so its pages take no memory.
     values = pa.array(np.zeros(rows * form.sequence_length, form.dtype))
     batch = pa.record_batch([pa.FixedSizeListArray.from_arrays(values, form.sequence_length)], names=["tokens"])
-    around = _Around()
-    with pa.PythonFile(around, "w") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+    recorder = _FrameRecorder()
+    with pa.PythonFile(recorder, "w") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
-    return Frame(bytes(around.before), bytes(around.behind))
+    return Frame(bytes(recorder.before), bytes(recorder.after))
 
 
-class _Around:
-    """A file that keeps what is written to it before and behind the one buffer of values."""
+class _FrameRecorder:
+    """A file object that records the bytes written before and after the one buffer of values."""
 
     closed = False
 
     def __init__(self) -> None:
-        self.before, self.behind = bytearray(), bytearray()
-        self._at, self._met = 0, False
+        self.before, self.after = bytearray(), bytearray()
+        self._at, self._passed_values = 0, False
 
     def write(self, data: bytes | pa.Buffer) -> int:
         if isinstance(data, pa.Buffer):
-            assert not self._met, "a shard has one buffer"
-            self._met = True
+            assert not self._passed_values, "a shard has one buffer"
+            self._passed_values = True
         else:
-            part = self.behind if self._met else self.before
+            part = self.after if self._passed_values else self.before
             part += data
         self._at += len(data)
         return len(data)

@@ -1,4 +1,4 @@
-"""From a corpus's documents in Parquet to tokens: what is read at once, and where the end of a document stands."""
+"""Reading a corpus's documents from Parquet in parts and batches, and appending EOS to their ids."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from stages.store.errors import InputError
 
 COLUMNS = ("doc_id", "text", "uri", "license")
 BATCH_BYTES = 8 << 20
-"""Text that is read and encoded at once: little to hold, and much beside what a call of an encoder costs (2 ms)."""
+"""Text read and encoded at once: little memory, but enough that the 2 ms of an encoder's call are negligible."""
 PART_BYTES = 32 << 20
-"""Text in a part, the piece of a source that is encoded by one thread and is not encoded again after a kill."""
+"""Text in a part: the unit that one thread encodes, and that a restart after a crash does not encode again."""
 BATCH_ROWS = 1 << 14
-"""Most documents read at once."""
+"""Maximum documents read at once."""
 
 _THREADS = "RAYON_NUM_THREADS"
 
 
 @dataclass(frozen=True)
 class StreamFormat:
-    """How token streams are written."""
+    """Format of a token stream."""
 
     sequence_length: int
-    """S, tokens in a row."""
+    """Tokens in a row (S)."""
     shard_rows: int
     vocabulary_size: int
-    """Ids are below it."""
+    """All ids are smaller."""
     eos_id: int
     eos: str
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """uint16, or uint32 where ids do not fit."""
+        """uint16, or uint32 if ids need it."""
         return np.dtype(np.uint16 if self.vocabulary_size <= 1 << 16 else np.uint32)
 
     @property
@@ -55,13 +55,13 @@ class StreamFormat:
 
 @dataclass(frozen=True)
 class RowGroups:
-    """Consecutive row groups of one file, by its footer."""
+    """Consecutive row groups of one Parquet file."""
 
     path: str
     groups: range
     rows: int
     bytes: int
-    """About the bytes of text."""
+    """Approximate bytes of text."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ class DocumentFiles:
 
     @cached_property
     def parts(self) -> tuple[RowGroups, ...]:
-        """The source in parts of about `PART_BYTES` of text, none across files; those without documents left out.
+        """The source in parts of about `PART_BYTES` of text, each within one file and not empty.
 
-        They follow from the files alone, so that a second attempt finds the parts of the first.
+        They depend on the files alone, so that a second attempt finds the parts of the first.
         """
         found: list[RowGroups] = []
         for path in self.paths:
@@ -95,7 +95,7 @@ class DocumentFiles:
 
     @property
     def text_bytes(self) -> int:
-        """About the bytes of text, from the files' footers: nothing is read but those."""
+        """Approximate bytes of text, from the files' footers alone."""
         return sum(part.bytes for part in self.parts)
 
     def batches(self, columns: Sequence[str] = COLUMNS, rows: int | None = None) -> Iterator[pa.RecordBatch]:
@@ -106,21 +106,21 @@ class DocumentFiles:
     def read(
         self, part: RowGroups, columns: Sequence[str] = COLUMNS, rows: int | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Record batches of about `BATCH_BYTES` of text, or of so many rows; only one batch is held.
+        """Record batches of about `BATCH_BYTES` of text, or of `rows` rows; one batch is in memory at a time.
 
         Raises:
-            InputError: a file that is no Parquet, is cut short, misses a column, or has a document without text.
+            InputError: a file is not Parquet or truncated, lacks a column, or has a document without text.
         """
         rows = rows or min(BATCH_ROWS, max(1, BATCH_BYTES * part.rows // max(part.bytes, 1)))
         with self._file(part.path) as file:
             where, names = self._where(part.path), file.schema_arrow.names
             missing = [name for name in columns if name not in names]
             if missing:
-                raise InputError(f"tokens: {where} has no column {missing[0]!r}; there are {', '.join(names)}")
+                raise InputError(f"tokens: {where} has no column {missing[0]!r}; its columns: {', '.join(names)}")
             batches = file.iter_batches(rows, row_groups=[*part.groups], columns=list(columns), use_threads=False)
             for batch in batches:
                 if any(column.null_count for column in batch.columns):
-                    raise InputError(f"tokens: {where} holds a document without one of {', '.join(columns)}")
+                    raise InputError(f"tokens: {where} has a document without one of {', '.join(columns)}")
                 yield batch
 
     @contextmanager
@@ -131,33 +131,33 @@ class DocumentFiles:
                 yield pq.ParquetFile(stream, pre_buffer=not store.is_local)
             except (pa.ArrowException, OSError) as error:
                 if isinstance(error, OSError) and error.errno:
-                    raise  # the disk's trouble, not the file's
+                    raise  # an error of the disk, not of the file's content
                 raise InputError(
-                    f"tokens: {self._where(path)} cannot be read: {error}; `headwater verify` tells which files of the "
-                    "corpus are damaged"
+                    f"tokens: cannot read {self._where(path)}: {error}; run `headwater verify` to list the damaged "
+                    "files of the corpus"
                 ) from error
 
     def _where(self, path: str) -> str:
         return self.corpus.store.where(f"{self.corpus.folder}/{path}")
 
 
-def document_files(corpus: Artifact, part: str) -> list[DocumentFiles]:
-    """The sources below `part` ("documents" or "heldout") of a corpus artifact, by name."""
+def document_files(corpus: Artifact, split: str) -> list[DocumentFiles]:
+    """The sources in `split` ("documents" or "heldout") of a corpus artifact, by name."""
     found: dict[str, list[str]] = {}
-    for entry in corpus.files(f"{part}/"):
+    for entry in corpus.files(f"{split}/"):
         if entry.path.endswith(".parquet"):
-            found.setdefault(entry.path[len(part) + 1 : entry.path.rindex("/")], []).append(entry.path)
+            found.setdefault(entry.path[len(split) + 1 : entry.path.rindex("/")], []).append(entry.path)
     return [DocumentFiles(corpus, source, tuple(paths)) for source, paths in sorted(found.items())]
 
 
-def sample_texts(sources: Sequence[DocumentFiles], most_bytes: int) -> Iterator[list[str]]:
-    """Batches of about `most_bytes` of text from all sources, each by its size.
+def sample_texts(sources: Sequence[DocumentFiles], max_bytes: int) -> Iterator[list[str]]:
+    """Batches of about `max_bytes` of text from all sources, in proportion to their size.
 
-    A document is in by its `doc_id`, which is a hash: neither order nor file boundaries matter.
+    Documents are selected by `doc_id`, which is a hash, independent of their order and files.
     """
     total = sum(source.text_bytes for source in sources)
-    # ids are hexadecimal, so the first eight digits compare as numbers do
-    bound = f"{int(most_bytes / total * 2**32):08x}" if total > most_bytes else None
+    # ids are hexadecimal, so their first eight digits compare like numbers
+    bound = f"{int(max_bytes / total * 2**32):08x}" if total > max_bytes else None
     for source in sources:
         for batch in source.batches(("doc_id", "text")):
             if bound is not None:
@@ -166,18 +166,18 @@ def sample_texts(sources: Sequence[DocumentFiles], most_bytes: int) -> Iterator[
                 yield batch.column(1).to_pylist()
 
 
-def first_texts(sources: Sequence[DocumentFiles], most: int = 64) -> Iterator[str]:
-    """The first texts of every source, in turns."""
-    batches = [next(source.batches(("text",), most), None) for source in sources]
+def first_texts(sources: Sequence[DocumentFiles], per_source: int = 64) -> Iterator[str]:
+    """The first texts of all sources, interleaved."""
+    batches = [next(source.batches(("text",), per_source), None) for source in sources]
     for texts in zip_longest(*(batch.column(0).to_pylist() for batch in batches if batch is not None)):
         yield from (text for text in texts if text is not None)
 
 
-def with_ends(ids: NDArray[np.uint32], offsets: NDArray[np.int64], eos_id: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Documents' ids [T] with EOS behind each of the n documents: dtype [T + n].
+def append_eos(ids: NDArray[np.uint32], offsets: NDArray[np.int64], eos_id: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Documents' ids [T] with EOS after each of the n documents: dtype [T + n].
 
     Args:
-        offsets: int64 [n + 1], where each document's ids begin, and T.
+        offsets: int64 [n + 1], the start of each document's ids, and T.
     """
     ends = offsets[1:] + np.arange(len(offsets) - 1)
     inside = np.ones(len(ids) + len(ends), dtype=bool)
@@ -189,10 +189,10 @@ def with_ends(ids: NDArray[np.uint32], offsets: NDArray[np.int64], eos_id: int, 
 
 
 @contextmanager
-def threads(workers: int) -> Iterator[None]:
-    """Bounds the tokenizer library's threads, as far as this process has not started them yet; 0: every core.
+def limit_tokenizer_threads(workers: int) -> Iterator[None]:
+    """Limits the tokenizer library's threads, if this process has not started them yet; 0: one per core.
 
-    The library reads the number once, when it first works in parallel.
+    The library reads the limit once, when it first works in parallel.
     """
     if not workers or _THREADS in os.environ:
         yield

@@ -1,4 +1,4 @@
-"""The table of shards: all that an order needs to know about a token stream."""
+"""The table of shards: everything an order needs to know about a token stream."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ SCHEMA = pa.schema(
         ("sha256", pa.string()),
     ]
 )
-"""Columns of `shards.parquet`. `tokens` counts documents' tokens and their EOS, not the filler of a last row."""
+"""Columns of `shards.parquet`. `tokens` counts documents' tokens and their EOS, not the padding of a last row."""
 
 
 def values_of(array: pa.Array) -> NDArray[Any]:
-    """A column of integers without empty ones, as a view: `to_numpy` gives the same but imports pandas first, which
-    takes several times as long as all else that a loader waits for."""
+    """A column of integers without nulls, as a view. `to_numpy` returns the same but imports pandas first, which takes
+    several times as long as the rest of a loader's start."""
     values = np.frombuffer(array.buffers()[1], dtype=str(array.type))
     return values[array.offset : array.offset + len(array)]
 
 
 @dataclass(frozen=True, eq=False)
 class ShardTable:
-    """Sources and the rows of each of their shards. A source's index in `sources` is its number everywhere."""
+    """Sources and the rows of each of their shards. Elsewhere a source is identified by its index in `sources`."""
 
     sources: tuple[str, ...]
     rows: tuple[NDArray[np.int64], ...]
     """Per source: int64 [shards], rows in each."""
     tokens: tuple[NDArray[np.int64], ...] = ()
-    """Per source: int64 [shards], tokens of documents in each, their EOS counted. Empty in a table made by hand."""
+    """Per source: int64 [shards], tokens of documents in each, including EOS. Empty if not loaded from a file."""
     bytes: tuple[NDArray[np.int64], ...] = ()
-    """Per source: int64 [shards], size of each file. Empty in a table made by hand."""
+    """Per source: int64 [shards], size of each file. Empty if not loaded from a file."""
 
     @classmethod
-    def load(cls, folder: Path, part: str = "") -> ShardTable:
-        """Reads the table of a tokens artifact (`part="heldout"` for its held-out documents).
+    def load(cls, folder: Path, split: str = "") -> ShardTable:
+        """Reads the table of a tokens artifact (`split="heldout"` for its held-out documents).
 
         Raises:
-            StoreError: there is none, or it misses shards.
+            StoreError: the table cannot be read, or lacks shards.
         """
-        path = folder / part / SHARDS
+        path = folder / split / SHARDS
         columns = ["source", "number", "rows", "tokens", "bytes"]
         try:
             with pq.ParquetFile(path, read_dictionary=["source"]) as file:
@@ -63,7 +63,7 @@ class ShardTable:
             raise StoreError(f"tokens: cannot read {path}: {error}; is {folder} a tokens artifact?") from error
         missing = [name for name in columns if name not in table.column_names or table.column(name).null_count]
         if missing:
-            raise StoreError(f"tokens: {path} has no whole column {missing[0]!r}")
+            raise StoreError(f"tokens: {path}: column {missing[0]!r} is missing or has nulls")
         if not table.num_rows:
             return cls((), ())
         source = table.column("source").combine_chunks()
@@ -77,25 +77,14 @@ class ShardTable:
         names = tuple(name for _, name in named)
         for name, found in zip(names, np.split(number[order], cuts), strict=True):
             if not np.array_equal(found, np.arange(len(found))):
-                missed = int(np.argmax(np.append(found != np.arange(len(found)), True)))
-                raise StoreError(f"tokens: {path} misses shard {missed} of source {name!r}, or lists it twice")
+                missing_shard = int(np.argmax(np.append(found != np.arange(len(found)), True)))
+                raise StoreError(f"tokens: {path}: shard {missing_shard} of source {name!r} is missing or listed twice")
         return cls(names, *(tuple(np.split(value[order], cuts)) for value in values))
 
-    def samples(self, k: int = 1) -> NDArray[np.int64]:
-        """Samples of k consecutive rows in each source: int64 [sources]. A sample never crosses a shard."""
-        return np.array([int((rows // k).sum()) for rows in self.rows], dtype=np.int64)
+    def samples(self, rows_per_sample: int = 1) -> NDArray[np.int64]:
+        """Samples of that many consecutive rows in each source: int64 [sources]. A sample never crosses a shard."""
+        return np.array([int((rows // rows_per_sample).sum()) for rows in self.rows], dtype=np.int64)
 
-    def left_out(self, k: int = 1) -> NDArray[np.int64]:
-        """Rows in each source that belong to no sample of k rows: int64 [sources]."""
-        return np.array([int((rows % k).sum()) for rows in self.rows], dtype=np.int64)
-
-    def index(self, source: str) -> int:
-        """The number of a source.
-
-        Raises:
-            KeyError: no such source.
-        """
-        try:
-            return self.sources.index(source)
-        except ValueError:
-            raise KeyError(f"no source {source!r}; there are {', '.join(self.sources) or 'none'}") from None
+    def left_out(self, rows_per_sample: int = 1) -> NDArray[np.int64]:
+        """Rows in each source that belong to no sample of that many rows: int64 [sources]."""
+        return np.array([int((rows % rows_per_sample).sum()) for rows in self.rows], dtype=np.int64)

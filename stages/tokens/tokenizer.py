@@ -1,8 +1,8 @@
-"""The tokenizer: byte-level BPE with Llama-3's split, trained here, or one that exists already (`adopt.py`).
+"""The tokenizer: a byte-level BPE with Llama 3's split trained here, or an existing one (`existing_tokenizer.py`).
 
-Ours knows one special token, `<|endoftext|>`, id 0: it ends every document and pads. Ids 1 to 256 are the bytes, in the
-order of their byte-level characters; then come the merges in the order in which they were learned. There is no
-normaliser, so text decodes to exactly the bytes that were encoded.
+A trained one has one special token, `<|endoftext|>`, id 0: it ends every document and is the padding. Ids 1 to 256 are
+the bytes, in the order of their byte-level characters, followed by the merges in the order of training. It has no
+normalizer, so text decodes to exactly the bytes that were encoded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import orjson
 from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from stages.tokens.aside import written_aside
+from stages.tokens.atomic_write import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +31,13 @@ LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-"""The `pat_str` of Llama 3's tokenizer, unchanged: encoders that are fast for known splits then give the same ids."""
+"""The `pat_str` of Llama 3's tokenizer, unchanged: fast encoders support this split and give the same ids."""
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 CHAT_TEMPLATE = "chat_template.jinja"
-"""File of the chat template that is used unless another is asked for, where transformers looks first."""
+"""File of the default chat template, the first that transformers looks for."""
 DEFAULT_TEMPLATE = "default"
-"""Its name among several."""
+"""Name of the default template among several."""
 MORE_TEMPLATES = "additional_chat_templates"
 """Folder of further templates, `NAME.jinja`."""
 
@@ -47,7 +47,7 @@ _MODEL = ',"model":'
 
 @dataclass(frozen=True)
 class TextTokenizer:
-    """A tokenizer and the tokens that it takes from outside the text."""
+    """A tokenizer with its special tokens, settings and chat templates."""
 
     tokenizer: Tokenizer
     eos: str
@@ -55,14 +55,14 @@ class TextTokenizer:
     extra: dict[str, str]
     """Other named special tokens (`bos_token`, `unk_token`) of an existing tokenizer."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Entries of an existing tokenizer's `tokenizer_config.json` that stay as they are."""
+    """Entries of an existing tokenizer's `tokenizer_config.json` that are written unchanged."""
     chat_templates: Mapping[str, str] = field(default_factory=dict)
-    """Jinja chat templates of an existing tokenizer by name; `default` is the one that is used unless asked."""
+    """Jinja chat templates of an existing tokenizer by name; `default` is used unless another is requested."""
 
     def __post_init__(self) -> None:
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
-        # A document may contain "<|endoftext|>" as text; then it is text.
+        # "<|endoftext|>" in a document is encoded as text.
         self.tokenizer.encode_special_tokens = True
 
     @property
@@ -73,20 +73,19 @@ class TextTokenizer:
 
     @cached_property
     def _json(self) -> tuple[dict[str, Any], str]:
-        """`tokenizer.json` without its model, and the rest of the text, from the model on."""
+        """`tokenizer.json` without its model, and the text from the model on."""
         return split_json(self.tokenizer.to_str())
 
     @property
     def content(self) -> dict[str, Any]:
-        """What stands in `tokenizer.json`, but for the model."""
+        """`tokenizer.json` without the model."""
         return self._json[0]
 
     @cached_property
     def text_json(self) -> str:
-        """`tokenizer.json` for an encoder of text: without special tokens, which are text there, wrapping and cutting.
+        """`tokenizer.json` for encoding text: without special tokens, post-processor, truncation and padding.
 
-        Ids stay as they are: a special token that has a place in the model's vocabulary keeps it, and no merge leads
-        there.
+        Ids do not change: a special token in the model's vocabulary keeps its id, and no merge produces it.
         """
         content, model = self._json
         added = [token for token in content["added_tokens"] if not token["special"]]
@@ -95,12 +94,12 @@ class TextTokenizer:
 
     @cached_property
     def vocabulary_size(self) -> int:
-        """Ids are below it."""
+        """All ids are smaller."""
         return max(*self._vocabulary.values(), *self.tokenizer.get_added_tokens_decoder()) + 1
 
     @cached_property
     def _vocabulary(self) -> dict[str, int]:
-        """Id of each token in byte-level characters, without added ones."""
+        """Ids by token in byte-level characters, without added tokens."""
         return dict(self.tokenizer.get_vocab(with_added_tokens=False))
 
     def encode(self, texts: list[str]) -> list[list[int]]:
@@ -108,17 +107,17 @@ class TextTokenizer:
         return [e.ids for e in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
     def token_bytes(self) -> NDArray[np.int32]:
-        """int32 [V]: UTF-8 bytes that each token stands for; 0 for special tokens and ids without a token."""
+        """int32 [V]: UTF-8 bytes of each token; 0 for special tokens and unused ids."""
         out = np.zeros(self.vocabulary_size, dtype=np.int32)
         vocabulary = self._vocabulary
-        # a byte-level token has one character a byte
+        # a byte-level token has one character per byte
         out[np.fromiter(vocabulary.values(), np.int64)] = np.fromiter(map(len, vocabulary), np.int32)
         for index, added in self.tokenizer.get_added_tokens_decoder().items():
             out[index] = 0 if added.special else len(added.content.encode())
         return out
 
     def files(self, sequence_length: int) -> dict[str, bytes]:
-        """The folder that `transformers.AutoTokenizer` loads: file name to content."""
+        """The files of a folder for `transformers.AutoTokenizer`: content by file name."""
         special = {"eos_token": self.eos, "pad_token": self.pad, **self.extra}
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -128,7 +127,7 @@ class TextTokenizer:
             **self.settings,
             **special,
         }
-        # As `save_pretrained` writes them; Python's own encoder takes half a second for a vocabulary of 16,384.
+        # As `save_pretrained` writes them. Python's JSON encoder would take half a second for a vocabulary of 16,384.
         contents = (
             self.tokenizer.to_str(pretty=True),
             *(json.dumps(c, ensure_ascii=False, indent=2) for c in (config, special)),
@@ -141,21 +140,21 @@ class TextTokenizer:
 
 
 def split_json(text: str) -> tuple[dict[str, Any], str]:
-    """A tokenizer's JSON as the library writes it, which ends with the model: what stands before, and `,"model":...`.
+    """Splits a tokenizer's JSON, which the library ends with the model: the entries before, and `,"model":...`.
 
-    A vocabulary of 128,000 with its merges is half a million Python objects, and nobody looks at them.
+    Parsing a model with 128,000 tokens would create half a million Python objects that nobody needs.
     """
     at = -1
     while True:
         at = text.index(_MODEL, at + 1)
-        try:  # a special token may be called "model": what stands before that is not whole
+        try:  # a special token may be named "model": the JSON before it is incomplete
             return dict(orjson.loads(text[:at] + "}")), text[at:]
         except orjson.JSONDecodeError:
             continue
 
 
 def train(texts: Iterable[list[str]], vocabulary: int) -> TextTokenizer:
-    """Trains the BPE on batches of texts. Equal texts give equal tokenizers, in any order and on any number of threads.
+    """Trains the BPE on batches of texts. The result does not depend on their order or on the number of threads.
 
     A pair must occur twice to be merged, so a small corpus gives fewer than `vocabulary` tokens.
     """
@@ -181,16 +180,16 @@ def train(texts: Iterable[list[str]], vocabulary: int) -> TextTokenizer:
 
 
 def train_once(path: Path, texts: Iterable[list[str]], vocabulary: int) -> TextTokenizer:
-    """`train`, unless an earlier attempt at the same tokenizer got as far as leaving it at `path`."""
+    """The tokenizer that an earlier attempt saved at `path`, else the result of `train`, saved there."""
     try:
         return TextTokenizer(Tokenizer.from_str(path.read_text()), EOS, EOS, {})
     except FileNotFoundError:
         pass
     except Exception as error:  # the library raises bare Exception
-        log.warning("tokens: %s is damaged and made again: %s", path, error)
+        log.warning("tokens: %s is damaged, training again: %s", path, error)
     tokenizer = train(texts, vocabulary)
-    with written_aside(path) as aside:
-        aside.write_text(tokenizer.tokenizer.to_str())
+    with atomic_write(path) as temporary:
+        temporary.write_text(tokenizer.tokenizer.to_str())
     return tokenizer
 
 

@@ -1,11 +1,11 @@
-"""A tokenizer for sequences: k letters of an alphabet a token, and single bytes for whatever else stands between.
+"""A tokenizer for biological sequences: k letters of an alphabet per token, and single bytes for everything else.
 
-A run of letters is cut every k from where it begins; what is left of it at its end is one shorter token. Any other byte
-(N, a lower-case letter, a line break, a part of a character) is a token of its own. So every text has one encoding and
-decodes to exactly its bytes. It is put together from stock parts of `tokenizers` (byte-level characters, a split, a
-table of words), so that transformers and vLLM load it as they load any.
+A run of letters is split every k from its beginning; the rest at its end is one shorter token. Any other byte (N, a
+lower-case letter, a line break, a part of a character) is its own token. So every text has one encoding and decodes to
+exactly its bytes. It consists of standard components of `tokenizers` (byte-level characters, a split, a word table), so
+that transformers and vLLM can load it.
 
-Ids: 0 is `<|endoftext|>`; 1 to 256 are the bytes, in the order of their byte-level characters; then come the words of 2
+Ids: 0 is `<|endoftext|>`; 1 to 256 are the bytes, in the order of their byte-level characters; then the words of 2
 letters in the order of the alphabet, those of 3, and so on to k.
 """
 
@@ -21,15 +21,15 @@ from stages.tokens.tokenizer import EOS, EOS_ID, TextTokenizer
 
 
 def kmer_vocabulary(letters: str, k: int) -> list[str]:
-    """All tokens by id, in byte-level characters."""
+    """All tokens in the order of their ids, in byte-level characters."""
     words = ("".join(word) for size in range(2, k + 1) for word in product(letters, repeat=size))
     return [EOS, *sorted(byte_characters()), *words]
 
 
 def kmer_tokenizer(config: KmersConfig) -> TextTokenizer:
-    """The tokenizer of an alphabet and a k. Nothing is trained."""
+    """The tokenizer of an alphabet and a k, without training."""
     vocabulary = {token: index for index, token in enumerate(kmer_vocabulary(config.letters, config.k))}
-    # Never used, since every byte is there; the library wants a token to be named.
+    # Never used, since every byte is in the vocabulary; the library requires an unknown token.
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=EOS))
     tokenizer.add_special_tokens([AddedToken(EOS, special=True, normalized=False)])
     inside = "[" + "".join(f"\\x{ord(letter):02x}" for letter in config.letters) + "]"

@@ -1,4 +1,4 @@
-"""How much of each source a run has been trained on: arithmetic on its order, nothing is counted."""
+"""How many tokens of each source a run has been trained on: computed from its order, nothing is counted at run time."""
 
 from __future__ import annotations
 
@@ -14,31 +14,33 @@ def drawn_rows(order: Order, position: int) -> NDArray[np.int64]:
     """Rows of each source in the samples before a position: int64 [sources].
 
     Args:
-        position: a multiple of the order's lanes.
+        position: a multiple of the order's data streams.
     """
-    slot = position // order.lanes
+    slot = position // order.streams
     rows = np.zeros(len(order.shards.sources), dtype=np.int64)
-    for stretch in order.stretches:
-        if stretch.start >= slot:
+    for segment in order.segments:
+        if segment.start >= slot:
             break
-        slots = slot - stretch.start
-        whole = slots >= stretch.slots
-        drawn = stretch.drawn if whole else stretch.mixture.drawn(order.lanes, slots)
-        rows += drawn.sum(axis=1) * stretch.k
+        slots = slot - segment.start
+        whole = slots >= segment.slots
+        drawn = segment.drawn if whole else segment.mixture.drawn(order.streams, slots)
+        rows += drawn.sum(axis=1) * segment.rows_per_sample
     return rows
 
 
 def tokens_by_source(
-    order: Order, sequence_length: int, batch: int, end: int, left_out: Iterable[tuple[int, int]] = ()
+    order: Order, sequence_length: int, global_batch_size: int, end: int, skipped: Iterable[tuple[int, int]] = ()
 ) -> dict[str, int]:
     """Tokens of each source in batches 0 to `end` - 1.
 
     Args:
-        batch: samples a batch.
-        left_out: ranges [first, end) of batches that do not count, without overlap.
+        sequence_length: tokens in a row of the token stream.
+        global_batch_size: samples in a batch.
+        skipped: ranges [first, end) of batches that do not count, without overlap.
     """
-    rows = drawn_rows(order, end * batch)
-    for first, last in left_out:
+    rows = drawn_rows(order, end * global_batch_size)
+    for first, last in skipped:
         if first < end:
-            rows -= drawn_rows(order, min(last, end) * batch) - drawn_rows(order, first * batch)
+            rows -= drawn_rows(order, min(last, end) * global_batch_size)
+            rows += drawn_rows(order, first * global_batch_size)
     return {name: int(n) * sequence_length for name, n in zip(order.shards.sources, rows, strict=True)}

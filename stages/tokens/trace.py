@@ -1,8 +1,8 @@
-"""From batches to documents and back, by arithmetic: the order, the tables of documents and their indexes.
+"""From batches to documents and back, computed from the order, the tables of documents and their indexes.
 
-No token is read. A position gives a sample (rows of a shard), a binary search in the table of documents gives what lies
-in it; an index leads from a document's id or uri to its tokens' place, that to rows, and the order, run backwards, to
-every position at which they came.
+No token is read. A position gives a sample (rows of a shard), a binary search in the table of documents finds its
+documents; an index leads from a document's id or uri to the place of its tokens, that to rows, and the inverse of the
+order to every position that reads them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from stages.tokens.table import SHARDS
 
 
 class Seen(NamedTuple):
-    """A part of a document in one sample."""
+    """The part of a document in one sample."""
 
     position: int
     source: str
@@ -32,33 +32,34 @@ class Seen(NamedTuple):
     uri: str
     license: str
     offset: int
-    """Token of the document with which the part begins."""
+    """Index in the document of the part's first token."""
     tokens: int
-    """Tokens of the part, EOS not counted."""
+    """Tokens of the part, without EOS."""
     of: int
     """Tokens of the whole document."""
 
 
 def tables_folder(store: Store, folder: str) -> Path:
-    """The local folder of a tokens artifact with all that tracing reads; from an object store no shard is fetched.
+    """The local folder of a tokens artifact with all files that tracing reads; no shard is downloaded.
 
-    On a local store its manifest is not read: it names every shard, which at a billion rows takes longer than the rest.
+    On a local store the manifest is not read: it lists every shard, which at a billion rows takes longer than the rest.
 
     Raises:
-        StoreError: the artifact is gone.
+        StoreError: the artifact does not exist any more.
     """
     if store.is_local and store.exists(f"{folder}/{MANIFEST}"):
         return store.local_path(folder)
     tokens = load(store, folder)
     if tokens is None:
-        raise StoreError(f"the tokens in {store.where(folder)} are gone; make them again from their recipe")
+        raise StoreError(f"tokens: {store.where(folder)} does not exist any more; run its recipe again to rebuild it")
     for path in (STREAM, "docs/", "index/", "heldout/docs/", "heldout/index/", f"heldout/{SHARDS}"):
         tokens.local(path)
     return tokens.local(SHARDS).parent
 
 
 def documents_at(order: Order, reader: TokenReader, positions: ArrayLike) -> list[Seen]:
-    """What lies in the samples at some positions, which must share one k: in their order, and in the order of the text.
+    """The documents in the samples at some positions, which must share one sample length; in the order given, then in
+    the order of the text.
 
     Raises:
         IndexError: a position outside the run.
@@ -67,21 +68,21 @@ def documents_at(order: Order, reader: TokenReader, positions: ArrayLike) -> lis
     lines = []
     for position, (source, shard, row) in zip(np.ravel(positions).tolist(), found.triples.tolist(), strict=True):
         name = reader.shards.sources[source]
-        for span in reader.documents(source, shard, row, found.k):
+        for span in reader.documents(source, shard, row, found.rows_per_sample):
             length = reader.document(source, span.document).length
             lines.append(Seen(position, name, *span[1:4], offset=span.offset, tokens=span.length, of=length))
     return lines
 
 
 def named(reader: TokenReader, name: str) -> list[Document]:
-    """The documents with this `doc_id`, else those with this `uri`."""
+    """The documents with this `doc_id`; if there are none, those with this `uri`."""
     return reader.find(doc_id=name) or reader.find(uri=name)
 
 
 def sightings(order: Order, reader: TokenReader, documents: list[Document]) -> list[Seen]:
-    """Every sample of the run in which some of these documents' tokens lie, by position.
+    """Every sample of the run that contains tokens of these documents, by position.
 
-    A document that lies in several rows of a sample is there once.
+    A document in several rows of a sample is listed once.
     """
     return sorted(line for document in documents for line in _sightings(order, reader, document))
 
@@ -95,10 +96,10 @@ def _sightings(order: Order, reader: TokenReader, document: Document) -> Iterato
     which, positions = order.occurrences(document.source, shard, row)
     positions, first = np.unique(positions, return_index=True)
     for position, index in zip(positions.tolist(), which[first].tolist(), strict=True):
-        k = order.k_at(position)
-        # A sample is k rows of one shard that begin at a multiple of k.
-        low = int(rows[index] - row[index] % k) * length
-        begin, stop = max(document.start, low), min(end, low + k * length)
+        count = order.rows_per_sample_at(position)
+        # A sample is `count` rows of one shard, the first of which is a multiple of `count`.
+        low = int(rows[index] - row[index] % count) * length
+        begin, stop = max(document.start, low), min(end, low + count * length)
         yield Seen(
             position,
             reader.shards.sources[document.source],

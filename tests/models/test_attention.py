@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models import attention_cpu
-from models.attention import _Masked, split_documents
-from models.attention_cpu import Placement, attend_placed
+from models.attention import _MaskedAttention, split_documents
+from models.attention_cpu import BucketLayout, attend_bucketed
 from models.decoder import RMSNorm, rotate
 from tests.models.threads import threads
 from tests.support import examples
@@ -59,11 +59,11 @@ def test_placed_equals_masked_in_value_and_gradient(seed, batch, length, ends, k
     q, k, v = heads.split((4, keys, keys), dim=2)
     if normed:
         q, k = norms[0](q), norms[1](k)
-    masked = _Masked(documents, torch.float32)(rotate(q, rotation), rotate(k, rotation), v).flatten(2)
-    placement = Placement(positions, 4, keys)
+    masked = _MaskedAttention(documents, torch.float32)(rotate(q, rotation), rotate(k, rotation), v).flatten(2)
+    layout = BucketLayout(positions, 4, keys)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention_cpu, "KEPT", 1 << 30 if kept else 0)
-        placed = attend_placed(heads, *(norms if normed else (None, None)), rotation, placement)
+        patch.setattr(attention_cpu, "MAX_SAVED_LENGTH", 1 << 30 if kept else 0)
+        placed = attend_bucketed(heads, *(norms if normed else (None, None)), rotation, layout)
         wanted = [heads, *(norm.weight for norm in norms if normed)]
         weights = torch.randn_like(placed)
         ours = torch.autograd.grad((placed * weights).sum(), wanted)
@@ -76,22 +76,22 @@ def test_placed_equals_masked_in_value_and_gradient(seed, batch, length, ends, k
 @examples(30)
 def test_every_head_of_every_token_has_a_row_of_its_own(seed, batch, length, ends, keys):
     _, positions = split_documents(_rows(seed, batch, length, ends), EOS)
-    placement = Placement(positions, 3, keys)
-    rows = placement.slots.flatten()
+    layout = BucketLayout(positions, 3, keys)
+    rows = layout.slots.flatten()
     assert len(rows.unique()) == len(rows) == batch * length * (3 + 2 * keys)
-    assert rows.min() >= 0 and rows.max() < placement.rows
-    assert placement.rows == sum(bucket.count * bucket.width for bucket in placement.buckets) * (3 + 2 * keys)
-    assert placement.padded == (placement.rows > len(rows))
+    assert rows.min() >= 0 and rows.max() < layout.rows
+    assert layout.rows == sum(bucket.count * bucket.width for bucket in layout.buckets) * (3 + 2 * keys)
+    assert layout.padded == (layout.rows > len(rows))
 
 
 def test_bf16_stays_close_to_fp32():
     torch.manual_seed(0)
     _, positions = split_documents(_rows(0, 2, 96, 0.05), EOS)
-    placement = Placement(positions, 4, 2)
+    layout = BucketLayout(positions, 4, 2)
     rotation = (torch.ones(2, 96, 1, 4), torch.zeros(2, 96, 1, 4))
     heads = torch.randn(2, 96, 8, 8, requires_grad=True)
-    exact = attend_placed(heads, None, None, rotation, placement)
-    rough = attend_placed(heads.bfloat16(), None, None, rotation, placement)
+    exact = attend_bucketed(heads, None, None, rotation, layout)
+    rough = attend_bucketed(heads.bfloat16(), None, None, rotation, layout)
     (a,), (b,) = (torch.autograd.grad(y.float().square().sum(), heads) for y in (exact, rough))
     torch.testing.assert_close(rough.float(), exact, atol=0.03, rtol=0.03)
     assert (a - b).norm() < 0.02 * a.norm()
@@ -109,7 +109,7 @@ def test_two_threads_come_to_what_one_does():
         for norm in norms:
             norm.weight.data.uniform_(0.5, 1.5)
         with threads(count):
-            y = attend_placed(heads, *norms, (angles.cos(), angles.sin()), Placement(positions, 4, 2))
+            y = attend_bucketed(heads, *norms, (angles.cos(), angles.sin()), BucketLayout(positions, 4, 2))
             found.append([y, *torch.autograd.grad(y.square().sum(), [heads, *(norm.weight for norm in norms)])])
     for one, two in zip(*found, strict=True):
         torch.testing.assert_close(two, one, atol=1e-4, rtol=1e-4)

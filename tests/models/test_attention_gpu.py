@@ -1,4 +1,4 @@
-"""The GPU's attention as far as a CPU can tell: what the kernel is asked for, and what comes of it."""
+"""GPU attention, as far as a CPU can test it: the kernel's arguments, and the result with a stand-in."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.attention import varlen
 
-from models.attention import _Masked, split_documents
-from models.attention_gpu import TOKENS_A_SLOT, Varlen, usable
+from models.attention import _MaskedAttention, split_documents
+from models.attention_gpu import TOKENS_PER_DOCUMENT, VarlenAttention, supports_varlen
 from tests.support import examples
 
 EOS = 0
@@ -26,7 +26,7 @@ def _positions(seed: int, batch: int, length: int, ends: float) -> tuple[Tensor,
 
 
 def _kernel(q: Tensor, k: Tensor, v: Tensor, begins: Tensor, ends: Tensor, *most: int, **options: Any) -> Tensor:
-    """What `varlen_attn` promises, a sequence at a time."""
+    """A stand-in for `varlen_attn` that computes one sequence at a time."""
     assert begins is ends and begins.dtype == torch.int32 and options["window_size"] == (-1, 0)
     parts = []
     for first, end in zip(begins.tolist()[:-1], begins.tolist()[1:], strict=True):
@@ -49,26 +49,26 @@ def test_it_equals_a_mask_in_value_and_gradient(seed, batch, length, ends, keys)
     results = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(varlen, "varlen_attn", _kernel)
-        for attend in (_Masked(documents, torch.float32), Varlen(positions)):
+        for attend in (_MaskedAttention(documents, torch.float32), VarlenAttention(positions)):
             y = attend(q, k, v)
             results.append([y, *torch.autograd.grad((y * weights).sum(), (q, k, v))])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
-def test_bounds_keep_their_shape_until_documents_are_short():
-    shapes = [len(Varlen(_positions(seed, 4, 256, 0.003)[1]).bounds) for seed in range(5)]
-    assert set(shapes) == {4 * 256 // TOKENS_A_SLOT + 1}
-    short = Varlen(_positions(0, 4, 256, 1.0)[1]).bounds
+def test_cu_seqlens_keep_their_shape_until_documents_are_short():
+    shapes = [len(VarlenAttention(_positions(seed, 4, 256, 0.003)[1]).cu_seqlens) for seed in range(5)]
+    assert set(shapes) == {4 * 256 // TOKENS_PER_DOCUMENT + 1}
+    short = VarlenAttention(_positions(0, 4, 256, 1.0)[1]).cu_seqlens
     assert short.tolist() == list(range(4 * 256 + 1))
-    whole = Varlen(_positions(0, 4, 256, 0.0)[1]).bounds
+    whole = VarlenAttention(_positions(0, 4, 256, 0.0)[1]).cu_seqlens
     assert whole.tolist() == [0, 256, 512, 768] + [1024] * 13
 
 
-def test_torch_s_kernel_takes_what_it_is_given():
+def test_the_arguments_fit_torch_s_kernel():
     """Without data, on the meta device: arguments, shapes and the backward pass of the real operation."""
-    attend = Varlen(_positions(0, 2, 64, 0.05)[1])
-    attend.bounds = attend.bounds.to("meta")
+    attend = VarlenAttention(_positions(0, 2, 64, 0.05)[1])
+    attend.cu_seqlens = attend.cu_seqlens.to("meta")
     q = torch.empty(2, 64, 4, 16, dtype=torch.bfloat16, device="meta", requires_grad=True)
     k, v = (torch.empty(2, 64, 2, 16, dtype=torch.bfloat16, device="meta", requires_grad=True) for _ in range(2))
     y = attend(q, k, v)
@@ -89,4 +89,4 @@ def test_torch_s_kernel_takes_what_it_is_given():
 )
 def test_where_it_is_used(monkeypatch, device, dtype, head_size, capability, expected):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert usable(torch.device(device), dtype, head_size) == expected
+    assert supports_varlen(torch.device(device), dtype, head_size) == expected

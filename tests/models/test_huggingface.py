@@ -22,7 +22,7 @@ from models.huggingface import (
     to_config,
 )
 from models.rope import RopeScaling
-from tests.models.small import EOS, randomly, small_decoder, small_shape
+from tests.models.small import EOS, randomize, small_decoder, small_shape
 
 SCALINGS = (
     None,
@@ -76,7 +76,7 @@ def test_imported_it_has_the_logits_of_stock_transformers(tied, qk_norm, scaling
 
     wanted = to_config(small_shape(tied, qk_norm=qk_norm, rope_scaling=scaling), EOS)
     kind = wanted.pop("model_type")
-    stock = randomly(AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **wanted)))
+    stock = randomize(AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **wanted)))
     stock.save_pretrained(tmp_path, max_shard_size="20KB")
     assert len([*tmp_path.glob("*.safetensors")]) > 1
     ours = load_folder(tmp_path)
@@ -114,9 +114,9 @@ def _folder(tmp_path: Path, **changes: Any) -> Path:
         ({"use_sliding_window": True}, "use_sliding_window is not supported"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         ({"hidden_size": None}, "hidden_size is None"),
-        ({"eos_token_id": None}, "eos_token_id is None; name the token that ends a text"),
+        ({"eos_token_id": None}, "eos_token_id is None; must be a token id below vocab_size"),
         ({"eos_token_id": [96, 2]}, "eos_token_id"),
-        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "'dynamic' is not supported; there are linear"),
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "'dynamic' is not supported; use one of linear"),
         ({"rope_parameters": {"rope_type": "linear"}}, "no factor for rope_type 'linear'"),
         ({"rope_parameters": {"rope_type": "linear", "factor": 0.5}}, "factor is 0.5"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "yarn needs original_max_position_embeddings"),
@@ -149,7 +149,7 @@ def test_a_folder_that_is_not_whole_is_refused(tmp_path):
             (folder / WEIGHTS).write_bytes(content)
         with pytest.raises(ValueError, match=message):
             load_folder(folder)
-    for text, message in (("[1]", "config.json is no JSON object"), ("{", "config.json cannot be read")):
+    for text, message in (("[1]", "config.json is not a JSON object"), ("{", "config.json cannot be read")):
         (folder / "config.json").write_text(text)
         with pytest.raises(ValueError, match=message):
             load_folder(folder)

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from models.decoder import Decoder
-from models.initialize import initialize
 from models.sizes import sized
-from tests.models.small import EOS, small_shape
+from tests.models.small import EOS, initialize, small_shape
 
 
 def test_a_new_model_knows_nothing():

@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models import IGNORE_INDEX
 from models import loss as loss_module
 from models.kernels.library import OFF
-from models.loss import IGNORED, linear_cross_entropy
+from models.loss import linear_cross_entropy
 from tests.models.threads import threads
 from tests.support import examples
 
@@ -27,8 +28,8 @@ def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 def _naive(hidden, weight, targets, scale, z):
     logits = (hidden @ weight.T).float()
-    total = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
-    partition = torch.logsumexp(logits, 1).square()[targets != IGNORED].sum()
+    total = F.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction="sum")
+    partition = torch.logsumexp(logits, 1).square()[targets != IGNORE_INDEX].sum()
     return scale * (total + z * partition)
 
 
@@ -45,11 +46,11 @@ def test_loss_and_gradients_equal_the_naive_form(rows, vocabulary, ignored, z, s
     hidden = torch.randn(rows, 5, generator=generator, requires_grad=True)
     weight = torch.randn(vocabulary, 5, generator=generator, requires_grad=True)
     targets = torch.randint(0, vocabulary, (rows,), generator=generator)
-    targets[torch.rand(rows, generator=generator) < ignored] = IGNORED
+    targets[torch.rand(rows, generator=generator) < ignored] = IGNORE_INDEX
     ours, nats = linear_cross_entropy(hidden, weight, targets, 0.3, z)
     theirs = _naive(hidden, weight, targets, 0.3, z)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
-    expected = F.cross_entropy(hidden @ weight.T, targets, ignore_index=IGNORED, reduction="none")
+    expected = F.cross_entropy(hidden @ weight.T, targets, ignore_index=IGNORE_INDEX, reduction="none")
     torch.testing.assert_close(nats, expected.detach(), atol=1e-5, rtol=1e-5)
     for a, b in zip(
         torch.autograd.grad(ours, (hidden, weight)), torch.autograd.grad(theirs, (hidden, weight)), strict=True
@@ -60,7 +61,7 @@ def test_loss_and_gradients_equal_the_naive_form(rows, vocabulary, ignored, z, s
 @pytest.mark.usefixtures("two_threads")
 def test_nothing_to_learn_gives_zero_loss_and_zero_gradient():
     hidden, weight = torch.randn(9, 4, requires_grad=True), torch.randn(11, 4, requires_grad=True)
-    loss, nats = linear_cross_entropy(hidden, weight, torch.full((9,), IGNORED), 1.0, 1e-5)
+    loss, nats = linear_cross_entropy(hidden, weight, torch.full((9,), IGNORE_INDEX), 1.0, 1e-5)
     loss.backward()
     assert loss.item() == 0 and not nats.any()
     assert not hidden.grad.any() and not weight.grad.any()

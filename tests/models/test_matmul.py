@@ -1,4 +1,4 @@
-"""Products by both libraries: the same numbers, in value and gradient."""
+"""Matrix products by both libraries: equal values and gradients."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from models import matmul as products
-from models.matmul import OuterSum, faster_products, linear, times_transposed
+from models import matmul
+from models.matmul import WeightGradAccumulator, faster_backend, linear, times_transposed
 
 
 @pytest.fixture(params=["torch", "onednn"], autouse=True)
-def library(request: pytest.FixtureRequest) -> Iterator[None]:
-    before = products.chosen()
-    products.use(request.param)
-    assert products.chosen() == request.param
+def backend(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = matmul._backend
+    matmul.set_backend(request.param)
+    assert matmul._backend == request.param
     yield
-    products.use(before)
+    matmul.set_backend(before)
 
 
 @pytest.mark.parametrize("shape", [(5,), (2, 3), (1, 64)])
-def test_weights_side_by_side(shape):
+def test_concatenated_weights(shape):
     torch.manual_seed(0)
     x = torch.randn(*shape, 12, requires_grad=True)
     weights = [torch.randn(outputs, 12, requires_grad=True) for outputs in (8, 1, 20)]
@@ -36,7 +36,7 @@ def test_weights_side_by_side(shape):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
-def test_a_weight_is_cast_to_the_format_of_what_it_meets():
+def test_a_weight_is_cast_to_the_format_of_the_input():
     x, weight = torch.randn(3, 8, dtype=torch.bfloat16), torch.randn(4, 8, requires_grad=True)
     y = linear(x, weight)
     assert y.dtype == torch.bfloat16
@@ -51,9 +51,9 @@ def test_transposed_views():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_outer_products_are_summed_in_fp32(dtype):
+def test_the_gradient_of_a_weight_is_accumulated_in_fp32(dtype):
     torch.manual_seed(0)
-    total = OuterSum(torch.empty(30, 6, dtype=dtype))
+    total = WeightGradAccumulator(torch.empty(30, 6, dtype=dtype))
     parts = [(torch.randn(9, 30, dtype=dtype), torch.randn(9, 6, dtype=dtype)) for _ in range(50)]
     for grad, x in parts:
         total.add(grad, x)
@@ -63,9 +63,9 @@ def test_outer_products_are_summed_in_fp32(dtype):
     assert (found.double() - exact).norm() < (1e-6 if dtype == torch.float32 else 5e-3) * exact.norm()
 
 
-def test_the_faster_one_is_known_without_a_clock():
+def test_the_faster_backend_is_chosen_without_timing():
     here = torch.device("cpu"), torch.float32
-    assert faster_products(*here) in ("torch", "onednn")
-    assert len({faster_products(*here) for _ in range(3)}) == 1
-    assert faster_products(torch.device("cpu"), torch.bfloat16) == "torch"
-    assert faster_products(torch.device("cuda"), torch.float32) == "torch"
+    assert faster_backend(*here) in ("torch", "onednn")
+    assert len({faster_backend(*here) for _ in range(3)}) == 1
+    assert faster_backend(torch.device("cpu"), torch.bfloat16) == "torch"
+    assert faster_backend(torch.device("cuda"), torch.float32) == "torch"

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.attention_cpu import Placement
+from models.attention_cpu import BucketLayout
 from models.decoder import Decoder, Layer, rotary
-from models.initialize import initialize
 from models.memory import Memory, training_memory
 from models.sizes import ModelConfig, parameters, sized
 from tests.models.live_bytes import LiveBytes, saved_bytes
+from tests.models.small import initialize
 
 SHAPE = ModelConfig(1024, 64, 6, 4, 2, 16, 192)
 
@@ -28,10 +28,10 @@ def test_what_a_layer_keeps(qk_norm):
     layer = Layer(config)
     initialize(layer, seed=0)
     positions = torch.arange(64).expand(4, 64)
-    rotation, placement = rotary(positions, config), Placement(positions, 4, 2)
+    rotation, layout = rotary(positions, config), BucketLayout(positions, 4, 2)
     x = torch.randn(4, 64, 64, requires_grad=True)
     with saved_bytes([*layer.parameters(), *rotation]) as found:
-        layer(x, None, rotation, placement)
+        layer(x, None, rotation, layout)
     one, two = (_estimate(replace(config, layers=n), torch.float32) for n in (1, 2))
     one, two = (estimate.activations + estimate.gathered for estimate in (one, two))
     assert 0.95 < found[0] / (two - one) < 1.02
@@ -54,21 +54,21 @@ def test_the_peak_of_a_step(tied, qk_norm, dtype):
         optimizer.zero_grad()
 
     step()
-    averages = [value for state in optimizer.state.values() for value in state.values()]
-    live = LiveBytes([*model.parameters(), *averages])
+    state_tensors = [value for state in optimizer.state.values() for value in state.values()]
+    live = LiveBytes([*model.parameters(), *state_tensors])
     expected = _estimate(config, dtype)
-    assert live.now == pytest.approx(expected.weights + expected.averages, rel=0.01)
+    assert live.now == pytest.approx(expected.weights + expected.optimizer_state, rel=0.01)
     with live:
         step()
     assert 0.7 < live.peak / expected.total < 1.02
 
 
-def test_shards_share_weights_gradients_and_averages():
+def test_shards_share_weights_gradients_and_optimizer_state():
     config = sized("7b", 32_000, 2048)
     one, eight = (_estimate(config, torch.bfloat16, shards=shards, host=False) for shards in (1, 8))
-    assert one.weights == 4 * parameters(config) and one.averages == 8 * parameters(config)
+    assert one.weights == 4 * parameters(config) and one.optimizer_state == 8 * parameters(config)
     assert eight.weights * 8 == one.weights and eight.gradients * 8 == one.gradients
-    assert eight.averages * 8 == one.averages and eight.activations == one.activations
+    assert eight.optimizer_state * 8 == one.optimizer_state and eight.activations == one.activations
     assert eight.gathered < one.gathered
 
 

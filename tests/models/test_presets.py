@@ -1,4 +1,4 @@
-"""Presets: they fit, they prefer what costs least, and the documentation shows them."""
+"""Presets: they fit, they prefer the cheapest choice, and the documentation lists them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from models.presets import RESERVED, USABLE, Preset, preset
+from models.presets import RESERVED_BYTES, USABLE_RATIO, Preset, preset
 from models.sizes import SIZES, ModelConfig, parameters, sized
 from tests.support import REPOSITORY
 
@@ -24,7 +24,7 @@ def _config(name: str) -> ModelConfig:
 def test_a_preset_fits_and_twice_as_much_would_not(name, gpus, gib):
     found = preset(_config(name), 2048, gpus, gib * GIB)
     assert found.replicas * found.shards == gpus
-    assert found.fits == (found.memory.total <= gib * GIB * USABLE - RESERVED)
+    assert found.fits == (found.memory.total <= gib * GIB * USABLE_RATIO - RESERVED_BYTES)
     if not found.fits:
         assert (found.activation_checkpointing, found.replicas, found.micro_batch) == ("full", 1, 1)
     elif found.micro_batch * 2048 < 32768:
@@ -32,7 +32,7 @@ def test_a_preset_fits_and_twice_as_much_would_not(name, gpus, gib):
         assert not preset(_config(name), 2048, gpus, gib * GIB, micro_batch=2 * found.micro_batch, **settings).fits
 
 
-def test_more_memory_means_less_computed_again():
+def test_more_memory_means_less_recomputation():
     order = ["none", "selective", "full"]
     found = [preset(_config("2.7b"), 2048, 1, gib * GIB) for gib in (40, 60, 80, 100, 141)]
     assert [one.fits for one in found] == [False, True, True, True, True]
@@ -40,17 +40,24 @@ def test_more_memory_means_less_computed_again():
     assert ranks == sorted(ranks, reverse=True) and len(set(ranks)) == 3
 
 
-def test_a_copy_stays_in_a_machine_where_it_can():
+def test_a_replica_stays_within_a_machine_where_possible():
     shards = {name: preset(_config(name), 2048, 128, 80 * GIB).shards for name in ("125m", "7b", "13b", "30b", "70b")}
     assert shards == {"125m": 8, "7b": 8, "13b": 16, "30b": 16, "70b": 32}
 
 
-def test_what_is_decided_is_kept():
+def test_fixed_choices_are_kept():
     found = preset(
-        _config("1.3b"), 2048, 8, 80 * GIB, most=6, replicas=2, micro_batch=3, activation_checkpointing="full"
+        _config("1.3b"),
+        2048,
+        8,
+        80 * GIB,
+        max_micro_batch=6,
+        replicas=2,
+        micro_batch=3,
+        activation_checkpointing="full",
     )
     assert (found.replicas, found.shards, found.micro_batch, found.activation_checkpointing) == (2, 4, 3, "full")
-    assert preset(_config("1.3b"), 2048, 8, 80 * GIB, most=6).micro_batch == 6
+    assert preset(_config("1.3b"), 2048, 8, 80 * GIB, max_micro_batch=6).micro_batch == 6
     assert preset(_config("1.3b"), 65_536, 8, 80 * GIB).micro_batch == 1
 
 

@@ -31,5 +31,5 @@ def test_sizes_are_what_they_are_called():
 
 
 def test_unknown_size_is_refused():
-    with pytest.raises(ValueError, match="no model size '5x'"):
+    with pytest.raises(ValueError, match="unknown model size '5x'"):
         sized("5x", 100, 10)

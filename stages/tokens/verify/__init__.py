@@ -1,4 +1,4 @@
-"""Does a tokens artifact hold what it says? See `verify_tokens`."""
+"""Verification of a tokens artifact: see `verify_tokens`."""
 
 from stages.tokens.verify.artifact import bytes_to_read, verify_tokens
 from stages.tokens.verify.finding import Finding

@@ -1,4 +1,4 @@
-"""The whole artifact: which checks are made, in which order."""
+"""Verification of a whole artifact: all checks in order."""
 
 from __future__ import annotations
 
@@ -15,52 +15,52 @@ from stages.tokens.verify.shards import check_shards, read_shard_table
 
 
 def bytes_to_read(tokens: Artifact) -> int:
-    """What `verify_tokens` reads of the artifact."""
+    """Bytes that `verify_tokens` reads."""
     return sum(entry.bytes for entry in tokens.files())
 
 
 def verify_tokens(tokens: Artifact, corpus: Artifact | None, read: Read) -> Iterator[Finding]:
-    """What is wrong with a tokens artifact, as it is found. Every byte is read, memory does not grow with the shards.
+    """Yields the errors in a tokens artifact. Reads every byte; memory does not grow with the shards.
 
-    Checked are the checksums of all files; that ids are below the vocabulary's size; that EOS stands at the end of each
-    document, in the filler after the last one, and nowhere else; that `stream.json` and the tables of shards and of
-    documents add up with each other and with the shards; that indexes are sorted permutations; and, held against the
-    corpus, that every document is in its place. The held-out part likewise.
+    Checks the checksums of all files; that ids are below the vocabulary size; that EOS is at the end of each document,
+    in the padding after the last one, and nowhere else; that `stream.json` and the tables of shards and documents are
+    consistent with each other and with the shards; that indexes are sorted permutations; and, compared with the corpus,
+    that every document is in its place. The same for the held-out split.
 
     Args:
-        tokens: the artifact; from an object store its files are fetched first.
-        corpus: what it was made from; None where that is gone: then documents are not compared with it.
-        read: called with the bytes that were read since, from several threads.
+        tokens: the artifact; from an object store its files are downloaded first.
+        corpus: the corpus it was built from; None if it does not exist any more: documents are then not compared.
+        read: called from several threads with the bytes read since its last call.
     """
     folder = tokens.local()
     for entry in tokens.files():
-        if "shards/" not in entry.path:  # those are read later, together with their tokens
+        if "shards/" not in entry.path:  # checked later, together with their tokens
             yield from check_bytes(folder, entry, read)
-    stream, findings = read_stream(folder, tokens.manifest.how)
+    stream, findings = read_stream(folder, tokens.manifest.resolved_config)
     yield from findings
     if stream is None or findings:
-        return  # all the rest would be held against what is wrong itself
+        return  # the other checks depend on stream.json
     yield from check_token_bytes(folder, stream)
-    for part in ("", "heldout/"):
-        yield from _check_part(tokens, corpus, folder, part, stream, read)
+    for split in ("", "heldout/"):
+        yield from _check_split(tokens, corpus, folder, split, stream, read)
 
 
-def _check_part(
-    tokens: Artifact, corpus: Artifact | None, folder: Path, part: str, stream: Stream, read: Read
+def _check_split(
+    tokens: Artifact, corpus: Artifact | None, folder: Path, split: str, stream: Stream, read: Read
 ) -> Iterator[Finding]:
-    """Training documents (part "") or the held-out ones ("heldout/")."""
-    of_corpus = part.rstrip("/") or "documents"
-    sources, findings = read_shard_table(tokens, folder, part, stream)
+    """Checks the training documents (split "") or the held-out ones ("heldout/")."""
+    of_corpus = split.rstrip("/") or "documents"
+    sources, findings = read_shard_table(tokens, folder, split, stream)
     yield from findings
     for source, shards in sources.items():
-        table, findings = read_documents(folder, part, source, sum(shard.tokens for shard in shards))
+        table, findings = read_documents(folder, split, source, sum(shard.tokens for shard in shards))
         yield from findings
         if table is not None:
             for column in ("doc_id", "uri"):
-                yield from check_index(folder, f"{part}index/{source}.{column}.npy", table, column)
+                yield from check_index(folder, f"{split}index/{source}.{column}.npy", table, column)
             if corpus is not None:
                 yield from check_corpus(corpus, of_corpus, source, table)
-        # Of a damaged table it is known already that ends of documents are not where it says.
+        # The ends of documents are not compared with a table that is known to be damaged.
         yield from check_shards(folder, shards, stream, None if findings else table, read)
     if corpus is not None:
-        yield from check_sources(corpus, of_corpus, f"{part}{SHARDS}", sources)
+        yield from check_sources(corpus, of_corpus, f"{split}{SHARDS}", sources)

@@ -1,4 +1,4 @@
-"""The tables of documents against the corpus that they were made from."""
+"""Comparison of the tables of documents with the corpus."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ COLUMNS = ("doc_id", "uri", "license")
 _BATCH = 1 << 16
 
 
-def check_corpus(corpus: Artifact, part: str, source: str, table: DocumentTable) -> Iterator[Finding]:
-    """Line for line: a stream holds its source's documents in the order of the corpus, each once.
+def check_corpus(corpus: Artifact, split: str, source: str, table: DocumentTable) -> Iterator[Finding]:
+    """Checks that a stream has its source's documents in the order of the corpus, each once.
 
     Args:
-        part: `documents` or `heldout`.
+        split: `documents` or `heldout`.
     """
-    files = _sources(corpus, part).get(source, DocumentFiles(corpus, source, ()))
+    files = _sources(corpus, split).get(source, DocumentFiles(corpus, source, ()))
     total = _count(files)
     if total != table.count:
         yield Finding(table.file, "doc_id", f"{table.count:,} documents; {corpus.id} has {total:,} of {source}")
@@ -37,26 +37,26 @@ def check_corpus(corpus: Artifact, part: str, source: str, table: DocumentTable)
             differ = pc.fill_null(pc.not_equal(ours, theirs), True).to_numpy(zero_copy_only=False)
             if differ.any():
                 line = int(np.argmax(differ))
-                here_is, there_is = ours[line].as_py(), theirs[line].as_py()
-                problem = f"document {number + line} is {here_is!r}, {corpus.id} has {there_is!r} there"
+                found, expected = ours[line].as_py(), theirs[line].as_py()
+                problem = f"document {number + line} is {found!r}, in {corpus.id} it is {expected!r}"
                 yield Finding(table.file, name, problem)
                 return
         number += batch.num_rows
 
 
-def check_sources(corpus: Artifact, part: str, table: str, sources: Container[str]) -> Iterator[Finding]:
-    """Every source of the corpus that has documents has a stream.
+def check_sources(corpus: Artifact, split: str, table: str, sources: Container[str]) -> Iterator[Finding]:
+    """Checks that every source of the corpus with documents has a stream.
 
     Args:
-        table: the table of shards, which should name it.
+        table: the file of the table of shards.
     """
-    for source, files in sorted(_sources(corpus, part).items()):
+    for source, files in sorted(_sources(corpus, split).items()):
         if source not in sources and (count := _count(files)):
-            yield Finding(table, "source", f"has no shard of {source!r}, of which {corpus.id} has {count:,} documents")
+            yield Finding(table, "source", f"no shard of {source!r}, which has {count:,} documents in {corpus.id}")
 
 
-def _sources(corpus: Artifact, part: str) -> dict[str, DocumentFiles]:
-    return {files.source: files for files in document_files(corpus, part)}
+def _sources(corpus: Artifact, split: str) -> dict[str, DocumentFiles]:
+    return {files.source: files for files in document_files(corpus, split)}
 
 
 def _count(files: DocumentFiles) -> int:

@@ -1,4 +1,4 @@
-"""The table of a source's documents and its indexes."""
+"""Checks of a source's table of documents and its indexes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stages.tokens.verify.finding import Finding
 I64 = NDArray[np.int64]
 
 _BLOCK = 1 << 18
-"""Lines of an index that are looked at together."""
+"""Rows of an index that are checked together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class DocumentTable:
 
     @cached_property
     def size(self) -> int:
-        """Lines in each batch but the last."""
+        """Rows in each batch except the last."""
         return self.batches[0].num_rows if self.batches else 1
 
     @cached_property
@@ -43,7 +43,7 @@ class DocumentTable:
         return np.array([batch.column("start")[0].as_py() for batch in self.batches], dtype=np.int64)
 
     def ends(self, low: int, high: int) -> I64:
-        """Places in the stream of the documents' EOS from `low` to `high - 1`, ascending."""
+        """Positions in the stream, from `low` to `high - 1`, of the documents' EOS, ascending."""
         first = max(0, int(np.searchsorted(self._first_starts, low, side="right")) - 1)
         last = int(np.searchsorted(self._first_starts, high, side="left"))
         found = [_numbers(batch, "start") + _numbers(batch, "length") for batch in self.batches[first:last]]
@@ -51,13 +51,13 @@ class DocumentTable:
         return ends[np.searchsorted(ends, low) : np.searchsorted(ends, high)]
 
     def at(self, token: int) -> str:
-        """The document that a token of the stream belongs to, for people."""
+        """Describes the document that a token of the stream belongs to."""
         index = max(0, int(np.searchsorted(self._first_starts, token, side="right")) - 1)
         line = max(0, int(np.searchsorted(_numbers(self.batches[index], "start"), token, side="right")) - 1)
         return f"document {index * self.size + line} ({self.batches[index].column('doc_id')[line].as_py()})"
 
     def take(self, column: str, documents: I64) -> pa.Array:
-        """Values of a column for documents in any order."""
+        """Values of a column for some documents, in the order given."""
         index, line = np.divmod(documents, self.size)
         order = np.argsort(index, kind="stable")
         used, first = np.unique(index[order], return_index=True)
@@ -70,13 +70,13 @@ class DocumentTable:
         return pa.concat_arrays(parts).take(pa.array(back))
 
 
-def read_documents(folder: Path, part: str, source: str, tokens: int) -> tuple[DocumentTable | None, list[Finding]]:
-    """A source's table, checked against itself and against the tokens that its shards hold.
+def read_documents(folder: Path, split: str, source: str, tokens: int) -> tuple[DocumentTable | None, list[Finding]]:
+    """A source's table, checked for consistency and against the number of tokens in its shards.
 
     Returns:
-        The table (None where it cannot be read at all), and what is wrong with it.
+        The table (None if it cannot be read), and its errors.
     """
-    file = f"{part}docs/{source}.arrow"
+    file = f"{split}docs/{source}.arrow"
     try:
         opened = pa.ipc.open_file(pa.memory_map(str(folder / file)))
         batches = tuple(opened.get_batch(index) for index in range(opened.num_record_batches))
@@ -89,15 +89,15 @@ def read_documents(folder: Path, part: str, source: str, tokens: int) -> tuple[D
     for number, batch in enumerate(batches):
         missing = [name for name in DOCUMENTS.names if batch.column(name).null_count]
         if missing:
-            return None, [Finding(file, missing[0], "is missing in some documents")]
+            return None, [Finding(file, missing[0], "has nulls")]
         if not batch.num_rows or (number and batches[number - 1].num_rows != batches[0].num_rows):
-            return None, [Finding(file, "content", "the record batches are not equally long: no line can be found")]
+            return None, [Finding(file, "content", "the record batches differ in length, so rows cannot be located")]
     table = DocumentTable(file, batches)
     return table, list(_check_places(table, tokens))
 
 
 def _check_places(table: DocumentTable, tokens: int) -> Iterator[Finding]:
-    """Documents follow each other without a gap, and end where the source's tokens end."""
+    """Checks that documents are contiguous, and end where the source's tokens end."""
     at = 0
     for batch, first in zip(table.batches, range(0, table.count, table.size), strict=True):
         start, length = _numbers(batch, "start"), _numbers(batch, "length")
@@ -113,42 +113,44 @@ def _check_places(table: DocumentTable, tokens: int) -> Iterator[Finding]:
             yield Finding(
                 table.file,
                 "start",
-                f"document {first + line} begins at token {start[line]:,}, the one before it and its EOS end at "
+                f"document {first + line} begins at token {start[line]:,}, but the document before it ends at "
                 f"{expected[line]:,}",
             )
             return
         at = int(start[-1] + length[-1] + 1)
     if at != tokens:
-        yield Finding(table.file, "length", f"documents and their EOS are {at:,} tokens, the shards hold {tokens:,}")
+        yield Finding(
+            table.file, "length", f"documents and their EOS are {at:,} tokens, but the shards have {tokens:,}"
+        )
 
 
 def check_index(folder: Path, file: str, table: DocumentTable, column: str) -> Iterator[Finding]:
-    """An index is a permutation of the documents that sorts them by the column's bytes."""
+    """Checks that an index is a permutation of the documents, sorted by the column's bytes."""
     try:
         index = np.load(folder / file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         yield Finding(file, "content", f"cannot be read: {error}")
         return
     if index.shape != (table.count,) or index.dtype != np.int64:
-        yield Finding(file, "shape", f"is {index.dtype} {list(index.shape)}; there are {table.count} documents")
+        yield Finding(file, "shape", f"is {index.dtype} {list(index.shape)}, but the table has {table.count} documents")
         return
     seen = np.zeros(table.count, dtype=bool)
     for low in range(0, table.count, _BLOCK):
         block = np.asarray(index[low : low + _BLOCK])
         outside = (block < 0) | (block >= table.count)
         if outside.any():
-            yield Finding(file, column, f"names document {block[outside][0]}; there are {table.count}")
+            yield Finding(file, column, f"refers to document {block[outside][0]}, but the table has {table.count}")
             return
         seen[block] = True
     if not seen.all():
-        yield Finding(file, column, f"does not name document {int(np.argmin(seen))}, and another one twice")
+        yield Finding(file, column, f"lacks document {int(np.argmin(seen))}, and has another one twice")
         return
     for low in range(0, table.count - 1, _BLOCK):
         values = table.take(column, np.asarray(index[low : low + _BLOCK + 1]))
-        falls = pc.greater(values.slice(0, len(values) - 1), values.slice(1)).to_numpy(zero_copy_only=False)
-        if falls.any():
-            place = low + int(np.argmax(falls))
-            yield Finding(file, column, f"is not sorted: lines {place} and {place + 1} stand in the wrong order")
+        descending = pc.greater(values.slice(0, len(values) - 1), values.slice(1)).to_numpy(zero_copy_only=False)
+        if descending.any():
+            place = low + int(np.argmax(descending))
+            yield Finding(file, column, f"is not sorted: rows {place} and {place + 1} are in the wrong order")
             return
 
 

@@ -1,4 +1,4 @@
-"""Files as wholes, and the two small ones that say what the stream is."""
+"""Checks of whole files, of `stream.json` and of `token_bytes.npy`."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ class Stream:
 
 
 def check_bytes(folder: Path, entry: FileEntry, read: Read) -> Iterator[Finding]:
-    """Size and sha256 of one file against the manifest's."""
+    """Compares the size and sha256 of one file with the manifest."""
     path = folder / entry.path
     if not path.is_file():
         yield Finding(entry.path, "bytes", "the file is missing")
         return
     size = path.stat().st_size
     if size != entry.bytes:
-        yield Finding(entry.path, "bytes", f"the file has {size:,}, the manifest says {entry.bytes:,}")
-    elif hashed(path, read) != entry.sha256:
-        yield Finding(entry.path, "sha256", "the file's is not the manifest's: bytes have changed since it was written")
+        yield Finding(entry.path, "bytes", f"the file has {size:,}, but {entry.bytes:,} in the manifest")
+    elif hash_file(path, read) != entry.sha256:
+        yield Finding(entry.path, "sha256", "differs from the manifest: the file has changed since it was written")
 
 
-def hashed(path: Path, read: Read) -> str:
-    """The file's sha256, telling how far the reading is."""
+def hash_file(path: Path, read: Read) -> str:
+    """The file's sha256; `read` is called with the bytes read."""
     total = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK):
@@ -53,26 +53,26 @@ def hashed(path: Path, read: Read) -> str:
     return total.hexdigest()
 
 
-def read_stream(folder: Path, asked: Mapping[str, Any]) -> tuple[Stream | None, list[Finding]]:
-    """`stream.json`, and what is wrong with it; None where it cannot be used.
+def read_stream(folder: Path, config: Mapping[str, Any]) -> tuple[Stream | None, list[Finding]]:
+    """`stream.json`, or None if it cannot be used, and its errors.
 
     Args:
-        asked: the whole config that the artifact was made by.
+        config: the whole config of the artifact.
     """
     try:
         info = json.loads((folder / STREAM).read_bytes())
     except (OSError, ValueError) as error:
-        return None, [Finding(STREAM, "content", f"is no JSON: {error}")]
+        return None, [Finding(STREAM, "content", f"is not valid JSON: {error}")]
     for field in fields(Stream):
         value = info.get(field.name) if isinstance(info, dict) else None
-        kind, told = (str, "a type") if field.name == "dtype" else (int, "a whole number")
+        kind, description = (str, "a type") if field.name == "dtype" else (int, "an integer")
         if type(value) is not kind:
-            return None, [Finding(STREAM, field.name, f"is {value!r}, which is not {told}")]
+            return None, [Finding(STREAM, field.name, f"is {value!r}, which is not {description}")]
     stream = Stream(**{field.name: info[field.name] for field in fields(Stream)})
     findings = [
-        Finding(STREAM, name, f"is {getattr(stream, name)}, the config that it was made by says {asked[name]}")
+        Finding(STREAM, name, f"is {getattr(stream, name)}, but {config[name]} in the artifact's config")
         for name in ("sequence_length", "shard_rows")
-        if name in asked and asked[name] != getattr(stream, name)
+        if name in config and config[name] != getattr(stream, name)
     ]
     if not 0 <= stream.eos_id < stream.vocabulary_size:
         findings.append(Finding(STREAM, "eos_id", f"is {stream.eos_id}, of {stream.vocabulary_size} tokens"))
@@ -84,7 +84,7 @@ def read_stream(folder: Path, asked: Mapping[str, Any]) -> tuple[Stream | None, 
 
 
 def check_token_bytes(folder: Path, stream: Stream) -> Iterator[Finding]:
-    """The table of bytes that each token stands for: int32 [V], 0 for EOS."""
+    """Checks the table of the bytes of each token: int32 [V], 0 for EOS."""
     try:
         table = np.load(folder / TOKEN_BYTES, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -94,8 +94,7 @@ def check_token_bytes(folder: Path, stream: Stream) -> Iterator[Finding]:
         yield Finding(
             TOKEN_BYTES,
             "shape",
-            f"is {table.dtype} {list(table.shape)}; {STREAM}'s vocabulary_size asks for int32 "
-            f"[{stream.vocabulary_size}]",
+            f"is {table.dtype} {list(table.shape)}; vocabulary_size in {STREAM} needs int32 [{stream.vocabulary_size}]",
         )
     elif 0 <= stream.eos_id < len(table) and table[stream.eos_id]:
-        yield Finding(STREAM, "eos_id", f"is {stream.eos_id}, which stands for {table[stream.eos_id]} bytes of text")
+        yield Finding(STREAM, "eos_id", f"is {stream.eos_id}, a token with {table[stream.eos_id]} bytes of text")

@@ -1,4 +1,4 @@
-"""One thing that is wrong, and how a check tells what it has read."""
+"""The result type of checks, and the type of their progress callback."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 Read = Callable[[int], object]
-"""Called with the number of bytes that were read since the last call."""
+"""Called with the bytes read since the last call."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it should be."""
+    """One error in an artifact."""
 
     file: str
-    """Path below the artifact."""
+    """Path in the artifact."""
     field: str
-    """Column, key, or what about the file: `sha256`, `bytes`, `tokens`."""
+    """Column, key, or property of the file: `sha256`, `bytes`, `tokens`."""
     problem: str
 
     def __str__(self) -> str:

@@ -1,6 +1,7 @@
-"""The design's "Order", written once more in the slowest and plainest way: whole numbers, lists, loops, slot by slot.
+"""A second implementation of the design's "Order", slow and simple: integers, lists, loops, slot by slot.
 
-It shares no code with `stages/tokens`; what both hold is the page (docs/design.md) and the constants of the hash.
+It shares no code with `stages/tokens`, only the specification (docs/design.md) and the constants of the hash. As there,
+k is the rows per sample.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ WORD = (1 << 64) - 1
 
 @dataclass(frozen=True)
 class Part:
-    """A phase: samples, rows a sample, weights by source (None: by size), most epochs."""
+    """A phase: samples, rows per sample, weights by source (None: by size), maximum epochs."""
 
     samples: int
-    k: int = 1
+    rows_per_sample: int = 1
     weights: Mapping[str, float] | None = None
     repeat: float | Mapping[str, float] | None = None
 
@@ -68,40 +69,40 @@ def slots(weights: Sequence[float]) -> list[int]:
 
 
 class Shuffle:
-    """The samples of every source at one k, in the order in which each lane comes to them."""
+    """The samples of every source at one k, in the order of each data stream."""
 
-    def __init__(self, rows: Sequence[Sequence[int]], k: int, lanes: int, window: int, key: int):
-        self.key, self.window, self.lanes = keyed(key, k), window, lanes
-        self.pieces: list[list[list[tuple[int, list[tuple[int, int]]]]]] = []  # source, lane, piece: (number, samples)
+    def __init__(self, rows: Sequence[Sequence[int]], k: int, streams: int, window: int, key: int):
+        self.key, self.window, self.streams = keyed(key, k), window, streams
+        self.spans: list[list[list[tuple[int, list[tuple[int, int]]]]]] = []  # source, stream, span: (number, samples)
         self.known: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
         number = 0
         for source, shards in enumerate(rows):
             by_hash = sorted(range(len(shards)), key=lambda shard: keyed(self.key, 1, source, shard))
             line = [(shard, row) for shard in by_hash for row in range(0, shards[shard] - k + 1, k)]
-            of_lanes = []
-            for lane in range(lanes):
-                mine = line[lane * len(line) // lanes : (lane + 1) * len(line) // lanes]
-                pieces: list[tuple[int, list[tuple[int, int]]]] = []
+            of_streams = []
+            for stream in range(streams):
+                mine = line[stream * len(line) // streams : (stream + 1) * len(line) // streams]
+                spans: list[tuple[int, list[tuple[int, int]]]] = []
                 for shard, row in mine:
-                    if not pieces or pieces[-1][1][0][0] != shard:
-                        pieces.append((number, []))
+                    if not spans or spans[-1][1][0][0] != shard:
+                        spans.append((number, []))
                         number += 1
-                    pieces[-1][1].append((shard, row))
-                of_lanes.append(pieces)
-            self.pieces.append(of_lanes)
-        self.samples = [[sum(len(s) for _, s in pieces) for pieces in of_lanes] for of_lanes in self.pieces]
+                    spans[-1][1].append((shard, row))
+                of_streams.append(spans)
+            self.spans.append(of_streams)
+        self.samples = [[sum(len(s) for _, s in spans) for spans in of_streams] for of_streams in self.spans]
 
-    def epoch(self, source: int, lane: int, epoch: int) -> list[tuple[int, int]]:
-        """(shard, first row) of every sample of the lane, in the order of one epoch."""
-        if (source, lane, epoch) not in self.known:
-            key = keyed(self.key, source * self.lanes + lane, epoch)
-            pieces = sorted(self.pieces[source][lane], key=lambda piece: keyed(key, 2, piece[0]))
+    def epoch(self, source: int, stream: int, epoch: int) -> list[tuple[int, int]]:
+        """(shard, first row) of every sample of the stream, in the order of one epoch."""
+        if (source, stream, epoch) not in self.known:
+            key = keyed(self.key, source * self.streams + stream, epoch)
+            spans = sorted(self.spans[source][stream], key=lambda span: keyed(key, 2, span[0]))
             order = []
-            for number, first in enumerate(range(0, len(pieces), self.window)):
-                inside = [sample for _, samples in pieces[first : first + self.window] for sample in samples]
+            for number, first in enumerate(range(0, len(spans), self.window)):
+                inside = [sample for _, samples in spans[first : first + self.window] for sample in samples]
                 order += [inside[permuted(i, len(inside), keyed(key, 3, number))] for i in range(len(inside))]
-            self.known[source, lane, epoch] = order
-        return self.known[source, lane, epoch]
+            self.known[source, stream, epoch] = order
+        return self.known[source, stream, epoch]
 
 
 def sequence(
@@ -111,26 +112,26 @@ def sequence(
     seed: int,
     parts: Sequence[Part],
     window: int,
-    lanes: int,
+    streams: int,
 ) -> list[tuple[int, int, int, int]]:
     """(source, shard, first row, k) of every position of a run, from the first to the last.
 
     Raises:
-        ValueError: every source is used up before the end.
+        ValueError: every source reaches its `repeat` before the end.
     """
     key = int.from_bytes(hashlib.blake2b(f"{digest}\0{seed}".encode(), digest_size=8).digest(), "little")
     shuffles: dict[int, Shuffle] = {}
     counters: dict[tuple[int, int, int], int] = {}
     found = []
     for number, part in enumerate(parts):
-        k = part.k
-        shuffle = shuffles.setdefault(k, Shuffle(rows, k, lanes, window, key))
+        k = part.rows_per_sample
+        shuffle = shuffles.setdefault(k, Shuffle(rows, k, streams, window, key))
         sizes = [sum(samples) for samples in shuffle.samples]
         weights = [float(part.weights.get(name, 0.0)) for name in names] if part.weights else [float(n) for n in sizes]
-        left, stretch = part.samples // lanes, 0
+        left, segment = part.samples // streams, 0
         while left:
             if not any(weights):
-                raise ValueError("used up")
+                raise ValueError("all sources reach `repeat`")
             counts = slots(weights)
             if part.weights is None:
                 for source, weight in enumerate(weights):
@@ -138,24 +139,24 @@ def sequence(
                         counts[counts.index(max(counts))] -= 1
                         counts[source] = 1
             by_place = [source for source, count in enumerate(counts) for _ in range(count)]
-            blocks = keyed(key, 5, number, stretch)
-            slot, used_up = 0, set()
-            while left and not used_up:
+            blocks = keyed(key, 5, number, segment)
+            slot, exhausted = 0, set()
+            while left and not exhausted:
                 block, place = divmod(slot, BLOCK)
-                drawn = [by_place[permuted(place, BLOCK, keyed(blocks, 4, lane, block))] for lane in range(lanes)]
-                for lane, source in enumerate(drawn):
+                drawn = [by_place[permuted(place, BLOCK, keyed(blocks, 4, stream, block))] for stream in range(streams)]
+                for stream, source in enumerate(drawn):
                     repeat = part.repeat.get(names[source]) if isinstance(part.repeat, Mapping) else part.repeat
-                    most = None if repeat is None else int(repeat * shuffle.samples[source][lane])
-                    if most is not None and counters.get((k, source, lane), 0) >= most:
-                        used_up.add(source)
-                if used_up:
+                    most = None if repeat is None else int(repeat * shuffle.samples[source][stream])
+                    if most is not None and counters.get((k, source, stream), 0) >= most:
+                        exhausted.add(source)
+                if exhausted:
                     break
-                for lane, source in enumerate(drawn):
-                    counter = counters.get((k, source, lane), 0)
-                    counters[k, source, lane] = counter + 1
-                    epoch, within = divmod(counter, shuffle.samples[source][lane])
-                    found.append((source, *shuffle.epoch(source, lane, epoch)[within], k))
+                for stream, source in enumerate(drawn):
+                    counter = counters.get((k, source, stream), 0)
+                    counters[k, source, stream] = counter + 1
+                    epoch, within = divmod(counter, shuffle.samples[source][stream])
+                    found.append((source, *shuffle.epoch(source, stream, epoch)[within], k))
                 slot, left = slot + 1, left - 1
-            weights = [0.0 if source in used_up else weight for source, weight in enumerate(weights)]
-            stretch += 1
+            weights = [0.0 if source in exhausted else weight for source, weight in enumerate(weights)]
+            segment += 1
     return found

@@ -15,7 +15,8 @@ from tokenizers import Tokenizer
 from stages.store import Artifact, ArtifactWriter, InputError, Store, StoreError, all_artifacts
 from stages.store.artifact import sha256_file
 from stages.tokens import TokensConfig, tokens
-from stages.tokens.order import Order, Phase
+from stages.tokens.order import Order
+from stages.tokens.phase import Phase
 from stages.tokens.reader import TokenReader
 from stages.tokens.stream import document_files, sample_texts
 from stages.tokens.tokenizer import EOS, EOS_ID, TextTokenizer
@@ -84,6 +85,15 @@ def test_rows_are_views_of_the_file(reader: TokenReader) -> None:
             reader.rows(0, 1, first, 2)
 
 
+def rows_of(reader: TokenReader, doc_id: str) -> list[tuple[int, int, int]]:
+    """The (source, shard, row) of every row with a token of the documents with this id."""
+    found = []
+    for entry in reader.find(doc_id=doc_id):
+        first, last = (at // reader.sequence_length for at in (entry.start, entry.start + entry.length - 1))
+        found += [(entry.source, *divmod(number, reader.shard_rows)) for number in range(first, last + 1)]
+    return found
+
+
 @pytest.mark.parametrize("k", [1, 2])
 def test_every_token_leads_to_its_document(
     reader: TokenReader, documents: Documents, encode: Callable[[list[str]], list[list[int]]], k: int
@@ -100,7 +110,7 @@ def test_every_token_leads_to_its_document(
                     assert len(part) == span.length > 0
                     assert tokens_here[span.place : span.place + span.length].tolist() == part
                     assert (span.uri, span.license) == (f"{name}.jsonl#record={span.document}", "CC-BY-4.0")
-                    assert {(source, shard, row + i) for i in range(k)} & set(reader.rows_of(span.doc_id))
+                    assert {(source, shard, row + i) for i in range(k)} & set(rows_of(reader, span.doc_id))
                     rest[span.place : span.place + span.length] = EOS_ID
                     seen[span.document] += span.length
                 assert (rest == EOS_ID).all()  # nothing is left over but ends and filler
@@ -116,15 +126,16 @@ def test_documents_are_found_by_id_and_by_uri(reader: TokenReader, documents: Do
             assert entry in reader.find(doc_id=hashlib.blake2b(text.encode(), digest_size=16).hexdigest())
             assert reader.find(uri=f"{name}.jsonl#record={number}") == [entry]
             assert entry.bytes == len(text.encode())
-    assert reader.find(doc_id="0" * 32) == [] and reader.find(uri="zzz") == [] and reader.rows_of("f" * 32) == []
+    assert reader.find(doc_id="0" * 32) == [] and reader.find(uri="zzz") == []
 
 
 def test_from_a_document_to_positions_and_back(reader: TokenReader) -> None:
-    order = Order(reader.shards, "d", 1, [Phase(1200)], window=2, lanes=1)
+    order = Order(reader.shards, "d", 1, [Phase(1200)], shuffle_window_shards=2, streams=1)
     for number in (0, 57, 399):
         entry = reader.document(0, number)
-        positions = [p for where in reader.rows_of(entry.doc_id) for p in order.positions_of(*where).tolist()]
-        assert positions
+        rows = np.array([row for row in rows_of(reader, entry.doc_id) if row[0] == 0])
+        which, positions = order.occurrences(0, rows[:, 1], rows[:, 2])
+        assert {*which.tolist()} == {*range(len(rows))}
         for source, shard, row in order.at(positions).triples.tolist():
             assert entry.doc_id in {span.doc_id for span in reader.documents(source, shard, row)}
 
@@ -136,7 +147,7 @@ def test_large_tables_of_documents_have_several_batches(make: Callable[..., Arti
     for number in (0, 65_535, 65_536, 69_999):
         (entry,) = reader.find(uri=f"numbers.jsonl#record={number}")
         assert entry.document == number and entry.length == len(texts[number])
-        source, shard, row = reader.rows_of(uri=entry.uri)[0]
+        source, shard, row = rows_of(reader, entry.doc_id)[0]
         assert number in {span.document for span in reader.documents(source, shard, row)}
 
 
@@ -191,7 +202,7 @@ def test_damaged_documents_are_refused(tmp_path: Path, config: TokensConfig) -> 
     for number, (content, message) in enumerate(
         [
             (pa.table({"doc_id": ["0" * 32], "text": ["a"]}), "has no column 'uri'"),
-            (b"PAR1 not parquet", "cannot be read"),
+            (b"PAR1 not parquet", "cannot read"),
             (
                 pa.table({"doc_id": ["0" * 32], "text": pa.array([None], pa.string()), "uri": ["u"], "license": ["l"]}),
                 "a document without",

@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 
-from stages.tokens.encoder import BATTERY, Encoder, GigatokenEncoder, TokenizersEncoder, encoder_for
+from stages.tokens.encoder import TRICKY_TEXTS, Encoder, GigatokenEncoder, TokenizersEncoder, encoder_for
 from stages.tokens.long_texts import can_be_cut, encode_long
 from stages.tokens.tokenizer import EOS, EOS_ID, LLAMA3_SPLIT, TextTokenizer, train
 from tests.support import examples
@@ -57,7 +57,7 @@ runs = st.lists(st.builds(str.__mul__, st.sampled_from(RUNS), st.sampled_from([1
 def with_split(split: str) -> TextTokenizer:
     """The trained tokenizer's vocabulary and merges behind another split pattern."""
     content = json.loads(
-        train([list(BATTERY), ["the patient was given aspirin, don't you know"] * 9], 500).tokenizer.to_str()
+        train([list(TRICKY_TEXTS), ["the patient was given aspirin, don't you know"] * 9], 500).tokenizer.to_str()
     )
     content["pre_tokenizer"]["pretokenizers"][0]["pattern"] = {"Regex": split}
     return TextTokenizer(Tokenizer.from_str(json.dumps(content)), EOS, EOS, {})
@@ -91,14 +91,14 @@ def test_ids_are_the_tokenizer_s(encoder: Encoder, ours: TextTokenizer, given: l
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
 def test_slices_and_empty_arrays_are_encoded(encoder: Encoder, ours: TextTokenizer, kind: pa.DataType) -> None:
-    array = pa.array([*BATTERY, "", "end"], kind)
+    array = pa.array([*TRICKY_TEXTS, "", "end"], kind)
     assert ids(encoder, array.slice(3, 5)) == ours.encode(array.slice(3, 5).to_pylist())
     assert ids(encoder, array.slice(2, 0)) == [] == ids(encoder, pa.array([], kind))
     assert ids(encoder, pa.array(["", ""], kind)) == [[], []]
 
 
 def test_threads_share_an_encoder(ours: TextTokenizer) -> None:
-    encoder, given = GigatokenEncoder(ours), [[f"{word} {n}" for word in BATTERY] for n in range(40)]
+    encoder, given = GigatokenEncoder(ours), [[f"{word} {n}" for word in TRICKY_TEXTS] for n in range(40)]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(lambda some: ids(encoder, some), given)) == [ours.encode(some) for some in given]
 
@@ -108,7 +108,7 @@ def test_gigatoken_is_chosen_when_it_agrees(ours: TextTokenizer) -> None:
     chosen = encoder_for(ours, ["a text of the corpus"] * 3, lambda type, **fields: told.append((type, fields)))
     assert chosen.name == "gigatoken"
     assert [type for type, _ in told] == ["encoder"]
-    assert told[0][1]["name"] == "gigatoken" and told[0][1]["compared"] >= len(BATTERY) + 3
+    assert told[0][1]["name"] == "gigatoken" and told[0][1]["compared"] >= len(TRICKY_TEXTS) + 3
 
 
 def unknown_split() -> TextTokenizer:
@@ -130,9 +130,9 @@ def test_what_gigatoken_cannot_do_is_told_and_done_by_tokenizers(
     tokenizer = make()
     chosen = encoder_for(tokenizer, [], lambda type, **fields: told.append((type, fields)))
     assert chosen.name == "tokenizers" == told[0][1]["name"]
-    assert told[1][0] == "warning" and "the fast encoder cannot use" in told[1][1]["message"]
+    assert told[1][0] == "warning" and "the fast encoder does not support" in told[1][1]["message"]
     assert told[1][1]["message"] in caplog.text
-    assert ids(chosen, BATTERY) == tokenizer.encode(list(BATTERY))
+    assert ids(chosen, TRICKY_TEXTS) == tokenizer.encode(list(TRICKY_TEXTS))
 
 
 def test_other_ids_on_a_text_of_the_corpus_are_noticed(ours: TextTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.sample.finance import LICENSES as FINANCE
 from stages.sample.biomed.generate import LICENSES as BIOMED
+from stages.sample.finance import LICENSES as FINANCE
 from stages.store import Artifact, ArtifactWriter, Store
-from stages.tokens.fertility import Fertility, beside_gpt2, count_words, gpt2_record, measure
+from stages.tokens.fertility import Fertility, count_words, gpt2_comparison, gpt2_record, measure
 
 PIECES = [" ", "\n", "\t", "a", "two words", "naïve 検査", "\u00a0", "\x85", " 🧪\r\n", ""]
 texts = st.lists(st.lists(st.sampled_from(PIECES)).map("".join) | st.text(max_size=9), min_size=1, max_size=8)
@@ -44,9 +44,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return writer.commit()
 
 
-@pytest.mark.parametrize("most_bytes", [1, 8000, 10**9])
+@pytest.mark.parametrize("max_bytes", [1, 8000, 10**9])
 def test_as_much_of_every_file_is_measured_with_its_own_tokens(
-    corpus: Artifact, most_bytes: int, tmp_path: Path
+    corpus: Artifact, max_bytes: int, tmp_path: Path
 ) -> None:
     table = pa.table({"length": pa.array([1000 * file + n for file in range(4) for n in range(1000)], pa.int64())})
     with pa.ipc.new_file(str(tmp_path / "notes.arrow"), table.schema) as sink:
@@ -55,12 +55,12 @@ def test_as_much_of_every_file_is_measured_with_its_own_tokens(
     for file in range(4):
         size = 0
         for n in range(1000):
-            if n % 64 == 0 and size >= most_bytes / 4:
+            if n % 64 == 0 and size >= max_bytes / 4:
                 break
             length = (n % 7 + 2) * (file + 1) - 1
             size += length
             expected += Fertility(length, file + 1, 1000 * file + n)
-    assert measure(corpus, "notes", tmp_path / "notes.arrow", most_bytes) == expected
+    assert measure(corpus, "notes", tmp_path / "notes.arrow", max_bytes) == expected
 
 
 def test_the_stage_reports_it_by_source(made: Artifact, documents: dict[str, list[str]]) -> None:
@@ -80,11 +80,11 @@ def test_every_source_of_the_embedded_samples_has_figures_of_its_own() -> None:
     denied = {"synthetic_feed"}  # no document of it is ever tokenized
     for kind, licenses in (("biomed", BIOMED), ("finance", FINANCE)):
         for source in set(licenses) - denied:
-            found = beside_gpt2(source)
+            found = gpt2_comparison(source)
             assert found["gpt2_text"] == f"{kind}/{source}"
             assert 3.5 < found["gpt2_bytes_per_token"] < 5.5 and 0.5 < found["gpt2_words_per_token"] < 1
     record = gpt2_record()
-    assert beside_gpt2("mine") == {
+    assert gpt2_comparison("mine") == {
         "gpt2_text": "medquad",
         "gpt2_bytes_per_token": record["texts"]["medquad"]["all"]["bytes_per_token"],
         "gpt2_words_per_token": record["texts"]["medquad"]["all"]["words_per_token"],

@@ -151,16 +151,16 @@ def rows(count: int, length: int, kind: pa.DataType) -> pa.Table:
 
 
 DAMAGES = {
-    "cut short: ": lambda path: os.truncate(path, path.stat().st_size - 100),
+    "truncated: ": lambda path: os.truncate(path, path.stat().st_size - 100),
     "too long: ": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
     "cannot read": lambda path: path.write_bytes(path.read_bytes()[::-1]),
     "No such file": lambda path: path.unlink(),
-    "has 7 rows, `rows`": lambda path: write_shard(path, rows(7, S, pa.uint16())),
+    "has 7 rows, but `rows`": lambda path: write_shard(path, rows(7, S, pa.uint16())),
     r"tokens: fixed_size_list<item: uint32>\[32\].*`dtype`": lambda path: write_shard(path, rows(16, S, pa.uint32())),
     r"tokens: fixed_size_list<item: uint16>\[16\].*`sequence_length`": lambda path: write_shard(
         path, rows(16, 16, pa.uint16())
     ),
-    "holds 2 record batches": lambda path: write_shard(
+    "has 2 record batches": lambda path: write_shard(
         path, pa.concat_tables([rows(8, S, pa.uint16()), rows(8, S, pa.uint16())])
     ),
     "compressed": lambda path: write_shard(

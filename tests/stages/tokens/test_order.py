@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from stages.store import ConfigError
 from stages.tokens.mixture import BLOCK, Mixture, largest_remainder
-from stages.tokens.order import Order, Phase, epoch_samples
+from stages.tokens.order import Order
+from stages.tokens.phase import Phase
 from stages.tokens.plan import plan
 from stages.tokens.table import ShardTable
 from tests.support import examples
@@ -29,7 +30,7 @@ def everything(order: Order) -> list[tuple[int, int, int]]:
     return [tuple(t) for t in order.at(np.arange(order.samples)).triples.tolist()]
 
 
-def test_counters_run_on_through_phases_of_equal_k() -> None:
+def test_counters_continue_through_phases_of_equal_sample_length() -> None:
     shards = table([16, 16, 9], [16, 3])
     whole = Order(shards, "d", 1, [Phase(60, weights={"a": 1})], 2)
     parts = Order(shards, "d", 1, [Phase(25, weights={"a": 1}), Phase(6, 2), Phase(35, weights={"a": 1})], 2)
@@ -44,25 +45,25 @@ def everything_between(order: Order, low: int, high: int) -> list[tuple[int, int
     return [tuple(t) for t in order.at(np.arange(low, high)).triples.tolist()]
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 5])
-def test_blocks_hold_fixed_counts_of_each_source(lanes: int) -> None:
+@pytest.mark.parametrize("streams", [1, 2, 5])
+def test_blocks_hold_fixed_counts_of_each_source(streams: int) -> None:
     shards = table([64] * 20, [64] * 5, [64, 10])
-    order = Order(shards, "d", 3, [Phase(3 * BLOCK * lanes, weights={"a": 5, "b": 3, "c": 2})], 4, lanes)
-    source = order.at(np.arange(order.samples)).source.reshape(3, BLOCK, lanes)
-    for lane in range(lanes):
+    order = Order(shards, "d", 3, [Phase(3 * BLOCK * streams, weights={"a": 5, "b": 3, "c": 2})], 4, streams)
+    source = order.at(np.arange(order.samples)).source.reshape(3, BLOCK, streams)
+    for stream in range(streams):
         for block in range(3):
-            assert np.bincount(source[block, :, lane]).tolist() == [512, 307, 205]
+            assert np.bincount(source[block, :, stream]).tolist() == [512, 307, 205]
     assert len({source[0].tobytes(), source[1].tobytes(), source[2].tobytes()}) == 3
 
 
-def test_lanes_keep_to_their_own_part() -> None:
+def test_streams_keep_to_their_own_part() -> None:
     shards = table([8] * 12)
-    order = Order(shards, "d", 3, [Phase(96 * 3)], 2, lanes=4)
+    order = Order(shards, "d", 3, [Phase(96 * 3)], 2, streams=4)
     found = order.at(np.arange(order.samples))
-    parts = [{tuple(t) for t in found.triples[lane::4].tolist()} for lane in range(4)]
+    parts = [{tuple(t) for t in found.triples[stream::4].tolist()} for stream in range(4)]
     assert [len(part) for part in parts] == [24] * 4
     assert len(set.union(*parts)) == 96
-    # 12 whole shards in 4 lanes: 3 shards each, read two at a time
+    # 12 whole shards in 4 streams: 3 shards each, read two at a time
     for part in parts:
         assert len({shard for _, shard, _ in part}) == 3
     first_window = found.shard[0::4][:16]
@@ -80,60 +81,51 @@ def test_epochs_and_seeds_differ() -> None:
 
 @quick
 @given(st.integers(1, 5), st.integers(1, 3), st.integers(0, 20))
-def test_a_source_leaves_when_its_repeat_is_used_up(repeat: int, lanes: int, seed: int) -> None:
+def test_a_source_leaves_the_mixture_when_it_reaches_its_repeat(repeat: int, streams: int, seed: int) -> None:
     shards = table([16] * 6, [16, 2])
-    order = Order(shards, "d", seed, [Phase(72 * lanes, weights={"a": 1, "b": 1}, repeat={"b": repeat})], 2, lanes)
+    order = Order(shards, "d", seed, [Phase(72 * streams, weights={"a": 1, "b": 1}, repeat={"b": repeat})], 2, streams)
     found = order.at(np.arange(order.samples))
     drawn = np.bincount(found.source)
     assert drawn.sum() == order.samples
     most = Counter(tuple(t) for t, s in zip(found.triples.tolist(), found.source, strict=True) if s == 1)
     assert max(most.values()) <= repeat
-    stretches = plan(order, 64).stretches
-    assert sum(stretch.samples for stretch in stretches) == order.samples
-    if len(stretches) > 1:
-        assert stretches[0].ended_by_repeat_of == ("b",)
-        assert (found.source[stretches[1].first_position :] == 0).all()
-        # all lanes stop where the first of them has used its part up
-        used = [int((found.source[lane::lanes] == 1).sum()) for lane in range(lanes)]
-        caps = [repeat * ((lane + 1) * 18 // lanes - lane * 18 // lanes) for lane in range(lanes)]
+    segments = plan(order, 64).segments
+    assert sum(segment.samples for segment in segments) == order.samples
+    if len(segments) > 1:
+        assert segments[0].exhausted_sources == ("b",)
+        assert (found.source[segments[1].first_position :] == 0).all()
+        # all streams stop where the first of them has used its part up
+        used = [int((found.source[stream::streams] == 1).sum()) for stream in range(streams)]
+        caps = [repeat * ((stream + 1) * 18 // streams - stream * 18 // streams) for stream in range(streams)]
         assert any(u == c for u, c in zip(used, caps, strict=True))
         assert all(u <= c for u, c in zip(used, caps, strict=True))
     for position in (0, order.samples // 2, order.samples - 1):
         source, shard, row, _ = order.at([position])
-        assert position in order.positions_of(int(source[0]), int(shard[0]), int(row[0]))
+        assert position in order.occurrences(int(source[0]), shard, row)[1]
 
 
 def test_small_sources_are_drawn_by_default_and_refused_by_weight() -> None:
     shards = table([64] * 100, [2])
     order = Order(shards, "d", 1, [Phase(BLOCK)], 2)
     assert (order.at(np.arange(BLOCK)).source == 1).sum() == 1
-    with pytest.raises(ConfigError, match="less than a slot"):
+    with pytest.raises(ConfigError, match="less than one slot"):
         Order(shards, "d", 1, [Phase(BLOCK, weights={"a": 1, "b": 0.0001})], 2)
 
 
 @pytest.mark.parametrize(
-    ("phase", "lanes", "message"),
+    ("phase", "streams", "message"),
     [
-        (Phase(8, k=3), 1, "power of two"),
-        (Phase(0), 1, "positive multiple"),
-        (Phase(7), 2, "multiple of the 2 lanes"),
-        (Phase(8, weights={"x": 1.0}), 1, "phase 0: weights: unknown source 'x'; there are a, b"),
+        (Phase(7), 2, "not a multiple of 2 streams"),
+        (Phase(8, weights={"x": 1.0}), 1, "phase 0: weights: unknown source 'x'; known sources: a, b"),
         (Phase(8, repeat={"x": 1.0}), 1, "phase 0: repeat: unknown source 'x'"),
-        (Phase(8, weights={"a": 0.0}), 1, "phase 0: weights: all are 0"),
-        (Phase(8, weights={"a": -1.0, "b": 2.0}), 1, "phase 0: weights: 'a' has -1.0"),
-        (Phase(8, weights={"a": 1.0, "b": float("nan")}), 1, "phase 0: weights: 'b' has nan"),
-        (Phase(8, weights={"a": float("inf")}), 1, "phase 0: weights: 'a' has inf"),
-        (Phase(8, repeat=0.0), 1, "phase 0: repeat: 0.0 epochs"),
-        (Phase(8, repeat={"b": -2.0}), 1, "phase 0: repeat: -2.0 epochs"),
-        (Phase(8, repeat=float("nan")), 1, "phase 0: repeat: nan epochs"),
-        (Phase(8), 4, "'b' has 3 samples at k = 1 for 4 lanes"),
-        (Phase(8, k=4), 1, "'b' has 0 samples at k = 4"),
-        (Phase(100, repeat=1), 1, "used up after 22 of 100"),
+        (Phase(8), 4, "'b' has 3 samples of 1 rows for 4 streams"),
+        (Phase(8, rows_per_sample=4), 1, "'b' has 0 samples of 4 rows"),
+        (Phase(100, repeat=1), 1, "reach `repeat` after 22 of 100"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(phase: Phase, lanes: int, message: str) -> None:
+def test_what_cannot_be_drawn_is_refused(phase: Phase, streams: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Order(table([16, 3], [3]), "d", 1, [phase], 2, lanes)
+        Order(table([16, 3], [3]), "d", 1, [phase], 2, streams)
 
 
 def test_positions_outside_the_run_are_refused() -> None:
@@ -142,28 +134,35 @@ def test_positions_outside_the_run_are_refused() -> None:
         with pytest.raises(IndexError):
             order.at([position])
     with pytest.raises(IndexError):
-        order.positions_of(0, 0, 16)
+        order.occurrences(0, [0], [16])
     assert order.at([]).triples.shape == (0, 3)
 
 
 def test_the_plan_is_json_and_adds_up() -> None:
     shards = table([16, 3], [16], [8])
     phases = [Phase(100, weights={"a": 3, "b": 1}), Phase(4, 2), Phase(200, 1, {"a": 1, "b": 1}, {"b": 4})]
-    order = Order(shards, "d", 1, phases, 2, lanes=2)
+    order = Order(shards, "d", 1, phases, 2, streams=2)
     found = plan(order, 64)
     assert json.loads(json.dumps(found.as_dict())) == json.loads(json.dumps(asdict(found)))
     assert found.rows_left_out == {"1": {"a": 0, "b": 0, "c": 0}, "2": {"a": 1, "b": 0, "c": 0}}
     assert found.samples == 304 and found.tokens == (300 + 4 * 2) * 64
-    assert [(s.phase, s.first_position, s.k) for s in found.stretches][:3] == [(0, 0, 1), (1, 100, 2), (2, 104, 1)]
-    assert [s.ended_by_repeat_of for s in found.stretches] == [(), (), ("b",), ()]
-    for stretch in found.stretches:
-        positions = np.arange(stretch.first_position, stretch.first_position + stretch.samples)
+    assert [(s.phase, s.first_position, s.rows_per_sample) for s in found.segments][:3] == [
+        (0, 0, 1),
+        (1, 100, 2),
+        (2, 104, 1),
+    ]
+    assert [s.exhausted_sources for s in found.segments] == [(), (), ("b",), ()]
+    for segment in found.segments:
+        positions = np.arange(segment.first_position, segment.first_position + segment.samples)
         drawn = Counter(shards.sources[s] for s in order.at(positions).source.tolist())
-        assert {name: source.samples for name, source in stretch.sources.items() if source.samples} == drawn
-        assert sum(source.tokens for source in stretch.sources.values()) == stretch.tokens
-        assert sum(source.share for source in stretch.sources.values()) == pytest.approx(1)
+        assert {name: source.samples for name, source in segment.sources.items() if source.samples} == drawn
+        assert sum(source.tokens for source in segment.sources.values()) == segment.tokens
+        assert sum(source.share for source in segment.sources.values()) == pytest.approx(1)
     assert sum(source.tokens for source in found.sources.values()) == found.tokens
-    rows = {name: sum(s.sources[name].samples * s.k for s in found.stretches if name in s.sources) for name in "abc"}
+    rows = {
+        name: sum(s.sources[name].samples * s.rows_per_sample for s in found.segments if name in s.sources)
+        for name in "abc"
+    }
     for name, source in found.sources.items():
         assert source.epochs == pytest.approx(rows[name] / found.rows[name], abs=1e-6)
 
@@ -175,11 +174,6 @@ def test_the_plan_warns_of_what_is_read_too_often_or_never() -> None:
     assert "'b' is read 7.8 times" in often and "`repeat`" in often
     assert "'c' is never drawn" in never
     assert not plan(Order(shards, "d", 1, [Phase(512)], 2), 64).warnings
-
-
-def test_samples_of_an_epoch_are_counted() -> None:
-    shards = table([16, 3], [16])
-    assert epoch_samples(shards) == 35 and epoch_samples(shards, 2) == 17
 
 
 @quick
@@ -196,9 +190,9 @@ def test_largest_remainder_gives_all_slots_and_is_off_by_less_than_one(weights: 
 def test_mixture_runs_backwards(weights: list[int], key: int, slots: int) -> None:
     mixture = Mixture(largest_remainder(np.array(weights, dtype=np.float64)), key)
     slot = np.arange(slots)
-    lane = np.full_like(slot, 3)
-    source, number = mixture.forward(lane, slot // BLOCK, slot % BLOCK)
-    assert (mixture.backward(lane, source, number) == slot).all()
+    stream = np.full_like(slot, 3)
+    source, number = mixture.forward(stream, slot // BLOCK, slot % BLOCK)
+    assert (mixture.backward(stream, source, number) == slot).all()
     for s in range(len(weights)):  # a source's draws are numbered 0, 1, 2, ... in order
         assert number[source == s].tolist() == list(range(int((source == s).sum())))
     assert mixture.drawn(4, slots)[:, 3].tolist() == np.bincount(source, minlength=len(weights)).tolist()
@@ -207,11 +201,12 @@ def test_mixture_runs_backwards(weights: list[int], key: int, slots: int) -> Non
 GOLDEN = "44fbfc48018ff2d3b8ce209249251970c3e4b554c21ce46c0a8bf54d0ea6a4e2"
 SCRIPT = """
 import hashlib, numpy as np
-from stages.tokens.order import Order, Phase
+from stages.tokens.order import Order
+from stages.tokens.phase import Phase
 from stages.tokens.plan import plan
 from stages.tokens.table import ShardTable
 shards = ShardTable(("a", "b"), (np.array([64] * 9 + [7]), np.array([64, 3])))
-order = Order(shards, "digest", 7, [Phase(1500, weights={"a": 3, "b": 1}), Phase(300, 2)], 3, lanes=3)
+order = Order(shards, "digest", 7, [Phase(1500, weights={"a": 3, "b": 1}), Phase(300, 2)], 3, streams=3)
 total = hashlib.sha256()
 for low, high in ((0, 1500), (1500, 1800)):
     total.update(order.at(np.arange(low, high)).triples.astype("<i8").tobytes())

@@ -15,7 +15,8 @@ from scipy.stats import chi2
 
 from stages.tokens.feistel import permute
 from stages.tokens.mixture import BLOCK
-from stages.tokens.order import Order, Phase
+from stages.tokens.order import Order
+from stages.tokens.phase import Phase
 from stages.tokens.table import ShardTable
 
 ALPHA = 1e-4
@@ -118,10 +119,10 @@ def test_sources_follow_each_other_as_chance_has_it(seed: int, weights: dict[str
     assert neighbours_p(source, np.bincount(source[0])) > ALPHA
 
 
-def test_lanes_know_nothing_of_each_other() -> None:
-    """Two lanes of equal size go through their parts, and through their sources, independently."""
+def test_streams_know_nothing_of_each_other() -> None:
+    """Two streams of equal size go through their parts, and through their sources, independently."""
     shards = ShardTable(("a", "b"), (np.full(16, 256), np.full(16, 256)))
-    order = Order(shards, "d", 1, [Phase(BLOCK * 64 * 2)], 8, lanes=2)
+    order = Order(shards, "d", 1, [Phase(BLOCK * 64 * 2)], 8, streams=2)
     source = order.at(np.arange(order.samples)).source.reshape(-1, 2)
     both = np.bincount(source[:, 0] * 2 + source[:, 1], minlength=4)
     assert p_value(both, len(source) / 4, 1) > ALPHA

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.store import ConfigError
-from stages.tokens.batch import rank_positions
+from stages.tokens.batch import rank_slots
 from stages.tokens.mixture import BLOCK
-from stages.tokens.order import Order, Phase
+from stages.tokens.order import Order
+from stages.tokens.phase import Phase
 from stages.tokens.plan import plan
 from stages.tokens.table import ShardTable
 from tests.stages.tokens.order_reference import Part, sequence
@@ -33,79 +34,79 @@ SIZES: dict[str, Rows] = {
     "three sources": ((8, 8, 5), (8, 1), (4,)),
     "many shards": ((4,) * 15 + (1,), (4, 4, 2)),
 }
-LANES, WINDOWS, KS = (1, 2, 3, 5), (1, 2, 7), (1, 2, 4)
+STREAMS, WINDOWS, KS = (1, 2, 3, 5), (1, 2, 7), (1, 2, 4)
 
 
 def table(rows: Rows) -> ShardTable:
     return ShardTable(tuple("abcdefgh"[: len(rows)]), tuple(np.array(r, dtype=np.int64) for r in rows))
 
 
-def phases_of(rows: Rows, lanes: int, k: int) -> dict[str, list[Part]]:
+def phases_of(rows: Rows, streams: int, k: int) -> dict[str, list[Part]]:
     """Plans worth trying for these sizes: about three epochs by size; weights, another k and back; `repeat`."""
     size = max(1, sum(sum(r) for r in rows) // k)
     names = "abcdefgh"[: len(rows)]
     uneven = {name: float(1 + 2 * number) for number, name in enumerate(names)}
-    whole = -(-3 * size // lanes) * lanes
+    whole = -(-3 * size // streams) * streams
     return {
         "by size": [Part(whole, k)],
         "weights, then another k, and back": [
-            Part(whole // 2 // lanes * lanes or lanes, k, uneven),
-            Part(lanes * 4, 1 if k > 1 else 2),
+            Part(whole // 2 // streams * streams or streams, k, uneven),
+            Part(streams * 4, 1 if k > 1 else 2),
             Part(whole, k, {name: 1.0 for name in names}),
         ],
-        "repeat": [Part(max(lanes, whole // 4 // lanes * lanes), k, uneven, {names[-1]: 1.5}), Part(lanes, k)],
+        "repeat": [Part(max(streams, whole // 4 // streams * streams), k, uneven, {names[-1]: 1.5}), Part(streams, k)],
     }
 
 
 GRID = [
-    (name, lanes, window, k, phases)
-    for name, lanes, window, k in itertools.product(SIZES, LANES, WINDOWS, KS)
-    for phases in phases_of(SIZES[name], lanes, k)
+    (name, streams, window, k, phases)
+    for name, streams, window, k in itertools.product(SIZES, STREAMS, WINDOWS, KS)
+    for phases in phases_of(SIZES[name], streams, k)
 ]
 
 
-def order_of(rows: Rows, parts: Sequence[Part], window: int, lanes: int, seed: int = 3) -> Order:
-    phases = [Phase(part.samples, part.k, part.weights, part.repeat) for part in parts]
-    return Order(table(rows), "digest", seed, phases, window, lanes)
+def order_of(rows: Rows, parts: Sequence[Part], window: int, streams: int, seed: int = 3) -> Order:
+    phases = [Phase(part.samples, part.rows_per_sample, part.weights, part.repeat) for part in parts]
+    return Order(table(rows), "digest", seed, phases, window, streams)
 
 
 def read(order: Order, positions: Sequence[int]) -> list[Sample]:
-    """Samples of some positions, asked for in stretches of equal k."""
+    """Samples of some positions, requested in runs of equal sample length."""
     found: list[Sample] = []
-    for k, some in itertools.groupby(positions, order.k_at):
+    for k, some in itertools.groupby(positions, order.rows_per_sample_at):
         found += [(*map(int, triple), k) for triple in order.at(list(some)).triples]
     return found
 
 
-def drawable(rows: Rows, parts: Sequence[Part], lanes: int) -> bool:
-    """Every source that is drawn has a sample for each lane."""
+def drawable(rows: Rows, parts: Sequence[Part], streams: int) -> bool:
+    """Every source that is drawn has a sample for each stream."""
     for part in parts:
         for number, shards in enumerate(rows):
             drawn = part.weights is None or part.weights.get("abcdefgh"[number], 0) > 0
-            if drawn and sum(shard // part.k for shard in shards) < lanes:
+            if drawn and sum(shard // part.rows_per_sample for shard in shards) < streams:
                 return False
     return True
 
 
 def check_epochs(order: Order, found: Sequence[Sample]) -> None:
-    """In each lane each source comes in whole epochs, each sample once in each, the last one cut short."""
+    """In each stream each source comes in whole epochs, each sample once in each, the last one cut short."""
     drawn: dict[tuple[int, int, int], list[tuple[int, int]]] = defaultdict(list)
     for position, (source, shard, row, k) in enumerate(found):
-        drawn[k, source, position % order.lanes].append((shard, row))
-    for (k, source, lane), samples in drawn.items():
+        drawn[k, source, position % order.streams].append((shard, row))
+    for (k, source, stream), samples in drawn.items():
         every = sum(int(rows) // k for rows in order.shards.rows[source])
-        n = (lane + 1) * every // order.lanes - lane * every // order.lanes
+        n = (stream + 1) * every // order.streams - stream * every // order.streams
         epochs = [samples[first : first + n] for first in range(0, len(samples), n)]
         assert all(len(set(epoch)) == len(epoch) for epoch in epochs)
         assert len({frozenset(epoch) for epoch in epochs if len(epoch) == n}) <= 1
         assert all(set(epoch) <= set(epochs[0]) for epoch in epochs)
     for k, source in {(k, source) for k, source, _ in drawn}:
         firsts = []
-        for lane in range(order.lanes):
+        for stream in range(order.streams):
             every = sum(int(rows) // k for rows in order.shards.rows[source])
-            n = (lane + 1) * every // order.lanes - lane * every // order.lanes
-            firsts.append(drawn[k, source, lane][:n] if len(drawn[k, source, lane]) >= n else None)
-        if all(first is not None for first in firsts):  # then the lanes together hold every sample there is
+            n = (stream + 1) * every // order.streams - stream * every // order.streams
+            firsts.append(drawn[k, source, stream][:n] if len(drawn[k, source, stream]) >= n else None)
+        if all(first is not None for first in firsts):  # then the streams together hold every sample there is
             together = [sample for first in firsts for sample in first or ()]
             assert sorted(together) == [
                 (shard, row * k)
@@ -138,29 +139,29 @@ def test_the_grid(name: str) -> None:
     from case to case.
     """
     rows, drawn, refused = SIZES[name], 0, 0
-    for number, (_, lanes, window, k, phases) in enumerate(case for case in GRID if case[0] == name):
-        parts = phases_of(rows, lanes, k)[phases]
-        if not drawable(rows, parts, lanes):
-            with pytest.raises(ConfigError, match=f"samples at k = .* for {lanes} lanes"):
-                order_of(rows, parts, window, lanes)
+    for number, (_, streams, window, k, phases) in enumerate(case for case in GRID if case[0] == name):
+        parts = phases_of(rows, streams, k)[phases]
+        if not drawable(rows, parts, streams):
+            with pytest.raises(ConfigError, match=f"samples of .* rows for {streams} streams"):
+                order_of(rows, parts, window, streams)
             refused += 1
             continue
         try:
-            expected = sequence("abcdefgh"[: len(rows)], rows, "digest", 3, parts, window, lanes)
+            expected = sequence("abcdefgh"[: len(rows)], rows, "digest", 3, parts, window, streams)
         except ValueError:
-            with pytest.raises(ConfigError, match="used up"):
-                order_of(rows, parts, window, lanes)
+            with pytest.raises(ConfigError, match="reach `repeat`"):
+                order_of(rows, parts, window, streams)
             refused += 1
             continue
-        order = order_of(rows, parts, window, lanes)
+        order = order_of(rows, parts, window, streams)
         found = read(order, range(order.samples))
-        assert found == expected, (lanes, window, k, phases)
+        assert found == expected, (streams, window, k, phases)
         check_epochs(order, found)
         check_inverse(order, found)
-        batch, ranks = lanes * (1 + number % 3), 1 + number % 9
-        check_ranks_and_resuming(order_of(rows, parts, window, lanes), found, batch, ranks, number)
+        batch, ranks = streams * (1 + number % 3), 1 + number % 9
+        check_ranks_and_resuming(order_of(rows, parts, window, streams), found, batch, ranks, number)
         drawn += 1
-    assert drawn + refused == len(LANES) * len(WINDOWS) * len(KS) * 3 and drawn
+    assert drawn + refused == len(STREAMS) * len(WINDOWS) * len(KS) * 3 and drawn
 
 
 def check_ranks_and_resuming(order: Order, found: Sequence[Sample], batch: int, ranks: int, number: int) -> None:
@@ -168,44 +169,44 @@ def check_ranks_and_resuming(order: Order, found: Sequence[Sample], batch: int, 
     steps = order.samples // batch
     first = number % max(1, steps)
     for step in range(first, min(first + 3, steps)):
-        parts = [rank_positions(step, batch, rank, ranks, order.lanes).tolist() for rank in range(ranks)]
+        parts = [(step * batch + rank_slots(batch, rank, ranks, order.streams)).tolist() for rank in range(ranks)]
         assert sorted(itertools.chain(*parts)) == list(range(step * batch, (step + 1) * batch))
         if len({found[position][3] for part in parts for position in part}) > 1:
             continue  # phases of a run end on whole batches; these are of any length
         for part in parts:
             assert read(order, part) == [found[position] for position in part]
-        if order.lanes % ranks == 0:  # then a rank keeps whole lanes to itself
-            owners = Counter(lane for part in parts for lane in {position % order.lanes for position in part})
+        if order.streams % ranks == 0:  # then a rank keeps whole streams to itself
+            owners = Counter(stream for part in parts for stream in {position % order.streams for position in part})
             assert set(owners.values()) == {1}
 
 
 ROWS: Rows = ((16,) * 6 + (5,), (16, 3))
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 4])
+@pytest.mark.parametrize("streams", [1, 2, 4])
 @pytest.mark.parametrize(
     "ranks", [1, 2, 3, 8, 9, 17, *(pytest.param(ranks, marks=pytest.mark.full) for ranks in (4, 5, 7, 16))]
 )
-def test_every_split_into_ranks_gives_the_same_batches(lanes: int, ranks: int) -> None:
+def test_every_split_into_ranks_gives_the_same_batches(streams: int, ranks: int) -> None:
     """More ranks than samples too: some then have none."""
     batch, steps = 8, 40
-    order = order_of(ROWS, [Part(batch * steps, weights={"a": 3, "b": 1})], 3, lanes)
+    order = order_of(ROWS, [Part(batch * steps, weights={"a": 3, "b": 1})], 3, streams)
     found = read(order, range(order.samples))
-    lane_major = sorted(range(batch), key=lambda slot: (slot % lanes, slot // lanes))
+    stream_major = sorted(range(batch), key=lambda slot: (slot % streams, slot // streams))
     for step in range(steps):
-        parts = [rank_positions(step, batch, rank, ranks, lanes) for rank in range(ranks)]
+        parts = [step * batch + rank_slots(batch, rank, ranks, streams) for rank in range(ranks)]
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
         together = [sample for part in parts for sample in read(order, part.tolist())]
-        assert together == [found[step * batch + slot] for slot in lane_major]
+        assert together == [found[step * batch + slot] for slot in stream_major]
 
 
-@pytest.mark.parametrize("lanes", [1, 3])
-def test_every_resume_point_goes_on_alike(lanes: int) -> None:
+@pytest.mark.parametrize("streams", [1, 3])
+def test_every_resume_point_goes_on_alike(streams: int) -> None:
     """An order that has not been asked before gives, from each step on, what the whole run has there."""
     batch, parts = 6, [Part(60, weights={"a": 3, "b": 1}, repeat={"b": 2}), Part(36, 2), Part(48)]
-    whole = read(order_of(ROWS, parts, 3, lanes), range(144))
+    whole = read(order_of(ROWS, parts, 3, streams), range(144))
     for step in range(144 // batch):
-        resumed = order_of(ROWS, parts, 3, lanes)
+        resumed = order_of(ROWS, parts, 3, streams)
         going_on = [read(resumed, range(at * batch, (at + 1) * batch)) for at in range(step, 144 // batch)]
         assert list(itertools.chain(*going_on)) == whole[step * batch :]
 
@@ -221,7 +222,7 @@ def test_every_resume_point_goes_on_alike(lanes: int) -> None:
     st.data(),
 )
 def test_any_order_is_the_references(
-    sizes: list[tuple[int, int]], k: int, lanes: int, window: int, seed: int, length: int, data: st.DataObject
+    sizes: list[tuple[int, int]], k: int, streams: int, window: int, seed: int, length: int, data: st.DataObject
 ) -> None:
     """Sizes, weights and seeds that nobody chose."""
     rows = tuple((8,) * (shards - 1) + (last,) for shards, last in sizes)
@@ -232,23 +233,23 @@ def test_any_order_is_the_references(
             lambda w: sum(w.values()) > 0
         )
     )
-    parts = [Part(length * lanes, k, weights), Part(lanes * 5, 1, weights, data.draw(st.none() | st.just(1e6)))]
-    if not drawable(rows, parts, lanes):
+    parts = [Part(length * streams, k, weights), Part(streams * 5, 1, weights, data.draw(st.none() | st.just(1e6)))]
+    if not drawable(rows, parts, streams):
         return
-    order = order_of(rows, parts, window, lanes, seed)
+    order = order_of(rows, parts, window, streams, seed)
     found = read(order, range(order.samples))
-    assert found == sequence(names, rows, "digest", seed, parts, window, lanes)
+    assert found == sequence(names, rows, "digest", seed, parts, window, streams)
     check_epochs(order, found)
     check_inverse(order, found)
 
 
-@pytest.mark.parametrize(("lanes", "window"), [(1, 1), (1, 2), (1, 9), (3, 2)])
-def test_however_positions_are_asked_for(lanes: int, window: int) -> None:
-    """Shards of some size: all at once, in pieces of any length, one by one, and in no order at all."""
+@pytest.mark.parametrize(("streams", "window"), [(1, 1), (1, 2), (1, 9), (3, 2)])
+def test_however_positions_are_asked_for(streams: int, window: int) -> None:
+    """Shards of some size: all at once, in spans of any length, one by one, and in no order at all."""
     rows: Rows = ((400,) * 4 + (77,), (64, 64, 9))
     parts = [Part(4200, weights={"a": 5, "b": 1}), Part(300, 2), Part(900)]
-    expected = sequence("ab", rows, "digest", 3, parts, window, lanes)
-    order = order_of(rows, parts, window, lanes)
+    expected = sequence("ab", rows, "digest", 3, parts, window, streams)
+    order = order_of(rows, parts, window, streams)
     assert read(order, range(order.samples)) == expected
     generator, low = np.random.default_rng(0), 0
     while low < order.samples:
@@ -256,17 +257,17 @@ def test_however_positions_are_asked_for(lanes: int, window: int) -> None:
         assert read(order, range(low, min(low + size, order.samples))) == expected[low : low + size]
         low += size
     some = generator.permutation(4200)
-    found = order_of(rows, parts, window, lanes).at(some)
+    found = order_of(rows, parts, window, streams).at(some)
     assert [(*map(int, triple), 1) for triple in found.triples] == [expected[p] for p in some.tolist()]
     check_inverse(order, expected)
 
 
 @examples(50)
 @given(st.integers(1, 4), st.integers(1, 30), st.integers(0, 30), st.integers(0, 9))
-def test_positions_do_not_depend_on_the_length_of_the_run(lanes: int, first: int, more: int, seed: int) -> None:
+def test_positions_do_not_depend_on_the_length_of_the_run(streams: int, first: int, more: int, seed: int) -> None:
     weights = {"a": 1.0, "b": 2.0}
-    short = order_of(ROWS, [Part(first * lanes, weights=weights)], 2, lanes, seed)
-    long = order_of(ROWS, [Part((first + more) * lanes, weights=weights), Part(lanes * 8, 2)], 2, lanes, seed)
+    short = order_of(ROWS, [Part(first * streams, weights=weights)], 2, streams, seed)
+    long = order_of(ROWS, [Part((first + more) * streams, weights=weights), Part(streams * 8, 2)], 2, streams, seed)
     assert read(short, range(short.samples)) == read(long, range(short.samples))
 
 
@@ -280,8 +281,8 @@ def test_counts_are_exact_at_any_place_of_a_long_run() -> None:
         source = order.at(np.arange(block * BLOCK, (block + 1) * BLOCK)).source
         assert np.bincount(source).tolist() == [522, 492, 10]
     last = np.bincount(order.at(np.arange(order.samples - 512, order.samples)).source, minlength=3)
-    drawn = [source.samples for source in plan(order, 2048).stretches[0].sources.values()]
+    drawn = [source.samples for source in plan(order, 2048).segments[0].sources.values()]
     assert drawn == [976_562 * count + rest for count, rest in zip((522, 492, 10), last.tolist(), strict=True)]
-    positions = order.positions_of(2, 0, 77)
+    positions = np.sort(order.occurrences(2, [0], [77])[1])
     assert len(positions) in (drawn[2] // 16_384, drawn[2] // 16_384 + 1)
     assert (order.at(positions).triples == [2, 0, 77]).all()

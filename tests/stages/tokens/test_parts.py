@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 
 from stages.store import Artifact, ArtifactWriter, InputError, Store, all_artifacts
 from stages.tokens import TokensConfig, encode, stream, tokenizer, tokens
-from stages.tokens.parts import Part, PartedStream, encode_part, find_part, write_part
+from stages.tokens.parts import EncodedStream, Part, encode_part, find_part, write_part
 from stages.tokens.shard_files import ShardFiles
-from stages.tokens.stream import DocumentFiles, StreamFormat, document_files, with_ends
+from stages.tokens.stream import DocumentFiles, StreamFormat, append_eos, document_files
 from tests.stages.tokens.conftest import Text, table, write_corpus
 
 KEY = b"k" * 16
@@ -47,7 +47,7 @@ def source(folder: Path, texts: list[str], a_file: int = 3) -> DocumentFiles:
     return files
 
 
-def written(folder: Path, files: DocumentFiles, form: StreamFormat = FORM) -> PartedStream:
+def written(folder: Path, files: DocumentFiles, form: StreamFormat = FORM) -> EncodedStream:
     """All parts of a source, the last one first."""
     shards = ShardFiles(folder / "shards", form)
     shards.folder.mkdir()
@@ -56,7 +56,7 @@ def written(folder: Path, files: DocumentFiles, form: StreamFormat = FORM) -> Pa
     parts = [
         write_part(folder / f"{n}.part", KEY, starts[n], part, shards) for n, part in reversed([*enumerate(encoded)])
     ]
-    return PartedStream(parts[::-1], shards)
+    return EncodedStream(parts[::-1], shards)
 
 
 @given(st.lists(st.lists(st.integers(0, 70_000), max_size=5), max_size=8), st.sampled_from([np.uint16, np.uint32]))
@@ -64,7 +64,7 @@ def test_an_end_stands_behind_every_document(documents: list[list[int]], dtype: 
     documents = [[min(token, np.iinfo(dtype).max) for token in document] for document in documents]
     ids = np.array([token for document in documents for token in document], np.uint32)
     offsets = np.cumsum([0, *map(len, documents)]).astype(np.int64)
-    found = with_ends(ids, offsets, 9, np.dtype(dtype))
+    found = append_eos(ids, offsets, 9, np.dtype(dtype))
     assert found.dtype == dtype
     assert found.tolist() == [token for document in documents for token in [*document, 9]]
 
@@ -77,7 +77,7 @@ def test_tokens_of_all_parts_stand_one_behind_the_other(tmp_path: Path) -> None:
     assert stream.tokens == len(whole)
     for first in range(len(whole)):
         for count in (0, 1, 5, len(whole) - first):
-            found = b"".join(stream.shards.read(first, min(count, len(whole) - first), most=7))
+            found = b"".join(stream.shards.read(first, min(count, len(whole) - first), chunk_bytes=7))
             assert found == whole[first : first + count].tobytes()
     lines = pa.concat_tables([part.lines() for part in stream.parts]).to_pylist()
     assert [line["length"] for line in lines] == [line["bytes"] for line in lines] == [len(text) for text in texts]
@@ -164,7 +164,7 @@ def test_one_part_that_fails_ends_all(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "corpus").mkdir()
     files = source(tmp_path / "corpus", texts)
     writer = ArtifactWriter(Store(tmp_path / "store"), "tokens/0", "tokens", 1, "0" * 32, {}, {})
-    with pytest.raises(InputError, match="own end of text"):
+    with pytest.raises(InputError, match="as its end of text"):
         encode.encode_sources([encode.Source("", files)], Bytes(), FORM, KEY, 4, writer, lambda more: None)
 
 
@@ -187,11 +187,11 @@ def test_what_is_held_at_once_is_bounded(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_text_that_becomes_an_end_is_refused_with_its_document(tmp_path: Path) -> None:
     files = source(tmp_path / "store", ["fine", "bad \x07 bad", "fine"])
-    with pytest.raises(InputError, match=r"own end of text \(<end>\), first in document a.jsonl#record=1"):
+    with pytest.raises(InputError, match=r"as its end of text \(<end>\), first in document a.jsonl#record=1"):
         written(tmp_path, files)
     assert [path for path in tmp_path.iterdir() if path.is_file()] == []
     small = StreamFormat(8, 4, 100, 7, "<end>")
-    with pytest.raises(InputError, match="gives id 110, and has 100 tokens"):
+    with pytest.raises(InputError, match="returned id 110 of 100 tokens"):
         encode_part(files, files.parts[0], Bytes(), small)
 
 
@@ -203,7 +203,7 @@ def test_a_file_that_is_cut_short_is_named(tmp_path: Path) -> None:
     for number, content in enumerate((b"", whole[:middle], whole[:middle] + bytes(2000) + whole[middle + 2000 :])):
         writer = ArtifactWriter(Store(tmp_path / "s"), f"corpus/{number:016}", "corpus", 1, str(number) * 32, {}, {})
         writer.file("documents/a/00007.parquet").write_bytes(content)
-        with pytest.raises(InputError, match=r"documents/a/00007.parquet cannot be read"):
+        with pytest.raises(InputError, match=r"cannot read .*documents/a/00007.parquet"):
             tokens.run(TokensConfig(vocabulary=300), {"corpus": writer.commit()}, Store(tmp_path / "s"))
 
 
@@ -272,7 +272,7 @@ def test_a_run_that_failed_keeps_its_parts_and_says_why(
         raise OSError(28, "No space left on device", "shards/abstracts/00000.arrow")
 
     monkeypatch.setattr(ShardFiles, "finish", full)
-    with pytest.raises(Exception, match=r"No space left.*make room there and start again: what is finished is kept"):
+    with pytest.raises(Exception, match=r"No space left.*free some space there and run again: finished work is kept"):
         tokens.run(config.model_copy(update={"workers": workers}), {"corpus": corpus}, Store(tmp_path))
     assert len([*(tmp_path / "tokens").rglob("*.part")]) == 5
     monkeypatch.undo()

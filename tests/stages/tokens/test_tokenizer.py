@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from stages.store import Artifact, ConfigError, InputError
 from stages.tokens import TokensConfig, tokens
-from stages.tokens.adopt import adopt
+from stages.tokens.existing_tokenizer import load_tokenizer
 from stages.tokens.reader import TokenReader
 from stages.tokens.tokenizer import EOS, EOS_ID, LLAMA3_SPLIT, TextTokenizer, split_json, train, train_once
 
@@ -106,7 +106,7 @@ def test_an_existing_tokenizer_is_used(folder: Path, make: Callable[..., Artifac
     artifact = make({"notes": texts}, {}, config, tokenizer=listing(folder))
     reader = TokenReader(artifact.local())
     assert (reader.eos_id, reader.vocabulary_size) == (400, 401)
-    theirs = adopt(listing(folder))
+    theirs = load_tokenizer(listing(folder))
     stream = reader.shard(0, 0).ravel()
     expected = [token for ids in theirs.encode(texts) for token in [*ids, 400]]
     assert stream[: len(expected)].tolist() == expected
@@ -141,7 +141,7 @@ def test_large_vocabularies_take_four_bytes_a_token(
 def test_tokenizers_that_cannot_be_used_are_refused(folder: Path, change: Callable[[Path], Any], message: str) -> None:
     change(folder)
     with pytest.raises(InputError, match=message):
-        adopt(listing(folder))
+        load_tokenizer(listing(folder))
 
 
 def whitespace(folder: Path) -> None:
@@ -151,7 +151,7 @@ def whitespace(folder: Path) -> None:
 
 
 def test_a_folder_in_the_config_must_be_an_input(config: TokensConfig) -> None:
-    with pytest.raises(ConfigError, match="/some/folder must be listed"):
+    with pytest.raises(ConfigError, match="/some/folder: its listing must be passed"):
         tokens.build(config.model_copy(update={"tokenizer": "/some/folder"}), {}, None)  # type: ignore[arg-type]
 
 

@@ -112,18 +112,18 @@ def test_transformers_loads_it_with_equal_ids(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"alphabet": "AACG"}, "'AACG' is no alphabet: name dna, rna, protein"),
-        ({"alphabet": "AC GT"}, "is no alphabet"),
-        ({"alphabet": "ÄC"}, "is no alphabet"),
-        ({"alphabet": ""}, "is no alphabet"),
+        ({"alphabet": "AACG"}, "'AACG' is not an alphabet: use dna, rna, protein"),
+        ({"alphabet": "AC GT"}, "is not an alphabet"),
+        ({"alphabet": "ÄC"}, "is not an alphabet"),
+        ({"alphabet": ""}, "is not an alphabet"),
         ({"k": 9}, "less than or equal to 8"),
-        ({"alphabet": "protein", "k": 5}, r"a vocabulary of 3,368,657, more than 1,048,576; use a smaller k"),
+        ({"alphabet": "protein", "k": 5}, r"a vocabulary of 3,368,657 tokens, more than 1,048,576; use a smaller k"),
     ],
 )
 def test_what_cannot_be_is_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         KmersConfig.model_validate(fields)
-    with pytest.raises(ValueError, match="kmers and tokenizer: give one of them"):
+    with pytest.raises(ValueError, match="kmers and tokenizer exclude each other"):
         TokensConfig(kmers=KmersConfig(), tokenizer="/somewhere")
 
 

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages.store import Artifact
-from stages.tokens.documents_table import DOCUMENTS, DOCUMENTS_A_BATCH
-from stages.tokens.order import Order, Phase
+from stages.tokens.documents_table import DOCUMENTS, DOCUMENTS_PER_BATCH
+from stages.tokens.order import Order
+from stages.tokens.phase import Phase
 from stages.tokens.reader import TokenReader
 from stages.tokens.table import SCHEMA
 from stages.tokens.trace import documents_at, named, sightings, tables_folder
@@ -44,9 +45,11 @@ def reader(made: Artifact, tmp_path_factory: pytest.TempPathFactory) -> TokenRea
 @pytest.fixture(scope="module", params=[1, 4])
 def order(request: pytest.FixtureRequest, reader: TokenReader) -> Order:
     # Lanes of a source with one row each would be too many: then it is left out.
-    lanes = request.param
-    phases = PHASES if lanes == 1 else [Phase(p.samples, p.k, {"abstracts": 3, "labels": 1}) for p in PHASES]
-    return Order(reader.shards, "digest", 5, phases, 3, lanes)
+    streams = request.param
+    phases = (
+        PHASES if streams == 1 else [Phase(p.samples, p.rows_per_sample, {"abstracts": 3, "labels": 1}) for p in PHASES]
+    )
+    return Order(reader.shards, "digest", 5, phases, 3, streams)
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +84,8 @@ def walked(order: Order, owners: dict[str, list[tuple[str, int] | None]]) -> lis
 
 def test_a_batch_s_documents(order: Order, reader: TokenReader, walked: list[list[tuple[str, str, int, int]]]) -> None:
     seen = 0
-    for stretch in order.stretches:
-        first, count = stretch.start * order.lanes, stretch.slots * order.lanes
+    for segment in order.segments:
+        first, count = segment.start * order.streams, segment.slots * order.streams
         lines = documents_at(order, reader, np.arange(first, first + count))
         by_position = defaultdict(list)
         for line in lines:
@@ -150,7 +153,7 @@ def billion(tmp_path_factory: pytest.TempPathFactory) -> TokenReader:
     table = pa.table([ids, ids, ["CC0-1.0"] * len(ids), starts, lengths, lengths], schema=DOCUMENTS)
     (folder / "docs").mkdir()
     with pa.OSFile(str(folder / "docs/web.arrow"), "wb") as sink, pa.ipc.new_file(sink, DOCUMENTS) as writer:
-        writer.write_table(table, max_chunksize=DOCUMENTS_A_BATCH)
+        writer.write_table(table, max_chunksize=DOCUMENTS_PER_BATCH)
     (folder / "index").mkdir()
     for column in ("doc_id", "uri"):
         np.save(folder / f"index/web.{column}.npy", np.arange(len(ids)))
@@ -169,4 +172,4 @@ def test_over_a_billion_rows(billion: TokenReader) -> None:
         for line in found[:: max(1, len(found) // 40)]:
             here = documents_at(order, billion, [line.position])
             assert line in here
-            assert sum(each.tokens + 1 for each in here) >= order.k_at(line.position) * 2048 - 2
+            assert sum(each.tokens + 1 for each in here) >= order.rows_per_sample_at(line.position) * 2048 - 2

@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer
 from stages.corpus import list_files
 from stages.store import Artifact, ConfigError, InputError
 from stages.tokens import TokensConfig
-from stages.tokens.adopt import adopt
+from stages.tokens.existing_tokenizer import load_tokenizer
 from stages.tokens.hub import PATTERNS, tokenizer_location
 from stages.tokens.tokenizer import train
 
@@ -124,7 +124,7 @@ def test_transformers_gives_the_same_ids_and_prompts(
     assert ours.get_vocab() == theirs.get_vocab()
     for text in TEXTS:
         assert ours(text)["input_ids"] == theirs(text)["input_ids"]
-        assert adopt(list_files(folder, PATTERNS)).encode([text]) == [
+        assert load_tokenizer(list_files(folder, PATTERNS)).encode([text]) == [
             theirs(text, split_special_tokens=True)["input_ids"]
         ]
     assert (ours.model_max_length, ours.padding_side) == (4096, "left")
@@ -150,29 +150,29 @@ LISTED = LAYOUTS["listed"][1]
 @pytest.mark.parametrize(
     ("settings", "files", "message"),
     [
-        (without(LISTED, eos_token="<end>"), {}, "no special token '<end>' to end documents with; name one"),
-        (without(LISTED, eos_token="</s>"), {}, "no special token '</s>'"),  # it is there, but text may spell it
-        (without(LISTED, auto_map={"AutoTokenizer": "x.y"}), {}, "asks for code"),
+        (without(LISTED, eos_token="<end>"), {}, "no special token '<end>' to end documents; set `eos_token`"),
+        (without(LISTED, eos_token="</s>"), {}, "no special token '</s>'"),  # in the vocabulary, but not special
+        (without(LISTED, auto_map={"AutoTokenizer": "x.y"}), {}, "needs custom code"),
         (
             without(LISTED, added_tokens_decoder={"700": {"content": "<late>", "special": True}}),
             {},
-            f"gives '<late>' the id 700, with tokenizer.json it has {BASE + 2}",
+            f"/tokenizer_config.json, but {BASE + 2} with tokenizer.json",
         ),
-        (LISTED, {"additional_chat_templates/a b.jinja": "x"}, "chat template 'a b'; its name becomes a file's"),
+        (LISTED, {"additional_chat_templates/a b.jinja": "x"}, "chat template 'a b': the name may contain only letters"),
         (without(LISTED, chat_template=[{"name": "../x", "template": "t"}]), {}, "chat template '../x'"),
     ],
 )
-def test_what_cannot_be_kept_is_told(settings: Any, files: Any, message: str, tmp_path: Path) -> None:
+def test_unusable_tokenizers_are_refused(settings: Any, files: Any, message: str, tmp_path: Path) -> None:
     folder = save(tmp_path / "theirs", LAYOUTS["listed"][0], settings, files)
     with pytest.raises(InputError, match=re.escape(message)):
-        adopt(list_files(folder, PATTERNS))
+        load_tokenizer(list_files(folder, PATTERNS))
 
 
 def test_a_template_that_is_no_text_is_told(tmp_path: Path) -> None:
     folder = save(tmp_path / "theirs", LAYOUTS["listed"][0], LISTED, {})
     (folder / "chat_template.jinja").write_bytes(b"\xff\xfe{")
     with pytest.raises(InputError, match=r"chat_template\.jinja is not UTF-8 text"):
-        adopt(list_files(folder, PATTERNS))
+        load_tokenizer(list_files(folder, PATTERNS))
 
 
 @pytest.fixture
@@ -200,10 +200,10 @@ def test_a_hub_id_is_found_in_the_cache_while_the_hub_is_away(hub: Path) -> None
         assert Path(tokenizer_location(name)) == hub
     listed = list_files(tokenizer_location("someone/base"), PATTERNS)
     assert [file.name for file in listed.files] == ["tokenizer.json", "tokenizer_config.json"]
-    assert adopt(listed).eos == "<|im_end|>"
-    with pytest.raises(InputError, match=r"someone/other cannot be had from .*; without the hub, copy"):
+    assert load_tokenizer(listed).eos == "<|im_end|>"
+    with pytest.raises(InputError, match=r"cannot download someone/other from .*; without the hub, copy"):
         tokenizer_location("someone/other")
-    with pytest.raises(InputError, match="someone/base@dev cannot be had"):
+    with pytest.raises(InputError, match="cannot download someone/base@dev"):
         tokenizer_location("someone/base@dev")
 
 

@@ -1,7 +1,7 @@
-"""An existing tokenizer: its vocabulary, special tokens, settings and chat templates are taken over as they are.
+"""Loading an existing tokenizer with its vocabulary, special tokens, settings and chat templates.
 
-What is written again (`TextTokenizer.files`) loads in `transformers.AutoTokenizer` with the same ids and the same chat
-prompts as the folder it came from. Only what asks for code, and what cuts or pads texts, is left behind.
+The files written from it (`TextTokenizer.files`) load in `transformers.AutoTokenizer` with the same ids and the same
+chat prompts as the original folder. Custom code is refused; truncation and padding are dropped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TOKENIZER, CONFIG, SPECIAL = FILES
 MORE_SPECIAL = ("additional_special_tokens", "extra_special_tokens")
 """Further special tokens, by transformers 4's name and by 5's."""
 
-KEPT = (
+KEPT_SETTINGS = (
     "model_max_length",
     "model_input_names",
     "padding_side",
@@ -38,16 +38,16 @@ KEPT = (
     "split_special_tokens",
     *MORE_SPECIAL,
 )
-"""Settings that change what a tokenizer does, or what people may ask of it. Others are paths, classes or leftovers."""
+"""Settings that change a tokenizer's behaviour. Others are paths, classes or obsolete."""
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-"""Named special tokens in the order in which transformers adds those that a vocabulary lacks."""
+"""Named special tokens, in the order in which transformers adds them to a vocabulary."""
 
 _TEMPLATE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 class Folder(Protocol):
-    """A listed folder of files; the listing of an existing tokenizer."""
+    """The listing of an existing tokenizer's folder."""
 
     location: str
     files: tuple[Any, ...]
@@ -55,37 +55,37 @@ class Folder(Protocol):
     def open(self, name: str) -> BinaryIO: ...
 
 
-def adopt(folder: Folder) -> TextTokenizer:
-    """An existing tokenizer from a listed folder.
+def load_tokenizer(folder: Folder) -> TextTokenizer:
+    """Loads an existing tokenizer from a listed folder.
 
     Raises:
-        InputError: it is not a byte-level fast tokenizer with an EOS, its files contradict each other, or it brings
-            code.
+        InputError: it is not a byte-level fast tokenizer with an EOS, its files contradict each other, or it needs
+            custom code.
     """
     names = {entry.name for entry in folder.files}
     if TOKENIZER not in names:
         raise InputError(f"tokenizer: {folder.location} has no {TOKENIZER}; save it with `save_pretrained` first")
     config, special = (_json(folder, name) if name in names else {} for name in (CONFIG, SPECIAL))
     if "auto_map" in config:
-        raise InputError(f"tokenizer: {folder.location}/{CONFIG} asks for code (auto_map); that is refused")
+        raise InputError(f"tokenizer: {folder.location}/{CONFIG} needs custom code (auto_map), which is not allowed")
     tokenizer = _load(folder)
-    if not _byte_level(_step(tokenizer.pre_tokenizer)) or not _keeps_text(_step(tokenizer.normalizer)):
+    if not _is_byte_level(_component(tokenizer.pre_tokenizer)) or not _preserves_text(_component(tokenizer.normalizer)):
         raise InputError(
-            f"tokenizer: {folder.location} is not byte-level, or changes text before it splits it; the bytes that a "
-            "token stands for would be unknown. Use a byte-level BPE (Llama 3, Qwen, GPT-2, SmolLM), or train one"
+            f"tokenizer: {folder.location} is not byte-level, or its normalizer changes text, so the bytes of a token "
+            "are unknown; use a byte-level BPE (Llama 3, Qwen, GPT-2, SmolLM), or train one"
         )
     _add_listed(folder, tokenizer, config.get("added_tokens_decoder") or {})
     named = _named({**config, **special})
     eos = named.get("eos_token", EOS)
     if eos not in _special(tokenizer):
         raise InputError(
-            f"tokenizer: {folder.location} has no special token {eos!r} to end documents with; name one as `eos_token` "
-            f"in {CONFIG}, and list it as special in {TOKENIZER}"
+            f"tokenizer: {folder.location} has no special token {eos!r} to end documents; set `eos_token` in {CONFIG} "
+            f"to a token that {TOKENIZER} lists as special"
         )
     _add_missing(tokenizer, named.values())
     pad = named.pop("pad_token", eos)
     named.pop("eos_token", None)
-    settings = {key: config[key] for key in KEPT if config.get(key) is not None}
+    settings = {key: config[key] for key in KEPT_SETTINGS if config.get(key) is not None}
     for key in MORE_SPECIAL:
         if key in settings:
             settings[key] = more = _contents(settings[key])
@@ -102,14 +102,14 @@ def _load(folder: Folder) -> Tokenizer:
 
 
 def _named(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Named special tokens by name, those of the model's own (`image_token`) after the usual ones."""
+    """Named special tokens by name; model-specific ones (`image_token`) after the standard ones."""
     own = [key for key in settings if key.endswith("_token") and key not in NAMED]
     found = {key: _content(settings.get(key)) for key in (*NAMED, *own)}
     return {key: token for key, token in found.items() if isinstance(token, str)}
 
 
 def _contents(tokens: Any) -> Any:
-    """The spellings of a list, or of a dictionary by name, of further special tokens."""
+    """The texts of further special tokens, given as a list or as a dictionary by name."""
     if isinstance(tokens, dict):
         return {name: _content(token) for name, token in tokens.items()}
     return [_content(token) for token in tokens]
@@ -124,14 +124,14 @@ def _special(tokenizer: Tokenizer) -> set[str]:
 
 
 def _add_listed(folder: Folder, tokenizer: Tokenizer, listed: Mapping[str, Any]) -> None:
-    """Adds tokens that stand in the settings' `added_tokens_decoder` only, under the ids that are given there.
+    """Adds tokens that are only in the settings' `added_tokens_decoder`, with the ids given there.
 
     Raises:
-        InputError: the id is another's.
+        InputError: the tokenizer assigns another id.
     """
-    there = {added.content for added in tokenizer.get_added_tokens_decoder().values()}
+    known = {added.content for added in tokenizer.get_added_tokens_decoder().values()}
     for index, entry in sorted(listed.items(), key=lambda item: int(item[0])):
-        if entry["content"] in there:
+        if entry["content"] in known:
             continue
         options = {key: entry[key] for key in ("lstrip", "rstrip", "single_word", "normalized") if key in entry}
         token = AddedToken(entry["content"], special=bool(entry.get("special")), **options)
@@ -140,23 +140,23 @@ def _add_listed(folder: Folder, tokenizer: Tokenizer, listed: Mapping[str, Any])
         got = tokenizer.token_to_id(token.content)
         if got != int(index):
             raise InputError(
-                f"tokenizer: {folder.location}/{CONFIG} gives {token.content!r} the id {index}, with {TOKENIZER} it "
-                f"has {got}; save the tokenizer again with `save_pretrained`"
+                f"tokenizer: {token.content!r} has id {index} in {folder.location}/{CONFIG}, but {got} with {TOKENIZER}"
+                "; save the tokenizer again with `save_pretrained`"
             )
 
 
 def _add_missing(tokenizer: Tokenizer, tokens: Iterable[str]) -> None:
-    """Makes tokens special that are not yet, as transformers does when it loads a tokenizer."""
-    there = {added.content for added in tokenizer.get_added_tokens_decoder().values()}
-    missing = [token for token in dict.fromkeys(tokens) if token not in there]
+    """Adds tokens as special ones if they are not known yet, as transformers does when it loads a tokenizer."""
+    known = {added.content for added in tokenizer.get_added_tokens_decoder().values()}
+    missing = [token for token in dict.fromkeys(tokens) if token not in known]
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in missing])
 
 
 def _chat_templates(folder: Folder, names: set[str], config: Mapping[str, Any]) -> dict[str, str]:
-    """Chat templates by name. As in transformers, files take the place of what the settings say.
+    """Chat templates by name. As in transformers, files override the settings.
 
     Raises:
-        InputError: a template that is no text, or whose name could not be a file's.
+        InputError: a template that is not text, or whose name is not a valid file name.
     """
     found: dict[str, str] = {}
     if CHAT_TEMPLATE in names:
@@ -170,8 +170,8 @@ def _chat_templates(folder: Folder, names: set[str], config: Mapping[str, Any]) 
     for name in found:
         if not _TEMPLATE_NAME.fullmatch(name):
             raise InputError(
-                f"tokenizer: {folder.location} has a chat template {name!r}; its name becomes a file's, so it has "
-                "letters, digits, '_', '.', '-' only"
+                f"tokenizer: {folder.location}: chat template {name!r}: the name may contain only letters, digits, "
+                "'_', '.', '-', since a file is named after it"
             )
     return found
 
@@ -192,17 +192,17 @@ def _json(folder: Folder, name: str) -> dict[str, Any]:
             raise InputError(f"tokenizer: {folder.location}/{name} is not valid JSON: {error}") from error
 
 
-def _step(step: Any) -> dict[str, Any] | None:
-    """What stands in `tokenizer.json` of one step of a tokenizer's work."""
-    return orjson.loads(step.__getstate__()) if step else None
+def _component(component: Any) -> dict[str, Any] | None:
+    """The entry in `tokenizer.json` of a pre-tokenizer or normalizer."""
+    return orjson.loads(component.__getstate__()) if component else None
 
 
-def _byte_level(step: dict[str, Any] | None) -> bool:
-    if not step:
+def _is_byte_level(component: dict[str, Any] | None) -> bool:
+    if not component:
         return False
-    return step["type"] == "ByteLevel" or any(_byte_level(inner) for inner in step.get("pretokenizers", ()))
+    return component["type"] == "ByteLevel" or any(map(_is_byte_level, component.get("pretokenizers", ())))
 
 
-def _keeps_text(normalizer: dict[str, Any] | None) -> bool:
-    """Documents are NFC when they are read, so NFC (Qwen's) changes next to nothing."""
+def _preserves_text(normalizer: dict[str, Any] | None) -> bool:
+    """The corpus normalizes documents to NFC, so NFC (as in Qwen) changes almost nothing."""
     return not normalizer or normalizer["type"] == "NFC"
