@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from stages.provenance.batch_log import TOLD, BatchLog
+from stages.provenance.batch_log import EVENT_TYPES, BatchLog
 from stages.store import Artifact, EventLog, Store, StoreError, all_artifacts, by_digest, list_refs, load, read_ref
 from stages.store.events import Event
 from stages.training.config import TrainingConfig
@@ -41,7 +41,7 @@ def find_run(store: Store, name: str) -> TracedRun:
         StoreError: no such run, several, or one by an incompatible version.
     """
     folder = _folder(store, name)
-    events = EventLog(store, folder).read(only=(*TOLD, PLAN), newest=("step",))[0]
+    events = EventLog(store, folder).read(only=(*EVENT_TYPES, PLAN), newest=("step",))[0]
     artifact, plan = load(store, folder), _plan(events)
     if plan:
         config, tokens, digest = plan["config"], plan["tokens"], plan["digest"]
@@ -54,7 +54,8 @@ def find_run(store: Store, name: str) -> TracedRun:
         settings = TrainingConfig.model_validate(config)
     except ValidationError as error:
         raise StoreError(f"{store.where(folder)}: its config is not valid in this version: {error}") from None
-    return TracedRun(artifact.id if artifact else folder, folder, settings, tokens, digest, BatchLog.read(events))
+    log = BatchLog.from_events(events)
+    return TracedRun(artifact.id if artifact else folder, folder, settings, tokens, digest, log)
 
 
 def find_artifact(store: Store, name: str, kind: str) -> Artifact:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from flows.runs import TracedRun, find_run
-from stages.provenance.batch_log import Fate
+from stages.provenance.batch_log import BatchStatus
 from stages.store import ConfigError, InputError, Store
 from stages.tokens.batch import rank_slots
 from stages.tokens.order import Order
@@ -27,8 +27,8 @@ def batch_documents(store: str, name: str, step: int, rank: int | None, ranks: i
     batch, streams = run.config.data.global_batch_size, run.config.data.streams
     if not 0 <= step < run.config.steps:
         raise ConfigError(f"{run.name} has steps 0 to {run.config.steps - 1}, not {step}")
-    fate = run.log.fate(step)
-    ranks = ranks or fate.ranks or max(1, run.config.parallelism.workers)
+    status = run.log.status(step)
+    ranks = ranks or status.ranks or max(1, run.config.parallelism.workers)
     if rank is not None and not 0 <= rank < ranks:
         raise ConfigError(f"step {step} of {run.name} was shared by ranks 0 to {ranks - 1}, not by rank {rank}")
     slots = np.arange(batch) if rank is None else np.sort(rank_slots(batch, rank, ranks, streams))
@@ -36,9 +36,9 @@ def batch_documents(store: str, name: str, step: int, rank: int | None, ranks: i
     return {
         "run": run.name,
         "step": step,
-        "state": fate.state,
-        "discarded": fate.discarded,
-        "fate": _describe(fate),
+        "state": status.state,
+        "discarded": status.discarded,
+        "fate": _describe(status),
         "ranks": ranks,
         "rank": rank,
         "samples": len(slots),
@@ -65,8 +65,9 @@ def document_steps(store: str, name: str, document: str) -> dict[str, Any]:
     batch, steps = run.config.data.global_batch_size, []
     for line in sightings(order, reader, training):
         step, slot = divmod(line.position, batch)
-        fate = run.log.fate(step)
-        place = {"step": step, "slot": slot, "state": fate.state, "discarded": fate.discarded, "fate": _describe(fate)}
+        status = run.log.status(step)
+        place = {"step": step, "slot": slot, "state": status.state, "discarded": status.discarded}
+        place["fate"] = _describe(status)
         steps.append(place | _without_position(line._asdict()))
     described = [_document(reader, item, held_out=False) for item in training]
     described += [_document(heldout, item, held_out=True) for item in held_out]
@@ -79,12 +80,12 @@ def _open(store: str, name: str) -> tuple[TracedRun, TokenReader, Order]:
     return run, reader, run_order(reader.shards, run.tokens_digest, run.config)
 
 
-def _describe(fate: Fate) -> str:
-    """A batch's fate in words."""
-    if not fate.discarded or fate.state == "discarded":
-        return fate.state
-    times = "once" if fate.discarded == 1 else f"{fate.discarded} times"
-    return f"{fate.state}, discarded {times} before"
+def _describe(status: BatchStatus) -> str:
+    """A batch's status in words."""
+    if not status.discarded or status.state == "discarded":
+        return status.state
+    times = "once" if status.discarded == 1 else f"{status.discarded} times"
+    return f"{status.state}, discarded {times} before"
 
 
 def _document(reader: TokenReader, document: Document, *, held_out: bool) -> dict[str, Any]:
