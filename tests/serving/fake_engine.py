@@ -1,15 +1,18 @@
-"""A stand-in for vLLM's server: the same arguments, the same routes, answers that the prompt asks for.
+"""A fake of vLLM's server: the same arguments and routes; the prompt determines the answer.
 
-`sleep N` answers after N seconds, `hold FILE` when that file is there; `chunks N` streams N chunks 50 ms apart, `drip
-FILE` one chunk, and the next when that file is there. `cut` dies after two chunks and half of a third, or in the middle
-of a plain answer; `error` answers 500; everything else is answered at once. After `dead` it says that it is dead, as
-vLLM does when its core has died. After `hang` it answers nothing but `/health` any more, as when the core hangs; `busy
-N` does the same until it has been looked at N times more, while its metrics show steps; `looks N` answers after as
-many, without a step. Its log tells of every `hold` and `drip` that has come, and of what the gateway has given up.
+- `sleep N`: answers after N seconds. `hold FILE`: answers once that file exists.
+- `chunks N`: streams N chunks, 50 ms apart. `drip FILE`: streams one chunk, and the next once that file exists.
+- `cut`: exits after two and a half of three chunks, or in the middle of a plain answer.
+- `error`: answers 500. `dead`: also reports from then on that it is dead, as vLLM does when its core has died.
+- `hang`: from then on answers nothing but `/health`, as when the core hangs. `busy N`: the same until its metrics were
+  read N times more, while they show steps. `looks N`: answers after as many reads, without a step.
+- anything else is answered at once.
 
-A model whose architecture is `Broken` does not start, `Crashing` dies as soon as it has answered once. One whose config
-has `starts_when` starts when that file is there. Like vLLM it has a child process of its own, and that one has left the
-process group and does not listen to SIGTERM.
+Its log has a line for every `hold` and `drip` that arrived, and for every request that the gateway has cancelled.
+
+A model whose architecture is `Broken` does not start; `Crashing` exits after its first answer. A model whose config has
+`starts_when` starts once that file exists. Like vLLM it has a child process, which is in another process group and
+ignores SIGTERM.
 """
 
 import argparse
@@ -39,7 +42,7 @@ CHUNKS = {"drip": 2, "cut": 3}
 
 
 def looked_at(times):
-    """Returns when the gateway has looked at our metrics so many times more."""
+    """Waits until the gateway has read our metrics so many times more."""
     enough = looks + times
     while looks < enough:
         time.sleep(0.01)
@@ -116,14 +119,14 @@ class Handler(BaseHTTPRequestHandler):
             os._exit(7)
 
     def gone_within(self, seconds):
-        """Waits; True when the client closed its connection meanwhile."""
+        """Waits; True if the client closed its connection meanwhile."""
         readable, _, _ = select.select([self.connection], [], [], seconds)
         if readable:
             self.close_connection = True
         return bool(readable)
 
     def gone_before(self, file):
-        """Waits for the file; True when the client closed its connection before it was there."""
+        """Waits for the file; True if the client closed its connection before it existed."""
         while not file.exists():
             if self.gone_within(0.01):
                 return True

@@ -1,4 +1,4 @@
-"""A gateway over stand-in engines: in a thread of this process, which costs little, or as the process that it is."""
+"""A gateway over fake engines: in a thread of this process, which is cheap, or as a process of its own."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
 
 
 def wait_for(condition: Callable[[], object], timeout: float = 60.0) -> None:
-    """Returns when the condition holds; fails when it still does not after `timeout` seconds."""
+    """Waits until the condition holds; fails if it does not after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
+        assert time.monotonic() < deadline, "the condition did not become true"
         time.sleep(0.02)
 
 
@@ -49,7 +49,7 @@ def put_model(store: Store, name: str, files: dict[str, bytes]) -> Artifact:
 def fake_model(
     store: Store, name: str, architecture: str = "Fake", extra: dict[str, bytes] | None = None, **config: object
 ) -> Artifact:
-    """A model that only the stand-in engine can serve; `config` is for the engine (see there)."""
+    """A model that only the fake engine can serve; `config` controls that engine (see fake_engine.py)."""
     fields = {"architectures": [architecture], "max_position_embeddings": 64, "name": name, **config}
     files = {"config.json": json.dumps(fields).encode(), "model.safetensors": safetensors(name)}
     return put_model(store, name, files | (extra or {}))
@@ -63,7 +63,7 @@ def safetensors(text: str = "") -> bytes:
 
 @dataclass
 class Gateway:
-    """A gateway of this process, or of another one."""
+    """A gateway, in this process or in another one."""
 
     url: str
     state: Path
@@ -73,7 +73,7 @@ class Gateway:
     _count: Iterator[int] = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
-        self.looking = self.client(key=False, limits=httpx.Limits(max_keepalive_connections=0))
+        self.status_client = self.client(key=False, limits=httpx.Limits(max_keepalive_connections=0))
 
     @property
     def key(self) -> str:
@@ -84,20 +84,20 @@ class Gateway:
         return {"Authorization": f"Bearer {self.key}"}
 
     def client(self, timeout: float = 60.0, key: bool = True, **options: Any) -> httpx.Client:
-        """A client that has the key, or has not. (To read the certificates of the world takes 20 ms each time.)"""
+        """A client with the key or without. (No TLS verification: to load the certificates takes 20 ms each time.)"""
         headers = self.headers if key else {}
         return httpx.Client(base_url=self.url, headers=headers, timeout=timeout, verify=False, **options)
 
     def status(self) -> GatewayStatus:
-        """Like `serving.client.gateway_status`, for those who ask all the time."""
-        return GatewayStatus.model_validate_json(self.looking.get("/headwater/status").raise_for_status().content)
+        """Like `serving.client.gateway_status`, but cheap enough for polling."""
+        return GatewayStatus.model_validate_json(self.status_client.get("/headwater/status").raise_for_status().content)
 
     def engine(self) -> EngineStatus:
-        """The first engine that the gateway tells of."""
+        """The first engine of the gateway's status."""
         return self.status().engines[0]
 
     def engine_processes(self) -> list[psutil.Process]:
-        """Everything below the gateway that runs in its engines' working folders; see `serving.engines.orphans`."""
+        """The gateway's descendants in its engines' working folders; see `serving.engines.orphans`."""
         folder, found = os.path.realpath(self.state / "engines"), []
         for process in psutil.Process(self.pid).children(recursive=True):
             try:
@@ -108,14 +108,14 @@ class Gateway:
         return found
 
     def engine_pid(self) -> int:
-        """The engine itself: what the supervisor runs."""
+        """Pid of the engine itself, which the supervisor runs."""
         return next(p.pid for p in self.engine_processes() if "fake_engine.py" in p.cmdline()[1])
 
     def logs(self) -> str:
         return "".join(path.read_text() for path in (self.state / "logs").glob("engine-*.log"))
 
     def model(self, architecture: str = "Fake", extra: dict[str, bytes] | None = None, **config: object) -> Artifact:
-        """A model that this gateway has not seen yet, so that its engine's counts begin at nought."""
+        """A model that this gateway has not served yet, so that its engine's counts start at 0."""
         return fake_model(self.store, f"m{next(self._count)}", architecture, extra, **config)
 
     def serve(self, model: Artifact, version: int, serving: ServingConfig | None = None) -> Deployment:
@@ -141,7 +141,7 @@ class Gateway:
             self.follow(DeploymentRecord(stable=entry))
 
     def clear(self) -> None:
-        """Nothing is to be served any more; fails if anything of the engines is left."""
+        """Ends all engines; fails if one of their processes is left."""
         below = self.engine_processes()
         self.follow(DeploymentRecord())
         wait_for(lambda: not self.status().engines)
@@ -150,9 +150,9 @@ class Gateway:
 
 @contextmanager
 def gateway_thread(store: Store, state: Path, **settings: object) -> Iterator[Gateway]:
-    """A gateway in a thread: its own app and server on a real socket, whose engines are real processes.
+    """A gateway in a thread: the real app and server on a real socket, with engines that are real processes.
 
-    It has memory for two engines however little this machine has, unless `two_engines_gib` says otherwise.
+    It allows two engines, whatever memory this machine has, unless `two_engines_gib` is set.
     """
     found = GatewaySettings.model_validate(
         {
@@ -185,12 +185,12 @@ def gateway_thread(store: Store, state: Path, **settings: object) -> Iterator[Ga
 
 @dataclass
 class GatewayProcess(Gateway):
-    """A gateway that is a process of its own, for tests of how it begins, ends and is killed."""
+    """A gateway in a process of its own, for tests of its start, its end, and being killed."""
 
     process: subprocess.Popen[bytes] = field(kw_only=True)
 
     def stop(self) -> None:
-        """SIGTERM; fails if anything of its engines is left afterwards."""
+        """SIGTERM; fails if a process of its engines is left afterwards."""
         if self.process.poll() is not None:
             return
         below = self.engine_processes()
@@ -201,7 +201,7 @@ class GatewayProcess(Gateway):
 
 @contextmanager
 def gateway_process(store: Store, state: Path, *options: str) -> Iterator[GatewayProcess]:
-    """`python -m serving`, from when it listens until the `with` block ends; then it must end well, if it runs."""
+    """`python -m serving`, from when it listens to the end of the `with` block, where it must exit cleanly."""
     port = free_port()
     command = [sys.executable, "-m", "serving", "--store", store.url, "--state-folder", str(state)]
     command += ["--port", str(port), "--poll-seconds", "0.1", *options]
@@ -213,7 +213,7 @@ def gateway_process(store: Store, state: Path, *options: str) -> Iterator[Gatewa
     def listening() -> bool:
         assert process.poll() is None, (state / "gateway.log").read_text()
         try:
-            return gateway.looking.get("/health").status_code in (200, 503)
+            return gateway.status_client.get("/health").status_code in (200, 503)
         except httpx.TransportError:
             return False
 
@@ -225,7 +225,7 @@ def gateway_process(store: Store, state: Path, *options: str) -> Iterator[Gatewa
 
 
 def fake_gateway_process(store: Store, state: Path, *options: str) -> AbstractContextManager[GatewayProcess]:
-    """A gateway process over stand-in engines, two of them at once however little memory this machine has."""
+    """A gateway process over fake engines, two of them at once, whatever memory this machine has."""
     engine = ("--engine-command", sys.executable, str(FAKE_ENGINE))
     return gateway_process(store, state, "--drain-timeout-seconds", "10", "--two-engines-gib", "0", *options, *engine)
 
@@ -244,13 +244,13 @@ def unavailable(answer: httpx.Response) -> bool:
 
 
 class Load:
-    """Clients that ask without a pause, streamed and not, until the `with` block ends; every answer is judged."""
+    """Clients that send requests without a pause, streamed and not, until the end of the `with` block."""
 
     def __init__(self, gateway: Gateway, clients: int = 6):
         self.gateway = gateway
         self.failures: list[str] = []
         self.seen: list[tuple[str, bool]] = []
-        """Of every good answer: the model that gave it, and whether it was streamed."""
+        """For every successful answer: the model that gave it, and whether it was streamed."""
         self._stop = threading.Event()
         prompts = ("hello", "sleep 0.05", "sleep 0.2")
         self._threads = [
@@ -269,7 +269,7 @@ class Load:
             thread.join()
 
     def answered_by(self, model: str) -> bool:
-        """Has this model answered both kinds of request?"""
+        """Whether this model has answered both kinds of request."""
         return {(model, True), (model, False)} <= set(self.seen)
 
     def _ask(self, prompt: str, stream: bool) -> None:

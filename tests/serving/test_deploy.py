@@ -1,4 +1,4 @@
-"""A model is deployed, prepared, withdrawn and refused, and what was served before goes on."""
+"""Models are deployed, started as canary, withdrawn and refused, while the previous one stays in service."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.serving.gateways import Gateway, fake_model, wait_for
 from tests.support import free_port
 
 
-def test_a_prepared_model_waits_without_traffic(gateway: Gateway) -> None:
+def test_a_canary_is_ready_without_traffic(gateway: Gateway) -> None:
     store = gateway.store
     gateway.serve(gateway.model(), 1)
     second = deployment_of(gateway.model(), "toy", 2)
@@ -35,7 +35,7 @@ def test_a_prepared_model_waits_without_traffic(gateway: Gateway) -> None:
     assert complete(gateway.url, gateway.key, "toy", "hi") == "toy@2 hi"
 
 
-def test_waiting_for_a_gateway_that_is_not_there(store: Store) -> None:
+def test_deploying_without_a_gateway_is_an_error(store: Store) -> None:
     entry = deployment_of(fake_model(store, "a"), "toy", 1)
     with pytest.raises(ServingError, match="headwater up"):
         deploy(entry, store, f"http://127.0.0.1:{free_port()}", timeout_seconds=1)
@@ -50,7 +50,7 @@ REFUSED = {
 }
 
 
-def test_a_refused_champion_leaves_the_old_one_serving(gateway: Gateway) -> None:
+def test_when_a_champion_is_refused_the_old_one_stays_in_service(gateway: Gateway) -> None:
     store = gateway.store
     first = gateway.serve(gateway.model(), 1)
     for version, (extra, words) in enumerate(REFUSED.values(), start=2):
@@ -58,9 +58,9 @@ def test_a_refused_champion_leaves_the_old_one_serving(gateway: Gateway) -> None
         with pytest.raises(ServingError, match=words):
             deploy(entry, store, gateway.url, timeout_seconds=120)
         assert read_record(store).stable == first
-    # Until the gateway has seen the record put back, it tells of the engine that was refused for the one before.
+    # Until the gateway has read the restored record, its status contains the engine that was refused.
     wait_for(lambda: gateway.status().engine(entry.model_digest) is None)
-    write_record(store, DeploymentRecord(stable=entry))  # and with nobody to put the record back
+    write_record(store, DeploymentRecord(stable=entry))  # nobody restores the record now
     wait_for(lambda: (found := gateway.status().engine(entry.model_digest)) and found.state == "failed")
     refused = gateway.status().engine(entry.model_digest)
     assert refused and "MyTokenizer" in (refused.reason or "") and refused.starts == 0
@@ -68,12 +68,12 @@ def test_a_refused_champion_leaves_the_old_one_serving(gateway: Gateway) -> None
     assert gateway.engine().starts == 1
 
 
-def test_a_mended_model_is_tried_at_once(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fixed_model_is_retried_at_once(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slot, "INITIAL_BACKOFF_SECONDS", 600.0)
     store, model = gateway.store, gateway.model()
     stray = store.local_path(model.folder) / "weights" / "modeling.py"
     stray.write_text("import os")
     with pytest.raises(ServingError, match=r"modeling\.py: \.py files are refused"):
         deploy(deployment_of(model, "toy", 1), store, gateway.url, timeout_seconds=120)
-    stray.unlink()  # mended and asked for again: tried at once, whatever the back-off was
+    stray.unlink()  # deploying it again retries at once, whatever the back-off
     deploy(deployment_of(model, "toy", 1), store, gateway.url, timeout_seconds=120)

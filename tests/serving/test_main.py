@@ -1,4 +1,4 @@
-"""The gateway as a process: how it begins, how it ends, and that nothing survives it."""
+"""The gateway as a process: its start, its end, and that no engine survives it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.serving.gateways import ask, fake_gateway_process, fake_model, gatewa
 from tests.support import alive, free_port
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="orphans were not looked for: only Linux has a child subreaper")
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans not tested: only Linux has child subreapers")
 def test_nothing_survives_a_killed_gateway(store: Store, tmp_path: Path) -> None:
     with fake_gateway_process(store, tmp_path / "state") as gateway:
         gateway.serve(fake_model(store, "a"), 1, ServingConfig(engine=EngineConfig(stop_grace_seconds=1)))
@@ -29,7 +29,7 @@ def test_nothing_survives_a_killed_gateway(store: Store, tmp_path: Path) -> None
         wait_for(lambda: not alive(below))
 
 
-def test_a_new_gateway_ends_what_a_killed_one_left(store: Store, tmp_path: Path) -> None:
+def test_a_new_gateway_kills_the_orphans_of_a_killed_one(store: Store, tmp_path: Path) -> None:
     state = tmp_path / "state"
     folder = engines_folder(state) / "abc"
     folder.mkdir(parents=True)
@@ -45,7 +45,7 @@ def test_a_new_gateway_ends_what_a_killed_one_left(store: Store, tmp_path: Path)
             process.wait()
 
 
-def test_a_port_in_use_and_a_second_gateway_are_told(store: Store, tmp_path: Path) -> None:
+def test_a_port_in_use_and_a_second_gateway_are_reported(store: Store, tmp_path: Path) -> None:
     with fake_gateway_process(store, tmp_path / "state") as gateway:
         port = gateway.url.rsplit(":", 1)[1]
         for state, at, words in (
@@ -66,11 +66,11 @@ def test_requests_in_flight_are_finished_at_sigterm(store: Store, tmp_path: Path
         def finish() -> None:
             def listens() -> bool:
                 try:
-                    return bool(gateway.looking.get("/health"))
+                    return bool(gateway.status_client.get("/health"))
                 except httpx.TransportError:
                     return False
 
-            wait_for(lambda: not listens())  # it has heard the signal
+            wait_for(lambda: not listens())  # it has received the signal
             file.touch()
 
         with gateway.client() as client:

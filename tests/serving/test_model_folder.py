@@ -1,4 +1,4 @@
-"""Model folders that are refused before an engine sees them."""
+"""Model folders that are refused before an engine loads them."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def test_code_and_pickles_are_refused(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "generation_config.json"])
 @pytest.mark.parametrize("key", ["auto_map", "trust_remote_code"])
-def test_pointers_to_code_are_refused(tmp_path: Path, file: str, key: str) -> None:
+def test_references_to_code_are_refused(tmp_path: Path, file: str, key: str) -> None:
     folder = make(tmp_path / "m", **{file: json.dumps({**CONFIG, "a": [{key: {"AutoModel": "x.X"}}]}).encode()})
     with pytest.raises(ModelRefusedError, match=key):
         check_model_folder(folder)
@@ -62,16 +62,16 @@ PICKLE = pickle.dumps({"weights": [1.0, 2.0]})
     "data", [PICKLE, b"PK\x03\x04" + bytes(60), b"\x7fELF" + bytes(60), b"", b"x", (9).to_bytes(8, "little") + b"{}"]
 )
 @pytest.mark.parametrize("name", ["weights-2.safetensors", "extra.json", "README", "notes.txt", "tokenizer.model"])
-def test_what_a_file_is_its_content_shows(tmp_path: Path, name: str, data: bytes) -> None:
+def test_the_type_of_a_file_is_determined_by_its_content(tmp_path: Path, name: str, data: bytes) -> None:
     if Path(name).suffix in ("", ".txt") and data in (b"", b"x"):
         return  # that is text
     with pytest.raises(ModelRefusedError, match=name):
         check_model_folder(make(tmp_path / "m", **{name: data}))
 
 
-def test_what_a_real_folder_may_hold(tmp_path: Path) -> None:
+def test_files_of_a_real_folder_are_accepted(tmp_path: Path) -> None:
     files = {"LICENSE": b"Apache", "README.md": "grün".encode(), "merges.txt": b"a b\n", "tokenizer.model": b"\x0a\x0e"}
-    words = {"auto_map": 5, "trust_remote_code": 6, "tokenizer_class": 7}  # words of a vocabulary are no settings
+    words = {"auto_map": 5, "trust_remote_code": 6, "tokenizer_class": 7}  # words of a vocabulary are not settings
     files |= {"vocab.json": json.dumps(words).encode(), "added_tokens.json": b'{"auto_map": 7}'}
     files |= {"tokenizer.json": json.dumps({"model": {"vocab": words, "merges": []}}).encode()}
     files |= {"tokenizer_config.json": b'{"tokenizer_class": "PreTrainedTokenizerFast", "auto_map": null}'}
@@ -79,7 +79,7 @@ def test_what_a_real_folder_may_hold(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["vocab.json", "tokenizer.json", "sub/config.json", "sub/deep/x.json"])
-def test_pointers_are_found_wherever_they_stand(tmp_path: Path, file: str) -> None:
+def test_references_are_found_in_every_file(tmp_path: Path, file: str) -> None:
     folder = make(tmp_path / "m")
     (folder / file).parent.mkdir(parents=True, exist_ok=True)
     (folder / file).write_text('{"model": {"vocab": {}}, "auto_map": {"AutoTokenizer": "x.Y"}}')
@@ -87,7 +87,7 @@ def test_pointers_are_found_wherever_they_stand(tmp_path: Path, file: str) -> No
         check_model_folder(folder)
 
 
-def test_a_harmless_config_elsewhere_hides_nothing(tmp_path: Path) -> None:
+def test_a_harmless_config_in_another_folder_hides_nothing(tmp_path: Path) -> None:
     folder = make(tmp_path / "m", **{"config.json": json.dumps({**CONFIG, "auto_map": {"AutoConfig": "x.Y"}}).encode()})
     make(folder / "sub")
     with pytest.raises(ModelRefusedError, match="auto_map"):
@@ -96,7 +96,7 @@ def test_a_harmless_config_elsewhere_hides_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["MyTokenizer", "tokenization_x.LlamaTokenizer", "repo--x.Y", ["Y"], {"a": "b"}, ""])
 @pytest.mark.parametrize("file", ["tokenizer_config.json", "config.json"])
-def test_tokenizer_classes_of_the_models_own_are_refused(tmp_path: Path, file: str, value: object) -> None:
+def test_tokenizer_classes_outside_of_transformers_are_refused(tmp_path: Path, file: str, value: object) -> None:
     data = json.dumps({**CONFIG, "tokenizer_class": value}).encode()
     with pytest.raises(ModelRefusedError, match="tokenizer_class"):
         check_model_folder(make(tmp_path / "m", **{file: data}))
@@ -111,7 +111,7 @@ def test_absurdly_deep_json_is_refused(tmp_path: Path) -> None:
 
 @examples(30)
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda v: st.lists(v) | st.dictionaries(st.text(), v)))
-def test_a_pointer_is_found_however_deep(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
+def test_a_reference_is_found_at_any_depth(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
     folder = make(tmp_path_factory.mktemp("m"))
     (folder / "config.json").write_text(json.dumps({**CONFIG, "a": [value, {"b": {"auto_map": {"x": "y"}}}]}))
     with pytest.raises(ModelRefusedError, match="auto_map"):
@@ -132,7 +132,7 @@ def test_incomplete_folders_are_refused(tmp_path: Path) -> None:
         check_model_folder(make(tmp_path / "arch", **{"config.json": b"{}"}))
 
 
-def test_links_that_lead_out_are_refused(tmp_path: Path) -> None:
+def test_links_that_point_outside_are_refused(tmp_path: Path) -> None:
     folder = make(tmp_path / "m")
     (tmp_path / "secret.json").write_text("{}")
     (folder / "extra.json").symlink_to(tmp_path / "secret.json")
@@ -155,7 +155,7 @@ def test_links_that_lead_out_are_refused(tmp_path: Path) -> None:
         check_model_folder(folder)
 
 
-def test_only_the_recorded_bytes_are_served(store: Store) -> None:
+def test_only_the_bytes_of_the_manifest_are_served(store: Store) -> None:
     model = fake_model(store, "a")
     entry = deployment_of(model, "x", 1)
     assert verify_model(find_model(store, entry)).max_model_len == 64
@@ -173,7 +173,7 @@ def test_only_the_recorded_bytes_are_served(store: Store) -> None:
         verify_model(model)
 
 
-def test_a_large_file_is_read_once_and_again_when_touched(
+def test_a_large_file_is_hashed_once_and_again_when_modified(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -195,11 +195,11 @@ def test_a_large_file_is_read_once_and_again_when_touched(
         verify_model(model)
 
 
-def test_a_damaged_copy_is_fetched_again(remote: Store) -> None:
+def test_a_damaged_local_copy_is_downloaded_again(remote: Store) -> None:
     entry = deployment_of(fake_model(remote, "a"), "toy", 1)
     artifact = find_model(remote, entry)
     weights = verify_model(artifact).path / "model.safetensors"
-    right = weights.read_bytes()
-    weights.write_bytes(right.replace(b"a", b"b"))
+    original = weights.read_bytes()
+    weights.write_bytes(original.replace(b"a", b"b"))
     assert verify_model(artifact).path / "model.safetensors" == weights
-    assert weights.read_bytes() == right
+    assert weights.read_bytes() == original

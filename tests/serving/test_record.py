@@ -19,7 +19,7 @@ def test_round_trip(store: Store) -> None:
     assert record.stable and record.stable.names == ("biomed+medquad", "biomed+medquad@7")
 
 
-def test_a_damaged_record_is_told(store: Store) -> None:
+def test_an_invalid_record_is_an_error(store: Store) -> None:
     for data in (b"{", b'{"stable": 1}', b'{"unknown": 1}', b'{"weight": 0.5}'):
         store.put(RECORD, data)
         with pytest.raises(StoreError, match="deployment record"):

@@ -1,4 +1,4 @@
-"""The deployment record is damaged, gone, or in an object store (moto's, asked by real requests) that goes away."""
+"""The deployment record is damaged, missing, or in an object store (moto, over HTTP) that becomes unreachable."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.serving.gateways import Gateway, GatewayProcess, fake_gateway_process
 from tests.support import ObjectStore
 
 
-def test_a_damaged_record_ends_nothing(gateway: Gateway) -> None:
+def test_a_damaged_record_does_not_stop_the_engine(gateway: Gateway) -> None:
     store = gateway.store
     gateway.serve(gateway.model(), 1)
     record = store.local_path("deployments/record.json")
@@ -35,29 +35,29 @@ def test_a_damaged_record_ends_nothing(gateway: Gateway) -> None:
 
 @pytest.fixture
 def server(object_store: ObjectStore) -> Iterator[ObjectStore]:
-    """The session's S3 server, brought back at the end."""
+    """The session's S3 server, restarted at the end."""
     yield object_store
     object_store.stop()
     object_store.start()
 
 
 @pytest.fixture
-def far_gateway(server: ObjectStore, remote: Store, tmp_path: Path) -> Iterator[GatewayProcess]:
-    """A process, because it must not share the tests' connections to the store, and has to end by itself."""
+def remote_gateway(server: ObjectStore, remote: Store, tmp_path: Path) -> Iterator[GatewayProcess]:
+    """A process: it must not share the tests' connections to the store, and has to exit by itself."""
     with fake_gateway_process(remote, tmp_path / "state") as found:
         yield found
 
 
-def test_what_is_served_goes_on_while_the_store_is_away(
-    far_gateway: GatewayProcess, remote: Store, server: ObjectStore
+def test_the_model_stays_in_service_while_the_store_is_unreachable(
+    remote_gateway: GatewayProcess, remote: Store, server: ObjectStore
 ) -> None:
-    gateway = far_gateway
+    gateway = remote_gateway
     deploy(deployment_of(fake_model(remote, "a"), "toy", 1), remote, gateway.url, timeout_seconds=120)
     second = deployment_of(fake_model(remote, "b"), "toy", 2)
     server.stop()
     wait_for(lambda: gateway.status().record_error)
     assert complete(gateway.url, gateway.key, "toy", "hi") == "toy@1 hi"
-    os.kill(gateway.engine_pid(), signal.SIGKILL)  # it is started again from the local copy
+    os.kill(gateway.engine_pid(), signal.SIGKILL)  # it is restarted from the local copy
     wait_for(lambda: (status := gateway.status()).serving and status.engines[0].starts == 2)
     assert complete(gateway.url, gateway.key, "toy", "hi") == "toy@1 hi"
 
@@ -67,9 +67,9 @@ def test_what_is_served_goes_on_while_the_store_is_away(
     assert complete(gateway.url, gateway.key, "toy", "hi") == "toy@2 hi"
 
 
-def test_the_gateway_ends_while_the_store_is_away(far_gateway: GatewayProcess, server: ObjectStore) -> None:
+def test_the_gateway_ends_while_the_store_is_unreachable(remote_gateway: GatewayProcess, server: ObjectStore) -> None:
     server.stop()
-    wait_for(lambda: far_gateway.status().record_error)
-    assert far_gateway.process.poll() is None
-    far_gateway.stop()
-    assert far_gateway.process.returncode == 0
+    wait_for(lambda: remote_gateway.status().record_error)
+    assert remote_gateway.process.poll() is None
+    remote_gateway.stop()
+    assert remote_gateway.process.returncode == 0

@@ -1,4 +1,4 @@
-"""One model takes the place of another under constant load, with memory for two engines and without."""
+"""One model replaces another under constant load, with memory for two engines and without."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.serving.gateways import Gateway, Load, ask, gateway_thread, wait_for
 from tests.support import alive
 
 NEVER = 1e6
-"""GiB that no machine has available: one engine at a time."""
+"""GiB that no machine has: one engine at a time."""
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +52,11 @@ def test_no_request_fails_when_the_champion_changes(
             long_answers.append(ask(client, f"hold {file}").status_code)
 
     def let_it_answer() -> None:
-        def leaving() -> bool:
+        def draining() -> bool:
             engine = gateway.status().engine(first.model_digest)
             return engine is not None and (engine.role == "retiring" or engine.state == "paused")
 
-        wait_for(leaving)
+        wait_for(draining)
         file.touch()
 
     with Load(gateway, clients=12) as load:
@@ -73,7 +73,7 @@ def test_no_request_fails_when_the_champion_changes(
         for thread in long:
             thread.join()
         assert not alive(old)
-        # A model that does not start: the old one goes on, or comes back; the record goes back, and the reason is told.
+        # A model that does not start: the old one stays or is resumed, the record is restored, the reason reported.
         broken = deployment_of(gateway.model(architecture="Broken"), "toy", 3)
         with pytest.raises(ServingError, match="the architecture Broken is not supported"):
             deploy(broken, store, gateway.url, timeout_seconds=120)
@@ -83,31 +83,31 @@ def test_no_request_fails_when_the_champion_changes(
         deploy(first, store, gateway.url, timeout_seconds=120)  # and back
         wait_for(lambda: ("toy@1", True) in load.seen[count:])
     assert load.failures == []
-    assert long_answers == [200]  # the old engine finished what it had begun
+    assert long_answers == [200]  # the old engine was drained
     assert {model for model, _ in load.seen} == {"toy@1", "toy@2"}
 
 
-def test_a_model_that_does_not_start_ends_the_old_engine_once(narrow: Gateway) -> None:
+def test_a_model_that_does_not_start_pauses_the_old_engine_only_once(narrow: Gateway) -> None:
     store = narrow.store
     narrow.serve(narrow.model(), 1)
     broken = deployment_of(narrow.model(architecture="Broken"), "toy", 2)
-    write_record(store, DeploymentRecord(stable=broken))  # nobody puts the record back
+    write_record(store, DeploymentRecord(stable=broken))  # nobody restores the record
     wait_for(lambda: len(narrow.status().engines) == 2)
     wait_for(lambda: (served := narrow.status()).serving and served.engines[0].starts == 2)
     old, new = narrow.status().engines
     assert (old.version, old.failures, new.state, new.failures) == ("1", 0, "failed", 1)
-    assert "Broken" in (new.reason or "") and new.ready_in is None  # left alone until the record is written again
+    assert "Broken" in (new.reason or "") and new.ready_in is None  # not retried until the record is written again
     assert complete(narrow.url, narrow.key, "toy", "hi") == "toy@1 hi"
-    mended = deployment_of(narrow.model(), "toy", 3)
-    assert deploy(mended, store, narrow.url, timeout_seconds=120).serving
+    fixed = deployment_of(narrow.model(), "toy", 3)
+    assert deploy(fixed, store, narrow.url, timeout_seconds=120).serving
 
 
-def test_requests_wait_no_longer_than_they_may(narrow: Gateway, tmp_path: Path) -> None:
+def test_queued_requests_wait_no_longer_than_their_timeout(narrow: Gateway, tmp_path: Path) -> None:
     file = tmp_path / "start"
-    hasty = ServingConfig(limits=LimitsConfig(queue_timeout_seconds=0.3, max_concurrent=2))
-    patient = ServingConfig(limits=LimitsConfig(queue_timeout_seconds=600.0, max_concurrent=2))
-    narrow.serve(narrow.model(), 1, hasty)
-    slow = deployment_of(narrow.model(starts_when=str(file)), "toy", 2, hasty)
+    short = ServingConfig(limits=LimitsConfig(queue_timeout_seconds=0.3, max_concurrent=2))
+    long = ServingConfig(limits=LimitsConfig(queue_timeout_seconds=600.0, max_concurrent=2))
+    narrow.serve(narrow.model(), 1, short)
+    slow = deployment_of(narrow.model(starts_when=str(file)), "toy", 2, short)
     write_record(narrow.store, DeploymentRecord(stable=slow))
     wait_for(lambda: [e.state for e in narrow.status().engines][:1] == ["paused"])
     answers: list[httpx.Response] = []
@@ -121,16 +121,16 @@ def test_requests_wait_no_longer_than_they_may(narrow: Gateway, tmp_path: Path) 
         assert sorted(answer.status_code for answer in answers) == [429, 503, 503]
         assert all(int(answer.headers["Retry-After"]) >= 1 for answer in answers)
 
-        narrow.follow(DeploymentRecord(stable=slow.model_copy(update={"serving": patient})))
-        asyncio.run(leave_the_queue(narrow))
-        wait_for(lambda: narrow.status().queued == 0)  # by leaving: it might have waited for long
+        narrow.follow(DeploymentRecord(stable=slow.model_copy(update={"serving": long})))
+        asyncio.run(disconnect_from_queue(narrow))
+        wait_for(lambda: narrow.status().queued == 0)  # it would have waited for 600 s
         file.touch()
         wait_for(lambda: narrow.status().serving)
         assert ask(client, "x").headers["X-Headwater-Model"] == "toy@2"
 
 
-async def leave_the_queue(gateway: Gateway) -> None:
-    """A client that goes away once its request waits for an engine."""
+async def disconnect_from_queue(gateway: Gateway) -> None:
+    """A client that disconnects while its request is queued."""
     async with httpx.AsyncClient(base_url=gateway.url, headers=gateway.headers, verify=False) as client:
         waiting = asyncio.create_task(client.post("/v1/completions", json={"prompt": "x"}, timeout=60))
         while gateway.status().queued == 0:
@@ -140,7 +140,7 @@ async def leave_the_queue(gateway: Gateway) -> None:
         await asyncio.gather(waiting, return_exceptions=True)
 
 
-def test_a_prepared_model_waits_for_memory(narrow: Gateway) -> None:
+def test_a_canary_waits_for_memory(narrow: Gateway) -> None:
     narrow.serve(narrow.model(), 1)
     second = deployment_of(narrow.model(), "toy", 2)
     start_canary(second, narrow.store)
@@ -150,7 +150,7 @@ def test_a_prepared_model_waits_for_memory(narrow: Gateway) -> None:
         return found.state if found else None
 
     wait_for(lambda: canary() == "waiting")
-    assert len(narrow.engine_processes()) == 3  # supervisor, engine and its child: of the one that serves
+    assert len(narrow.engine_processes()) == 3  # supervisor, engine and its child, of the one that serves
     assert complete(narrow.url, narrow.key, "toy", "hi") == "toy@1 hi"
     deploy(second, narrow.store, narrow.url, timeout_seconds=120)
     assert complete(narrow.url, narrow.key, "toy", "hi") == "toy@2 hi"

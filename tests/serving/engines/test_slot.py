@@ -1,4 +1,4 @@
-"""An engine that is killed, crashes or hangs is started again, and clients are told to come back."""
+"""An engine that is killed, crashes or hangs is restarted, and clients get 503 with Retry-After."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from tests.serving.gateways import Gateway, ask, fake_model, unavailable, wait_f
 from tests.support import alive
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="orphans were not looked for: only Linux has a child subreaper")
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans not tested: only Linux has child subreapers")
 @pytest.mark.parametrize("victim", ["engine", "supervisor"])
-def test_a_killed_engine_is_started_again(gateway: Gateway, victim: str) -> None:
+def test_a_killed_engine_is_restarted(gateway: Gateway, victim: str) -> None:
     gateway.serve(gateway.model(), 1)
     before = gateway.engine_processes()
     pid = gateway.engine_pid() if victim == "engine" else next(p.pid for p in before if "supervise" in p.cmdline()[1])
@@ -40,7 +40,7 @@ def test_a_killed_engine_is_started_again(gateway: Gateway, victim: str) -> None
             thread.join(20)
         assert len(answers) == 2 and all(unavailable(answer) for answer in answers)
 
-        wait_for(lambda: gateway.engine().state == "failed")  # for the second of the first back-off
+        wait_for(lambda: gateway.engine().state == "failed")  # during the first back-off, of 1 s
         assert unavailable(ask(client, "hello")) and unavailable(client.get("/v1/models"))
         assert client.get("/health").status_code == 503
         down = gateway.engine()
@@ -49,12 +49,12 @@ def test_a_killed_engine_is_started_again(gateway: Gateway, victim: str) -> None
         wait_for(lambda: gateway.status().serving)
         assert ask(client, "hello").status_code == 200
         assert not alive(before)
-        again = gateway.engine()
-        assert (again.starts, again.failures, again.reason) == (2, 1, None)
-        assert "SIGKILL" in (again.last_failure or "") and again.last_failure_at
+        restarted = gateway.engine()
+        assert (restarted.starts, restarted.failures, restarted.reason) == (2, 1, None)
+        assert "SIGKILL" in (restarted.last_failure or "") and restarted.last_failure_at
 
 
-def test_a_crashing_engine_is_started_with_back_off(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crashing_engine_is_restarted_with_back_off(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slots, "INITIAL_BACKOFF_SECONDS", 0.5)
     crashing = deployment_of(gateway.model(architecture="Crashing"), "toy", 1)
     write_record(gateway.store, DeploymentRecord(stable=crashing))
@@ -65,7 +65,7 @@ def test_a_crashing_engine_is_started_with_back_off(gateway: Gateway, monkeypatc
         assert unavailable(ask(client, "hello"))
 
 
-def test_back_off_doubles_up_to_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_back_off_doubles_up_to_its_maximum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slots, "INITIAL_BACKOFF_SECONDS", 0.001)
     monkeypatch.setattr(slots, "MAX_BACKOFF_SECONDS", 0.006)
     waits: list[float] = []
@@ -76,7 +76,7 @@ def test_back_off_doubles_up_to_its_limit(tmp_path: Path, monkeypatch: pytest.Mo
             waits.append(backoff)
             super()._record_failure(reason, backoff)
             if len(waits) == 5:
-                self.retry()  # somebody has written the record again
+                self.retry()  # as when the record is written again
 
     async def fail_seven_times() -> None:
         settings = GatewaySettings(store=str(tmp_path / "store"), state_folder=tmp_path / "state")
@@ -91,8 +91,8 @@ def test_back_off_doubles_up_to_its_limit(tmp_path: Path, monkeypatch: pytest.Mo
     assert waits[:7] == [0.001, 0.002, 0.004, 0.006, 0.006, 0.001, 0.002]
 
 
-@pytest.mark.parametrize("hang", ["core", "server", "says so"])
-def test_an_engine_that_hangs_is_killed_and_started_again(
+@pytest.mark.parametrize("hang", ["core", "server", "reports it"])
+def test_an_engine_that_hangs_is_killed_and_restarted(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch, hang: str
 ) -> None:
     monkeypatch.setattr(slots, "INITIAL_BACKOFF_SECONDS", 0.1)
@@ -100,13 +100,13 @@ def test_an_engine_that_hangs_is_killed_and_started_again(
     gateway.serve(gateway.model(), 1, quick)
     with gateway.client() as client:
         if hang == "core":
-            assert unavailable(ask(client, "hang"))  # told as soon as the engine is given up, never a hang
+            assert unavailable(ask(client, "hang"))  # answered as soon as the engine is killed
         elif hang == "server":
             os.kill(gateway.engine_pid(), signal.SIGSTOP)
             assert unavailable(ask(client, "hello"))
         else:
             assert unavailable(ask(client, "dead"))
         wait_for(lambda: gateway.status().serving and gateway.engine().starts == 2)
-        words = {"core": "computed nothing", "server": "health checks", "says so": "reports that it is dead"}[hang]
+        words = {"core": "computed nothing", "server": "health checks", "reports it": "reports that it is dead"}[hang]
         assert words in (gateway.engine().last_failure or "")
         assert ask(client, "hello").status_code == 200

@@ -1,4 +1,4 @@
-"""One real engine: it answers as transformers does, from a warm start, and dies with its gateway."""
+"""One real engine: it answers as transformers does, after a warm start, and ends with its gateway."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.serving.gateways import GatewayProcess, gateway_process, put_model, w
 from tests.support import EOS, alive, byte_level_tokenizer
 
 TOLERANCE = 0.02
-"""Nats; both compute in bf16, in different orders."""
+"""In nats; both compute in bf16, in different orders."""
 TEXT = "metformin 42 lowers blood glucose in type 2 diabetes and the dose is 850 mg"
 
 
 def tiny_model(folder: Path) -> Path:
     """A random Qwen3 of 2 layers with a byte-level tokenizer of 512 tokens."""
-    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM  # 5 s that only this test pays
+    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM  # takes 5 s, only for this test
 
     tokenizer = byte_level_tokenizer([TEXT.replace("42", str(n)) for n in range(500)], 512)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS, pad_token=EOS).save_pretrained(folder)
@@ -54,8 +54,8 @@ def gateway(serve_python: Path, store: Store, tmp_path: Path) -> Iterator[Gatewa
 
 @pytest.mark.full
 def test_vllm_answers_as_transformers_does(gateway: GatewayProcess, store: Store, tmp_path: Path) -> None:
-    """Only the engine itself can show that it takes our arguments and a warm start, that its probabilities are those of
-    the model, and that its own processes are found when the core dies and when the gateway is killed.
+    """Only the real engine can show that it accepts our arguments and a warm start, that its probabilities are those of
+    the model, and that its own processes are found when its core dies and when the gateway is killed.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -94,12 +94,12 @@ def test_vllm_answers_as_transformers_does(gateway: GatewayProcess, store: Store
         logs = torch.log_softmax(reference(ids).logits[0].float(), -1)
     expected = logs[:-1].gather(1, ids[0, 1:, None])[:, 0]
     assert found["token_logprobs"][0] is None and len(found["token_logprobs"]) == ids.shape[1]
-    assert expected.std() > 0.2  # else closeness would mean nothing
+    assert expected.std() > 0.2  # else equality would mean nothing
     assert torch.tensor(found["token_logprobs"][1:]) == pytest.approx(expected, abs=TOLERANCE)
     best = tokenizer.decode(logs[-1].argmax())
     assert complete(gateway.url, gateway.key, "tiny", TEXT, max_tokens=1) == best
 
-    # The core dies behind the server: clients are told to come back, and the spare interpreter takes over.
+    # The core dies behind the server: clients get 503 with Retry-After, and the warm interpreter takes over.
     wait_for(lambda: gateway.status().warm_ready, 60)
     core = next(p for p in gateway.engine_processes() if "EngineCore" in " ".join(p.cmdline()))
     core.kill()

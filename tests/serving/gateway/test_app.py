@@ -1,4 +1,4 @@
-"""The gateway's routes, key and limits: one gateway and one engine that all tests ask."""
+"""The gateway's routes, key and limits: one gateway and one engine for all tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def served(shared_gateway: Gateway) -> Deployment:
 
 @pytest.fixture
 def gateway(shared_gateway: Gateway, served: Deployment) -> Gateway:
-    """The file's gateway while it serves; nothing is ended after each test."""
+    """The file's gateway while it serves; its engine is kept between tests."""
     return shared_gateway
 
 
@@ -32,11 +32,11 @@ def client(gateway: Gateway) -> Iterator[httpx.Client]:
         yield found
 
 
-def test_without_a_model_clients_are_told_to_come_back(store: Store, tmp_path: Path) -> None:
+def test_without_a_model_requests_get_503_with_retry_after(store: Store, tmp_path: Path) -> None:
     with gateway_thread(store, tmp_path / "state") as empty, empty.client() as client:
-        nothing = ask(client, "x")
-        assert nothing.status_code == 503 and nothing.headers["Retry-After"]
-        assert nothing.json()["error"]["code"] == "model_not_ready"
+        answer = ask(client, "x")
+        assert answer.status_code == 503 and answer.headers["Retry-After"]
+        assert answer.json()["error"]["code"] == "model_not_ready"
         assert client.get("/health").status_code == 503
 
 
@@ -44,13 +44,13 @@ def test_a_gateway_that_serves_is_ready(client: httpx.Client) -> None:
     assert client.get("/health").json() == {"status": "ready"}
 
 
-def test_an_answer_is_the_engines_and_names_the_model(client: httpx.Client) -> None:
+def test_the_engines_answer_is_forwarded_with_the_models_name(client: httpx.Client) -> None:
     answer = ask(client, "hello")
     assert answer.status_code == 200 and answer.json()["choices"][0]["text"] == "toy@1 hello"
     assert answer.headers["X-Headwater-Model"] == "toy@1"
 
 
-def test_headwaters_own_client_is_answered(gateway: Gateway) -> None:
+def test_headwaters_own_client_gets_an_answer(gateway: Gateway) -> None:
     assert complete(gateway.url, gateway.key, "toy", "hi") == "toy@1 hi"
 
 
@@ -59,7 +59,7 @@ def test_a_model_is_listed_under_both_its_names(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("given", ["nothing", "another key", "the key without Bearer"])
-def test_whoever_has_not_the_key_is_refused(gateway: Gateway, given: str) -> None:
+def test_a_request_without_the_key_is_refused(gateway: Gateway, given: str) -> None:
     values = {"another key": "Bearer wrong", "the key without Bearer": gateway.key}
     header = {"Authorization": values[given]} if given in values else {}
     with gateway.client(key=False) as stranger:
@@ -72,15 +72,15 @@ def test_whoever_has_not_the_key_is_refused(gateway: Gateway, given: str) -> Non
 @pytest.mark.parametrize(
     "path", ["/invocations", "/tokenize", "/metrics", "/docs", "/v1/responses", "/v1/completions/render", "/"]
 )
-def test_no_other_route_of_the_engine_is_there(client: httpx.Client, path: str) -> None:
+def test_other_routes_of_the_engine_do_not_exist(client: httpx.Client, path: str) -> None:
     assert client.post(path, json={}).status_code == 404
 
 
-def test_completions_are_posted(client: httpx.Client) -> None:
+def test_completions_require_post(client: httpx.Client) -> None:
     assert client.get("/v1/completions").status_code == 405
 
 
-def test_the_status_is_for_this_machine_only(client: httpx.Client) -> None:
+def test_only_clients_on_this_machine_get_the_status(client: httpx.Client) -> None:
     assert client.get("/headwater/status").status_code == 200
     assert client.get("/headwater/status", headers={"X-Forwarded-For": "192.0.2.9"}).status_code == 404
 
@@ -88,8 +88,8 @@ def test_the_status_is_for_this_machine_only(client: httpx.Client) -> None:
 def test_a_body_beyond_the_limit_is_refused(gateway: Gateway, served: Deployment, client: httpx.Client) -> None:
     with gateway.limits(served, max_body_bytes=2000):
         assert ask(client, "x" * 3000).status_code == 413
-        pieces = client.post("/v1/completions", content=(b"x" * 500 for _ in range(10)))  # says no length
-        assert pieces.status_code == 413 and pieces.json()["error"]["code"] == "body_too_large"
+        chunked = client.post("/v1/completions", content=(b"x" * 500 for _ in range(10)))  # without Content-Length
+        assert chunked.status_code == 413 and chunked.json()["error"]["code"] == "body_too_large"
 
 
 def test_a_body_that_is_not_json_is_refused(client: httpx.Client) -> None:
@@ -101,14 +101,14 @@ def test_a_chat_without_a_template_is_refused(client: httpx.Client) -> None:
     assert chat.status_code == 400 and "no chat template" in chat.json()["error"]["message"]
 
 
-def test_an_answer_that_takes_too_long_is_given_up(
+def test_an_answer_that_takes_too_long_is_cancelled(
     gateway: Gateway, served: Deployment, client: httpx.Client, tmp_path: Path
 ) -> None:
     with gateway.limits(served, request_timeout_seconds=0.3):
         assert ask(client, f"hold {tmp_path / 'never'}").status_code == 504
 
 
-def test_requests_beyond_the_limit_are_told_to_come_back(
+def test_requests_beyond_the_limit_get_429_with_retry_after(
     gateway: Gateway, served: Deployment, client: httpx.Client, tmp_path: Path
 ) -> None:
     with gateway.limits(served, max_concurrent=2):
@@ -121,5 +121,5 @@ def test_requests_beyond_the_limit_are_told_to_come_back(
         (tmp_path / "go on").touch()
         for thread in held:
             thread.join()
-        wait_for(lambda: gateway.engine().in_flight == 0)  # it counts them until a moment after their last byte
+        wait_for(lambda: gateway.engine().in_flight == 0)  # they are counted until shortly after their last byte
         assert ask(client, "x").status_code == 200

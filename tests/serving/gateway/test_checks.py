@@ -1,4 +1,4 @@
-"""What is let through to the engine, and what is not."""
+"""Which requests are forwarded to the engine, and which are refused."""
 
 import json
 
@@ -25,7 +25,7 @@ def refused(fields: object, path: str = COMPLETIONS, chat: bool = True) -> Refus
     return caught.value
 
 
-def test_what_an_evaluation_asks_goes_through_unchanged() -> None:
+def test_the_requests_of_an_evaluation_are_forwarded_unchanged() -> None:
     fields = {
         "model": "m",
         "prompt": [[1, 2], [3]],
@@ -46,7 +46,7 @@ def test_unknown_fields_are_refused(name: str, value: object) -> None:
 @pytest.mark.parametrize(
     "name", ["vllm_xargs", "kv_transfer_params", "prompt_embeds", "structured_outputs", "prompt_logprobs", "priority"]
 )
-def test_fields_that_reach_into_the_engine_are_refused(name: str) -> None:
+def test_fields_that_control_the_engine_are_refused(name: str) -> None:
     assert refused({"prompt": "x", name: {}}).code == "unknown_field"
     assert refused({"messages": [], name: {}}, CHAT).code == "unknown_field"
 
@@ -80,11 +80,11 @@ def test_what_is_not_a_json_object_is_refused(body: bytes) -> None:
     assert caught.value.code == "invalid_json"
 
 
-def test_habitual_fields_are_taken_and_dropped() -> None:
+def test_ignored_fields_are_accepted_and_not_forwarded() -> None:
     assert check({"prompt": "x", "best_of": 1, "store": False, "metadata": {}}) == {"prompt": "x"}
 
 
-def test_chat_needs_a_template_and_holds_only_text() -> None:
+def test_chat_needs_a_template_and_accepts_only_text() -> None:
     text = {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]}
     assert check(text, CHAT) == text
     assert refused(text, CHAT, chat=False).code == "no_chat_template"

@@ -9,7 +9,7 @@ from serving.gateway.keys import ensure_key, read_key, same_key
 from stages.store import ConfigError
 
 
-def test_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:
+def test_the_key_is_created_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "state" / "api-key"
     key, created = ensure_key(path)
     assert created and len(key) > 40

@@ -1,4 +1,4 @@
-"""What clients see of an engine's answer: streamed, cut, or left."""
+"""What clients receive of an engine's answer: streamed, truncated, or cancelled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from serving.engines import slot
 from tests.serving.gateways import Gateway, ask, unavailable, wait_for
 
 
-def test_a_stream_is_passed_on_as_it_comes(gateway: Gateway, tmp_path: Path) -> None:
+def test_a_stream_is_forwarded_without_buffering(gateway: Gateway, tmp_path: Path) -> None:
     gateway.serve(gateway.model(), 1)
     body = {"model": "toy", "prompt": "chunks 10", "stream": True}
     with gateway.client() as client:
@@ -26,12 +26,12 @@ def test_a_stream_is_passed_on_as_it_comes(gateway: Gateway, tmp_path: Path) -> 
         file = tmp_path / "go on"
         with client.stream("POST", "/v1/completions", json={**body, "prompt": f"drip {file}"}) as answer:
             lines = (line for line in answer.iter_lines() if line)
-            assert '"0 "' in next(lines)  # the engine waits for us before the next: nothing is held back
+            assert '"0 "' in next(lines)  # the engine waits for us before the next event: this one was not buffered
             file.touch()
             assert '"1 "' in next(lines) and next(lines) == "data: [DONE]"
 
 
-def test_the_engine_is_told_when_a_client_goes_away(gateway: Gateway, tmp_path: Path) -> None:
+def test_the_engines_request_is_cancelled_when_the_client_disconnects(gateway: Gateway, tmp_path: Path) -> None:
     gateway.serve(gateway.model(), 1)
     with gateway.client() as client:
         body = {"model": "toy", "prompt": "chunks 400", "stream": True}
@@ -41,7 +41,7 @@ def test_the_engine_is_told_when_a_client_goes_away(gateway: Gateway, tmp_path: 
 
     prompt = f"hold {tmp_path / 'never'}"
 
-    async def leave() -> None:
+    async def disconnect() -> None:
         async with httpx.AsyncClient(base_url=gateway.url, headers=gateway.headers, verify=False) as client:
             asking = asyncio.create_task(client.post("/v1/completions", json={"prompt": prompt}, timeout=60))
             while f"asked: {prompt}" not in gateway.logs():
@@ -50,12 +50,12 @@ def test_the_engine_is_told_when_a_client_goes_away(gateway: Gateway, tmp_path: 
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
 
-    asyncio.run(leave())
+    asyncio.run(disconnect())
     wait_for(lambda: f"aborted: {prompt}" in gateway.logs())
     wait_for(lambda: gateway.engine().in_flight == 0)
 
 
-def test_an_engines_error_is_told_without_its_words(gateway: Gateway) -> None:
+def test_an_engines_error_is_reported_without_its_text(gateway: Gateway) -> None:
     gateway.serve(gateway.model(), 1)
     with gateway.client() as client:
         error = ask(client, "error")
@@ -64,7 +64,7 @@ def test_an_engines_error_is_told_without_its_words(gateway: Gateway) -> None:
         assert ask(client, "hello").status_code == 200 and gateway.engine().starts == 1
 
 
-def test_answers_that_are_cut_stay_well_formed(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_truncated_answers_are_well_formed(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slot, "INITIAL_BACKOFF_SECONDS", 0.1)
     gateway.serve(gateway.model(), 1)
     with gateway.client() as client:
@@ -74,4 +74,4 @@ def test_answers_that_are_cut_stay_well_formed(gateway: Gateway, monkeypatch: py
         assert events[-1]["error"]["code"] == "model_not_ready"
 
         wait_for(lambda: gateway.status().serving and gateway.engine().starts == 2)
-        assert unavailable(ask(client, "cut"))  # it was cut in the middle of a plain answer
+        assert unavailable(ask(client, "cut"))  # in the middle of a plain answer
