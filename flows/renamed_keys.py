@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from serving.config import RENAMED_SETTINGS
+
 RENAMED_KEYS = {
     "model": "export",
     "training.size": "training.model.size",
@@ -34,6 +36,11 @@ RENAMED_KEYS = {
     "training.max_failures": "training.recovery.max_failures",
     "training.stop_grace": "training.recovery.stop_grace_seconds",
     "training.skip": "training.recovery.skip_batches",
+    **{
+        f"serving.{group}.{old}": f"serving.{group}.{new}"
+        for group, names in RENAMED_SETTINGS.items()
+        for old, new in names.items()
+    },
 }
 """By the dotted name; elements of lists have no number in it."""
 

@@ -73,6 +73,25 @@ class ServingConfig(Config):
     """What clients may ask."""
 
 
+RENAMED_SETTINGS = {
+    "engine": {
+        "gpu_memory_fraction": "gpu_memory_utilization",
+        "tensor_parallel": "tensor_parallel_size",
+        "eager": "enforce_eager",
+        "max_sequences": "max_num_seqs",
+        "start_timeout": "start_timeout_seconds",
+        "stop_grace": "stop_grace_seconds",
+        "hang_timeout": "hang_timeout_seconds",
+    },
+    "limits": {
+        "request_timeout": "request_timeout_seconds",
+        "queue_timeout": "queue_timeout_seconds",
+        "body_timeout": "body_timeout_seconds",
+    },
+}
+"""Old to new names of settings, by group: for recipes and deployment records of earlier releases."""
+
+
 class GatewaySettings(Config):
     """Settings of the gateway process."""
 

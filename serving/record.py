@@ -13,28 +13,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from serving.config import EngineConfig, ServingConfig
+from serving.config import RENAMED_SETTINGS, EngineConfig, ServingConfig
 from stages.store import Artifact, Store, StoreError, canonical_json
 
 RECORD = "deployments/record.json"
 """Name of the record in the store."""
-_RENAMED = {
-    "engine": {
-        "gpu_memory_fraction": "gpu_memory_utilization",
-        "tensor_parallel": "tensor_parallel_size",
-        "eager": "enforce_eager",
-        "max_sequences": "max_num_seqs",
-        "start_timeout": "start_timeout_seconds",
-        "stop_grace": "stop_grace_seconds",
-        "hang_timeout": "hang_timeout_seconds",
-    },
-    "limits": {
-        "request_timeout": "request_timeout_seconds",
-        "queue_timeout": "queue_timeout_seconds",
-        "body_timeout": "body_timeout_seconds",
-    },
-}
-"""Settings of `ServingConfig` by the names that they had in records of earlier releases."""
 
 
 class Deployment(BaseModel):
@@ -131,7 +114,7 @@ def deployment_of(
 def _with_new_names(record: Any) -> Any:
     """A record of an earlier release in today's names; anything else as it is."""
     for deployment in ("stable", "canary"):
-        for group, renamed in _RENAMED.items():
+        for group, renamed in RENAMED_SETTINGS.items():
             try:
                 settings = record[deployment]["serving"][group]
                 for old, new in renamed.items():
