@@ -1,6 +1,6 @@
 """The deployment record: one object in the store that says which model is to be served.
 
-Whoever releases a model writes it, and the gateway polls it; they have no other connection. It is derived from the
+A release writes it, and the gateway polls it; they have no other connection. It is derived from the
 refs, which are the source of truth about what is released.
 """
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class ChangeCondition:
-    """Wakes whoever waits for a condition on some state, each time that the state changes.
+    """Wakes coroutines that wait for a condition on some state, each time that the state changes.
 
     A bare `asyncio.Condition` can be notified only by a coroutine that holds its lock; state here changes in plain
     functions and in `finally` blocks of cancelled tasks, which must not wait. All of it belongs to one event loop.

@@ -19,7 +19,7 @@ import httpx
 CHECKS = 12
 """Checks in a row without progress after which an engine counts as hung."""
 PROBE_AFTER_CHECKS = 4
-"""Checks without progress after which the engine is asked for one token."""
+"""Checks without progress after which one token is requested from the engine."""
 STEP_METRICS = (
     "vllm:iteration_tokens_total_count",
     "vllm:kv_cache_usage_perc",

@@ -26,9 +26,9 @@ LOG = logging.getLogger("headwater.serving")
 MAX_LOGS = 20
 """Engine logs that are kept; older ones are removed when the gateway starts."""
 RECONCILE_SECONDS = 0.5
-"""Longest time between two looks at the record; a change of an engine's state is acted on at once."""
+"""Maximum time between two reads of the polled record; a change of an engine's state is acted on at once."""
 MEMORY_POLL_SECONDS = 0.1
-"""Between two looks at the available memory while an engine waits for it."""
+"""Between two measurements of the available memory while an engine waits for it."""
 NO_RECORD_RETRY_SECONDS = 30.0
 """Retry-After while nothing is deployed."""
 MAX_WARM_FAILURES = 3
@@ -42,7 +42,7 @@ class EngineManager:
 
     Where two engines do not fit into memory, the old one is *paused* once the new model has been verified: it is
     drained and ends, the new one starts, and requests are queued meanwhile. If the new one does not start, the old one
-    is started again, and the new one is not retried until somebody writes the record again.
+    is started again, and the new one is not retried until the record is written again.
     """
 
     def __init__(self, settings: GatewaySettings, store: Store):
