@@ -116,7 +116,7 @@ class EngineSlot:
 
     def allow_start(self, warm: EngineProcess | None) -> None:
         """Lets the engine start, in this pre-started interpreter if there is one. Only while `needs_memory`."""
-        # Set before the task runs again: no other slot can be granted the same memory, and `close` ends the interpreter.
+        # Set before the task runs again: the memory is granted only once, and `close` ends the interpreter.
         self.needs_memory, self.holds_memory, self.engine = False, True, warm
         self._set_state("starting")
         self._start_allowed.set()
