@@ -10,7 +10,7 @@ from flows.changes import config_changes, input_changes, version_change
 from flows.inputs import resolve_recipe
 from flows.recipe import Recipe
 from stages.corpus import CorpusConfig, Listing, corpus, list_files, source_listing
-from stages.evaluation import evaluation, scored, verdict
+from stages.evaluation import evaluation, scored_sets, verdict
 from stages.sample.stage import sample
 from stages.store import Artifact, Config, HasDigest, Plan, Stage, Store, StoreError, read_ref
 from stages.tokens import tokens
@@ -74,7 +74,7 @@ def _tokens_inputs(recipe: Recipe, artifacts: RunArtifacts) -> dict[str, HasDige
 def evaluation_inputs(recipe: Recipe, artifacts: RunArtifacts, of: Artifact) -> dict[str, HasDigest]:
     """Inputs for scoring the model `of` on the recipe's sets and the corpus's held-out documents."""
     inputs: dict[str, HasDigest] = {"model": of, "tokens": artifacts["tokens"]}
-    inputs.update({f"set/{name}": artifacts.sets[name] for name in scored(recipe.evaluation_sets)})
+    inputs.update({f"set/{name}": artifacts.sets[name] for name in scored_sets(recipe.evaluation_sets)})
     return inputs
 
 

@@ -1,7 +1,7 @@
-"""Evaluation and gate: what a model can do, and whether it may be released.
+"""Evaluation of a model, and the release gate.
 
-`evaluation` scores a model (inputs `model`, `tokens`, `set/<name>`), `verdict` decides between two evaluations
-(inputs `candidate` and, where there is one, `champion`).
+`evaluation` scores a model (inputs `model`, `tokens`, `set/<name>`), `verdict` compares two evaluations (inputs
+`candidate` and optionally `champion`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from stages.evaluation.decide import build_verdict, scores
 from stages.evaluation.evaluate import build
 from stages.evaluation.gate import GatePolicy, Reason, Scores, Verdict
 from stages.evaluation.offline import preload
-from stages.evaluation.sets import ROLE, question_sets, scored
+from stages.evaluation.sets import ROLE, question_sets, scored_sets
 from stages.store import Artifact, Stage
 
 evaluation: Stage[EvaluationConfig] = Stage("evaluation", 1, build)
@@ -21,13 +21,13 @@ verdict: Stage[GatePolicy] = Stage("verdict", 1, build_verdict)
 
 
 def table(artifact: Artifact) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of an evaluation's table, all cells texts."""
+    """Columns and rows of an evaluation's table; all cells are strings."""
     content = artifact.manifest.details["table"]
     return content["columns"], content["rows"]
 
 
 def reasons(artifact: Artifact) -> Verdict:
-    """The verdict that an artifact of kind `verdict` holds."""
+    """The verdict in an artifact of kind `verdict`."""
     record = artifact.manifest.details["verdict"]
     return Verdict(record["accepted"], tuple(Reason(**reason) for reason in record["reasons"]))
 
@@ -44,7 +44,7 @@ __all__ = [
     "preload",
     "question_sets",
     "reasons",
-    "scored",
+    "scored_sets",
     "scores",
     "table",
     "verdict",

@@ -1,9 +1,9 @@
-"""Bits-per-byte on held-out documents: what compression the model reaches, comparable across tokenizers.
+"""Bits-per-byte on held-out documents: the compression that a model reaches, comparable across tokenizers.
 
-For each document of tokens t[0..L-1] the model gives the negative log-likelihood of t[1..L-1]; the first token (it has
-nothing before it, as in training) and the EOS are left out, and so are their bytes. A document longer than the window
-of S tokens is read in windows that do not overlap: inputs t[iS .. iS+S-1], targets one further, so every token but
-the first is a target exactly once. The total is a ratio of sums, sum(nll) / ln 2 / sum(bytes): documents weigh by
+For each document of tokens t[0..L-1] the model gives the negative log-likelihood of t[1..L-1]; the first token (which
+has no context, as in training) and the EOS are excluded, and so are their bytes. A document longer than the window of S
+tokens is read in windows without overlap: inputs t[iS .. iS+S-1], targets shifted by one, so every token except the
+first is a target exactly once. The total is a ratio of sums, sum(nll) / ln 2 / sum(bytes): documents are weighted by
 their bytes. As in nanochat's `loss_eval.py`; the measure is that of "The Pile" (arXiv 2101.00027).
 """
 
@@ -16,16 +16,17 @@ from typing import Any
 
 import numpy as np
 
+from models import IGNORE_INDEX
 from stages.evaluation.heldout import HeldoutDocument
 from stages.evaluation.language_model import LanguageModel, in_parallel
 
-_Piece = tuple[int, int, int]
-"""Targets, number of the document, first token."""
+_Window = tuple[int, int, int]
+"""(targets, index of the document, index of the first token)."""
 
 
 @dataclass(frozen=True)
 class DocumentScore:
-    """What one document costs, over its counted tokens."""
+    """The cost of one document, over its counted tokens."""
 
     doc_id: str
     source: str
@@ -36,16 +37,16 @@ class DocumentScore:
     unigram_nll: float = 0.0
     """The unigram baseline's cost in nats."""
     unigram_bytes: int = 0
-    """Its bytes: other than `bytes` only where the model has a tokenizer of its own."""
+    """Its bytes: different from `bytes` only if the model has another tokenizer."""
     markov_nll: float | None = None
-    """The Markov baseline's cost in nats, over `unigram_bytes`; None where it was not asked for."""
+    """The Markov baseline's cost in nats, over `unigram_bytes`; None if it was not requested."""
 
     def record(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def bits_per_byte(pairs: Iterable[tuple[float, float]]) -> float:
-    """Ratio of sums of (nats, bytes); NaN where there are no bytes."""
+    """Ratio of sums of (nats, bytes); NaN without bytes."""
     nats, size = 0.0, 0.0
     for nll, count in pairs:
         nats += nll
@@ -58,14 +59,14 @@ def score_documents(
 ) -> np.ndarray:
     """Negative log-likelihood of each document (int64 tokens [L_i]) without its first token: float64 nats [n].
 
-    Windows of all documents are sorted by length and padded to the longest of their batch; under a causal mask,
-    padding on the right changes nothing before it. Sums are made in float64, log-probabilities in float32.
+    Windows of all documents are sorted by length and padded on the right to the longest of their batch, which has no
+    effect under a causal mask. Sums are in float64, log-probabilities in float32.
     """
     import torch
     from torch.nn import functional
 
     window = min(window, model.max_length)
-    pieces = sorted(
+    remaining = sorted(
         (
             (min(window, len(tokens) - 1 - start), number, start)
             for number, tokens in enumerate(documents)
@@ -73,23 +74,26 @@ def score_documents(
         ),
         reverse=True,
     )
-    batches: list[list[_Piece]] = []
-    while pieces:
-        size = model.batch(pieces[0][0])
-        batches.append(pieces[:size])
-        pieces = pieces[size:]
+    batches: list[list[_Window]] = []
+    while remaining:
+        size = model.batch_size(remaining[0][0])
+        batches.append(remaining[:size])
+        remaining = remaining[size:]
 
-    def forward(batch: Sequence[_Piece]) -> np.ndarray:
+    def forward(batch: Sequence[_Window]) -> np.ndarray:
         longest = batch[0][0]
         inputs = torch.zeros(len(batch), longest, dtype=torch.long)
-        targets = torch.full((len(batch), longest), -100, dtype=torch.long)
+        targets = torch.full((len(batch), longest), IGNORE_INDEX, dtype=torch.long)
         for row, (length, number, start) in enumerate(batch):
             tokens = torch.from_numpy(documents[number][start : start + length + 1])
             inputs[row, :length], targets[row, :length] = tokens[:-1], tokens[1:]
         with torch.inference_mode():
             logits = model.model(inputs.to(model.device), use_cache=False).logits
             nll = functional.cross_entropy(
-                logits.flatten(0, 1).float(), targets.to(model.device).flatten(), ignore_index=-100, reduction="none"
+                logits.flatten(0, 1).float(),
+                targets.to(model.device).flatten(),
+                ignore_index=IGNORE_INDEX,
+                reduction="none",
             )
             return nll.view(len(batch), longest).double().sum(dim=1).cpu().numpy()
 
@@ -118,12 +122,12 @@ def evaluate_documents(
     own_tokens: Sequence[tuple[np.ndarray, int]] | None,
     progress: Callable[[int, int], None],
 ) -> list[DocumentScore]:
-    """Scores of all documents, in the order given; one of a single token has no counted byte and costs nothing.
+    """Scores of all documents, in the order given; a document of one token has no counted bytes and no cost.
 
     Args:
         token_bytes: int [vocabulary], UTF-8 bytes of each token of the tokens artifact.
         unigram: float64 [vocabulary], see `unigram_nll`.
-        own_tokens: (tokens, counted bytes) of each document where the model has a tokenizer of its own, else None.
+        own_tokens: (tokens, counted bytes) of each document if the model has another tokenizer, else None.
     """
     counted = [int(token_bytes[doc.tokens[1:]].sum()) for doc in documents]
     own = own_tokens or [(doc.tokens, size) for doc, size in zip(documents, counted, strict=True)]
@@ -135,14 +139,14 @@ def evaluate_documents(
 
 
 def retokenize(documents: Sequence[HeldoutDocument], old: Any, new: Any) -> list[tuple[np.ndarray, int]]:
-    """The documents in another tokenizer: (int64 tokens, counted bytes), for a model that was not trained on these.
+    """The documents encoded with another tokenizer: (int64 tokens, counted bytes), for a model with that tokenizer.
 
-    The text comes from decoding (byte-level BPE loses nothing). Counted bytes are all but those of the new first
-    token, so that each model's bits stand over exactly the bytes that it predicted; where that token ends inside a
-    character, the whole character is left out.
+    The text is decoded from the tokens (byte-level BPE is lossless). Counted bytes are all except those of the new
+    first token, so that each model's bits are divided by exactly the bytes that it predicted; if that token ends inside
+    a character, the whole character is excluded.
     """
     texts = [old.decode(doc.tokens.tolist(), clean_up_tokenization_spaces=False) for doc in documents]
-    # Special tokens stand for nothing in a text that names them, as when the stream was made.
+    # Special tokens in the text are encoded as text, as in the token stream.
     encoded = new(texts, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True)
     out = []
     for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):

@@ -1,4 +1,4 @@
-"""What is evaluated and how: the sets, their prompts and limits, held-out bytes, devices."""
+"""Configuration of the evaluation stage: sets, prompts, limits, held-out documents, devices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Formulation = Literal["cloze", "letter"]
 Normalisation = Literal["none", "characters", "bytes"]
 
 TRAIN_SUFFIX = "_train"
-"""A set with this end in its name is decontaminated against and never scored."""
+"""Sets whose name ends in this are used for decontamination only and never scored."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -22,25 +22,25 @@ class SetConfig(Config):
     """How one question set is scored."""
 
     limit: int | None = Field(default=None, ge=0)
-    """Questions to score: a subset that the seed fixes, and the table says so. Empty: `default_limit`; 0: all."""
+    """Questions to score: a subset determined by the seed. Empty: `default_limit`; 0: all."""
     formulations: tuple[Formulation, ...] = ("cloze",)
     """`cloze` scores each option's text as the answer; `letter` lists the options and scores their letters. Models
-    under a billion parameters know little of letters (OLMES, arXiv 2406.08446): the gate looks at the cloze."""
+    below a billion parameters do poorly with letters (OLMES, arXiv 2406.08446), so the gate uses `cloze`."""
     normalise: Normalisation = "none"
-    """Which cloze prediction is *the* accuracy: highest log-likelihood as it is, per character (lm-eval's `acc_norm`)
-    or per byte (`acc_bytes`). All three are kept in the metrics."""
+    """Which cloze prediction defines the accuracy: highest log-likelihood, unnormalised, per character (lm-eval's
+    `acc_norm`) or per byte (`acc_bytes`). All three are in the metrics."""
     prompt: str = "Question: {question}\nAnswer:"
-    """Prompt of the cloze formulation; `{question}` is put in, and the answer follows after a space."""
+    """Prompt of the cloze formulation; `{question}` is replaced, and the answer follows after a space."""
     letter_prompt: str = "Question: {question}\n{options}\nAnswer:"
-    """Prompt of the letter formulation; `{options}` becomes one line an option, `A. text`."""
+    """Prompt of the letter formulation; `{options}` becomes one line per option, `A. text`."""
     context_prompt: str = "{context}\n\n"
-    """What goes before the prompt where a question has a context."""
+    """Prefix of the prompt if a question has a context."""
 
     @field_validator("formulations")
     @classmethod
     def _formulations(cls, value: tuple[Formulation, ...]) -> tuple[Formulation, ...]:
         if "cloze" not in value:
-            raise ValueError("`formulations` must contain cloze: baselines and the gate stand on it")
+            raise ValueError("`formulations` must contain cloze, which baselines and gate use")
         return tuple(dict.fromkeys(value))
 
     @field_validator("prompt", "letter_prompt", "context_prompt")
@@ -50,7 +50,7 @@ class SetConfig(Config):
         needed = {"prompt": ["question"], "letter_prompt": ["question", "options"], "context_prompt": ["context"]}[name]
         missing = [f"{{{word}}}" for word in needed if f"{{{word}}}" not in value]
         if missing:
-            raise ValueError(f"`{name}` lacks {', '.join(missing)}")
+            raise ValueError(f"`{name}` must contain {', '.join(missing)}")
         return value
 
 
@@ -58,37 +58,37 @@ class EvaluationConfig(Config):
     """The evaluation stage: question sets through lm-eval, and bits-per-byte on held-out documents."""
 
     sets: dict[str, SetConfig] = Field(default_factory=dict)
-    """Options of sets by name. A set that is put in and not named here is scored with the defaults."""
+    """Options of sets by name. An input set that is not named here is scored with the defaults."""
     default_limit: int | None = Field(default=None, ge=1)
-    """Questions a set for sets without a limit of their own; empty: all."""
+    """Questions per set for sets without their own limit; empty: all."""
     seed: int = 0
-    """Fixes which questions and which held-out documents a limited run takes."""
+    """Determines which questions and which held-out documents a limited run uses."""
     dtype: Literal["float32", "bfloat16", "auto"] = "float32"
-    """Number format of the weights while scoring; `auto` takes the file's."""
+    """Number format of the weights while scoring; `auto`: the file's."""
     max_length: int | None = Field(default=None, ge=8)
-    """Tokens of context, prompts are cut from the left beyond it; empty: what the model's configuration says."""
+    """Context length in tokens; longer prompts are truncated on the left. Empty: the model's maximum."""
     heldout_documents: int | None = Field(default=2000, ge=0)
     """Held-out documents for bits-per-byte, chosen by the seed; empty: all, 0: none."""
     heldout_bytes: int | None = Field(default=4_000_000, ge=1)
-    """Stop taking held-out documents when this many bytes are together; empty: no limit."""
+    """Limit of the held-out documents' total bytes; empty: no limit."""
     unigram_tokens: int | None = Field(default=20_000_000, ge=1)
-    """Training tokens that the unigram baseline counts, spread over all shards; empty: all."""
+    """Training tokens that the unigram baseline counts, distributed over all shards; empty: all."""
     markov_order: int | None = Field(default=None, ge=1, le=24)
-    """Bytes of context of a second baseline for bits-per-byte: a Markov model that mixes the counts of all orders up to
+    """Context bytes of a second baseline for bits-per-byte: a Markov model that mixes the counts of all orders up to
     this one. 3 to 6 for text, 8 to 12 for DNA. Empty: no such baseline."""
     markov_bytes: int | None = Field(default=16_000_000, ge=1)
-    """Bytes of training documents that it counts, spread over all shards, at up to 100 bytes of memory each; empty:
-    all."""
+    """Bytes of training documents that it counts, distributed over all shards, with up to 100 bytes of memory each;
+    empty: all."""
 
     batch_size: int | None = runtime_field(None, ge=1)
-    """Prompts a forward pass; empty: as many as `memory_mib` of logits allow."""
+    """Prompts per forward pass; empty: as many as `memory_mib` of logits allow."""
     memory_mib: int | None = runtime_field(None, ge=1)
-    """Memory for one forward pass's logits; empty: 32 on a CPU, where smaller batches stay in its caches (half the
-    processor time of 512), 1024 on a GPU."""
+    """Memory for the logits of one forward pass; empty: 32 on a CPU, where smaller batches fit into its caches (half
+    the CPU time of 512), 1024 on a GPU."""
     device: str = runtime_field("auto")
-    """`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU if there is one."""
+    """`cpu`, `cuda`, `cuda:1`; `auto`: a GPU if available."""
     threads: int | None = runtime_field(None, ge=1)
-    """CPU threads, and with them forward passes at a time; empty: what PyTorch takes, the machine's cores."""
+    """CPU threads, which also limits concurrent forward passes; empty: PyTorch's default, one per core."""
 
     @field_validator("sets")
     @classmethod
@@ -96,11 +96,11 @@ class EvaluationConfig(Config):
         for name in value:
             check_name(name)
             if name.endswith(TRAIN_SUFFIX):
-                raise ValueError(f"`sets`: {name!r} ends in {TRAIN_SUFFIX} and is never scored; take it out")
+                raise ValueError(f"`sets`: {name!r} ends in {TRAIN_SUFFIX} and is never scored; remove it")
         return value
 
     def options(self, name: str) -> SetConfig:
-        """The options of set `name`, the defaults if it is not named."""
+        """The options of set `name`, or the defaults."""
         return self.sets.get(name, SetConfig())
 
     def limit(self, name: str) -> int | None:
@@ -110,16 +110,16 @@ class EvaluationConfig(Config):
 
 
 def check_name(name: str, path: str = "") -> None:
-    """Set names become file and metric names.
+    """Checks the name of a set, which is used in file and metric names.
 
     Args:
-        path: the file that is called so, for the message.
+        path: the set's file, for the message.
 
     Raises:
-        ConfigError: letters, digits, `_`, `.` and `-` only.
+        ConfigError: the name has other characters than letters, digits, `_`, `.` and `-`.
     """
     if not _NAME.fullmatch(name):
         where = f"{path}: " if path else ""
         raise ConfigError(
-            f"{where}evaluation set {name!r}: a name has letters, digits, '_', '.', '-' only; rename the file"
+            f"{where}evaluation set {name!r}: a name may contain only letters, digits, '_', '.', '-'; rename the file"
         )

@@ -1,4 +1,4 @@
-"""The verdict stage: the gate on two evaluation artifacts."""
+"""The verdict stage: applies the gate to two evaluation artifacts."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from stages.evaluation.gate import DocumentCost, GatePolicy, Scores, SetScores, 
 from stages.store import Artifact, ArtifactWriter, StoreError
 
 PREDICTION = {"none": "prediction", "characters": "prediction_characters", "bytes": "prediction_bytes"}
-"""Which field of a sample record a normalisation's prediction is in."""
+"""Field of a sample record with the prediction of each normalisation."""
 
 
 def scores(artifact: Artifact) -> Scores:
-    """What the gate looks at, read from an evaluation artifact.
+    """The scores in an evaluation artifact, for the gate.
 
     Raises:
-        StoreError: it is an artifact of another kind.
+        StoreError: an artifact of another kind.
     """
     if artifact.manifest.kind != "evaluation":
-        raise StoreError(f"{artifact.id} is no evaluation; the gate compares evaluations")
+        raise StoreError(f"{artifact.id} is not an evaluation; the gate compares evaluations")
     results = json.loads(artifact.read("results.json"))
     documents = {
         row["doc_id"]: DocumentCost(row["nll"], row["bytes"]) for row in _rows(artifact, "bits_per_byte.jsonl")
@@ -36,15 +36,15 @@ def scores(artifact: Artifact) -> Scores:
 
 
 def _rows(artifact: Artifact, path: str) -> list[dict[str, Any]]:
-    # Not `splitlines` on text: Unicode's other line ends may stand inside a JSON text.
+    # Not `splitlines` on text, which also splits at other Unicode line ends inside JSON strings.
     return [json.loads(line) for line in artifact.read(path).split(b"\n") if line]
 
 
 def build_verdict(config: GatePolicy, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
-    """Fills the artifact: `verdict.json` with the decision, every rule's reason, and what was compared.
+    """Builds the artifact: `verdict.json` with the decision, every rule's reason, and the compared artifacts.
 
     Args:
-        inputs: `candidate`, and `champion` where there is one: evaluation artifacts on the same sets and documents.
+        inputs: `candidate` and optionally `champion`: evaluation artifacts on the same sets and documents.
 
     Raises:
         InputError: they were not scored on the same items.

@@ -1,4 +1,4 @@
-"""The evaluation stage: a model's bits-per-byte and question-set figures, per item and in total."""
+"""The evaluation stage: a model's bits-per-byte and accuracy on question sets, per item and in total."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from stages.corpus import Listing
-from stages.corpus.reading.inputs import note_inputs
+from stages.corpus.reading.inputs import write_input_list
 from stages.evaluation.bits_per_byte import DocumentScore, bits_per_byte, evaluate_documents, retokenize, unigram_nll
 from stages.evaluation.config import TRAIN_SUFFIX, EvaluationConfig, check_name
 from stages.evaluation.harness import METRICS, Task, TaskResult
@@ -27,18 +27,18 @@ from stages.store import Artifact, ArtifactWriter, ConfigError
 
 
 def build(config: EvaluationConfig, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
-    """Fills the artifact: `results.json`, `samples/<set>.jsonl`, `bits_per_byte.jsonl`, metrics, the table.
+    """Builds the artifact: `results.json`, `samples/<set>.jsonl`, `bits_per_byte.jsonl`, metrics, the table.
 
     Args:
-        inputs: `model` and `tokens` artifacts (any model's with any tokens: a model that has another tokenizer than
-            the tokens is measured on the same documents, tokenized again), and one `set/<name>` listing a question set.
+        inputs: `model` and `tokens` artifacts (a model with another tokenizer than the tokens is evaluated on the same
+            documents, tokenized again), and one `set/<name>` per question set: its listing.
 
     Raises:
-        InputError: a bad row in a set, a model folder that transformers does not load.
-        ConfigError: options for a set that was not put in, a device that is not there.
+        InputError: an invalid row in a set, or a model folder that transformers cannot load.
+        ConfigError: options for a set that is not an input, or an unavailable device.
     """
     clock = _Clock()
-    note_inputs(inputs, writer)
+    write_input_list(inputs, writer)
     tasks, sizes = _tasks(config, inputs, writer)
     log = writer.work("harness")
     with offline(log / "log.txt"):
@@ -57,14 +57,14 @@ def build(config: EvaluationConfig, inputs: Mapping[str, Any], writer: ArtifactW
 def _tasks(
     config: EvaluationConfig, inputs: Mapping[str, Any], writer: ArtifactWriter
 ) -> tuple[list[Task], dict[str, int]]:
-    """The tasks to score, and how many questions each set has as a whole. All sets are read before any is scored."""
+    """The tasks to score, and the total questions of each set. All sets are read before any is scored."""
     listings: dict[str, Listing] = {
         role.removeprefix(ROLE): item for role, item in inputs.items() if role.startswith(ROLE)
     }
     unknown = sorted(set(config.sets) - set(listings))
     if unknown:
-        there = ", ".join(sorted(listings)) or "none"
-        raise ConfigError(f"evaluation.sets: {', '.join(unknown)} named and not put in; sets that were: {there}")
+        known = ", ".join(sorted(listings)) or "none"
+        raise ConfigError(f"evaluation.sets: no input set named {', '.join(unknown)}; input sets: {known}")
     tasks: list[Task] = []
     sizes: dict[str, int] = {}
     for name, listing in sorted(listings.items()):
@@ -75,7 +75,8 @@ def _tasks(
         questions = read_set(listing)
         sizes[name] = len(questions)
         chosen = subset(questions, config.limit(name), config.seed)
-        tasks += [Task(name, how, config.options(name), chosen) for how in config.options(name).formulations]
+        options = config.options(name)
+        tasks += [Task(name, formulation, options, chosen) for formulation in options.formulations]
     return tasks, sizes
 
 
@@ -94,7 +95,7 @@ def _bits_per_byte(
 
         old = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
         own = retokenize(documents, old, model.tokenizer)
-        writer.events.emit("tokenized_again", documents=len(documents), why="the model has a tokenizer of its own")
+        writer.events.emit("tokenized_again", documents=len(documents), why="the model has another tokenizer")
     from stages.tokens.reader import TokenReader
 
     reader = TokenReader(folder)
@@ -116,7 +117,7 @@ def _bits_per_byte(
 
 
 def _same_tokenizer(model: Artifact, tokens: Artifact) -> bool:
-    """Whether both give the same ids; a copy that was only written anew is the same."""
+    """Whether both tokenizers give the same ids; differences in formatting do not count."""
     parts = []
     for artifact, path in ((model, "weights/tokenizer.json"), (tokens, "tokenizer/tokenizer.json")):
         try:
@@ -175,7 +176,7 @@ def _write(
 
 
 def _document_totals(documents: Sequence[DocumentScore]) -> dict[str, dict[str, Any]]:
-    """Totals over all documents (`all`) and, where there are several, of each source. Empty without documents."""
+    """Totals over all documents (`all`) and, if there are several, of each source. Empty without documents."""
     sources = sorted({score.source for score in documents})
     groups = {"all": documents} if any(score.bytes and score.unigram_bytes for score in documents) else {}
     if len(sources) > 1:
@@ -225,7 +226,7 @@ def _json_lines(records: Any) -> bytes:
 
 
 class _Clock:
-    """Seconds of each part, for the events."""
+    """Seconds of each part, for the `timing` event."""
 
     def __init__(self) -> None:
         self.last, self.seconds = time.perf_counter(), dict[str, float]()
@@ -237,12 +238,13 @@ class _Clock:
 
 
 def _progress(writer: ArtifactWriter, unit: str) -> Any:
-    """Tells progress when another fiftieth is done, and at the end."""
-    told = [-math.inf]
+    """A callback that emits progress after every fiftieth, and at the end."""
+    last = -math.inf
 
-    def tell(done: int, total: int) -> None:
-        if done == total or done - told[0] >= total / 50:
-            told[0] = done
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        if done == total or done - last >= total / 50:
+            last = done
             writer.events.progress(done, total, unit)
 
-    return tell
+    return report

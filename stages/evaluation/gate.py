@@ -1,15 +1,15 @@
 """The release gate: a pure function from two models' scores and a policy to a verdict with its reasons.
 
 Both models are compared on the same items, by a paired bootstrap: items (documents for bits-per-byte, questions for
-accuracy) are drawn with replacement, both models' figures are made from the same draw, and a one-sided bound of the
-difference is read off the draws (Koehn, "Statistical significance tests for machine translation evaluation", 2004).
-Items are sorted by id and the seed is fixed: the verdict depends on nothing else.
+accuracy) are drawn with replacement, both models' scores are computed from the same draw, and a one-sided bound of the
+difference is a quantile over the draws (Koehn, "Statistical significance tests for machine translation evaluation",
+2004). Items are sorted by id and the seed is fixed: the verdict depends on nothing else.
 
-Who has to prove what differs, because the two measures differ in how sharp they are:
+The burden of proof differs, because the two measures differ in precision:
 
-- bits-per-byte (thousands of bytes a document, sharp): the candidate must be *shown to be no worse* than the champion
-  by more than the margin (upper bound <= margin, non-inferiority);
-- accuracy (a few hundred answers, blunt: two equal models differ by points): the candidate must not be *shown to be
+- bits-per-byte (thousands of bytes per document, precise): the candidate must be *shown to be no worse* than the
+  champion by more than the margin (upper bound <= margin, non-inferiority);
+- accuracy (a few hundred answers, imprecise: two equal models differ by points): the candidate must not be *shown to be
   worse* by more than the margin (lower bound <= margin).
 """
 
@@ -26,24 +26,24 @@ from pydantic import Field
 from stages.evaluation.bits_per_byte import bits_per_byte
 from stages.store import Config, InputError
 
-_DRAWS_AT_ONCE = 1 << 22
+_MAX_DRAWN_ITEMS = 1 << 22
 
 
 class GatePolicy(Config):
-    """What a candidate must show before it is released."""
+    """Requirements for the release of a candidate."""
 
     bits_per_byte_margin: float = Field(default=0.01, ge=0)
-    """How much worse than the champion's the bits-per-byte may be, as a fraction: 0.01 is one percent."""
+    """Allowed relative excess over the champion's bits-per-byte: 0.01 is one percent."""
     accuracy_margin: float = Field(default=0.02, ge=0, le=1)
-    """How much below the champion's a set's accuracy may be: 0.02 is two points of a hundred."""
+    """Allowed drop below the champion's accuracy on a set: 0.02 is two percentage points."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     """One-sided confidence of the bounds."""
     must_beat_baselines: tuple[str, ...] = ()
-    """Sets whose cloze accuracy must be above both baselines where there is no champion."""
+    """Sets whose cloze accuracy must exceed both baselines if there is no champion."""
     standard_errors: float = Field(default=2.0, ge=0)
-    """By how many standard errors."""
+    """Standard errors by which the accuracy must exceed the baselines."""
     must_beat_markov: bool = False
-    """Whether the bits-per-byte must be below the Markov baseline's too, with a champion or without one. Needs
+    """Whether the bits-per-byte must also be below the Markov baseline's, with or without a champion. Requires
     `evaluation.markov_order`."""
     bootstrap: int = Field(default=2000, ge=100)
     """Draws of the bootstrap."""
@@ -53,7 +53,7 @@ class GatePolicy(Config):
 
 @dataclass(frozen=True)
 class DocumentCost:
-    """One document's cost: nats over the bytes that were counted."""
+    """One document's cost: nats, and the counted bytes."""
 
     nll: float
     bytes: int
@@ -81,37 +81,37 @@ class SetScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """All that the gate looks at of one model."""
+    """All scores of one model that the gate uses."""
 
     documents: Mapping[str, DocumentCost] = field(default_factory=dict)
     """By doc_id."""
     unigram_bits_per_byte: float | None = None
     sets: Mapping[str, SetScores] = field(default_factory=dict)
     markov_bits_per_byte: float | None = None
-    """The Markov baseline's; None where it was not asked for."""
+    """The Markov baseline's; None if it was not measured."""
 
     @property
     def bits_per_byte(self) -> float:
-        """Ratio of sums; NaN where nothing was measured."""
+        """Ratio of sums; NaN if nothing was measured."""
         return bits_per_byte((cost.nll, cost.bytes) for cost in self.documents.values())
 
 
 @dataclass(frozen=True)
 class Reason:
-    """One rule and how it came out."""
+    """One rule and its result."""
 
     rule: str
     passed: bool
     value: float | None
-    """What was measured; None where nothing could be."""
+    """The measured value; None if nothing could be measured."""
     threshold: float | None
     text: str
-    """A sentence for people."""
+    """An explanation for the user."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Accepted means that every reason passed."""
+    """Accepted if every reason passed."""
 
     accepted: bool
     reasons: tuple[Reason, ...]
@@ -122,11 +122,11 @@ class Verdict:
 
 
 def gate(champion: Scores | None, candidate: Scores, policy: GatePolicy) -> Verdict:
-    """Decides whether `candidate` may be released in place of `champion`.
+    """Decides whether `candidate` may replace `champion`.
 
     Raises:
-        InputError: the two were not scored on the same documents and questions, or the policy names a set that was
-            not scored, or the Markov baseline and it was not.
+        InputError: the two were not scored on the same documents and questions, or the policy needs a set or the Markov
+            baseline that was not scored.
     """
     reasons = _without_champion(candidate, policy) if champion is None else _paired(champion, candidate, policy)
     if policy.must_beat_markov and not math.isnan(candidate.bits_per_byte):
@@ -140,7 +140,7 @@ def _without_champion(candidate: Scores, policy: GatePolicy) -> list[Reason]:
     for name in policy.must_beat_baselines:
         if name not in candidate.sets:
             raise InputError(
-                f"gate: the policy wants {name!r} above its baselines and it was not scored; sets that were: "
+                f"gate: must_beat_baselines contains {name!r}, which was not scored; scored sets: "
                 f"{', '.join(candidate.sets) or 'none'}"
             )
         reasons.append(_above_baselines(name, candidate.sets[name], policy.standard_errors))
@@ -151,8 +151,7 @@ def _below_markov(candidate: Scores) -> Reason:
     limit = candidate.markov_bits_per_byte
     if limit is None:
         raise InputError(
-            "gate: the policy wants bits-per-byte below the Markov baseline's (must_beat_markov) and that was not "
-            "measured; set evaluation.markov_order"
+            "gate: must_beat_markov is set, but the Markov baseline was not measured; set evaluation.markov_order"
         )
     return _below("Markov", candidate.bits_per_byte, limit)
 
@@ -180,18 +179,18 @@ def _paired(champion: Scores, candidate: Scores, policy: GatePolicy) -> list[Rea
     reasons = [_bits_per_byte(counted, champion, candidate, policy) if counted else _not_measured()]
     for name in sorted(candidate.sets):
         if name not in champion.sets:
-            raise InputError(_again(f"the champion was not scored on set {name!r}"))
+            raise InputError(_rescore(f"the champion was not scored on set {name!r}"))
         _same_items(f"questions of set {name!r}", champion.sets[name].correct, candidate.sets[name].correct)
         reasons.append(_accuracy(name, champion.sets[name], candidate.sets[name], policy))
     return reasons
 
 
 def _bits_per_byte(ids: Sequence[str], champion: Scores, candidate: Scores, policy: GatePolicy) -> Reason:
-    """Candidate's bits-per-byte over the champion's, minus one, on the documents `ids`.
+    """The candidate's bits-per-byte divided by the champion's, minus one, on the documents `ids`.
 
-    Each model's nats stand over the bytes that it predicted itself. These are the same bytes unless the two have
-    different tokenizers: then they differ by each document's first token, which neither predicts, and a ratio a byte
-    is still fair where a total would favour the model with the longer first token.
+    Each model's nats are divided by the bytes that it predicted itself. These are the same bytes unless the two have
+    different tokenizers: then they differ by each document's first token, which neither predicts, and the ratio per
+    byte is still fair, while a total would favour the model with the longer first token.
     """
     columns = np.array(
         [
@@ -234,7 +233,7 @@ def _resample(columns: np.ndarray, policy: GatePolicy) -> np.ndarray:
     """Sums of n rows drawn with replacement from `columns` [n, c], `bootstrap` times: [bootstrap, c]."""
     n = len(columns)
     generator = np.random.default_rng(policy.seed)
-    at_once = max(1, _DRAWS_AT_ONCE // n)
+    at_once = max(1, _MAX_DRAWN_ITEMS // n)
     parts = []
     for first in range(0, policy.bootstrap, at_once):
         draws = generator.integers(0, n, size=(min(at_once, policy.bootstrap - first), n))
@@ -246,11 +245,11 @@ def _same_items(what: str, champion: Mapping[str, Any], candidate: Mapping[str, 
     if champion.keys() != candidate.keys():
         only: Sequence[str] = sorted(champion.keys() ^ candidate.keys())
         raise InputError(
-            _again(f"the two were scored on different {what} ({len(only)} differ, among them {', '.join(only[:3])})")
+            _rescore(f"the two were scored on different {what} ({len(only)} differ, among them {', '.join(only[:3])})")
         )
 
 
-def _again(why: str) -> str:
+def _rescore(why: str) -> str:
     return f"gate: {why}; score the champion again on the candidate's sets"
 
 

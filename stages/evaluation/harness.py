@@ -1,9 +1,9 @@
-"""Question sets through lm-evaluation-harness, on local files, with its `hf` model class
-(of which `scoring.py` does the forward passes).
+"""Scores question sets with lm-evaluation-harness, on local files, with its `hf` model class (with the forward passes
+of `scoring.py`).
 
 Each (set, formulation) becomes one lm-eval task of type `multiple_choice`: a plain configuration over a file with the
-columns `prompt`, `choices`, `gold`, so that stock lm-eval gives the same figures from the two. Prompts are cut from
-the left at the model's context. Metrics are lm-eval's `acc` (highest log-likelihood),
+columns `prompt`, `choices`, `gold`, so that stock lm-eval gives the same figures with both. Prompts longer than the
+model's context are truncated on the left. Metrics are lm-eval's `acc` (highest log-likelihood),
 `acc_norm` (per character of the option) and `acc_bytes` (per byte), each with the standard error of the mean.
 """
 
@@ -23,7 +23,7 @@ from stages.evaluation.scoring import score, shares_prompts
 from stages.evaluation.sets import Question
 
 Progress = Callable[[int, int], None]
-"""Called with (scored, all) options."""
+"""Called with (scored, total) options."""
 
 METRICS = {"none": "acc", "characters": "acc_norm", "bytes": "acc_bytes"}
 """lm-eval's name of each normalisation."""
@@ -49,7 +49,7 @@ class Task:
         return f"{self.set}__{self.formulation}"
 
     def prompt(self, question: Question) -> str:
-        """The text that the answer, after one space, goes on from."""
+        """The prompt, which the answer follows after one space."""
         template = self.options.prompt if self.formulation == "cloze" else self.options.letter_prompt
         lines = "\n".join(f"{LETTERS[i]}. {option}" for i, option in enumerate(question.options))
         text = _fill(template, {"question": question.question, "options": lines})
@@ -63,7 +63,7 @@ class Task:
         return list(LETTERS[: len(question.options)])
 
     def write(self, file: Path) -> None:
-        """The rows that lm-eval reads. Parquet, since `datasets` makes dates of texts in JSON Lines that look so."""
+        """Writes the rows for lm-eval. Parquet, since `datasets` converts texts that look like dates in JSON Lines."""
         rows = [
             {"id": q.id, "prompt": self.prompt(q), "choices": self.choices(q), "gold": q.answer} for q in self.questions
         ]
@@ -90,7 +90,7 @@ class Task:
 
 
 def _fill(template: str, values: Mapping[str, str]) -> str:
-    """Puts values in for `{name}`; one pass, so that braces inside a question stay as they are."""
+    """Replaces `{name}` by values in one pass, so that braces inside a question are not replaced."""
     parts, rest = [], template
     while rest:
         found = [(rest.find(f"{{{name}}}"), name) for name in values]
@@ -105,7 +105,7 @@ def _fill(template: str, values: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """Figures of one task and its per-question records."""
+    """Scores of one task and its per-question records."""
 
     task: Task
     accuracy: dict[str, float]
@@ -119,10 +119,10 @@ class TaskResult:
 def run(
     tasks: Sequence[Task], model: LanguageModel, work: Path, batch_size: int | None, progress: Progress
 ) -> list[TaskResult]:
-    """Scores all tasks in one pass over the model (lm-eval sorts their prompts by length).
+    """Scores all tasks in one call of lm-eval, which sorts their prompts by length. Call it inside `offline`.
 
-    `work` is a folder for the task files and the cache of `datasets`; nothing outside it is written and no network is
-    asked. Call it inside `offline`.
+    Args:
+        work: folder for the task files and the cache of `datasets`; nothing outside it is written.
     """
     from lm_eval.evaluator import evaluate
     from lm_eval.tasks import TaskManager
@@ -146,7 +146,7 @@ def _harness_model(model: LanguageModel, batch_size: int | None, progress: Progr
     shared = shares_prompts(model)
 
     class LocalModel(HFLM):
-        """lm-eval's `hf` class around a loaded model: no bars, progress told, prompts shared between options."""
+        """lm-eval's `hf` class around a loaded model: no bars, calls `progress`, shares prompts between options."""
 
         def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
             return super().loglikelihood(requests, disable_tqdm=True)
@@ -157,13 +157,13 @@ def _harness_model(model: LanguageModel, batch_size: int | None, progress: Progr
                 pairs = [(context, option) for _, context, option in requests]
                 return score(pairs, model, batch_size, counter.add)
             self.cache_hook = counter
-            torch.set_num_threads(torch.get_num_threads() * model.workers)  # one pass at a time, on all threads
-            # lm-eval stops at an option longer than the context; its last tokens are scored here, as in `score`.
-            cut = [(texts, context, option[-self.max_length :]) for texts, context, option in requests]
-            self.batch_size_per_gpu = batch_size or model.batch(
-                min(max(len(context) + len(option) for _, context, option in cut), self.max_length)
+            torch.set_num_threads(torch.get_num_threads() * model.workers)  # one forward pass at a time, on all threads
+            # lm-eval fails for an option longer than the context; here its last tokens are scored, as in `score`.
+            truncated = [(texts, context, option[-self.max_length :]) for texts, context, option in requests]
+            self.batch_size_per_gpu = batch_size or model.batch_size(
+                min(max(len(context) + len(option) for _, context, option in truncated), self.max_length)
             )
-            return super()._loglikelihood_tokens(cut, *args, **kwargs)
+            return super()._loglikelihood_tokens(truncated, *args, **kwargs)
 
     return LocalModel(
         pretrained=model.model, tokenizer=model.tokenizer, backend="causal", batch_size=1, max_length=model.max_length
@@ -171,7 +171,7 @@ def _harness_model(model: LanguageModel, batch_size: int | None, progress: Progr
 
 
 class _Counter:
-    """Counts answers. It stands in for lm-eval's cache hook too, which is called once an answer."""
+    """Counts answers. Also used as lm-eval's cache hook, which is called once per answer."""
 
     def __init__(self, total: int, progress: Progress):
         self.total, self.progress, self.done = total, progress, 0
@@ -196,7 +196,7 @@ def _result(task: Task, figures: Mapping[str, Any], samples: Sequence[Mapping[st
 
 
 def _stderr(value: Any) -> float:
-    """lm-eval writes `N/A` (or NaN) where one question gives no spread."""
+    """lm-eval's value is `N/A` or NaN for a single question."""
     return float(value) if isinstance(value, float | int) and value == value else 0.0
 
 
@@ -220,5 +220,5 @@ def _record(task: Task, question: Question, sample: Mapping[str, Any]) -> dict[s
 
 
 def _best(values: Sequence[float]) -> int:
-    """Index of the largest value, the first of equal ones (numpy's argmax, which lm-eval uses)."""
+    """Index of the largest value, the first of equal ones, like numpy's argmax in lm-eval."""
     return max(range(len(values)), key=values.__getitem__)

@@ -14,7 +14,7 @@ from stages.evaluation.sets import keyed_hash
 if TYPE_CHECKING:
     from stages.tokens.reader import Document, TokenReader
 
-_ROWS_AT_ONCE = 256
+_ROWS_PER_READ = 256
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,10 @@ class HeldoutDocument:
 
 
 def heldout_documents(folder: Path, documents: int | None, limit: int | None, seed: int) -> list[HeldoutDocument]:
-    """Held-out documents of a tokens artifact: all, or those that the seed takes until a limit is reached.
+    """Held-out documents of a tokens artifact: all, or a subset determined by the seed.
 
-    They are taken in the order of a keyed hash of `doc_id`, at most `documents` of them, until `limit` bytes are
-    together (the first that goes beyond is still taken); given back sorted by `doc_id`, each once. A `doc_id` that
-    repeats is a document that repeats.
+    They are selected in the order of a keyed hash of `doc_id`, at most `documents` of them, until their total is at
+    least `limit` bytes; returned sorted by `doc_id`, each once: documents with equal `doc_id` are equal.
     """
     from stages.tokens.reader import TokenReader
 
@@ -50,14 +49,14 @@ def heldout_documents(folder: Path, documents: int | None, limit: int | None, se
             break
         if document.doc_id in chosen:
             continue
-        tokens = _span(reader, document)
+        tokens = _tokens(reader, document)
         chosen[document.doc_id] = HeldoutDocument(document.doc_id, reader.shards.sources[document.source], tokens)
         size += int(reader.token_bytes[tokens].sum())
     return [chosen[doc] for doc in sorted(chosen)]
 
 
 def training_counts(folder: Path, limit: int | None) -> np.ndarray:
-    """How often each token stands in the training stream, int64 [vocabulary]; EOS, which ends documents, is 0.
+    """Occurrences of each token in the training stream, int64 [vocabulary]; 0 for EOS.
 
     With a limit, about that many tokens are read: the same fraction of each shard, from its beginning.
     """
@@ -72,23 +71,23 @@ def training_counts(folder: Path, limit: int | None) -> np.ndarray:
 
 
 def training_rows(reader: TokenReader, limit: int | None) -> Iterator[tuple[bool, np.ndarray]]:
-    """Training tokens [n] a few rows at a time, and whether they go on from those before.
+    """Training tokens [n], a few rows at a time, and whether they continue the previous ones.
 
-    With a limit, about that many tokens in all: the same fraction of each shard, from its beginning.
+    With a limit, about that many tokens in total: the same fraction of each shard, from its beginning.
     """
     total = sum(int(rows.sum()) for rows in reader.shards.rows) * reader.sequence_length
-    share = 1.0 if limit is None or total <= limit else limit / total
+    fraction = 1.0 if limit is None or total <= limit else limit / total
     for source, shards in enumerate(reader.shards.rows):
-        goes_on = False
+        continues = False
         for shard, rows in enumerate(shards.tolist()):
-            wanted = max(1, round(rows * share))
-            for first in range(0, wanted, _ROWS_AT_ONCE):
-                yield goes_on, reader.rows(source, shard, first, min(_ROWS_AT_ONCE, wanted - first))
-                goes_on = True
-            goes_on = wanted == rows
+            wanted = max(1, round(rows * fraction))
+            for first in range(0, wanted, _ROWS_PER_READ):
+                yield continues, reader.rows(source, shard, first, min(_ROWS_PER_READ, wanted - first))
+                continues = True
+            continues = wanted == rows
 
 
-def _span(reader: TokenReader, document: Document) -> np.ndarray:
+def _tokens(reader: TokenReader, document: Document) -> np.ndarray:
     """A document's tokens without its EOS, int64 [length]."""
     size = reader.sequence_length
     shards = reader.shards.rows[document.source]
@@ -96,9 +95,9 @@ def _span(reader: TokenReader, document: Document) -> np.ndarray:
     parts = []
     while row < end:
         shard, inside = divmod(row, reader.shard_rows)
-        k = min(end - row, int(shards[shard]) - inside)
-        parts.append(reader.rows(document.source, shard, inside, k))
-        row += k
+        count = min(end - row, int(shards[shard]) - inside)
+        parts.append(reader.rows(document.source, shard, inside, count))
+        row += count
     if not parts:
         return np.empty(0, dtype=np.int64)
     offset = document.start % size

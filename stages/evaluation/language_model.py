@@ -19,39 +19,39 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 MAX_WORKERS = 8
-"""More Python threads than this get in each other's way."""
+"""More Python threads slow each other down."""
 
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal language model in evaluation mode, its tokenizer, and what its context holds."""
+    """A causal language model in evaluation mode, with its tokenizer and limits."""
 
     model: Any
     """transformers' model; `model(ids).logits` is [batch, length, vocabulary]."""
     tokenizer: Any
     max_length: int
-    """Tokens of context."""
+    """Context length in tokens."""
     device: torch.device
-    memory: int
-    """Bytes that one forward pass's float32 logits may take."""
+    logit_bytes: int
+    """Memory limit for the float32 logits of one forward pass."""
     workers: int = 1
-    """Forward passes at a time, see `in_parallel`."""
+    """Concurrent forward passes, see `in_parallel`."""
 
     @property
     def vocabulary_size(self) -> int:
         return int(self.model.config.get_text_config().vocab_size)
 
-    def batch(self, length: int) -> int:
-        """Sequences of `length` tokens whose logits and their log-softmax fit into `memory`; at least one."""
-        return max(1, min(256, self.memory // (8 * length * self.vocabulary_size)))
+    def batch_size(self, length: int) -> int:
+        """Sequences of `length` tokens whose logits and log-softmax fit into `logit_bytes`; at least one."""
+        return max(1, min(256, self.logit_bytes // (8 * length * self.vocabulary_size)))
 
 
 def in_parallel(model: LanguageModel, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """`work` on every item, in order, by `model.workers` threads.
 
-    On a CPU one pass a thread beats one pass on all threads where models are small, and by far where something else
-    runs beside: the threads of one pass wait for each other after every operation, spinning. On two busy cores the
-    same work took 4 s of processor time this way and 14 to 29 s that way (5M parameters, 80 MedQA questions).
+    On a CPU one pass per thread is faster than one pass on all threads for small models, and much faster on a busy
+    machine: the threads of one pass spin until all have finished an operation. On two busy cores the same work took 4 s
+    of CPU time this way, and 14 to 29 s with one pass on all threads (5M parameters, 80 MedQA questions).
     """
     if model.workers == 1:
         yield from map(work, items)
@@ -62,8 +62,8 @@ def in_parallel(model: LanguageModel, work: Callable[[T], R], items: Iterable[T]
 
 @contextmanager
 def cpu_threads(model: LanguageModel, threads: int | None) -> Iterator[None]:
-    """Shares the threads out between the workers, and gives PyTorch's setting back afterwards: the stage may run in a
-    process that lives longer."""
+    """Divides the threads among the workers, and restores PyTorch's setting afterwards: the process may continue after
+    the stage."""
     import torch
 
     before = torch.get_num_threads()
@@ -78,15 +78,15 @@ def load_model(folder: Path, config: EvaluationConfig) -> LanguageModel:
     """Loads weights (SafeTensors only, no code from the folder) and tokenizer from `folder`.
 
     Raises:
-        InputError: the folder is no model that stock transformers loads.
-        ConfigError: the device is not there.
+        InputError: stock transformers cannot load the folder.
+        ConfigError: the device is not available.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     device = _device(config.device)
     if not (folder / "config.json").is_file():
-        raise InputError(f"{folder}: no config.json; a Hugging Face model folder is wanted")
+        raise InputError(f"{folder}: no config.json; expected a Hugging Face model folder")
     try:
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=config.dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
@@ -110,7 +110,7 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"evaluation: device {name!r} is unknown; cpu, cuda or cuda:0") from error
+        raise ConfigError(f"evaluation: unknown device {name!r}; use cpu, cuda or cuda:0") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"evaluation: device {name!r} is asked for, and PyTorch sees no GPU here; use auto or cpu")
+        raise ConfigError(f"evaluation: device {name!r} is not available, PyTorch finds no GPU; use auto or cpu")
     return device

@@ -1,4 +1,4 @@
-"""Libraries that would ask a hub, print bars or log at length, kept offline and quiet while they work for us."""
+"""Runs libraries offline, without progress bars, and with their logs in a file."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _NOISY = ("lm_eval", "lm-eval", "datasets", "transformers", "huggingface_hub", "
 
 
 def preload() -> None:
-    """Imports all that the stage needs (5 s to 15 s, most of it transformers): call it in a thread while one waits.
+    """Imports all modules of the stage (5 s to 15 s, mostly transformers): call it in a thread in advance.
 
-    Leaves the hub switched off in this process's environment.
+    Sets the offline variables in this process's environment permanently.
     """
     os.environ.update(OFFLINE)
     import datasets  # noqa: F401
@@ -28,7 +28,7 @@ def preload() -> None:
 
 @contextmanager
 def offline(log: Path) -> Iterator[None]:
-    """Inside, the hub is off for libraries that are imported already too, and what they log goes to the file `log`."""
+    """Within the context, the hub is disabled, also for libraries that are already imported, and logs go to `log`."""
     before = {key: os.environ.get(key) for key in OFFLINE}
     os.environ.update(OFFLINE)
     import datasets
@@ -37,13 +37,13 @@ def offline(log: Path) -> Iterator[None]:
     import transformers.utils.logging
     from tqdm import tqdm
 
-    # Both read the environment when imported, which somebody else may have done before us.
+    # Both read the environment at import, which may have happened before.
     hub, data = huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
     huggingface_hub.constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
     bars = datasets.are_progress_bars_disabled(), transformers.utils.logging.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
-    # lm-eval has no switch for the bar of its prompts.
+    # lm-eval has no option to disable the progress bar of its prompts.
     lm_eval.api.task.tqdm = partial(tqdm, disable=True)
     handler = logging.FileHandler(log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))

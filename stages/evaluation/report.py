@@ -1,4 +1,4 @@
-"""The evaluation table that people see."""
+"""The evaluation table for users."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from stages.evaluation.harness import METRICS, TaskResult
 from stages.evaluation.sets import Baselines
 
 COLUMNS = ["set", "n", "measure", "value", "± se", "random", "majority", "unigram", "verdict"]
-"""Columns of the table. Empty cells are empty texts."""
+"""Columns of the table. Empty cells are empty strings."""
 
 
 def bits_per_byte_rows(source: str, totals: Mapping[str, Any], markov_order: int | None) -> list[list[Any]]:
-    """Rows of held-out documents of one source, or of all: the model's, and the Markov baseline's if there is one."""
+    """Rows for the held-out documents of one source, or of all: the model's, and the Markov baseline's if measured."""
     name = "held-out" if source == "all" else f"held-out {source}"
     count = f"{totals['documents']} documents"
 
@@ -22,11 +22,11 @@ def bits_per_byte_rows(source: str, totals: Mapping[str, Any], markov_order: int
         value, unigram = totals[key], totals["unigram"]
         below = [word for word in baselines if value < totals[word.lower()]]
         above = [word for word in baselines if word not in below]
-        told = [
+        verdicts = [
             *(["below " + " and ".join(below)] if below else []),
             *(["not below " + " and ".join(above)] if above else []),
         ]
-        return [name, count, measure, f"{value:.3f}", "", "", "", f"{unigram:.3f}", ", ".join(told)]
+        return [name, count, measure, f"{value:.3f}", "", "", "", f"{unigram:.3f}", ", ".join(verdicts)]
 
     if "markov" not in totals:
         return [row("bits per byte", "bits_per_byte", ("unigram",))]
@@ -37,7 +37,7 @@ def bits_per_byte_rows(source: str, totals: Mapping[str, Any], markov_order: int
 
 
 def task_row(result: TaskResult, base: Baselines, size: int) -> list[Any]:
-    """A row of one set in one formulation; `n` names the whole set where only a part of it was scored."""
+    """The row of one set in one formulation; `n` includes the set's size if only a part was scored."""
     options, form = result.task.options, result.task.formulation
     normalise = options.normalise if form == "cloze" else "none"
     value, stderr = result.accuracy[METRICS[normalise]], result.stderr[METRICS[normalise]]
@@ -57,7 +57,7 @@ def task_row(result: TaskResult, base: Baselines, size: int) -> list[Any]:
 
 
 def _verdict(value: float, stderr: float, base: Baselines) -> str:
-    """In words, by two standard errors."""
+    """Comparison with the baselines, with two standard errors as tolerance."""
     best = max(base.random, base.majority)
     if math.isclose(value, best) or abs(value - best) <= 2 * stderr:
         return "level with baselines"

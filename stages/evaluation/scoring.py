@@ -1,13 +1,13 @@
 """Log-likelihoods of several answers to one prompt in one forward pass.
 
-lm-eval's `hf` model runs prompt and answer anew for every option. Here the prompt runs once: a sequence is the prompt,
-then all options one after the other, each with positions that go on from the prompt and an attention mask that shows
-it the prompt and itself only. The figures are the same (a test holds them to lm-eval's own), for a quarter of the
-work on four options; and logits are made for the options' places only. On 40 MedQA questions and a 5M-parameter model
-that took 0.9 s of processor time, lm-eval's own 5.4 s.
+lm-eval's `hf` model computes prompt and answer again for every option. Here the prompt is computed once: a sequence is
+the prompt followed by all options, each with positions that continue the prompt and an attention mask for the prompt
+and itself only. The results are the same (a test compares them with lm-eval), for a quarter of the work with four
+options; and logits are computed for the options' positions only. On 40 MedQA questions and a 5M-parameter model this
+took 0.9 s of CPU time, lm-eval 5.4 s.
 
-Where prompt and option together are longer than the context, the prompt is cut from the left, like in lm-eval; but by
-the question's longest option, so that all options of a question see the same prompt.
+If prompt and option together are longer than the context, the prompt is truncated on the left as in lm-eval, but by the
+question's longest option, so that all its options have the same prompt.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     import torch
 
 Answer = tuple[float, bool]
-"""Log-likelihood in nats; whether the option is what greedy decoding would give."""
+"""(log-likelihood in nats, whether greedy decoding gives the option)."""
 
 
 @dataclass(frozen=True)
 class _Group:
-    """The options of one prompt, cut to the context; `index` are their places among the requests."""
+    """The options of one prompt, truncated to the context; `index` are their indexes among the requests."""
 
     index: list[int]
     context: list[int]
@@ -35,7 +35,7 @@ class _Group:
 
     @property
     def tail(self) -> int:
-        """Places behind the prompt: an option's last token is a target only."""
+        """Positions after the prompt: an option's last token is only a target."""
         return sum(len(option) - 1 for option in self.options)
 
 
@@ -48,13 +48,13 @@ def score(
     """Answers to (prompt tokens, option tokens), both not empty, in the order given.
 
     Args:
-        batch_size: prompts a forward pass; None: as many as the model's memory allows.
+        batch_size: prompts per forward pass; None: as many as the model's `logit_bytes` allow.
         progress: called with the number of requests of each pass.
     """
     groups = sorted(_groups(requests, model.max_length), key=lambda g: (len(g.context) + g.tail, g.index), reverse=True)
     batches: list[list[_Group]] = []
     while groups:
-        size = batch_size or model.batch(len(groups[0].context) + groups[0].tail)
+        size = batch_size or model.batch_size(len(groups[0].context) + groups[0].tail)
         batches.append(groups[:size])
         groups = groups[size:]
     answers: list[Answer] = [(0.0, False)] * len(requests)
@@ -74,14 +74,14 @@ def _groups(requests: Sequence[tuple[list[int], list[int]]], max_length: int) ->
     groups = []
     for context, index in by_context.items():
         options = [requests[number][1][-max_length:] for number in index]
-        room = max_length + 1 - max(len(option) for option in options)
-        groups.append(_Group(index, list(context)[-room:], options))
+        prompt_length = max_length + 1 - max(len(option) for option in options)
+        groups.append(_Group(index, list(context)[-prompt_length:], options))
     return groups
 
 
 def _forward(batch: Sequence[_Group], model: LanguageModel) -> list[list[Answer]]:
-    """One pass. Prompts are padded on the left, so that all of them end in one column and the options' places follow:
-    logits are kept from that column on."""
+    """One forward pass. Prompts are padded on the left, so that all end in the same column, followed by the options:
+    logits are computed from that column on."""
     import torch
 
     head = max(len(group.context) for group in batch)
@@ -101,13 +101,13 @@ def _forward(batch: Sequence[_Group], model: LanguageModel) -> list[list[Answer]
             positions[row, at:end] = torch.arange(len(group.context), len(group.context) + end - at)
             segments[row, at:end] = number
             at = end
-    kept = length - head + 1
+    logit_count = length - head + 1
     with torch.inference_mode():
         logits = model.model(
             ids.to(model.device),
             attention_mask=_mask(segments, model).to(model.device),
             position_ids=positions.to(model.device),
-            logits_to_keep=kept,
+            logits_to_keep=logit_count,
             use_cache=False,
         ).logits
         logprobs = torch.log_softmax(logits.float(), dim=-1)
@@ -116,20 +116,20 @@ def _forward(batch: Sequence[_Group], model: LanguageModel) -> list[list[Answer]
 
 
 def _mask(segments: torch.Tensor, model: LanguageModel) -> torch.Tensor:
-    """Additive mask [batch, 1, length, length]: 0 where a place may look, the least number elsewhere."""
+    """Additive mask [batch, 1, length, length]: 0 for allowed pairs, else the smallest number of the dtype."""
     import torch
 
     length = segments.shape[1]
     query, key = segments.unsqueeze(2), segments.unsqueeze(1)
-    seen = torch.ones(length, length, dtype=torch.bool).tril() & ((key == 0) | (key == query)) & (key >= 0)
-    seen |= torch.eye(length, dtype=torch.bool)  # padding sees itself: a row without anything would become NaN
+    allowed = torch.ones(length, length, dtype=torch.bool).tril() & ((key == 0) | (key == query)) & (key >= 0)
+    allowed |= torch.eye(length, dtype=torch.bool)  # padding attends to itself: a fully masked row would become NaN
     dtype = model.model.dtype
-    return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min).unsqueeze(1)
+    return torch.zeros(allowed.shape, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min).unsqueeze(1)
 
 
 def _read(group: _Group, logprobs: Any, greedy: Any) -> list[Answer]:
-    """Picks the options' tokens out of [kept, vocabulary]; place 0 is the prompt's last token, which gives each option
-    its first one."""
+    """Reads the options' tokens from [positions, vocabulary]; position 0 is the prompt's last token, which predicts the
+    first token of each option."""
     import torch
 
     answers = []
@@ -144,15 +144,15 @@ def _read(group: _Group, logprobs: Any, greedy: Any) -> list[Answer]:
 
 
 def shares_prompts(model: LanguageModel) -> bool:
-    """Whether `score` holds for this model: it attends to everything before it, and obeys mask and positions.
+    """Whether `score` is valid for this model: full attention, with support for mask and positions.
 
-    Sliding windows and recurrent layers are read off the configuration; the rest is tried on a dozen tokens.
+    Sliding windows and recurrent layers are detected by the configuration, the rest by a test on a dozen tokens.
     """
     import torch
 
     config = model.model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or [])
-    if kinds - {"full_attention"} or (not kinds and getattr(config, "sliding_window", None)):
+    layer_types = set(getattr(config, "layer_types", None) or [])
+    if layer_types - {"full_attention"} or (not layer_types and getattr(config, "sliding_window", None)):
         return False
     context, options = [1, 3, 5, 7, 2], [[4, 6, 8], [9, 4]]
     tokens = max(*context, *(token for option in options for token in option))
@@ -160,7 +160,7 @@ def shares_prompts(model: LanguageModel) -> bool:
         return False
     try:
         together = score([(context, option) for option in options], model, None, lambda _: None)
-    except (TypeError, ValueError, RuntimeError):  # a model that knows no such mask or argument
+    except (TypeError, ValueError, RuntimeError):  # the model does not support the mask or an argument
         return False
     for option, (value, _) in zip(options, together, strict=True):
         ids = torch.tensor([context + option[:-1]], device=model.device)

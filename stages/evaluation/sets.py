@@ -1,4 +1,4 @@
-"""Question sets: reading JSON Lines with checks, the fixed subset, and the baselines that cost nothing.
+"""Question sets: reading and checking JSON Lines, choosing a subset, and baselines without a model.
 
 A row is `{"id", "question", "options": [...], "answer": index, "context"?, "subject"?}`; other keys are ignored.
 """
@@ -20,7 +20,7 @@ from stages.evaluation.config import TRAIN_SUFFIX, check_name
 from stages.store import InputError
 
 ROLE = "set/"
-"""Inputs of the stage whose role begins with this are question sets."""
+"""Prefix of the roles of question sets among the stage's inputs."""
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 MAX_OPTIONS = 26
@@ -34,7 +34,7 @@ class Question:
     question: str
     options: tuple[str, ...]
     answer: int
-    """Index of the right option."""
+    """Index of the correct option."""
     context: str = ""
     subject: str = ""
 
@@ -43,8 +43,8 @@ def read_set(listing: Listing) -> list[Question]:
     """All questions of a set's files, in order.
 
     Raises:
-        InputError: with file and line: invalid UTF-8, broken JSON, a missing field, an answer that is no option, an
-            id that was there before; or a set without any question.
+        InputError: with file and line: invalid UTF-8 or JSON, a missing field, an answer that is not an option, or a
+            duplicate id; or a set without questions.
     """
     questions: list[Question] = []
     seen: dict[str, str] = {}
@@ -56,18 +56,18 @@ def read_set(listing: Listing) -> list[Question]:
                 question = parse(line, where)
                 if question.id in seen:
                     raise InputError(
-                        f"{where}: id {question.id!r} was there before, at {seen[question.id]}; the gate pairs "
-                        "answers by id, so give every question its own"
+                        f"{where}: duplicate id {question.id!r}, first at {seen[question.id]}; the gate pairs answers "
+                        "by id, so every question needs a unique one"
                     )
                 seen[question.id] = where
                 questions.append(question)
     if not questions:
-        raise InputError(f"{listing.location}: no question in it; a set is JSON Lines, one question a line")
+        raise InputError(f"{listing.location}: no questions; a set is JSON Lines, one question per line")
     return questions
 
 
 def _lines(raw: BinaryIO, name: str, path: str) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines that are not blank; a byte-order mark is taken off."""
+    """Numbered lines that are not blank, without byte-order mark."""
     stream: Any = gzip.GzipFile(fileobj=raw) if name.lower().endswith(".gz") else raw
     try:
         for number, line in enumerate(stream, start=1):
@@ -75,42 +75,42 @@ def _lines(raw: BinaryIO, name: str, path: str) -> Iterator[tuple[int, bytes]]:
             if text.strip():
                 yield number, text
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{path}: the gzip file is cut off or damaged ({error}); fetch it again") from error
+        raise InputError(f"{path}: the gzip file is truncated or damaged ({error}); download it again") from error
 
 
 def parse(line: bytes, where: str) -> Question:
-    """One row; `where` is `file:line` and begins every message.
+    """Parses one row; `where` is `file:line`, the prefix of error messages.
 
     Raises:
-        InputError: what is wrong with the row, and what is wanted.
+        InputError: an invalid row.
     """
     try:
         row = json.loads(line.decode())
     except UnicodeDecodeError as error:
         raise InputError(f"{where}: not valid UTF-8 (byte {error.start}); save the file as UTF-8") from error
     except ValueError as error:
-        raise InputError(f"{where}: not valid JSON ({error}); one question a line is wanted") from error
+        raise InputError(f"{where}: not valid JSON ({error}); a set has one question per line") from error
     if not isinstance(row, dict):
-        raise InputError(f"{where}: a question is a JSON object, this is {type(row).__name__}")
+        raise InputError(f"{where}: a question must be a JSON object, not {type(row).__name__}")
     missing = [key for key in ("question", "options", "answer") if key not in row]
     if missing:
         raise InputError(f"{where}: {', '.join(missing)} missing; a question has id, question, options, answer")
     options = row["options"]
     if not isinstance(options, list) or not all(isinstance(item, str) and item.strip() for item in options):
-        raise InputError(f"{where}: options must be a list of texts that are not empty")
+        raise InputError(f"{where}: options must be a list of non-empty texts")
     if not 2 <= len(options) <= MAX_OPTIONS:
-        raise InputError(f"{where}: {len(options)} options, wanted are 2 to {MAX_OPTIONS}")
+        raise InputError(f"{where}: {len(options)} options; must be 2 to {MAX_OPTIONS}")
     answer = row["answer"]
     if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(options):
         raise InputError(
-            f"{where}: answer {answer!r} is no index of an option; wanted is a whole number, 0 to {len(options) - 1}"
+            f"{where}: answer {answer!r} is not the index of an option; must be an integer, 0 to {len(options) - 1}"
         )
     text = _text(row, "question", where).strip()
     if not text:
         raise InputError(f"{where}: question is empty")
     name = row.get("id")
     if name is not None and not isinstance(name, str | int):
-        raise InputError(f"{where}: id must be a text or a whole number, this is {name!r}")
+        raise InputError(f"{where}: id must be a text or an integer, not {name!r}")
     return Question(
         id=_content_id(text, options) if name is None else str(name),
         question=text,
@@ -126,20 +126,20 @@ def _text(row: Mapping[str, Any], key: str, where: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise InputError(f"{where}: {key} must be a text, this is {type(value).__name__}")
+        raise InputError(f"{where}: {key} must be a text, not {type(value).__name__}")
     return value
 
 
 def _content_id(question: str, options: Sequence[str]) -> str:
-    """A row without id is named by what it asks, so that two runs agree on it."""
+    """The id of a row without one: a hash of its content, so that two runs agree on it."""
     return hashlib.blake2b("\0".join([question, *options]).encode(), digest_size=8).hexdigest()
 
 
 def subset(questions: Sequence[Question], limit: int | None, seed: int) -> list[Question]:
-    """`limit` questions that seed and ids fix, in the order of the set; all where the limit is none or larger.
+    """`limit` questions determined by seed and ids, in the order of the set; all if the limit is None or larger.
 
-    The `limit` smallest keyed hashes of the ids are taken: the choice depends neither on the order of rows nor on
-    their number, and a smaller limit gives a part of what a larger one gives.
+    The questions with the `limit` smallest keyed hashes of their ids: the choice depends neither on the order nor the
+    number of rows, and a smaller limit gives a subset of a larger one's.
     """
     if limit is None or limit >= len(questions):
         return list(questions)
@@ -154,20 +154,20 @@ def keyed_hash(text: str, seed: int) -> bytes:
 
 @dataclass(frozen=True)
 class Baselines:
-    """Accuracies that need no model."""
+    """Accuracies without a model."""
 
     random: float
-    """Mean of 1/number of options: guessing."""
+    """Expected accuracy of guessing: mean of 1 / number of options."""
     majority: float
-    """Always giving the most frequent answer, see `baselines`."""
+    """Accuracy of the most frequent answer, see `baselines`."""
 
 
 def baselines(questions: Sequence[Question]) -> Baselines:
     """Random and majority accuracy on exactly these questions.
 
-    The majority baseline is the better of two constant answers: always the most frequent *position* (what a
-    four-option set gives away), and always the most frequent *text*, where it is among the options (what
-    yes/no/maybe gives away even if the options' order changes from row to row). Texts are compared case-folded.
+    The majority baseline is the better of two constant answers: always the most frequent *position* (a bias of
+    four-option sets), and always the most frequent *text*, if it is among the options (a bias of yes/no/maybe sets,
+    even if the order of options varies). Texts are compared case-folded.
     """
     positions = Counter(q.answer for q in questions)
     texts = Counter(q.options[q.answer].casefold() for q in questions)
@@ -176,17 +176,17 @@ def baselines(questions: Sequence[Question]) -> Baselines:
 
 
 def question_sets(location: str | os.PathLike[str]) -> dict[str, str]:
-    """Question sets in a folder with all below it, or one file: name -> path or URL, sorted by name.
+    """Question sets in a folder and its subfolders, or in one file: name -> path or URL, sorted by name.
 
-    A set is called as its file without `.jsonl` or `.jsonl.gz`. Those ending in `_train` are there too: they are
-    decontaminated against, and `scored` leaves them out.
+    The name of a set is its file's without `.jsonl` or `.jsonl.gz`. Sets ending in `_train` are included, for
+    decontamination; `scored_sets` excludes them.
 
     Args:
         location: local path or any fsspec URL.
 
     Raises:
-        InputError: nothing is there, no such file among what is, or two with one name.
-        ConfigError: a name that cannot be a set's.
+        InputError: the location does not exist or has no sets, or two sets have one name.
+        ConfigError: an invalid name of a set.
     """
     listing = list_files(location, [f"*{suffix}" for suffix in SUFFIXES])
     found: dict[str, str] = {}
@@ -197,11 +197,11 @@ def question_sets(location: str | os.PathLike[str]) -> dict[str, str]:
         name = base[: -len(suffix)]
         check_name(name, path)
         if name in found:
-            raise InputError(f"{found[name]} and {path} would both be the set {name!r}; rename one of them")
+            raise InputError(f"{found[name]} and {path} are both named {name!r}; rename one of them")
         found[name] = path
     return dict(sorted(found.items()))
 
 
-def scored(names: Iterable[str]) -> list[str]:
-    """The sets that are scored: all but those ending in `_train`."""
+def scored_sets(names: Iterable[str]) -> list[str]:
+    """The sets that are scored: all except those ending in `_train`."""
     return [name for name in names if not name.endswith(TRAIN_SUFFIX)]

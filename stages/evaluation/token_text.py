@@ -1,4 +1,4 @@
-"""From tokens back to the bytes that they stand for, an array at a time."""
+"""Vectorized decoding of tokens to bytes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from stages.tokens.byte_level import byte_characters
 
 @dataclass(frozen=True)
 class TokenText:
-    """What each token of a vocabulary of V stands for, as symbols: the values of its bytes, or others."""
+    """The symbols of each token of a vocabulary of V: the values of its bytes, or others."""
 
     symbols: NDArray[np.uint16]
-    """Those of all tokens, one after the other."""
+    """Those of all tokens, concatenated."""
     offsets: NDArray[np.int64]
-    """Where each token's begin, [V + 1]."""
+    """Start of each token's symbols, [V + 1]."""
 
     @classmethod
     def load(cls, folder: Path, eos_id: int, at_end: NDArray[np.uint16]) -> TokenText:
@@ -26,7 +26,7 @@ class TokenText:
 
         Args:
             folder: the artifact's local folder.
-            at_end: symbols that the end of a document stands for; other special tokens stand for none.
+            at_end: symbols of EOS; other special tokens have none.
         """
         from tokenizers import Tokenizer
 
@@ -46,7 +46,7 @@ class TokenText:
         return cls(np.array([symbol for part in parts for symbol in part], np.uint16), offsets)
 
     def of(self, tokens: NDArray[np.integer]) -> NDArray[np.uint16]:
-        """The symbols of tokens [n], one after the other."""
+        """The concatenated symbols of tokens [n]."""
         starts = self.offsets[tokens]
         sizes = self.offsets[np.asarray(tokens, np.int64) + 1] - starts
         ends = np.cumsum(sizes)

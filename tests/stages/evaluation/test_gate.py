@@ -162,7 +162,7 @@ def test_without_champion_named_sets_must_beat_both_baselines(right: int, accept
 
 
 def test_a_named_set_that_was_not_scored_is_an_error() -> None:
-    with pytest.raises(InputError, match=r"wants 'other' above .* sets that were: set"):
+    with pytest.raises(InputError, match=r"must_beat_baselines contains 'other', .* scored sets: set"):
         gate(None, make(answers(4, 2), [(1.0, 1)]), GatePolicy(must_beat_baselines=("other",)))
 
 

@@ -113,7 +113,7 @@ def test_contexts_do_not_cross_documents() -> None:
 
 
 def test_an_order_without_room_is_refused_with_the_highest_that_has() -> None:
-    with pytest.raises(ConfigError, match="24 is too high for documents of 256 different bytes; at most 6"):
+    with pytest.raises(ConfigError, match="24 is too high for documents of 256 distinct bytes; the maximum is 6"):
         fitted([bytes(range(200))], [bytes(range(100, 256))], 24)
     assert fitted([b"ACGTN" * 3], [], 19).nll(stream([b"ACGTN" * 3], 19)).shape == (15,)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stages.corpus.evaluation_items import read_items
 from stages.corpus.reading.listing import list_files
 from stages.evaluation.config import EvaluationConfig
-from stages.evaluation.sets import Question, baselines, parse, question_sets, read_set, scored, subset
+from stages.evaluation.sets import Question, baselines, parse, question_sets, read_set, scored_sets, subset
 from stages.store import ConfigError, InputError
 from tests.stages.evaluation.evaluation_world import make_questions, write_set
 from tests.support import SHARED, ObjectStore
@@ -30,13 +30,13 @@ def changed(**fields: Any) -> bytes:
     [
         (changed(answer=...), "answer missing"),
         (changed(options=..., question=...), "question, options missing"),
-        (changed(answer=2), "no index of an option; wanted is a whole number, 0 to 1"),
-        (changed(answer=-1), "no index of an option"),
-        (changed(answer=True), "no index of an option"),
-        (changed(answer="y"), "no index of an option"),
+        (changed(answer=2), "not the index of an option; must be an integer, 0 to 1"),
+        (changed(answer=-1), "not the index of an option"),
+        (changed(answer=True), "not the index of an option"),
+        (changed(answer="y"), "not the index of an option"),
         (changed(options=["x"]), "1 options"),
-        (changed(options=["x", " "]), "not empty"),
-        (changed(options="xy"), "list of texts"),
+        (changed(options=["x", " "]), "list of non-empty texts"),
+        (changed(options="xy"), "list of non-empty texts"),
         (changed(question="  "), "question is empty"),
         (changed(question=3), "question must be a text"),
         (changed(context=["a"]), "context must be a text"),
@@ -54,19 +54,19 @@ def test_a_bad_row_is_named_with_file_and_line(tmp_path: Path, line: bytes, mess
 
 
 def test_an_id_that_repeats_is_refused_with_both_places(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"twice.jsonl:2: id 'a' was there before, at .*twice.jsonl:1"):
+    with pytest.raises(InputError, match=r"twice.jsonl:2: duplicate id 'a', first at .*twice.jsonl:1"):
         read_set(write_set(tmp_path / "twice.jsonl", [GOOD, GOOD]))
 
 
 def test_an_empty_set_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no question"):
+    with pytest.raises(InputError, match="no questions"):
         read_set(write_set(tmp_path / "none.jsonl", []))
 
 
 def test_a_cut_off_gzip_is_refused(tmp_path: Path) -> None:
     whole = gzip.compress(b"".join(changed(id=str(n)) + b"\n" for n in range(500)))
     (tmp_path / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r"cut.jsonl.gz: the gzip file is cut off"):
+    with pytest.raises(InputError, match=r"cut.jsonl.gz: the gzip file is truncated"):
         read_set(list_files(tmp_path / "cut.jsonl.gz"))
 
 
@@ -156,7 +156,7 @@ def test_sets_are_found_and_read_wherever_they_lie(place: str) -> None:
     found = question_sets(place)
     assert found == paths
     assert list(found) == ["a", "a_train", "b", "c"]
-    assert scored(found) == ["a", "b", "c"]
+    assert scored_sets(found) == ["a", "b", "c"]
     assert question_sets(found["b"]) == {"b": found["b"]}
     for path in found.values():
         assert [question.question for question in read_set(list_files(path))] == ["Which?"]
@@ -168,10 +168,10 @@ def test_sets_are_found_and_read_wherever_they_lie(place: str) -> None:
 
 
 def test_a_place_without_sets_is_refused(place: str) -> None:
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="does not exist"):
         question_sets(place)
     put(place, "README.md", b"nothing")
-    with pytest.raises(InputError, match=r"holds no \*\.jsonl, \*\.jsonl\.gz file; there are: README\.md"):
+    with pytest.raises(InputError, match=r"has no \*\.jsonl, \*\.jsonl\.gz file; its files are: README\.md"):
         question_sets(place)
     path = put(place, "two words.jsonl")
     with pytest.raises(ConfigError, match=f"{path}: evaluation set 'two words'.*rename the file"):
