@@ -165,7 +165,7 @@ def trace(folder: str, samples: int) -> Work:
     from stages.tokens.order import Order
     from stages.tokens.reader import TokenReader
     from stages.tokens.table import ShardTable
-    from stages.tokens.trace import documents_at, named, sightings
+    from stages.tokens.trace import documents_at, find_documents, samples_of
 
     stream = Path(folder) / "stream"
     draw = np.random.default_rng(SEED)
@@ -176,7 +176,7 @@ def trace(folder: str, samples: int) -> Work:
     order, reader = opened()
     names = [_small_document(reader, draw) for _ in range(TRACED)]
     for name in names[:COMPARED]:
-        seen = sightings(order, reader, named(reader, name))
+        seen = samples_of(order, reader, find_documents(reader, name))
         assert seen, f"no step reads document {name}"
         for line in seen:
             assert name in {found.doc_id for found in documents_at(order, reader, [line.position])}, (name, line)
@@ -191,7 +191,7 @@ def trace(folder: str, samples: int) -> Work:
             documents_at(order, reader, np.arange(first, first + BATCH))
             spent["at"].append(1000 * (time.perf_counter() - began))
             began = time.perf_counter()
-            sightings(order, reader, named(reader, name))
+            samples_of(order, reader, find_documents(reader, name))
             spent["where"].append(1000 * (time.perf_counter() - began))
         return spent
 

@@ -92,9 +92,9 @@ def ours(
 
 def shape(size: str, length: int, device: str) -> Any:
     """Our config of a size, with the vocabulary that it is measured with."""
-    from models.sizes import sized
+    from models.sizes import config_for_size
 
-    return sized(size, VOCABULARY[device], length)
+    return config_for_size(size, VOCABULARY[device], length)
 
 
 def transformers(**options: Any) -> Work:

@@ -30,7 +30,7 @@ from flows.inputs import resolve_recipe
 from flows.steps import STEP, RunArtifacts, list_inputs
 from models import IGNORE_INDEX, matmul
 from models.decoder import Decoder
-from models.sizes import ModelConfig, sized
+from models.sizes import ModelConfig, config_for_size
 from stages.evaluation.config import SetConfig
 from stages.evaluation.harness import Task
 from stages.evaluation.sets import baselines, read_set
@@ -74,7 +74,7 @@ class Contestant:
         ranks = init_distributed("cpu")
         data = TrainingData(tokens.local(), tokens.digest, config, 0, 1)
         reader, dtype = data.reader, FORMATS[precision]
-        shape = sized(
+        shape = config_for_size(
             config.model.size, reader.vocabulary_size, config.data.max_rows_per_sample * reader.sequence_length
         )
         with torch.device("meta"):
@@ -191,7 +191,9 @@ def run(options: argparse.Namespace, store: Store) -> dict[str, Any]:
     validation = Validation(folder, recipe.training.validation.rows)
     own = recipe.training.model_copy(update={"steps": options.steps or recipe.training.steps})
     stream = json.loads(tokens.read("stream.json"))
-    shape = sized(own.model.size, stream["vocabulary_size"], own.data.max_rows_per_sample * stream["sequence_length"])
+    shape = config_for_size(
+        own.model.size, stream["vocabulary_size"], own.data.max_rows_per_sample * stream["sequence_length"]
+    )
     configs = {"the recipe": own} | {n: changed(own, shape, **OTHERS[n]) for n in options.only or OTHERS}
     steps = equal_time(configs, tokens, precision)
     contestants = [

@@ -12,7 +12,7 @@ from stages.store import ConfigError, InputError, Store
 from stages.tokens.batch import rank_slots
 from stages.tokens.order import Order
 from stages.tokens.reader import Document, TokenReader
-from stages.tokens.trace import documents_at, named, sightings, tables_folder
+from stages.tokens.trace import documents_at, find_documents, samples_of, tables_folder
 from stages.training.preflight.plan import run_order
 
 
@@ -56,17 +56,17 @@ def document_steps(store: str, name: str, document: str) -> dict[str, Any]:
     """
     run, reader, order = _open(store, name)
     heldout = TokenReader(reader.folder, "heldout")
-    training, held_out = named(reader, document), named(heldout, document)
+    training, held_out = find_documents(reader, document), find_documents(heldout, document)
     if not training and not held_out:
         raise InputError(
             f"{run.tokens} holds no document with the id or uri {document!r}; the corpus's ledger lists removed "
             "documents and why they were removed"
         )
     batch, steps = run.config.data.global_batch_size, []
-    for line in sightings(order, reader, training):
+    for line in samples_of(order, reader, training):
         step, slot = divmod(line.position, batch)
         status = run.log.status(step)
-        place = {"step": step, "slot": slot, "state": status.state, "discarded": status.discarded}
+        place: dict[str, Any] = {"step": step, "slot": slot, "state": status.state, "discarded": status.discarded}
         place["fate"] = _describe(status)
         steps.append(place | _without_position(line._asdict()))
     described = [_document(reader, item, held_out=False) for item in training]

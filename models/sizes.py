@@ -12,7 +12,7 @@ class ModelConfig:
     """Architecture of a Qwen3 or Llama decoder. `models/huggingface.py` maps the names to Hugging Face's."""
 
     vocabulary_size: int
-    """Rows of embedding and head; `sized` pads them for efficient products."""
+    """Rows of embedding and head; `config_for_size` pads them for efficient products."""
     hidden_size: int
     """Width d of the residual stream."""
     layers: int
@@ -79,7 +79,7 @@ VOCABULARY_MULTIPLE = 128
 GPUs need it: up to 4 points of MFU for MPT (MosaicML's LLM Foundry). CPUs need a multiple of 64."""
 
 
-def sized(name: str, vocabulary_size: int, context: int) -> ModelConfig:
+def config_for_size(name: str, vocabulary_size: int, context: int) -> ModelConfig:
     """The architecture of a named size, with padded vocabulary.
 
     Args:

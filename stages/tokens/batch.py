@@ -35,7 +35,7 @@ def model_inputs(rows: NDArray[Any], eos_id: int) -> ModelInputs:
     return ModelInputs(inputs, targets)
 
 
-def counted(targets: NDArray[np.int64], eos_id: int) -> NDArray[np.bool_]:
+def counts_for_bits_per_byte(targets: NDArray[np.int64], eos_id: int) -> NDArray[np.bool_]:
     """Which targets count in bits-per-byte: all that are trained except EOS."""
     return (targets != IGNORE_INDEX) & (targets != eos_id)
 

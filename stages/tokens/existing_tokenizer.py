@@ -75,7 +75,7 @@ def load_tokenizer(folder: Folder) -> TextTokenizer:
             "are unknown; use a byte-level BPE (Llama 3, Qwen, GPT-2, SmolLM), or train one"
         )
     _add_listed(folder, tokenizer, config.get("added_tokens_decoder") or {})
-    named = _named({**config, **special})
+    named = _named_tokens({**config, **special})
     eos = named.get("eos_token", EOS)
     if eos not in _special(tokenizer):
         raise InputError(
@@ -101,7 +101,7 @@ def _load(folder: Folder) -> Tokenizer:
         raise InputError(f"tokenizer: {folder.location}/{TOKENIZER} cannot be loaded: {error}") from error
 
 
-def _named(settings: Mapping[str, Any]) -> dict[str, str]:
+def _named_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
     """Named special tokens by name; model-specific ones (`image_token`) after the standard ones."""
     own = [key for key in settings if key.endswith("_token") and key not in NAMED]
     found = {key: _content(settings.get(key)) for key in (*NAMED, *own)}

@@ -42,7 +42,7 @@ def _mix(value: U64, scratch: U64) -> U64:
     return value
 
 
-def keyed(key: ArrayLike, *values: ArrayLike) -> U64:
+def keyed_hash(key: ArrayLike, *values: ArrayLike) -> U64:
     """A 64-bit hash of non-negative integers under a key; arrays broadcast against each other."""
     out = np.atleast_1d(np.asarray(key, dtype=np.uint64))
     for value in values:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.tokens.feistel import invert, keyed, permute
+from stages.tokens.feistel import invert, keyed_hash, permute
 
 I64 = NDArray[np.int64]
 
@@ -75,7 +75,7 @@ class Mixture:
         block, nth = np.divmod(number, count)
         code = stream * (int(block.max()) + 1) + block
         _, one, which = np.unique(code, return_index=True, return_inverse=True)
-        keys = keyed(self.key, _SLOT, stream[one], block[one])
+        keys = keyed_hash(self.key, _SLOT, stream[one], block[one])
         slot, step = np.empty_like(number), max(1, _MOST_SLOTS // count)
         for low in range(0, len(keys), step):
             slots = np.sort(invert(places, BLOCK, keys[low : low + step, None]), axis=1)
@@ -83,7 +83,7 @@ class Mixture:
             slot[here] = block[here] * BLOCK + slots[which[here] - low, nth[here]]
         return slot
 
-    def drawn(self, streams: int, slots: int) -> I64:
+    def count_draws(self, streams: int, slots: int) -> I64:
         """How often each source is drawn in the first `slots` slots of each stream: int64 [sources, streams]."""
         blocks, rest = divmod(slots, BLOCK)
         out = np.repeat((blocks * self.counts)[:, None], streams, axis=1)
@@ -96,7 +96,7 @@ class Mixture:
 
     def _tables(self, stream: I64, block: I64) -> tuple[NDArray[np.uint16], I64]:
         """Per block: the source of each slot, and its slots sorted by (source, slot). Both [blocks, BLOCK]."""
-        keys = keyed(self.key, _SLOT, stream, block)[:, None] if stream.size else np.zeros((0, 1), np.uint64)
+        keys = keyed_hash(self.key, _SLOT, stream, block)[:, None] if stream.size else np.zeros((0, 1), np.uint64)
         by_place = np.repeat(np.arange(len(self.counts), dtype=np.uint16), self.counts)
         source = by_place[permute(np.arange(BLOCK, dtype=np.int64)[None], BLOCK, keys)]
         return source, np.argsort(source, axis=1, kind="stable").astype(np.int64)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stages.store.errors import ConfigError
-from stages.tokens.feistel import keyed
+from stages.tokens.feistel import keyed_hash
 from stages.tokens.mixture import BLOCK, Mixture, largest_remainder
 from stages.tokens.phase import Phase
 from stages.tokens.shard_spans import ShardSpans
@@ -121,7 +121,7 @@ class Order:
             raise IndexError(f"order: positions are 0 to {self.samples - 1}, got {int(p.min())} to {int(p.max())}")
         slot, stream = np.divmod(p, self.streams) if self.streams > 1 else (p, np.zeros_like(p))
         source, counter = np.empty_like(p), np.empty_like(p)
-        used = self._used(slot)
+        used = self._segments_at(slot)
         for index, here in used:
             segment = self._segments[index]
             since = slot[here] - segment.start
@@ -134,7 +134,7 @@ class Order:
         shard, row = self._spans[rows_per_sample].forward(source, stream, counter)
         return Samples(source, shard, row, rows_per_sample)
 
-    def _used(self, slot: I64) -> list[tuple[int, slice | NDArray[np.bool_]]]:
+    def _segments_at(self, slot: I64) -> list[tuple[int, slice | NDArray[np.bool_]]]:
         """The segments that some slots belong to, each with the selection of its slots."""
         if not slot.size:
             return []
@@ -228,13 +228,13 @@ class Order:
                     f"phase {number}: all its sources reach `repeat` after {phase.samples - left * self.streams} of "
                     f"{phase.samples} samples; raise `repeat`, add documents, or use fewer samples"
                 )
-            key = int(keyed(self._key, _PHASE, number, part)[0])
+            key = int(keyed_hash(self._key, _PHASE, number, part)[0])
             mixture = Mixture(self._counts(number, phase, weights), key)
             base = self._counters[length]
             slots, exhausted = _until_exhausted(mixture, base, caps, left)
             if slots:
                 names = tuple(self.shards.sources[s] for s in exhausted)
-                drawn = mixture.drawn(self.streams, slots)
+                drawn = mixture.count_draws(self.streams, slots)
                 self._segments.append(PhaseSegment(number, start, slots, length, base, drawn, mixture, names))
                 self._counters[length] = base + drawn
             weights = weights.copy()

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.tokens.feistel import invert, keyed, permute
+from stages.tokens.feistel import invert, keyed_hash, permute
 from stages.tokens.table import ShardTable
 
 I64 = NDArray[np.int64]
@@ -112,7 +112,7 @@ class ShardSpans:
     def __init__(self, shards: ShardTable, rows_per_sample: int, streams: int, shuffle_window_shards: int, key: int):
         self.rows_per_sample, self.streams = rows_per_sample, streams
         self._spans_per_window = shuffle_window_shards
-        self.key = keyed(key, rows_per_sample)
+        self.key = keyed_hash(key, rows_per_sample)
         parts = [_cut(rows, source, rows_per_sample, streams, self.key) for source, rows in enumerate(shards.rows)]
         group, self.shard, self.first, self.length, self.start = (
             np.concatenate([part[column] for part in parts]) if parts else np.zeros(0, np.int64) for column in range(5)
@@ -201,8 +201,8 @@ class ShardSpans:
         """
         first, count = int(self.group_first[group]), int(self.group_count[group])
         spans, length = np.arange(first, first + count), self.length[first : first + count]
-        key = keyed(self.key, group, epoch)
-        hashes = keyed(key[:, None], _SPAN, spans[None])
+        key = keyed_hash(self.key, group, epoch)
+        hashes = keyed_hash(key[:, None], _SPAN, spans[None])
         mine = hashes[:, span - first, None]
         window = np.count_nonzero(hashes < mine, axis=1) // self._spans_per_window
         edges = np.stack(
@@ -212,7 +212,7 @@ class ShardSpans:
         before = np.where(hashes < low, length, 0).sum(axis=1)
         size = np.where((hashes >= low) & (hashes <= high), length, 0).sum(axis=1)
         begin = np.where(hashes < mine, length, 0).sum(axis=1)
-        return begin, before, size, keyed(key, _WINDOW, window)
+        return begin, before, size, keyed_hash(key, _WINDOW, window)
 
     def _epoch(self, group: int, epoch: int) -> _Epoch:
         """One epoch's table, from the cache if it is there."""
@@ -237,8 +237,8 @@ class ShardSpans:
         owner = np.repeat(np.arange(len(group)), count)
         number = np.arange(len(owner), dtype=np.int64)
         span = number + np.repeat(self.group_first[group] - first[:-1], count)
-        key = keyed(self.key, group, epoch)
-        span = span[np.lexsort((keyed(key[owner], _SPAN, span), owner))]
+        key = keyed_hash(self.key, group, epoch)
+        span = span[np.lexsort((keyed_hash(key[owner], _SPAN, span), owner))]
         end = np.cumsum(self.length[span])
         begin = end - self.length[span]
         window = (number - first[owner]) // self._spans_per_window
@@ -251,7 +251,7 @@ class ShardSpans:
             end=end,
             window_begin=begin[window_first],
             window_size=end[window_last] - begin[window_first],
-            window_key=keyed(key[owner], _WINDOW, window),
+            window_key=keyed_hash(key[owner], _WINDOW, window),
         )
 
 
@@ -259,7 +259,7 @@ def _cut(
     rows: I64, source: int, rows_per_sample: int, streams: int, key: NDArray[np.uint64]
 ) -> tuple[I64, I64, I64, I64, I64]:
     """Cuts one source into spans: (group, shard, first sample in the shard, samples, first sample in the source)."""
-    order = np.argsort(keyed(key, _SHARD, source, np.arange(len(rows))), kind="stable").astype(np.int64)
+    order = np.argsort(keyed_hash(key, _SHARD, source, np.arange(len(rows))), kind="stable").astype(np.int64)
     starts = np.concatenate([[0], np.cumsum(rows[order] // rows_per_sample)]).astype(np.int64)
     bounds = np.arange(streams + 1, dtype=np.int64) * starts[-1] // streams
     cuts = np.sort(np.concatenate([starts, bounds]), kind="stable")  # a stable sort merges the two sorted runs

@@ -23,7 +23,7 @@ def drawn_rows(order: Order, position: int) -> NDArray[np.int64]:
             break
         slots = slot - segment.start
         whole = slots >= segment.slots
-        drawn = segment.drawn if whole else segment.mixture.drawn(order.streams, slots)
+        drawn = segment.drawn if whole else segment.mixture.count_draws(order.streams, slots)
         rows += drawn.sum(axis=1) * segment.rows_per_sample
     return rows
 

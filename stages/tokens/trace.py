@@ -23,7 +23,7 @@ from stages.tokens.reader import STREAM, Document, TokenReader
 from stages.tokens.table import SHARDS
 
 
-class Seen(NamedTuple):
+class SampledDocument(NamedTuple):
     """The part of a document in one sample."""
 
     position: int
@@ -57,7 +57,7 @@ def tables_folder(store: Store, folder: str) -> Path:
     return tokens.local(SHARDS).parent
 
 
-def documents_at(order: Order, reader: TokenReader, positions: ArrayLike) -> list[Seen]:
+def documents_at(order: Order, reader: TokenReader, positions: ArrayLike) -> list[SampledDocument]:
     """The documents in the samples at some positions, which must share one sample length; in the order given, then in
     the order of the text.
 
@@ -70,24 +70,24 @@ def documents_at(order: Order, reader: TokenReader, positions: ArrayLike) -> lis
         name = reader.shards.sources[source]
         for span in reader.documents(source, shard, row, found.rows_per_sample):
             length = reader.document(source, span.document).length
-            lines.append(Seen(position, name, *span[1:4], offset=span.offset, tokens=span.length, of=length))
+            lines.append(SampledDocument(position, name, *span[1:4], offset=span.offset, tokens=span.length, of=length))
     return lines
 
 
-def named(reader: TokenReader, name: str) -> list[Document]:
+def find_documents(reader: TokenReader, name: str) -> list[Document]:
     """The documents with this `doc_id`; if there are none, those with this `uri`."""
     return reader.find(doc_id=name) or reader.find(uri=name)
 
 
-def sightings(order: Order, reader: TokenReader, documents: list[Document]) -> list[Seen]:
+def samples_of(order: Order, reader: TokenReader, documents: list[Document]) -> list[SampledDocument]:
     """Every sample of the run that contains tokens of these documents, by position.
 
     A document in several rows of a sample is listed once.
     """
-    return sorted(line for document in documents for line in _sightings(order, reader, document))
+    return sorted(line for document in documents for line in _samples_of(order, reader, document))
 
 
-def _sightings(order: Order, reader: TokenReader, document: Document) -> Iterator[Seen]:
+def _samples_of(order: Order, reader: TokenReader, document: Document) -> Iterator[SampledDocument]:
     if not document.length:
         return
     length, end = reader.sequence_length, document.start + document.length
@@ -100,7 +100,7 @@ def _sightings(order: Order, reader: TokenReader, document: Document) -> Iterato
         # A sample is `count` rows of one shard, the first of which is a multiple of `count`.
         low = int(rows[index] - row[index] % count) * length
         begin, stop = max(document.start, low), min(end, low + count * length)
-        yield Seen(
+        yield SampledDocument(
             position,
             reader.shards.sources[document.source],
             document.doc_id,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.huggingface import to_config
-from models.sizes import sized
+from models.sizes import config_for_size
 from stages.store import Artifact, ArtifactWriter, ConfigError, FileEntry, Stage, StoreError
 from stages.store import errors as artifact_errors
 from stages.training.config import TrainingConfig
@@ -70,7 +70,7 @@ def build(config: TrainingConfig, inputs: Mapping[str, Any], writer: ArtifactWri
     for entry in outcome["files"]:
         writer.register_existing(FileEntry.model_validate(entry))
     stream = json.loads(tokens.read("stream.json"))
-    shape = sized(
+    shape = config_for_size(
         config.model.size, stream["vocabulary_size"], config.data.max_rows_per_sample * stream["sequence_length"]
     )
     writer.put(CONFIG, json.dumps(to_config(shape, stream["eos_id"]), indent=1).encode() + b"\n")

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.plain_model import PlainModel
 from models.decoder import Decoder
-from models.sizes import sized
+from models.sizes import config_for_size
 from tests.models.threads import one_thread
 from tests.support import REPOSITORY
 
@@ -65,7 +65,7 @@ def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 @pytest.mark.parametrize("size", ["1m", "350m"])
 def test_the_plain_model_is_the_one_that_we_train(size: str):
-    shape = sized(size, 256, 16)
+    shape = config_for_size(size, 256, 16)
     if size == "350m":  # its head is one of its own: two layers are enough
         shape = type(shape)(**(vars(shape) | {"layers": 2}))
     ours, plain = Decoder(shape, -1, torch.float32), PlainModel(shape, 16)

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from models.decoder import Decoder
-from models.sizes import sized
+from models.sizes import config_for_size
 from tests.models.small import EOS, initialize, small_shape
 
 
 def test_a_new_model_knows_nothing():
-    model = Decoder(sized("1m", 4096, 64), EOS)
+    model = Decoder(config_for_size("1m", 4096, 64), EOS)
     initialize(model, seed=0)
     tokens = torch.randint(4, 4096, (4, 64))
     _, nats = model(tokens, tokens.roll(-1, 1))

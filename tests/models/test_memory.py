@@ -10,7 +10,7 @@ import torch
 from models.attention_cpu import BucketLayout
 from models.decoder import Decoder, Layer, rotary
 from models.memory import Memory, training_memory
-from models.sizes import ModelConfig, parameters, sized
+from models.sizes import ModelConfig, config_for_size, parameters
 from tests.models.live_bytes import LiveBytes, saved_bytes
 from tests.models.small import initialize
 
@@ -64,7 +64,7 @@ def test_the_peak_of_a_step(tied, qk_norm, dtype):
 
 
 def test_shards_share_weights_gradients_and_optimizer_state():
-    config = sized("7b", 32_000, 2048)
+    config = config_for_size("7b", 32_000, 2048)
     one, eight = (_estimate(config, torch.bfloat16, shards=shards, host=False) for shards in (1, 8))
     assert one.weights == 4 * parameters(config) and one.optimizer_state == 8 * parameters(config)
     assert eight.weights * 8 == one.weights and eight.gradients * 8 == one.gradients
@@ -73,7 +73,7 @@ def test_shards_share_weights_gradients_and_optimizer_state():
 
 
 def test_checkpointing_trades_memory_for_work():
-    config = sized("7b", 32_000, 2048)
+    config = config_for_size("7b", 32_000, 2048)
     found = [
         _estimate(config, torch.bfloat16, checkpointing=how, host=False).activations
         for how in ("none", "selective", "full")

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from models.presets import RESERVED_BYTES, USABLE_RATIO, Preset, preset
-from models.sizes import SIZES, ModelConfig, parameters, sized
+from models.sizes import SIZES, ModelConfig, config_for_size, parameters
 from tests.support import REPOSITORY
 
 GIB = 1 << 30
@@ -17,7 +17,7 @@ CLUSTERS = (1, 8, 128)
 def _config(name: str) -> ModelConfig:
     """Of a size with the vocabulary that goes with it."""
     small = {"1m": 4_096, "nano": 4_096, "7m": 8_192, "11m": 16_384, "30m": 16_384}
-    return sized(name, small.get(name, 32_000), 2048)
+    return config_for_size(name, small.get(name, 32_000), 2048)
 
 
 @pytest.mark.parametrize(("name", "gpus", "gib"), itertools.product(SIZES, CLUSTERS, (24, 40, 80, 141)))

@@ -164,7 +164,9 @@ def _check_block(
     if highest >= stream.vocabulary_size:
         place = start + int(np.argmax(tokens))
         return Finding(
-            file, "tokens", f"token {place:,} of the stream is {highest}, but the vocabulary has {stream.vocabulary_size}"
+            file,
+            "tokens",
+            f"token {place:,} of the stream is {highest}, but the vocabulary has {stream.vocabulary_size}",
         )
     if table is None:
         return None

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from models import matmul
 from models.decoder import Decoder
-from models.sizes import ModelConfig, sized
+from models.sizes import ModelConfig, config_for_size
 from stages.memory import available_memory
 from stages.store.events import Emit
 from stages.training.checkpoint.checkpointer import STATE, Checkpointer, rng_state, set_rng_state
@@ -142,7 +142,7 @@ def set_up(run: Run, emit: Emit) -> TrainingState:
     times.measured = time.time()
 
     longest = config.data.max_rows_per_sample * data.reader.sequence_length
-    shape = sized(config.model.size, data.reader.vocabulary_size, longest)
+    shape = config_for_size(config.model.size, data.reader.vocabulary_size, longest)
     card, replicas = gpu_memory(ranks), parallelism.replicas(ranks.world)
     micro_batches = MicroBatches(parallelism, shape, ranks.world, numerics.dtype, data.max_rows, longest, card)
     check_memory(*_memory_demand(config, ranks, data, micro_batches, longest, card))

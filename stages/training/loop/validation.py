@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from models.decoder import Decoder
-from stages.tokens.batch import counted
+from stages.tokens.batch import counts_for_bits_per_byte
 from stages.tokens.reader import TokenReader
 from stages.training.loop.data import Batch
 from stages.training.parallelism.ranks import Ranks, reshard
@@ -63,7 +63,7 @@ class Validation:
                 if not places:
                     continue
                 targets, sources = batch.targets.numpy(), [source for source, _, _ in places]
-                counts = counted(targets, eos_id)
+                counts = counts_for_bits_per_byte(targets, eos_id)
                 np.add.at(nats, sources, np.where(counts, costs.double().cpu().numpy(), 0.0).sum(axis=1))
                 np.add.at(size, sources, np.where(counts, token_bytes[np.where(counts, targets, 0)], 0).sum(axis=1))
         reshard(model)

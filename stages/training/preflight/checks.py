@@ -142,7 +142,7 @@ def check_ids(rows: NDArray[Any], reader: TokenReader, places: Callable[[], NDAr
     sample, token = divmod(int((rows >= reader.vocabulary_size).ravel().argmax()), rows.shape[1])
     source, shard, first = places()[sample]
     row, column = divmod(token, reader.sequence_length)
-    file = reader.folder / reader.part / shard_name(reader.shards.sources[source], int(shard))
+    file = reader.folder / reader.split / shard_name(reader.shards.sources[source], int(shard))
     raise StoreError(
         f"training: {file}: token {column} of row {first + row} is {rows[sample, token]}, and the vocabulary ends at "
         f"{reader.vocabulary_size - 1}: the tokens are damaged or of another tokenizer; headwater tokens verify finds "

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from models.memory import Checkpointing, Memory, training_memory
-from models.sizes import SIZES, sized
+from models.sizes import SIZES, config_for_size
 from stages.store.errors import ConfigError
 
 SURE = 0.7
@@ -44,7 +44,7 @@ class Demand:
     def memory(self) -> Memory:
         """Of one worker, estimated."""
         return training_memory(
-            sized(self.size, self.vocabulary_size, self.sequence_length),
+            config_for_size(self.size, self.vocabulary_size, self.sequence_length),
             micro_batch=self.micro_batch_size,
             sequence_length=self.sequence_length,
             shards=self.workers // self.replicas,

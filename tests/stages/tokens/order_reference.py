@@ -34,7 +34,7 @@ def mix(value: int) -> int:
     return value ^ value >> 33
 
 
-def keyed(key: int, *values: int) -> int:
+def keyed_hash(key: int, *values: int) -> int:
     for value in values:
         key = mix((key ^ value) + GOLDEN & WORD)
     return key
@@ -72,12 +72,12 @@ class Shuffle:
     """The samples of every source at one k, in the order of each data stream."""
 
     def __init__(self, rows: Sequence[Sequence[int]], k: int, streams: int, window: int, key: int):
-        self.key, self.window, self.streams = keyed(key, k), window, streams
+        self.key, self.window, self.streams = keyed_hash(key, k), window, streams
         self.spans: list[list[list[tuple[int, list[tuple[int, int]]]]]] = []  # source, stream, span: (number, samples)
         self.known: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
         number = 0
         for source, shards in enumerate(rows):
-            by_hash = sorted(range(len(shards)), key=lambda shard: keyed(self.key, 1, source, shard))
+            by_hash = sorted(range(len(shards)), key=lambda shard: keyed_hash(self.key, 1, source, shard))
             line = [(shard, row) for shard in by_hash for row in range(0, shards[shard] - k + 1, k)]
             of_streams = []
             for stream in range(streams):
@@ -95,12 +95,12 @@ class Shuffle:
     def epoch(self, source: int, stream: int, epoch: int) -> list[tuple[int, int]]:
         """(shard, first row) of every sample of the stream, in the order of one epoch."""
         if (source, stream, epoch) not in self.known:
-            key = keyed(self.key, source * self.streams + stream, epoch)
-            spans = sorted(self.spans[source][stream], key=lambda span: keyed(key, 2, span[0]))
+            key = keyed_hash(self.key, source * self.streams + stream, epoch)
+            spans = sorted(self.spans[source][stream], key=lambda span: keyed_hash(key, 2, span[0]))
             order = []
             for number, first in enumerate(range(0, len(spans), self.window)):
                 inside = [sample for _, samples in spans[first : first + self.window] for sample in samples]
-                order += [inside[permuted(i, len(inside), keyed(key, 3, number))] for i in range(len(inside))]
+                order += [inside[permuted(i, len(inside), keyed_hash(key, 3, number))] for i in range(len(inside))]
             self.known[source, stream, epoch] = order
         return self.known[source, stream, epoch]
 
@@ -139,11 +139,13 @@ def sequence(
                         counts[counts.index(max(counts))] -= 1
                         counts[source] = 1
             by_place = [source for source, count in enumerate(counts) for _ in range(count)]
-            blocks = keyed(key, 5, number, segment)
+            blocks = keyed_hash(key, 5, number, segment)
             slot, exhausted = 0, set()
             while left and not exhausted:
                 block, place = divmod(slot, BLOCK)
-                drawn = [by_place[permuted(place, BLOCK, keyed(blocks, 4, stream, block))] for stream in range(streams)]
+                drawn = [
+                    by_place[permuted(place, BLOCK, keyed_hash(blocks, 4, stream, block))] for stream in range(streams)
+                ]
                 for stream, source in enumerate(drawn):
                     repeat = part.repeat.get(names[source]) if isinstance(part.repeat, Mapping) else part.repeat
                     most = None if repeat is None else int(repeat * shuffle.samples[source][stream])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models import IGNORE_INDEX
-from stages.tokens.batch import counted, model_inputs, rank_slots
+from stages.tokens.batch import counts_for_bits_per_byte, model_inputs, rank_slots
 
 EOS = 0
 
@@ -45,7 +45,7 @@ def test_a_sample_by_hand() -> None:
     assert found.targets.tolist() == [
         [6, 0, IGNORE_INDEX, 8, 0, IGNORE_INDEX, 0, IGNORE_INDEX, 0, IGNORE_INDEX, IGNORE_INDEX]
     ]
-    assert found.targets[counted(found.targets, EOS)].tolist() == [6, 8]
+    assert found.targets[counts_for_bits_per_byte(found.targets, EOS)].tolist() == [6, 8]
 
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=12, max_size=12), min_size=1, max_size=4))

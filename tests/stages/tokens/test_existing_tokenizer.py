@@ -158,7 +158,11 @@ LISTED = LAYOUTS["listed"][1]
             {},
             f"/tokenizer_config.json, but {BASE + 2} with tokenizer.json",
         ),
-        (LISTED, {"additional_chat_templates/a b.jinja": "x"}, "chat template 'a b': the name may contain only letters"),
+        (
+            LISTED,
+            {"additional_chat_templates/a b.jinja": "x"},
+            "chat template 'a b': the name may contain only letters",
+        ),
         (without(LISTED, chat_template=[{"name": "../x", "template": "t"}]), {}, "chat template '../x'"),
     ],
 )

@@ -195,7 +195,7 @@ def test_mixture_runs_backwards(weights: list[int], key: int, slots: int) -> Non
     assert (mixture.backward(stream, source, number) == slot).all()
     for s in range(len(weights)):  # a source's draws are numbered 0, 1, 2, ... in order
         assert number[source == s].tolist() == list(range(int((source == s).sum())))
-    assert mixture.drawn(4, slots)[:, 3].tolist() == np.bincount(source, minlength=len(weights)).tolist()
+    assert mixture.count_draws(4, slots)[:, 3].tolist() == np.bincount(source, minlength=len(weights)).tolist()
 
 
 GOLDEN = "44fbfc48018ff2d3b8ce209249251970c3e4b554c21ce46c0a8bf54d0ea6a4e2"

@@ -18,7 +18,7 @@ from stages.tokens.order import Order
 from stages.tokens.phase import Phase
 from stages.tokens.reader import TokenReader
 from stages.tokens.table import SCHEMA
-from stages.tokens.trace import documents_at, named, sightings, tables_folder
+from stages.tokens.trace import documents_at, find_documents, samples_of, tables_folder
 
 S, SHARD_ROWS = 64, 32
 PHASES = [
@@ -106,7 +106,7 @@ def test_a_document_s_positions(
     for source, name in enumerate(reader.shards.sources):
         for number in range(reader.document_count(source)):
             document = reader.document(source, number)
-            found = sightings(order, reader, [document])
+            found = samples_of(order, reader, [document])
             assert [(s.position, s.offset, s.tokens) for s in found] == expected[name, document.uri]
             assert {(s.source, s.doc_id, s.license, s.of) for s in found} <= {
                 (name, document.doc_id, document.license, document.length)
@@ -115,13 +115,13 @@ def test_a_document_s_positions(
 
 def test_documents_are_named_by_id_or_uri(reader: TokenReader) -> None:
     document = reader.document(1, 3)
-    assert named(reader, document.doc_id) == named(reader, document.uri) == [document]
-    assert named(reader, "nothing") == []
+    assert find_documents(reader, document.doc_id) == find_documents(reader, document.uri) == [document]
+    assert find_documents(reader, "nothing") == []
 
 
 def test_an_empty_document_is_in_no_sample(order: Order, reader: TokenReader) -> None:
     empty = next(d for n in range(reader.document_count(1)) if not (d := reader.document(1, n)).length)
-    assert sightings(order, reader, [empty]) == []
+    assert samples_of(order, reader, [empty]) == []
 
 
 @pytest.fixture(scope="module")
@@ -164,8 +164,8 @@ def test_over_a_billion_rows(billion: TokenReader) -> None:
     """Two epochs and some: each document is found at each of its rows once an epoch, and is what lies there."""
     order = Order(billion.shards, "digest", 1, [Phase(2_400_000_000), Phase(1_024_000, 4)], 16)
     for number in (7, 199_998):
-        (document,) = named(billion, f"{number:032x}")
-        found = sightings(order, billion, [document])
+        (document,) = find_documents(billion, f"{number:032x}")
+        found = samples_of(order, billion, [document])
         last = (document.start + document.length - 1) // 2048
         spread = last - document.start // 2048 + 1
         assert spread * 2 <= len([s for s in found if s.position < 2_400_000_000]) <= spread * 3

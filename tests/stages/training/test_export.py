@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models
 
 from models.decoder import Decoder
 from models.huggingface import load_decoder, load_weights, save_weights, to_config
-from models.sizes import sized
+from models.sizes import config_for_size
 from serving.model_folder import check_model_folder
 from stages.store import Artifact, ArtifactWriter, InputError, Store
 from stages.training.export import ExportConfig, export
@@ -34,7 +34,7 @@ def _tokens(store: Store, files: Mapping[str, str] | None = None, **extra: str) 
 
 def _training(store: Store, tokens: Artifact, size: str = "1m") -> Artifact:
     """A run's artifact with random weights."""
-    shape = sized(size, len(WORDS), 64)
+    shape = config_for_size(size, len(WORDS), 64)
     torch.manual_seed(0)
     decoder = Decoder(shape, 0)
     weights = {name: torch.randn(p.shape) * 0.1 for name, p in decoder.named_parameters()}

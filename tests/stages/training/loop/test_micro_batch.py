@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from models.presets import preset
-from models.sizes import sized
+from models.sizes import config_for_size
 from stages.training.config import ParallelismConfig
 from stages.training.loop.micro_batch import MicroBatches, gpu_memory
 from stages.training.parallelism.ranks import Ranks
 
-SHAPE = sized("1.3b", 32_000, 2048)
+SHAPE = config_for_size("1.3b", 32_000, 2048)
 GIB = 1 << 30
 
 

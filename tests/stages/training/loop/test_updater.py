@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models.decoder import Decoder
-from models.sizes import sized
+from models.sizes import config_for_size
 from stages.training.loop.data import Batch, TrainingData
 from stages.training.loop.updater import Updater
 from stages.training.metrics.phase_clock import PHASES, PhaseClock
@@ -29,7 +29,7 @@ class Trained:
         self.data = TrainingData(folder, "d", config, 0, 1)
         reader = self.data.reader
         with torch.device("meta"):
-            model = Decoder(sized("1m", reader.vocabulary_size, 64), reader.eos_id)
+            model = Decoder(config_for_size("1m", reader.vocabulary_size, 64), reader.eos_id)
         self.model = parallelize(model, ALONE, seed=1)
         self.schedule = LearningRateSchedule(config.schedule, 3e-3, config.steps)
         self.optimizers = build_optimizers(self.model, config.optimizer, self.schedule, torch.float32)

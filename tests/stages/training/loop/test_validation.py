@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.decoder import Decoder
-from models.sizes import sized
+from models.sizes import config_for_size
 from stages.store import Artifact
 from stages.tokens.reader import TokenReader
 from stages.training.loop.validation import Validation
@@ -32,7 +32,7 @@ def held_out(tokens_artifact: Artifact) -> Path:
 def test_validation_equals_a_naive_sum(held_out, micro_batch):
     reader = TokenReader(held_out, "heldout")
     with torch.device("meta"):
-        model = Decoder(sized("1m", reader.vocabulary_size, 64), reader.eos_id)
+        model = Decoder(config_for_size("1m", reader.vocabulary_size, 64), reader.eos_id)
     parallelize(model, ALONE, seed=3)
     validation = Validation(held_out, 10)
     assert len(set(validation.rows)) == 10
@@ -54,7 +54,7 @@ def test_validation_equals_a_naive_sum(held_out, micro_batch):
 def test_validation_on_one_source_s_rows_tells_of_no_other(held_out):
     reader = TokenReader(held_out, "heldout")
     with torch.device("meta"):
-        model = Decoder(sized("1m", reader.vocabulary_size, 64), reader.eos_id)
+        model = Decoder(config_for_size("1m", reader.vocabulary_size, 64), reader.eos_id)
     parallelize(model, ALONE, seed=3)
     validation = Validation(held_out, 1)
     found = validation.bits_per_byte(model, ALONE, 4)

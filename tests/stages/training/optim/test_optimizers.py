@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.decoder import Decoder
-from models.sizes import sized
+from models.sizes import config_for_size
 from stages.training.config import OptimizerConfig, ScheduleConfig
 from stages.training.optim.optimizers import build_optimizers
 from stages.training.optim.schedule import LearningRateSchedule
@@ -15,7 +15,7 @@ from stages.training.optim.schedule import LearningRateSchedule
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_norms_and_embedding_do_not_decay_and_muon_has_the_layers_matrices(optimizer: str):
     with torch.device("meta"):
-        model = Decoder(sized("350m", 1000, 64), 0)
+        model = Decoder(config_for_size("350m", 1000, 64), 0)
     built = build_optimizers(
         model, OptimizerConfig(name=optimizer), LearningRateSchedule(ScheduleConfig(), 1e-3, 10), torch.float32
     )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.sizes import sized
+from models.sizes import config_for_size
 from stages.training.config import ScheduleConfig
 from stages.training.optim.schedule import LearningRateSchedule, ladder_peak_lr
 
@@ -39,6 +39,6 @@ def test_a_cosine_is_half_way_down_in_the_middle_and_ends_at_its_end(half, last)
 
 
 def test_peak_learning_rate_falls_with_size():
-    shapes = [sized(name, 32_000, 2048) for name in ("nano", "125m", "7b")]
+    shapes = [config_for_size(name, 32_000, 2048) for name in ("nano", "125m", "7b")]
     peaks = [ladder_peak_lr(shape) for shape in shapes]
     assert peaks == sorted(peaks, reverse=True)
