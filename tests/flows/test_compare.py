@@ -62,7 +62,7 @@ def validation(*found: tuple[int, dict[str, float]]) -> pa.Table:
 
 
 def write_events(store: Store, folder: str, tokens: Artifact, losses: list[float], **config: Any) -> EventLog:
-    """An unfinished run that told some of its steps."""
+    """An unfinished run with the events of some of its steps."""
     log = EventLog(store, folder)
     settings = training_config(schedule__warmup_steps=0, **config).model_dump(mode="json")
     log.emit(PLAN, durable=True, tokens=tokens.folder, digest=tokens.digest, config=settings, plan={})
@@ -132,7 +132,7 @@ def test_what_differs_is_named_back_to_the_corpus(store: Store, tokens: tuple[Ar
     json.dumps(found.as_dict())
 
 
-def test_an_unfinished_run_is_compared_by_what_it_told(store: Store, tokens: tuple[Artifact, Artifact]) -> None:
+def test_an_unfinished_run_is_compared_by_its_events(store: Store, tokens: tuple[Artifact, Artifact]) -> None:
     one = put(store, "training", 1, {"steps": 4}, {"tokens": tokens[0].digest}, loss_parquet=history([4, 3, 2, 1]))
     log = write_events(store, "training/going", tokens[0], [4.0, 9.0], steps=4, seed=1)
     log.emit("restart", durable=True, step=1)
@@ -164,7 +164,7 @@ def test_validations_are_compared_by_source(store: Store, tokens: tuple[Artifact
         {"source": "a", "first": 1.5, "second": 2.0, "difference": 0.5},
         {"source": "b", "first": None, "second": 4.0, "difference": None},
     ]
-    assert compared.times == [], "an unfinished run has told of some steps only"
+    assert compared.times == [], "an unfinished run has events of some steps only"
 
 
 def test_where_the_time_went(store: Store, tokens: tuple[Artifact, Artifact]) -> None:

@@ -118,5 +118,5 @@ def test_events_are_described_for_people() -> None:
     assert describe({"type": "worker_lost", "rank": 1, "reason": "killed"}) == "worker 1 was lost: killed"
     assert describe({"type": "restart", "step": 4, "checkpoint": "step-00000004"}) == "restarted from step-00000004"
     assert describe({"type": "restart", "step": 0, "checkpoint": None}) == "restarted from the beginning"
-    assert describe({"type": "pass_finished", "pass": "near_duplicates", "removed": 3}) == ""
+    assert describe({"type": "pass_finished", "pass_name": "near_duplicates", "removed": 3}) == ""
     assert describe({"type": "unheard of"}) == ""

@@ -36,8 +36,8 @@ def _stage(kind: str) -> Stage[Toy]:
         if kind == "evaluation":
             writer.metrics.update({"bits_per_byte": 1.25, "exam/accuracy_cloze": 0.5})
         for step in range(20):
-            told = {"forward_seconds": 0.25, "tokens_by_source": {"notes": step, "own+(1)": 2 * step}}
-            writer.events.emit("step", step=step, loss=1 / (step + 1), tokens_per_second=10.0, **told)
+            fields = {"forward_seconds": 0.25, "tokens_by_source": {"notes": step, "own+(1)": 2 * step}}
+            writer.events.emit("step", step=step, loss=1 / (step + 1), tokens_per_second=10.0, **fields)
         writer.events.emit("validation", step=20, bits_per_byte=2.0, by_source={"notes": 1.5, "own+(1)": 2.5})
 
     return Stage(kind, 1, build)

@@ -40,7 +40,7 @@ WORDS = [
 class World:
     """A folder of documents and question sets, a recipe on it, and a store.
 
-    The corpus is really made. The stages behind it leave a stand-in that holds their plan's name, as if every plan
+    The corpus is really built. The stages after it write a stand-in that holds their plan's name, as if every plan
     gave another result.
     """
 
@@ -76,7 +76,7 @@ class World:
         return load_recipe(str(file), overrides)
 
     def run(self, *overrides: str, store: str = "store") -> list[str]:
-        """Makes what is not there yet; returns the kinds of what was made."""
+        """Builds what is not cached yet; returns the kinds of what was built."""
         place, recipe, made, done = self.store(store), self.recipe(*overrides), RunArtifacts(), []
         list_inputs(recipe, made)
         for step in STEPS[1:]:
@@ -209,12 +209,12 @@ def test_a_setting_is_named_with_both_values(world: World, override: str, first:
     assert found[first].why == (line,)
 
 
-def test_how_a_thing_is_made_touches_nothing(world: World) -> None:
+def test_runtime_settings_touch_nothing(world: World) -> None:
     world.run()
     assert world.why("corpus.workers=2", "training.checkpoint.every_steps=7", "description=other") == {}
 
 
-def test_several_changes_are_all_told(world: World) -> None:
+def test_several_changes_are_all_reported(world: World) -> None:
     """Of the stages behind the first too: what they wait for is not the only reason."""
     world.run()
     for number in range(5):
@@ -234,7 +234,7 @@ def test_several_changes_are_all_told(world: World) -> None:
     assert found["tokens"] == ["after corpus"]
 
 
-def test_what_is_gone_and_what_is_unfinished_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_and_what_is_unfinished_is_reported(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run()
     store = world.store()
     corpus = read_ref(store, "mine", "corpus")
@@ -247,7 +247,7 @@ def test_what_is_gone_and_what_is_unfinished_is_told(world: World, monkeypatch: 
     assert world.why()["corpus"] == ["its earlier artifact is missing or has changed"]
 
 
-def test_another_version_of_a_stage_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_version_of_a_stage_is_reported(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run()
     newer = [
         dataclasses.replace(step, stage=dataclasses.replace(step.stage, version=9)) if step.kind == "tokens" else step
@@ -259,7 +259,7 @@ def test_another_version_of_a_stage_is_told(world: World, monkeypatch: pytest.Mo
 
 
 def test_an_artifact_without_note_still_says_which_source(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that were made before there were notes."""
+    """Artifacts of versions that did not record their inputs' files."""
     monkeypatch.setattr("flows.changes.read_input_list", lambda artifact: {})
     world.run()
     world.write("letters/0.txt", text("another"))

@@ -107,7 +107,7 @@ def test_verify_names_the_file_and_how_to_mend_it(store: Store) -> None:
     assert json.loads(headwater("verify", other.digest[:10], "--json"))["damaged"] == []
 
 
-def test_a_damaged_deployment_record_is_told(store: Store) -> None:
+def test_a_damaged_deployment_record_is_reported(store: Store) -> None:
     store.put("deployments/record.json", b'{"stable": 1}')
     assert "deployments/record.json" in headwater("verify", code=1)
     assert "record.json" in str(CliRunner().invoke(app, ["gc"]).exception)

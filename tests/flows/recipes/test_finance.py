@@ -54,10 +54,10 @@ def test_every_block_holds_the_mixture_to_the_sample(order: Order) -> None:
 
 def test_the_plan_shows_the_mixture_and_epochs_below_the_limit(order: Order) -> None:
     planned = plan(order, sequence_length=256)
-    (stretch,) = planned.stretches
-    assert stretch.samples == planned.samples == order.samples and stretch.ended_by_repeat_of == ()
-    assert sum(stretch.sources[source].share for source in OWN) == pytest.approx(522 / BLOCK, abs=1e-3)
-    assert sum(stretch.sources[source].share for source in PUBLIC) == pytest.approx(502 / BLOCK, abs=1e-3)
+    (segment,) = planned.segments
+    assert segment.samples == planned.samples == order.samples and segment.exhausted_sources == ()
+    assert sum(segment.sources[source].share for source in OWN) == pytest.approx(522 / BLOCK, abs=1e-3)
+    assert sum(segment.sources[source].share for source in PUBLIC) == pytest.approx(502 / BLOCK, abs=1e-3)
     for source, rows in ROWS.items():
         assert planned.sources[source].epochs == pytest.approx(planned.sources[source].samples / rows, abs=1e-5)
         assert 0.5 < planned.sources[source].epochs < 4
@@ -70,9 +70,9 @@ def test_the_denied_feed_is_a_source_and_in_no_mixture() -> None:
 
 
 def test_a_mixture_of_sources_that_are_not_there_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"training\.phases\.0\.weights: 'synthetic_filings' is no source"):
+    with pytest.raises(ConfigError, match=r"training\.data\.phases\.0\.weights: 'synthetic_filings' is no source"):
         load_recipe("finance", ["corpus.sources={mine: {location: /data/mine}}"])
-    with pytest.raises(ConfigError, match=r"training\.weights: 'nowhere' is no source"):
+    with pytest.raises(ConfigError, match=r"training\.data\.weights: 'nowhere' is no source"):
         load_recipe("biomed", ["training.data.weights={nowhere: 1}"])
 
 
@@ -87,7 +87,7 @@ def test_own_documents_in_place_of_the_sample_are_drawn_by_size() -> None:
         mine,
         {},
     )
-    (phase,) = recipe.training.all_phases
+    (phase,) = recipe.training.phases
     assert phase.weights is None and phase.repeat is None
     assert phase.steps == recipe.training.steps
 
@@ -109,7 +109,7 @@ def test_from_documents_to_a_verdict(tmp_path: Path) -> None:
     for step in STEPS:
         if step.kind == "corpus":
             list_inputs(recipe, made)
-        made.by_kind[step.kind] = step.stage.run(step.config(recipe, made), step.inputs(recipe, made), store)
+        made[step.kind] = step.stage.run(step.config(recipe, made), step.inputs(recipe, made), store)
 
     corpus = made["corpus"].manifest
     assert corpus.counts["removed_policy"] == made["sample"].manifest.counts["planted denied_license"]

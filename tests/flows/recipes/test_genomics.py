@@ -21,7 +21,7 @@ def test_from_genomes_to_tokens_and_back(tmp_path: Path) -> None:
         if kind == "corpus":
             list_inputs(recipe, made)
         step = STEP[kind]
-        made.by_kind[kind] = step.stage.run(step.config(recipe, made), step.inputs(recipe, made), store)
+        made[kind] = step.stage.run(step.config(recipe, made), step.inputs(recipe, made), store)
     corpus, tokens = made["corpus"].manifest.counts, made["tokens"].manifest.counts
     assert corpus["heldout"] > 0 and tokens["vocabulary"] == 257
     assert tokens["tokens"] == tokens["bytes"] + tokens["documents"]  # a base a token, and the ends

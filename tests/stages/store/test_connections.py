@@ -1,4 +1,4 @@
-"""A connection that breaks is told once, by the request; other trouble in the loop is still told."""
+"""A broken connection is reported once, by the request; other errors in the loop are still logged."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from stages.store import Store
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "logged"),
     [(ConnectionResetError("Cannot write to closing transport"), []), (ValueError("x"), ["x"])],
     ids=repr,
 )
 def test_a_task_that_nobody_asks_after(
-    error: Exception, told: list[str], bucket: str, caplog: pytest.LogCaptureFixture
+    error: Exception, logged: list[str], bucket: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     loop = Store(f"{bucket}/store").fs.loop
 
@@ -32,4 +32,4 @@ def test_a_task_that_nobody_asks_after(
     with caplog.at_level(logging.ERROR, "asyncio"):
         sync(loop, forget)
         gc.collect()
-    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == told
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == logged

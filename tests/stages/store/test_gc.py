@@ -281,8 +281,8 @@ def test_a_collection_that_is_killed_leaves_nothing_that_looks_whole(
             list(collect(store, plan_collection(store)))
         except KeyboardInterrupt:
             monkeypatch.setattr(Store, "remove", remove)
-            there = plan_collection(store)
-            whole = [artifact for item in there.to_delete if item.digest and (artifact := load(store, item.name))]
+            plan = plan_collection(store)
+            whole = [artifact for item in plan.to_delete if item.digest and (artifact := load(store, item.name))]
             for artifact in whole:
                 artifact.check_sizes()
                 assert set(artifact.manifest.inputs.values()) <= {each.digest for each in whole}

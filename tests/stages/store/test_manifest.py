@@ -1,4 +1,4 @@
-"""Identity: what is made never depends on how, on order, or on fields at their default."""
+"""Identity: fingerprints do not depend on run-time settings, on order, or on fields at their default."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ToyLater(Toy):
 
 
 @given(st.integers(0, 100), st.integers(1, 64), st.lists(st.text(max_size=3), max_size=3))
-def test_how_is_made_does_not_name_what_is_made(steps: int, workers: int, names: list[str]) -> None:
+def test_runtime_settings_do_not_change_the_canonical_config(steps: int, workers: int, names: list[str]) -> None:
     assert canonical(Toy(steps=steps, names=names, workers=workers)) == canonical(Toy(steps=steps, names=names))
 
 

@@ -1,4 +1,4 @@
-"""Running a stage: made once, skipped after, never half there, one writer, runs kept apart where asked."""
+"""Running a stage: built once, then cached, never partial, one writer, separate runs where asked."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def local_store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
 
 
-def test_made_once_then_skipped(store: Store) -> None:
+def test_built_once_then_cached(store: Store) -> None:
     first = toy.run(Toy(), {}, store)
     second = toy.run(Toy(workers=8), {}, store)
     assert calls == ["hello"]
