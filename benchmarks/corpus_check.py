@@ -1,4 +1,4 @@
-"""What a deduplication is worth, told by code that shares nothing with it: Python sets of tuples of words.
+"""Recall and precision of a deduplication, by code that shares nothing with it: Python sets of tuples of words.
 
 Similarity is the Jaccard similarity of the sets of 5-grams of lower-case words; a text of fewer words is one n-gram.
 """

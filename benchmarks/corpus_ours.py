@@ -48,8 +48,9 @@ def near(path: str, threshold: float) -> Work:
 
     Result: `removals`, a list of [document, survivor, similarity].
     """
+    from corpus_near import near_duplicates_of
+
     from stages.corpus.config import DedupConfig
-    from stages.corpus.dedup.near.verify import near_duplicates_of
     from stages.corpus.texts import Texts
 
     # Subjects are not protected here: the rivals do not know them either.
@@ -72,10 +73,10 @@ def profile(path: str, threshold: float) -> Work:
     Result: `parts`, name -> nanoseconds.
     """
     import numpy as np
-    from corpus_profile import FILTERS, NEAR, nanoseconds_a_byte, watched
+    from corpus_near import near_duplicates_of
+    from corpus_profile import FILTERS, NEAR, nanoseconds_a_byte, profiled
 
     from stages.corpus.config import DedupConfig
-    from stages.corpus.dedup.near.verify import near_duplicates_of
     from stages.corpus.filtering.filters import Filters
     from stages.corpus.filtering.step import BATCH_BYTES, datatrove_defaults
     from stages.corpus.texts import Texts
@@ -94,13 +95,13 @@ def profile(path: str, threshold: float) -> Work:
     def work() -> dict[str, Any]:
         parts: dict[str, float] = {}
         judge = Filters(datatrove_defaults())
-        with watched(FILTERS) as clock:
+        with profiled(FILTERS) as clock:
             began = time.perf_counter()
             for batch in batches:
                 judge.judge(batch)
             whole = time.perf_counter() - began
         parts |= nanoseconds_a_byte("filters", clock, whole, len(texts.data))
-        with watched(NEAR) as clock:
+        with profiled(NEAR) as clock:
             began = time.perf_counter()
             near_duplicates_of(texts, config)
             whole = time.perf_counter() - began
@@ -152,18 +153,18 @@ def _stage(path: Path, evaluation: Path, workers: int) -> dict[str, Any]:
             "seconds": seconds,
             "counts": dict(artifact.manifest.counts),
             "digest": artifact.manifest.digest,
-            "steps": _seconds_by_step(events),
+            "passes": _seconds_by_pass(events),
         }
 
 
-def _seconds_by_step(events: list[Any]) -> dict[str, float]:
-    """Seconds between the first event of a step and the first of the next one."""
+def _seconds_by_pass(events: list[Any]) -> dict[str, float]:
+    """Seconds between the first event of a pass and the first of the next one."""
     starts: dict[str, float] = {}
     last = 0.0
     for event in events:
         last = event["time"]
-        if event.get("step"):
-            starts.setdefault(event["step"], last)
+        if event.get("pass_name"):
+            starts.setdefault(event["pass_name"], last)
     names = list(starts)
     ends = [*(starts[name] for name in names[1:]), last]
     return {name: round(end - starts[name], 3) for name, end in zip(names, ends, strict=True)}

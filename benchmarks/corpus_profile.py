@@ -1,6 +1,6 @@
-"""Where Headwater's time goes: its own functions are wrapped where they are called, once a batch, and timed there.
+"""Profiles Headwater: its functions are wrapped where they are called, once for each batch, and timed.
 
-A part's time is what it took itself, without the parts that it calls.
+A part's time is its own, without the parts that it calls.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Any
 FILTERS = {
     "language": ("stages.corpus.filtering.language", "Language.scores"),
     "words": ("stages.corpus.filtering.words", "Splitter.split"),
-    "words that only spaCy can split": ("stages.corpus.filtering.words", "split_pieces"),
-    "lengths": ("stages.corpus.filtering", "text_lengths"),
-    "quality": ("stages.corpus.filtering", "_judge_quality"),
-    "repetition: lines": ("stages.corpus.filtering", "repeated_lines"),
-    "repetition: n-grams": ("stages.corpus.filtering", "repeated_ngrams"),
-    "C4": ("stages.corpus.filtering", "_judge_c4"),
+    "words that only spaCy can split": ("stages.corpus.filtering.words", "tokenize_words"),
+    "lengths": ("stages.corpus.filtering.filters", "text_lengths"),
+    "quality": ("stages.corpus.filtering.filters", "_judge_quality"),
+    "repetition: lines": ("stages.corpus.filtering.filters", "repeated_lines"),
+    "repetition: n-grams": ("stages.corpus.filtering.filters", "repeated_ngrams"),
+    "C4": ("stages.corpus.filtering.filters", "_judge_c4"),
 }
 NEAR = {
-    "words": ("stages.corpus.dedup.near.verify", "word_hashes"),
-    "n-grams": ("stages.corpus.dedup.near.verify", "ngram_hashes"),
-    "MinHash": ("stages.corpus.dedup.near.verify", "band_hashes"),
-    "candidates": ("stages.corpus.dedup.near.verify", "components"),
-    "verification": ("stages.corpus.dedup.near.verify", "near_copies"),
+    "words": ("corpus_near", "word_hashes"),
+    "n-grams": ("corpus_near", "ngram_hashes"),
+    "MinHash": ("corpus_near", "band_hashes"),
+    "candidates": ("corpus_near", "components"),
+    "verification": ("corpus_near", "near_copies"),
 }
 
 
@@ -57,11 +57,11 @@ class Clock:
 
 
 @contextmanager
-def watched(parts: Mapping[str, tuple[str, str]]) -> Iterator[Clock]:
-    """Times the functions that `parts` names (label -> module, attribute) while it is open.
+def profiled(parts: Mapping[str, tuple[str, str]]) -> Iterator[Clock]:
+    """Times the functions that `parts` names (label -> module, attribute) while the context is open.
 
     Raises:
-        AttributeError: a function is not there any more: its name here must follow.
+        AttributeError: a function does not exist; its name here must be updated.
     """
     clock = Clock()
     changed: list[tuple[Any, str, Any]] = []
@@ -79,7 +79,7 @@ def watched(parts: Mapping[str, tuple[str, str]]) -> Iterator[Clock]:
 
 
 def nanoseconds_a_byte(prefix: str, clock: Clock, whole: float, size: int) -> dict[str, float]:
-    """By part, with what is in none of them as `the rest`."""
+    """Nanoseconds per byte by part, and `the rest` for time in none of them."""
     rows = {f"{prefix}: {part}": seconds for part, seconds in clock.seconds.items()}
     rows[f"{prefix}: the rest"] = whole - sum(clock.seconds.values())
     return {part: seconds * 1e9 / size for part, seconds in rows.items()}

@@ -151,8 +151,8 @@ def _print_parts(console: Console, result: Mapping[str, Any]) -> None:
     table = Table("part", "ns a byte", "copies of the text meanwhile", title="Profile of Headwater")
     rows = dict(result.get("profile", {}))
     stage = result.get("stage", {}).get("Headwater", {})
-    for step, seconds in (stage.get("steps") or {}).items():
-        rows[f"stage: {step}"] = seconds * 1000 / stage["megabytes"]
+    for name, seconds in (stage.get("passes") or {}).items():
+        rows[f"stage: {name}"] = seconds * 1000 / stage["megabytes"]
     for part, nanoseconds in rows.items():
         # A copy reads and writes: half its traffic is its pace.
         table.add_row(part, f"{nanoseconds:.2f}", f"{nanoseconds * copy / 2:.0f}")

@@ -1,4 +1,4 @@
-"""Corpus: raw documents in; clean, deduplicated, split documents out, and a ledger of everything else."""
+"""The corpus stage: from raw documents to clean, deduplicated, split documents, and a ledger of everything removed."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ __all__ = [
 
 
 def _build(config: CorpusConfig, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
-    """See `stages.corpus.build.build`. Its imports take a while; workers start on theirs at the same time."""
-    from stages.corpus.execution.workers import make_workers
+    """See `stages.corpus.build.build`. Its imports are slow; workers do theirs at the same time."""
+    from stages.corpus.execution.executor import make_workers
 
     with make_workers(config) as workers:
         from stages.corpus.build import build
@@ -58,7 +58,7 @@ corpus: Stage[CorpusConfig] = Stage("corpus", 2, _build)
 
 
 def inputs_of(config: CorpusConfig) -> dict[str, Listing]:
-    """The listings that the stage takes for a config, made from its locations.
+    """The listings that the stage takes as inputs for a config, from its locations.
 
     Raises:
         InputError: a source or set is missing or empty.

@@ -1,4 +1,4 @@
-"""The chunks of a corpus in order, and documents by their row in all of them together."""
+"""The chunks of a corpus in order, and documents by their row number over all chunks."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Chunk:
-    """Documents of one source that are read and judged together, in corpus order."""
+    """Documents of one source that are processed together, in corpus order."""
 
     name: str
     source: str
     documents: int
     first_records: tuple[int, ...]
-    """For each piece of its task: how many records of the file lie before the piece."""
+    """For each range of its task, how many records of the file come before it."""
 
     def uris(self, table: pa.Table) -> pa.Array:
-        """`file#record`, or `file#record:span`, of each row; needs the columns file, piece, record, span."""
-        first = np.array(self.first_records, np.int64)[table["piece"].to_numpy()]
+        """`file#record`, or `file#record:span`, of each row; needs the columns file, file_range, record, span."""
+        first = np.array(self.first_records, np.int64)[table["file_range"].to_numpy()]
         records = pa.array(table["record"].to_numpy() + first).cast(pa.string())
         spans = table["span"].combine_chunks()
         spans = pc.if_else(pc.equal(spans, ""), "", pc.binary_join_element_wise("", spans, ":"))
@@ -36,20 +36,20 @@ class Chunk:
         return pc.binary_join_element_wise(files, spans, "")
 
 
-def bases(chunks: Sequence[Chunk]) -> Rows:
-    """Row of each chunk's first document among all documents, int64[chunks + 1]."""
+def row_offsets(chunks: Sequence[Chunk]) -> Rows:
+    """Row of each chunk's first document among all documents, and their number: int64[chunks + 1]."""
     return np.cumsum([0, *(chunk.documents for chunk in chunks)], dtype=np.int64)
 
 
 def by_chunk(rows: Rows, base: Rows) -> Iterator[tuple[int, slice]]:
-    """For ascending rows: the number of each chunk that holds some, and which of `rows` these are."""
+    """For ascending rows, the number of each chunk that has some of them, and the slice of `rows` in it."""
     places = np.searchsorted(rows, base)
     for number in np.flatnonzero(np.diff(places)).tolist():
         yield number, slice(int(places[number]), int(places[number + 1]))
 
 
-def neighbours(sizes: Sequence[int], limit: int, kinds: Sequence[object]) -> list[list[int]]:
-    """Numbers of neighbours of one kind, together, unless it is a single one, no larger than `limit`."""
+def group_adjacent(sizes: Sequence[int], limit: int, kinds: Sequence[object]) -> list[list[int]]:
+    """Groups of adjacent numbers of one kind whose sizes sum up to at most `limit`; a larger one is a group alone."""
     groups: list[list[int]] = []
     held = 0
     for number, size in enumerate(sizes):
@@ -62,9 +62,9 @@ def neighbours(sizes: Sequence[int], limit: int, kinds: Sequence[object]) -> lis
 
 
 def identities(rows: Rows, chunks: Sequence[Chunk], folder: Path) -> pa.Table:
-    """Who the documents at ascending rows are: columns doc_id and `where` (`source/file#record`)."""
+    """Identities of the documents at ascending rows: columns doc_id and `where` (`source/file#record`)."""
     parts = []
-    base = bases(chunks)
+    base = row_offsets(chunks)
     for number, mine in by_chunk(rows, base):
         chunk = chunks[number]
         table = read_chunk(folder / chunk.name, PLACES)
@@ -76,7 +76,7 @@ def identities(rows: Rows, chunks: Sequence[Chunk], folder: Path) -> pa.Table:
 
 
 def lists_of(column: pa.ChunkedArray) -> tuple[NDArray[np.uint64], Rows]:
-    """A column of lists of uint64 as values, uint64[k], and where lists begin, int64[n + 1]."""
+    """A column of lists of uint64 as values, uint64[k], and the offsets of the lists, int64[n + 1]."""
     lists = column.combine_chunks()
     if not len(lists):
         return np.empty(0, np.uint64), np.zeros(1, np.int64)

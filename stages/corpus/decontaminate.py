@@ -1,9 +1,9 @@
-"""Decontamination: documents that share a run of words with an evaluation question do not stay.
+"""Decontamination: removes documents that share a run of words with an evaluation question.
 
 The measure is GPT-3's (Brown et al. 2020, appendix C): 13 words in a row, lower case, without punctuation. Many
-questions have fewer words. So the words of a question and its gold answer are taken together; where these are fewer
-than 13, all of them in a row are looked for, however few they are. A context (an abstract, say) is looked for on its
-own, unless it has fewer than eight words. Options that are not the answer are not looked for.
+questions have fewer words. So a question is joined with its gold answer; if they have fewer than 13 words, all
+of them must occur in a row. A context, such as an abstract, is searched separately, unless it has fewer than eight
+words. Options other than the answer are not searched.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from stages.corpus.config import DecontaminationConfig
 from stages.corpus.evaluation_items import read_items
 from stages.corpus.kernels.matching import find_grams, grams_of
-from stages.corpus.kernels.words import word_hashes
+from stages.corpus.kernels.word_hashes import word_hashes
 from stages.corpus.policy import Removal
 from stages.corpus.reading.listing import Listing
 from stages.corpus.texts import Texts
@@ -29,12 +29,12 @@ from stages.store import InputError
 Hashes = NDArray[np.uint64]
 Places = NDArray[np.int64]
 
-_BITS_A_GRAM = 64
+_BITS_PER_GRAM = 64
 
 
 @dataclass(frozen=True)
 class Matches:
-    """What n documents have of evaluation items: `hits[k]` n-grams of item `items[k]` stand in document `rows[k]`."""
+    """Evaluation items in n documents: `hits[k]` n-grams of item `items[k]` occur in document `rows[k]`."""
 
     index: Index
     rows: Places
@@ -43,19 +43,19 @@ class Matches:
 
     @property
     def seen(self) -> NDArray[np.bool_]:
-        """Items of which any document has any n-gram: bool[items]."""
+        """Items with an n-gram in any document: bool[items]."""
         seen = np.zeros(len(self.index), np.bool_)
         seen[self.items] = True
         return seen
 
     def removals(self, config: DecontaminationConfig) -> dict[int, Removal]:
-        """Row -> why, for the documents that hold an item: `minimum_hits` of its n-grams, or all if it has fewer.
+        """By row, removals of documents that contain an item: `minimum_hits` of its n-grams, or all if it has fewer.
 
-        The item with most is named.
+        The detail names the item with most n-grams in the document.
         """
         needed = np.minimum(self.index.totals[self.items], config.minimum_hits)
         enough = np.flatnonzero(self.hits >= needed)
-        # Within a row by hits, then in the order of the items; of each row the first.
+        # Sorted within a row by hits, then by item; the first of each row is used.
         order = enough[np.lexsort((self.items[enough], -self.hits[enough], self.rows[enough]))]
         rows, first = np.unique(self.rows[order], return_index=True)
         out: dict[int, Removal] = {}
@@ -67,7 +67,7 @@ class Matches:
 
 
 class Index:
-    """The n-grams of all items; small enough for every worker's memory (about 40 bytes an n-gram).
+    """The n-grams of all items; about 40 bytes for each n-gram, in every worker's memory.
 
     Args:
         names: of the items, `medqa/17`.
@@ -118,7 +118,7 @@ class Index:
         hashes = hashes[np.repeat(wanted, counts)]
         counts, owners = counts[wanted], np.array(items, np.int64)[wanted]
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-        bits = np.zeros(1 << max(0, (_BITS_A_GRAM * len(hashes)).bit_length() - 6), np.uint64)
+        bits = np.zeros(1 << max(0, (_BITS_PER_GRAM * len(hashes)).bit_length() - 6), np.uint64)
         grams, gram_starts = grams_of(hashes, starts, config.ngram, bits)
         each = np.diff(gram_starts)
         lengths = np.repeat(np.minimum(counts, config.ngram), each)
@@ -146,34 +146,26 @@ class Index:
         return cls(names=json.loads(arrays.pop("names").tobytes()), **arrays)
 
     def matches(self, hashes: Hashes, starts: Places) -> Matches:
-        """Which items have n-grams in which documents, and how many different ones.
+        """Which items have n-grams in which documents, and how many different ones each.
 
         Args:
             hashes, starts: the words of n documents, see `word_hashes`.
         """
         if not len(self._grams):
             return Matches(self, *(np.empty(0, np.int64) for _ in range(3)))
-        room, count = 0, 1024
-        while count > room:
-            room = count
-            texts, found = np.empty(room, np.int64), np.empty(room, np.int64)
+        size, count = 0, 1024
+        while count > size:
+            size = count
+            texts, found = np.empty(size, np.int64), np.empty(size, np.int64)
             count = find_grams(hashes, starts, self._grams, self._firsts, self._bits, texts, found)
         pairs = np.unique(texts[:count] * len(self._grams) + found[:count])
         rows, grams = np.divmod(pairs, len(self._grams))
         each = self._owner_starts[grams + 1] - self._owner_starts[grams]
-        # The owners of each n-gram, one after another.
+        # The owners of each n-gram, concatenated.
         places = np.repeat(self._owner_starts[grams] - np.cumsum(each) + each, each) + np.arange(each.sum())
         pairs, hits = np.unique(np.repeat(rows, each) * len(self) + self._owners[places], return_counts=True)
         rows, items = np.divmod(pairs, len(self))
         return Matches(self, rows, items, hits)
-
-    def hits(self, hashes: Hashes, starts: Places) -> NDArray[np.bool_]:
-        """See `Matches.seen`; for `Matches.removals` too, take both from `matches`."""
-        return self.matches(hashes, starts).seen
-
-    def removals(self, hashes: Hashes, starts: Places, config: DecontaminationConfig) -> dict[int, Removal]:
-        """See `Matches.removals`."""
-        return self.matches(hashes, starts).removals(config)
 
 
 def _tables(grams: Hashes, lengths: Places, items: Places, count: int) -> tuple[Places, Hashes, Places, Places, Places]:
@@ -198,35 +190,37 @@ def _tables(grams: Hashes, lengths: Places, items: Places, count: int) -> tuple[
 def clean_subsets(
     sets: Mapping[str, Listing], seen: NDArray[np.bool_], index: Index, put: Callable[[str, bytes], None]
 ) -> None:
-    """Writes of each set the items that are clean: no document of the corpus held them, before any was removed.
+    """Writes the clean items of each set: those that no document of the corpus contained, before any was removed.
 
-    This is what GPT-3 calls a clean subset (Brown et al. 2020, appendix C), on the side of caution: an item is not
-    clean as soon as one document shares a run of its words, for whatever reason. Since such documents are removed, all
-    items are absent from the training data word for word; a score that is better on the whole set than on its clean
-    subset hints at what word runs cannot see, reworded copies.
+    This is GPT-3's clean subset (Brown et al. 2020, appendix C), cautiously: an item is not clean if one document
+    shares a run of its words, for whatever reason. Since such documents are removed, no item is in the training data
+    word for word; a better score on the whole set than on its clean subset hints at reworded copies.
 
-    `clean/{set}.jsonl` has the rows of the set's clean items, as they are; a set without any is not written.
-    `clean.jsonl` has a line for every item: set, id, clean, ngrams (how many were looked for; an item of no words has
+    `clean/{set}.jsonl` has the rows of the set's clean items, unchanged; a set without any is not written.
+    `clean.jsonl` has a line for every item: set, id, clean, ngrams (how many were searched; an item without words has
     none, and is clean).
 
     Args:
-        sets: those that the index was made of.
-        seen: union of `Index.hits` over all documents, bool[items].
+        sets: those that the index was built from.
+        seen: union of `Matches.seen` over all documents, bool[items].
         put: writes a file, given its name and content.
+
+    Raises:
+        InputError: a set has changed since the index was built.
     """
     kept: dict[str, list[bytes]] = {}
     lines: list[bytes] = []
     number = 0
     for number, item in enumerate(read_items(sets), 1):
         if number > len(index) or index.names[number - 1] != item.name:
-            raise InputError(f"evaluation set {item.set}: it changed during the run, at {item.id}; run again")
+            raise InputError(f"evaluation set {item.set} changed during the run, at item {item.id}; run again")
         clean = not seen[number - 1]
         if clean:
             kept.setdefault(item.set, []).append(item.line)
         note = {"set": item.set, "id": item.id, "clean": clean, "ngrams": int(index.totals[number - 1])}
         lines.append(json.dumps(note, ensure_ascii=False).encode())
     if number != len(index):
-        raise InputError("evaluation sets: they changed during the run; run again")
+        raise InputError("the evaluation sets changed during the run; run again")
     for name, rows in kept.items():
         put(f"clean/{name}.jsonl", b"\n".join([*rows, b""]))
     put("clean.jsonl", b"\n".join([*lines, b""]))

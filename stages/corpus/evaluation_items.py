@@ -1,4 +1,4 @@
-"""Evaluation items as decontamination sees them: what is asked and answered, and the contexts."""
+"""Evaluation items as decontamination uses them: the question with its answer, and the contexts."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Item:
 
     set: str
     id: str
-    """Its own, else the number of its line."""
+    """Its own id, else the number of its line."""
     asked: str
     """The question and, on a line of its own, the gold answer if there is one."""
     contexts: tuple[str, ...]
     line: bytes
-    """Its row as it stands in the file, without the line end."""
+    """Its row as in the file, without the line end."""
 
     @property
     def name(self) -> str:
@@ -38,18 +38,18 @@ class Item:
 
 
 def read_items(sets: Mapping[str, Listing]) -> Iterator[Item]:
-    """The items of all sets, in the order of sets, files and lines.
+    """The items of all sets, in order of sets, files and lines.
 
     A row is a JSON object with `question`, and optionally `id`, `options`, `answer` (which of the options, or a text)
     and `context` (a text, or several in lists or objects).
 
     Raises:
-        InputError: a broken line, or one without a question, with file and line; a damaged file; a set without items,
-            or with a name that can be no file's.
+        InputError: a line is not valid or has no question (with file and line), a file is damaged, or a set has no
+            items or a name that cannot be a file name.
     """
     for name, listing in sorted(sets.items()):
         if not _NAME.fullmatch(name):
-            raise InputError(f"evaluation set {name!r}: name it by letters, digits, dot, dash and underscore")
+            raise InputError(f"evaluation set {name!r}: a name may have letters, digits, dot, dash and underscore")
         count = 0
         for file in listing.files:
             if _JSON_LINES.fullmatch(file.name):
@@ -57,7 +57,9 @@ def read_items(sets: Mapping[str, Listing]) -> Iterator[Item]:
                     count += 1
                     yield item
         if not count:
-            raise InputError(f"evaluation set {name}: {listing.location} has no question; a set is JSON Lines")
+            raise InputError(
+                f"evaluation set {name}: {listing.location} has no questions; a set consists of JSON Lines files"
+            )
 
 
 def _items(name: str, listing: Listing, file: str) -> Iterator[Item]:
@@ -72,7 +74,7 @@ def _items(name: str, listing: Listing, file: str) -> Iterator[Item]:
                     yield _item(name, line, number, f"evaluation set {name}: {path}:{number}")
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise InputError(
-                f"evaluation set {name}: {path} is cut off or damaged behind line {number} ({error}); fetch it again"
+                f"evaluation set {name}: {path} is truncated or damaged after line {number}: {error}; replace it"
             ) from error
 
 
@@ -80,19 +82,19 @@ def _item(name: str, line: bytes, number: int, where: str) -> Item:
     try:
         row = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise InputError(f"{where}: broken JSON: {error}; mend or remove the line") from error
+        raise InputError(f"{where}: not valid JSON: {error}; repair or remove the line") from error
     if not isinstance(row, dict):
-        raise InputError(f"{where}: a JSON {type(row).__name__}, not an object; mend or remove the line")
+        raise InputError(f"{where}: a JSON {type(row).__name__}, not an object; repair or remove the line")
     question = row.get("question")
     if not isinstance(question, str):
-        raise InputError(f"{where}: no field 'question'; there are: {', '.join(sorted(row))}")
+        raise InputError(f"{where}: no field 'question'; the fields are: {', '.join(sorted(row))}")
     answer = _answer(row.get("options"), row.get("answer"))
     asked = f"{question}\n{answer}" if answer else question
     return Item(name, str(row.get("id", number)), asked, tuple(_strings(row.get("context"))), line)
 
 
 def _answer(options: Any, answer: Any) -> str:
-    """The gold answer: the option that `answer` points at, else `answer` if it is a text, else nothing."""
+    """The gold answer: the option that `answer` refers to, else `answer` if it is a text, else an empty string."""
     if isinstance(options, list) and type(answer) is int and 0 <= answer < len(options):
         answer = options[answer]
     elif isinstance(options, dict) and isinstance(answer, str):

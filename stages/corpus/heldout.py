@@ -1,4 +1,4 @@
-"""Which documents are held out: by the hash of what belongs together, so that no subject stands on both sides."""
+"""Which documents are held out: chosen by the hash of their group, so that no subject is on both sides of the split."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 
 
 def group_of(group: str, title: str, url: str, doc_id: str) -> str:
-    """What a document belongs to: the recipe's field, else its title, else its address, else itself; case-folded."""
+    """A document's group: the recipe's field, else its title, else its URL, case-folded; else a group of its own."""
     for value in (group, title, url):
         if folded := " ".join(value.casefold().split()):
             return folded

@@ -1,4 +1,4 @@
-"""The ledger: why each document that did not stay was removed. Ids and evidence, no text."""
+"""The ledger: why each removed document was removed. Ids and evidence, no text."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ class Ledger:
         self.removed = 0
 
     def add(self, source: str, rows: pa.Table) -> None:
-        """Notes removals of one source: rows with the columns of `REMOVED`."""
+        """Adds removals of one source: rows with the columns of `REMOVED`."""
         for item in rows["rule"].value_counts().to_pylist():
             self._accounts[source].removed[item["values"]] += item["counts"]
         self.removed += len(rows)
         self._files.add(rows)
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Writes the remaining rows."""
         self._files.close()
 
 
-def is_ruled(table: pa.Table) -> NDArray[np.bool_]:
-    """Which rows have a rule in their column `rule`, bool[n]."""
+def has_rule(table: pa.Table) -> NDArray[np.bool_]:
+    """Which rows have a rule in their column `rule`, so are removed: bool[n]."""
     return pc.binary_length(table["rule"]).to_numpy() > 0
 
 
-def removed_rows(chunk: Chunk, places: pa.Table, verdict: pa.Table, survivor: pa.Array | pa.ChunkedArray) -> pa.Table:
+def ledger_rows(chunk: Chunk, places: pa.Table, verdict: pa.Table, survivor: pa.Array | pa.ChunkedArray) -> pa.Table:
     """Rows of the ledger for documents of a chunk.
 
     Args:
-        places: columns doc_id, file, piece, record.
+        places: columns doc_id, file, file_range, record.
         verdict: columns rule, value, threshold, detail.
     """
     columns = {
@@ -57,7 +57,7 @@ def removed_rows(chunk: Chunk, places: pa.Table, verdict: pa.Table, survivor: pa
 
 
 def verdict_columns(removals: dict[int, Removal], count: int) -> dict[str, pa.Array]:
-    """The columns rule, value, threshold, detail of `count` documents, empty for those that stay."""
+    """The columns rule, value, threshold, detail of `count` documents, empty for kept ones."""
     nothing = Removal("")
     found = [removals.get(i, nothing) for i in range(count)]
     return {

@@ -1,14 +1,14 @@
-"""Personal data is found, and masked, tagged or a reason to drop. Patterns are narrow: medical text is full of numbers.
+"""Finds personal data and masks, tags or drops it. Patterns are narrow, since medical text is full of numbers.
 
-What is found: e-mail addresses; telephone numbers in North American form with separators, and international ones with
+Found are: e-mail addresses; telephone numbers in North American form with separators, and international ones with
 a leading plus; US social security numbers in dashed form; IPv4 addresses, and IPv6 addresses of the ranges that are in
-use; medical record numbers that are called so; IBANs (country, length and check digits); payment card numbers (issuer,
-grouping and check digit).
-What is not: names, street addresses, dates of birth, numbers in other national forms. A first octet below 8 is not
+use; medical record numbers that are labelled as such; IBANs (country, length and check digits); payment card numbers
+(issuer, grouping and check digit).
+Not found are: names, street addresses, dates of birth, numbers in other national forms. A first octet below 8 is not
 taken for an address, because enzyme numbers (EC 3.4.21.4) and versions look the same.
 
-Hits are counted, never stored. A scan over all bytes (`personal_marks`) says which texts can hold what; the regular
-expressions see only those.
+Hits are counted, never stored. A scan over all bytes (`personal_marks`) says which texts may hold which kinds; the
+regular expressions search only those.
 """
 
 from __future__ import annotations
@@ -57,10 +57,9 @@ _PATTERNS: dict[str, re.Pattern[str]] = {
         r"|(?<![\w:.-])[23Ff][0-9A-Fa-f]{3}:[0-9A-Fa-f:]{0,33}(?:[0-9A-Fa-f]|::)(?!\w|:[0-9A-Fa-f:])"
     ),
 }
-"""In the order in which they are applied: an address of mail before what could be found inside it.
+"""In the order in which they are applied: e-mail addresses before what could be found inside them.
 
-Digits are those of ASCII, letters at the edges are any. None matches a bracket, so that placeholders neither are found
-nor become a part of what is."""
+Digits are ASCII, letters at the edges are any. None matches a bracket, so placeholders are never part of a match."""
 
 _MARKS = {
     "email": marks.EMAIL,
@@ -98,7 +97,7 @@ _ISSUERS: list[tuple[re.Pattern[str], frozenset[int]]] = [
 
 
 def _iban_end(match: re.Match[str]) -> int:
-    """Where the IBAN that begins with a match ends; -1 if country, length or check digits (ISO 13616) are wrong."""
+    """End of the IBAN that begins with a match; -1 if country, length or check digits (ISO 13616) are wrong."""
     length = _IBAN_LENGTHS.get(match[0][:2])
     if length is None:
         return -1
@@ -118,10 +117,10 @@ def _iban_end(match: re.Match[str]) -> int:
 
 
 def _card_end(match: re.Match[str]) -> int:
-    """Where the card number ends; -1 if no issuer has such numbers or the check digit (Luhn, ISO 7812) is wrong."""
+    """End of the card number; -1 if no issuer has such numbers or the check digit (Luhn, ISO 7812) is wrong."""
     ends = [match.end()]
     if match["last"]:
-        # The last three digits may be no part of the number, but the code on the card's back.
+        # The last three digits may be the code on the card's back, not part of the number.
         ends.append(match.start("last"))
     for end in ends:
         digits = re.sub("[^0-9]", "", match.string[match.start() : end])
@@ -133,12 +132,12 @@ def _card_end(match: re.Match[str]) -> int:
 
 
 def _phone_end(match: re.Match[str]) -> int:
-    """Where the telephone number ends; -1 if an international one has too few or too many digits (E.164)."""
+    """End of the telephone number; -1 if an international one has too few or too many digits (E.164)."""
     return match.end() if 8 <= sum(map(str.isdigit, match[0])) <= 15 else -1
 
 
 def _ip_end(match: re.Match[str]) -> int:
-    """Where the address ends; -1 if it is no IPv6 address, or of a range that is not in use (RFC 4291, 4193)."""
+    """End of the address; -1 if it is no IPv6 address, or of a range that is not in use (RFC 4291, 4193)."""
     if "." in match[0]:
         return match.end()
     try:
@@ -162,18 +161,18 @@ _ENDS: dict[str, Callable[[re.Match[str]], int]] = {
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """A piece of a text; `kind` says what personal data it is, "" for the text between."""
+class _Span:
+    """A part of a text; `kind` is the kind of personal data that it is, empty for other text."""
 
     text: str
     kind: str = ""
 
 
-def _cut(text: str, kind: str) -> list[_Piece]:
-    """A text in pieces: what is of a kind, and what stands between."""
+def _split_by(text: str, kind: str) -> list[_Span]:
+    """A text as spans: those of one kind of personal data, and the text between them."""
     pattern, end_of = _PATTERNS[kind], _ENDS.get(kind, _any_end)
     group = "hit" if kind == "mrn" else 0
-    pieces: list[_Piece] = []
+    spans: list[_Span] = []
     done = place = 0
     while (match := pattern.search(text, place)) is not None:
         begin, end = match.start(group), end_of(match)
@@ -181,69 +180,59 @@ def _cut(text: str, kind: str) -> list[_Piece]:
             place = begin + 1
             continue
         if begin > done:
-            pieces.append(_Piece(text[done:begin]))
-        pieces.append(_Piece(text[begin:end], kind))
+            spans.append(_Span(text[done:begin]))
+        spans.append(_Span(text[begin:end], kind))
         done = place = end
-    if done < len(text) or not pieces:
-        pieces.append(_Piece(text[done:]))
-    return pieces
+    if done < len(text) or not spans:
+        spans.append(_Span(text[done:]))
+    return spans
 
 
-def _pieces(text: str, kinds: Iterable[str]) -> list[_Piece]:
-    """A text in pieces by all kinds, each in what the earlier ones left, until none finds more.
+def _spans(text: str, kinds: Iterable[str]) -> list[_Span]:
+    """A text as spans of all kinds; each kind searches what earlier ones left, until no search finds more.
 
-    What was found bounds what stands beside it just as its placeholder would: what is found at last is found by a
-    search of the masked text too, so that there is nothing more in that.
+    A span bounds the text beside it just as its placeholder would, so a search of the masked text finds nothing more.
     """
     wanted = [kind for kind in _PATTERNS if kind in set(kinds)]
-    pieces, before = [_Piece(text)], 0
-    while len(pieces) > before:
-        before = len(pieces)
+    spans, before = [_Span(text)], 0
+    while len(spans) > before:
+        before = len(spans)
         for kind in wanted:
-            pieces = [part for piece in pieces for part in ([piece] if piece.kind else _cut(piece.text, kind))]
-    return pieces
+            spans = [part for span in spans for part in ([span] if span.kind else _split_by(span.text, kind))]
+    return spans
 
 
-def replace_personal_data(text: str, kinds: Iterable[str]) -> tuple[str, dict[str, int]]:
-    """Replaces each piece of personal data by its placeholder; returns the text and how many of each kind."""
-    pieces = _pieces(text, kinds)
-    return "".join(PLACEHOLDERS.get(piece.kind, piece.text) for piece in pieces), _counts(pieces)
-
-
-def _counts(pieces: list[_Piece]) -> dict[str, int]:
-    found = [piece.kind for piece in pieces if piece.kind]
+def _counts(spans: list[_Span]) -> dict[str, int]:
+    found = [span.kind for span in spans if span.kind]
     return {kind: found.count(kind) for kind in _PATTERNS if kind in found}
 
 
 @dataclass(frozen=True)
 class PersonalFound:
-    """What was found in a batch of texts, by row; nothing of the data itself."""
+    """What was found in a batch of texts, by row; without the data itself."""
 
     texts: Texts
-    """The batch with what is masked replaced by placeholders."""
+    """The batch with masked spans replaced by placeholders."""
     changed: NDArray[np.bool_]
-    """Texts in which something was, bool[n]."""
+    """Texts in which something was masked, bool[n]."""
     removals: dict[int, Removal]
-    """Texts with something of a kind that calls for `drop`."""
+    """Texts with a kind whose action is `drop`."""
     tags: dict[int, list[str]]
-    """Kinds found that call for `tag`."""
+    """Kinds found whose action is `tag`."""
     counts: dict[int, dict[str, int]]
-    """Hits of each kind, whatever it calls for."""
+    """Hits of each kind, whatever its action."""
 
 
 class PersonalData:
-    """Finds personal data of some kinds, and does about each kind what is asked for: `mask`, `drop` or `tag`."""
+    """Finds personal data of some kinds and applies the action of each: `mask`, `drop` or `tag` (`EditConfig`)."""
 
     def __init__(self, actions: Mapping[str, str]):
-        unknown = set(actions) - set(_PATTERNS) or set(actions.values()) - {"mask", "drop", "tag"}
-        if unknown:
-            raise ValueError(f"unknown kinds or actions of personal data: {', '.join(sorted(unknown))}")
         self.actions = dict(actions)
 
     def find(self, texts: Texts, rows_mask: NDArray[np.bool_] | None = None) -> PersonalFound:
-        """Looks through a batch, or those rows of it where `rows_mask` (bool[n]) is true."""
-        looked_at = np.ones(len(texts), np.bool_) if rows_mask is None else rows_mask
-        possible = personal_marks(texts.data, texts.offsets, looked_at)
+        """Searches a batch, or those rows of it where `rows_mask` (bool[n]) is true."""
+        searched = np.ones(len(texts), np.bool_) if rows_mask is None else rows_mask
+        possible = personal_marks(texts.data, texts.offsets, searched)
         possible &= np.uint8(sum(_MARKS[kind] for kind in self.actions))
         edited: dict[int, bytes] = {}
         removals: dict[int, Removal] = {}
@@ -251,8 +240,8 @@ class PersonalData:
         counts: dict[int, dict[str, int]] = {}
         for row in np.flatnonzero(possible).tolist():
             mark = int(possible[row])
-            pieces = _pieces(texts[row], [kind for kind in self.actions if mark & _MARKS[kind]])
-            found = _counts(pieces)
+            spans = _spans(texts[row], [kind for kind in self.actions if mark & _MARKS[kind]])
+            found = _counts(spans)
             if not found:
                 continue
             counts[row] = found
@@ -263,7 +252,7 @@ class PersonalData:
             if by_action["mask"]:
                 masked = by_action["mask"]
                 edited[row] = "".join(
-                    PLACEHOLDERS[piece.kind] if piece.kind in masked else piece.text for piece in pieces
+                    PLACEHOLDERS[span.kind] if span.kind in masked else span.text for span in spans
                 ).encode()
             if by_action["drop"]:
                 detail = ", ".join(f"{number} {kind}" for kind, number in by_action["drop"].items())
@@ -272,4 +261,4 @@ class PersonalData:
                 tags[row] = list(by_action["tag"])
         changed = np.zeros(len(texts), np.bool_)
         changed[list(edited)] = True
-        return PersonalFound(texts.replaced(edited), changed, removals, tags, counts)
+        return PersonalFound(texts.replace(edited), changed, removals, tags, counts)

@@ -1,4 +1,4 @@
-"""May this document be used at all? Licences, sources and addresses."""
+"""The policy: which licences, sources and URLs may be used."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _CREATIVE_COMMONS = re.compile(r"cc[ -]?(by(?:[ -](?:nc|nd|sa))*)[ -](\d\.\d)", 
 
 @dataclass(frozen=True)
 class Removal:
-    """Why a document does not stay: the rule, what was measured, and the limit it broke."""
+    """Why a document is removed: the rule, the measured value, and the threshold that it exceeded."""
 
     rule: str
     value: float = 0.0
     threshold: float = 0.0
     detail: str = ""
     survivor: str = ""
-    """doc_id of the document that stays in its place, for duplicates."""
+    """doc_id of the document that is kept in its place, for duplicates."""
 
 
 def normalize_license(value: object) -> str:
-    """A licence as written in records (`CC BY 4.0`) as its SPDX identifier (`CC-BY-4.0`); `unknown` if there is none.
+    """The SPDX identifier (`CC-BY-4.0`) of a licence as written in records (`CC BY 4.0`); `unknown` if it is missing.
 
-    Other values stay as they are, trimmed.
+    Unrecognized values are returned unchanged, except for surrounding white space.
     """
     text = " ".join(str(value).split()) if value not in (None, "") else ""
     if not text or text.lower() in ("none", "null", "n/a", UNKNOWN):

@@ -1,4 +1,4 @@
-"""The account of a corpus: for each source what came in, what became of it, and that nothing is missing."""
+"""The account of a corpus: for each source the input, what became of it, and a check that nothing is missing."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ COLUMNS = ["source", "in", "quarantined", *FAMILIES, "heldout", "kept", "bytes_i
 
 
 def family(rule: str) -> str:
-    """The column that a rule is counted in: `quality_short` and `c4_lorem_ipsum` in `quality`, as all that no column
-    is named after."""
+    """The column that counts a rule; rules without a column of their own, such as C4's, are in `quality`."""
     if rule in FAMILIES:
         return rule
     start = rule.split("_")[0]
@@ -41,9 +40,9 @@ class SourceAccount:
     """Documents that could be read."""
     quarantined: int = 0
     rest_lost: int = 0
-    """Files that could not be read to their end, so that an unknown number of records is missing."""
+    """Files that could not be read to their end, which lack an unknown number of records."""
     repeated_ids: int = 0
-    """Records whose own id stood in an earlier record of the source."""
+    """Records whose own id repeats an earlier one of the source."""
     removed: Counter[str] = field(default_factory=Counter)
     """By rule."""
     heldout: int = 0
@@ -56,20 +55,20 @@ class SourceAccount:
 
     @property
     def records(self) -> int:
-        """Everything that came in."""
+        """All input records."""
         return self.read + self.quarantined
 
     def check(self, source: str) -> None:
-        """In = kept + heldout + removed + quarantined.
+        """Checks that records = kept + heldout + removed + quarantined.
 
         Raises:
-            HeadwaterError: it does not add up, which is a defect of this stage.
+            HeadwaterError: they differ, which is a bug of this stage.
         """
         out = self.kept + self.heldout + sum(self.removed.values()) + self.quarantined
         if out != self.records:
             raise HeadwaterError(
-                f"corpus: source {source} had {self.records} records and {out} are accounted for; "
-                "this is a defect of the corpus stage, please report it"
+                f"corpus: source {source} has {self.records} records, but {out} are accounted for; "
+                "this is a bug of the corpus stage, please report it"
             )
 
     def row(self, source: str) -> list[Any]:
@@ -91,7 +90,7 @@ class SourceAccount:
 
 
 def table(accounts: dict[str, SourceAccount]) -> dict[str, Any]:
-    """`{"columns": [...], "rows": [[...], ...]}`: a row a source, and their total."""
+    """`{"columns": [...], "rows": [[...], ...]}`: a row for each source, and the total."""
     rows = [account.row(source) for source, account in accounts.items()]
     rows.append(["total", *(sum(row[i] for row in rows) for i in range(1, len(COLUMNS)))])
     return {"columns": COLUMNS, "rows": rows}
@@ -105,6 +104,6 @@ def counts(total: list[Any]) -> dict[str, int]:
 
 
 def summary_rows(artifact: Artifact) -> tuple[list[str], list[list[Any]]]:
-    """A corpus artifact's account as (columns, rows), to be printed; the last row is the total."""
+    """A corpus artifact's account as (columns, rows), for printing; the last row is the total."""
     content = json.loads(artifact.read("summary.json"))
     return content["table"]["columns"], content["table"]["rows"]

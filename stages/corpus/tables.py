@@ -1,7 +1,7 @@
 """Schemas of the files that the stage writes, and how chunks between the passes are read and written.
 
-Between the passes documents lie in chunks: Arrow IPC files whose columns are mapped, not read, so that a step pays for
-the columns that it looks at.
+Between the passes documents are in chunks: Arrow IPC files that are memory-mapped, so that a step loads only the
+columns that it uses.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ REMOVED = pa.schema(
 PLACE = [
     ("doc_id", pa.string()),
     ("file", pa.string()),
-    ("piece", pa.int32()),
+    ("file_range", pa.int32()),
     ("record", pa.int64()),
     ("span", pa.string()),
 ]
-"""Where a document comes from: `record` counts within a piece of its file, see `Chunk.uris`."""
+"""Where a document comes from: `record` counts within a range of its file, see `Chunk.uris`."""
 
 PLACES = [name for name, _ in PLACE]
 
@@ -65,7 +65,7 @@ READ = pa.schema(
         *VERDICT,
     ]
 )
-"""What the first pass leaves: every readable document, with the policy's verdict."""
+"""Output of the first pass: every readable document, with the policy's verdict."""
 
 JUDGED = pa.schema(
     [
@@ -82,7 +82,7 @@ JUDGED = pa.schema(
         *VERDICT,
     ]
 )
-"""What the second pass leaves: every document that policy and exact deduplication let through, with its verdict."""
+"""Output of the second pass: every document that policy and exact deduplication keep, with its verdict."""
 
 ROWS_PER_GROUP = 4096
 ROWS_PER_FILE = 65_536
@@ -95,39 +95,39 @@ def write_chunk(table: pa.Table, path: Path) -> None:
 
 
 def read_chunk(path: Path, columns: Iterable[str] | None = None) -> pa.Table:
-    """A chunk's columns, mapped from the file."""
+    """A chunk's columns, memory-mapped."""
     with pa.memory_map(str(path)) as source:
         table = pa.ipc.open_file(source).read_all()
     return table if columns is None else table.select(list(columns))
 
 
 class RowFiles:
-    """Writes tables into numbered Parquet files. Where rows are cut depends on their number alone."""
+    """Writes tables into numbered Parquet files. Where files and row groups end depends on the row number alone."""
 
     def __init__(self, schema: pa.Schema, path_of: Callable[[int], Path]):
         self._schema, self._path_of = schema, path_of
-        self._waiting: list[pa.Table] = []
+        self._pending: list[pa.Table] = []
         self._rows = 0
         self._file: pq.ParquetWriter | None = None
-        self._in_file = 0
+        self._rows_in_file = 0
         self.files = 0
 
     def add(self, table: pa.Table) -> None:
         """Adds rows."""
-        self._waiting.append(table.select(self._schema.names).cast(self._schema))
+        self._pending.append(table.select(self._schema.names).cast(self._schema))
         self._rows += len(table)
         if self._rows >= ROWS_PER_GROUP:
-            joined = pa.concat_tables(self._waiting)
+            joined = pa.concat_tables(self._pending)
             whole = self._rows - self._rows % ROWS_PER_GROUP
             for start in range(0, whole, ROWS_PER_GROUP):
                 self._flush(joined.slice(start, ROWS_PER_GROUP))
-            self._waiting, self._rows = [joined.slice(whole)], self._rows - whole
+            self._pending, self._rows = [joined.slice(whole)], self._rows - whole
 
     def close(self) -> None:
-        """Writes what is left; without rows there is no file."""
+        """Writes the remaining rows; without rows no file is created."""
         if self._rows:
-            self._flush(pa.concat_tables(self._waiting))
-            self._waiting, self._rows = [], 0
+            self._flush(pa.concat_tables(self._pending))
+            self._pending, self._rows = [], 0
         if self._file:
             self._file.close()
             self._file = None
@@ -135,9 +135,9 @@ class RowFiles:
     def _flush(self, table: pa.Table) -> None:
         if self._file is None:
             self._file = pq.ParquetWriter(self._path_of(self.files), self._schema, compression="zstd")
-            self.files, self._in_file = self.files + 1, 0
+            self.files, self._rows_in_file = self.files + 1, 0
         self._file.write_table(table)
-        self._in_file += len(table)
-        if self._in_file >= ROWS_PER_FILE:
+        self._rows_in_file += len(table)
+        if self._rows_in_file >= ROWS_PER_FILE:
             self._file.close()
             self._file = None

@@ -1,10 +1,11 @@
-"""A batch of texts as Arrow keeps them: one buffer of UTF-8 and the places where texts begin.
+"""A batch of texts in Arrow's layout: one buffer of UTF-8 and the offsets of the texts; and the hash that names a text.
 
-Everything that is done to every byte of a corpus is done to such a batch, without a Python object a document.
+Work on every byte of a corpus is done on such batches, without a Python object for each document.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -31,13 +32,13 @@ class Texts:
 
     @classmethod
     def from_arrow(cls, array: pa.Array | pa.ChunkedArray) -> Texts:
-        """The texts of a string column without nulls; the bytes are not copied unless the column is in pieces."""
+        """The texts of a string column without nulls; the bytes are copied only where the column has several chunks."""
         if isinstance(array, pa.ChunkedArray):
             array = (
                 array.chunk(0) if array.num_chunks == 1 else pa.concat_arrays(array.chunks or [array.combine_chunks()])
             )
         if array.null_count:
-            raise ValueError("a batch of texts has no nulls")
+            raise ValueError(f"a column of texts must have no nulls; this one has {array.null_count}")
         width = np.int64 if pa.types.is_large_string(array.type) else np.int32
         _, places, data = array.buffers()
         if len(array) == 0 or places is None:
@@ -69,15 +70,20 @@ class Texts:
         """Bytes of each text, int64[n]."""
         return np.diff(self.offsets)
 
-    def replaced(self, changed: dict[int, bytes]) -> Texts:
+    def replace(self, changed: dict[int, bytes]) -> Texts:
         """The batch with some texts replaced."""
         if not changed:
             return self
-        pieces: list[Any] = []
+        parts: list[Any] = []
         sizes, start = self.sizes, 0
         for i in sorted(changed):
-            pieces += [self.data[self.offsets[start] : self.offsets[i]], changed[i]]
+            parts += [self.data[self.offsets[start] : self.offsets[i]], changed[i]]
             sizes[i] = len(changed[i])
             start = i + 1
-        pieces.append(self.data[self.offsets[start] :])
-        return Texts(np.frombuffer(b"".join(pieces), np.uint8), np.concatenate([[0], np.cumsum(sizes)]))
+        parts.append(self.data[self.offsets[start] :])
+        return Texts(np.frombuffer(b"".join(parts), np.uint8), np.concatenate([[0], np.cumsum(sizes)]))
+
+
+def text_hash(text: str) -> str:
+    """The hash that names a text: 128-bit BLAKE2b of its UTF-8, 32 hex digits."""
+    return hashlib.blake2b(text.encode("utf-8"), digest_size=16).hexdigest()

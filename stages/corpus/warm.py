@@ -1,6 +1,6 @@
-"""Compiles the stage's kernels, so that a first run need not: `python -m stages.corpus.warm`.
+"""Compiles the stage's kernels ahead of the first run: `python -m stages.corpus.warm`.
 
-It makes a corpus of a few documents with every step on. What numba compiles it keeps beside the sources.
+It builds a corpus of a few documents with every step enabled; numba caches the compiled kernels beside the sources.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SUBJECTS = (
 
 
 def main() -> None:
-    """Runs the stage once on made-up pages."""
+    """Runs the stage once on a few invented pages."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pages = [page for subject in SUBJECTS for page in _pages(subject)]

@@ -1,1 +1,1 @@
-"""What stands in a corpus more than once: exact copies, near copies, boilerplate."""
+"""Repeated content of a corpus: exact copies, near copies, boilerplate."""

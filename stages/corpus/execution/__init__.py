@@ -1,1 +1,1 @@
-"""What the passes run on: processes of this machine, or Ray."""
+"""What the passes run on: processes of this machine, or a Ray cluster."""

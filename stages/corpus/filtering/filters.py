@@ -1,7 +1,7 @@
-"""The filters of a recipe over batches of texts: which documents stay, why others go, and what is taken from them.
+"""The filters of a recipe over batches of texts: which documents are kept, why others are removed, and what is edited.
 
-Gopher's, C4's and FineWeb's rules decide as datatrove's filters do, word for word, on spaCy's words, at a hundred times
-their speed. `FastFilters` (in `step`) puts them into a pipeline of datatrove's.
+Gopher's, C4's and FineWeb's rules give the verdicts of datatrove's filters, on spaCy's tokens, at a hundred times their
+speed. `FastFilters` (in `step`) is a step of a datatrove pipeline that applies them.
 """
 
 from __future__ import annotations
@@ -22,71 +22,71 @@ from stages.corpus.filtering.config import (
     GopherQualityConfig,
     GopherRepetitionConfig,
 )
-from stages.corpus.filtering.own import CustomFilter, DatatroveFilter
-from stages.corpus.filtering.words import Pieces, Splitter, read_only
+from stages.corpus.filtering.custom import CustomFilter, DatatroveFilter
+from stages.corpus.filtering.words import Splitter, Words, read_only
 from stages.corpus.kernels.c4_lines import FEW_SENTENCES, LONG_WORD, POLICY, c4_lines, sentences_of
 from stages.corpus.kernels.character_classes import text_lengths
 from stages.corpus.kernels.quality import quality
 from stages.corpus.kernels.repeated_lines import repeated_lines
 from stages.corpus.kernels.repeated_ngrams import repeated_ngrams, token_counts
-from stages.corpus.kernels.rewriting import replaced
+from stages.corpus.kernels.rewriting import replace_texts
 from stages.corpus.kernels.web_lines import web_lines
 from stages.corpus.policy import Removal
 from stages.corpus.texts import Texts
 
 
 class Scores(Protocol):
-    """How likely each language is, for a batch; `stages.corpus.filtering.language.LanguageScores` is one."""
+    """Probabilities of languages for a batch of texts; implemented by `language.LanguageScores`."""
 
     def probability(self, name: str) -> NDArray[np.float64]:
-        """Of one language, for each text."""
+        """Probability of one language, for each text."""
 
     def best(self) -> tuple[list[str], NDArray[np.float64]]:
-        """The likeliest language of each text, and its probability."""
+        """The most likely language of each text, and its probability."""
 
 
 class Identifier(Protocol):
-    """Tells languages; `stages.corpus.filtering.language.Language` does."""
+    """Identifies languages; implemented by `language.Language`."""
 
     def scores(self, texts: Texts) -> Scores:
-        """For a batch."""
+        """Scores of a batch."""
 
 
 @dataclass
 class Judged:
-    """What the filters make of a batch of n texts."""
+    """Result of the filters for a batch of n texts."""
 
     texts: Texts
-    """As they are kept; a text that goes stays as it was when its rule was reached."""
+    """As they are kept; a removed text is as it was when its rule was applied."""
     removals: dict[int, Removal]
-    """Row -> the first rule that it breaks."""
+    """By row, the first rule that the text breaks."""
     languages: list[str]
-    """The likeliest language of each text; "" for blank ones."""
+    """The most likely language of each text; "" for blank ones."""
     scores: NDArray[np.float64]
     """Its probability, float64[n]."""
     rewritten: NDArray[np.bool_]
-    """Rows whose text has changed, bool[n]."""
+    """Texts that were changed, bool[n]."""
     edits: Counter[str] = field(default_factory=Counter)
-    """What C4 took from texts that stayed: lines (`c4_lines`, and by rule `c4_lines_...`), `c4_citations`,
+    """What C4 removed from kept texts: lines (`c4_lines`, and by rule `c4_lines_...`), `c4_citations`,
     `c4_blank_lines`."""
 
 
 class Filters:
-    """All filters of a config. One a process: it remembers words.
+    """All filters of a config. Use one for each process: it caches words.
 
     Raises:
-        InputError: when used, if a filter of one's own or datatrove's cannot be found, made or run.
-        ConfigError: the config names a language that the model does not know.
+        InputError: when used, if a custom or datatrove filter cannot be imported, created or run.
+        ConfigError: when used, if the config names a language that the model does not have.
     """
 
     def __init__(self, config: FilterConfig, language: Identifier | None = None) -> None:
         self.config = config
         self._language = language
         self._splitter: Splitter | None = None
-        self._own: list[CustomFilter | DatatroveFilter] | None = None
+        self._custom: list[CustomFilter | DatatroveFilter] | None = None
 
     def judge(self, texts: Texts) -> Judged:
-        """In this order: language, length, quality, repetition, C4, FineWeb, custom, datatrove's."""
+        """Applies the filters in order: language, length, quality, repetition, C4, FineWeb, custom, datatrove's."""
         batch = _Batch(texts)
         for row in np.flatnonzero(batch.characters.blank).tolist():
             batch.remove(row, rules.EMPTY)
@@ -97,21 +97,21 @@ class Filters:
                 if removal and batch.alive[row]:
                     batch.remove(row, removal)
         if self.config.quality or self.config.repetition or self.config.c4:
-            splitter = self._splitting()
-            pieces = splitter.split(texts.data, texts.offsets[:-1], texts.offsets[1:])
+            splitter = self._word_splitter()
+            words = splitter.split(texts.data, texts.offsets[:-1], texts.offsets[1:])
             if self.config.quality:
-                _judge_quality(batch, self.config.quality, splitter, pieces)
+                _judge_quality(batch, self.config.quality, splitter, words)
             if self.config.repetition:
-                _judge_repetition(batch, self.config.repetition, splitter, pieces)
+                _judge_repetition(batch, self.config.repetition, splitter, words)
             if self.config.c4:
-                _judge_c4(batch, self.config.c4, splitter, pieces)
+                _judge_c4(batch, self.config.c4, splitter, words)
         if self.config.fineweb:
-            _judge_fineweb(batch, self.config.fineweb, self._splitting())
+            _judge_fineweb(batch, self.config.fineweb, self._word_splitter())
         if self.config.custom or self.config.datatrove:
-            self._judge_own(batch)
+            self._judge_custom(batch)
         return Judged(batch.texts, batch.removals, batch.languages, batch.scores, batch.rewritten, batch.edits)
 
-    def _splitting(self) -> Splitter:
+    def _word_splitter(self) -> Splitter:
         if self._splitter is None:
             self._splitter = Splitter()
         return self._splitter
@@ -133,15 +133,15 @@ class Filters:
         for row in np.flatnonzero(batch.alive & (best < threshold)).tolist():
             batch.remove(row, Removal("language", round(float(best[row]), 4), threshold, batch.languages[row]))
 
-    def _judge_own(self, batch: _Batch) -> None:
-        if self._own is None:
-            self._own = [CustomFilter(config) for config in self.config.custom]
-            self._own += [DatatroveFilter(config) for config in self.config.datatrove]
+    def _judge_custom(self, batch: _Batch) -> None:
+        if self._custom is None:
+            self._custom = [CustomFilter(config) for config in self.config.custom]
+            self._custom += [DatatroveFilter(config) for config in self.config.datatrove]
         changed: dict[int, bytes] = {}
         for row in np.flatnonzero(batch.alive).tolist():
             before = text = batch.texts[row]
-            for own in self._own:
-                judgement = own.judge(text)
+            for custom in self._custom:
+                judgement = custom.judge(text)
                 if judgement.removal:
                     batch.remove(row, judgement.removal)
                     text = before
@@ -150,7 +150,7 @@ class Filters:
             if text != before:
                 changed[row] = text.encode()
                 batch.rewritten[row] = True
-        batch.texts = batch.texts.replaced(changed)
+        batch.texts = batch.texts.replace(changed)
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class _Lengths:
 
 
 class _Batch:
-    """A batch on its way through the filters."""
+    """State of a batch between filters."""
 
     def __init__(self, texts: Texts) -> None:
         n = len(texts)
@@ -178,7 +178,7 @@ class _Batch:
         self.alive[row] = False
 
     def remove_coded(self, codes: NDArray[np.int32], removal: Callable[[int, int], Removal]) -> None:
-        """Removes the texts that have a code; `removal` makes the evidence from code and row."""
+        """Removes the texts whose code is not 0; `removal` returns the evidence for a code and row."""
         for row in np.flatnonzero(codes).tolist():
             self.remove(row, removal(int(codes[row]), row))
 
@@ -187,27 +187,27 @@ def _verdicts(n: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     return np.zeros(n, np.int32), np.zeros(n, np.float64)
 
 
-def _judge_quality(batch: _Batch, config: GopherQualityConfig, splitter: Splitter, pieces: Pieces) -> None:
+def _judge_quality(batch: _Batch, config: GopherQualityConfig, splitter: Splitter, words: Words) -> None:
     codes, values = _verdicts(len(batch.texts))
-    limits = np.array(rules.quality_limits(config), np.float64)
-    quality(pieces.firsts, pieces.pieces, pieces.gaps, splitter.facts, limits, batch.alive, codes, values)
-    batch.remove_coded(codes, lambda code, row: rules.quality_removal(config, code, float(values[row])))
+    thresholds = rules.quality_thresholds(config)
+    quality(words.firsts, words.ids, words.gaps, splitter.facts, thresholds, batch.alive, codes, values)
+    batch.remove_coded(codes, lambda code, row: rules.quality_removal(thresholds, code, float(values[row])))
 
 
-def _judge_repetition(batch: _Batch, config: GopherRepetitionConfig, splitter: Splitter, pieces: Pieces) -> None:
+def _judge_repetition(batch: _Batch, config: GopherRepetitionConfig, splitter: Splitter, words: Words) -> None:
     texts, characters = batch.texts, batch.characters.counts
     codes, values = _verdicts(len(texts))
-    words = token_counts(pieces.firsts, pieces.pieces, splitter.facts)
-    long_enough = batch.alive & (words >= config.minimum_words)
-    limits = np.array(rules.line_limits(config), np.float64)
-    repeated_lines(texts.data, texts.offsets, characters, limits, long_enough, codes, values)
-    batch.remove_coded(codes, lambda code, row: rules.line_removal(config, code, float(values[row])))
+    tokens = token_counts(words.firsts, words.ids, splitter.facts)
+    long_enough = batch.alive & (tokens >= config.minimum_words)
+    thresholds = rules.line_thresholds(config)
+    repeated_lines(texts.data, texts.offsets, characters, thresholds, long_enough, codes, values)
+    batch.remove_coded(codes, lambda code, row: rules.line_removal(thresholds, code, float(values[row])))
 
     long_enough &= batch.alive
     codes, values = _verdicts(len(texts))
     broken = np.zeros(len(texts), np.int32)
     repeated_ngrams(
-        pieces.firsts, pieces.pieces, splitter.facts, splitter.tokens, words, characters,
+        words.firsts, words.ids, splitter.facts, splitter.tokens, tokens, characters,
         *_limits_by_size(config.top_ngrams), *_limits_by_size(config.duplicate_ngrams), long_enough,
         codes, values, broken,
     )  # fmt: skip
@@ -219,35 +219,28 @@ def _limits_by_size(limits: dict[int, float]) -> tuple[NDArray[np.int64], NDArra
     return np.array(sizes, np.int64), np.array([limits[n] for n in sizes], np.float64)
 
 
-def _judge_c4(batch: _Batch, config: C4Config, splitter: Splitter, pieces: Pieces) -> None:
+def _judge_c4(batch: _Batch, config: C4Config, splitter: Splitter, words: Words) -> None:
     texts, n = batch.texts, len(batch.texts)
-    settings = np.array(
-        [
-            config.terminal_punctuation, config.minimum_words_per_line, config.maximum_word_length,
-            not config.javascript_lines, not config.policy_lines, not config.citations,
-            not config.lorem_ipsum, not config.curly_bracket,
-        ],
-        np.int64,
-    )  # fmt: skip
+    settings = rules.c4_settings(config)
     codes = np.zeros(n, np.int32)
     sentences, counts, places = np.zeros(n, np.int64), np.zeros((n, 7), np.int64), np.zeros((n, 2), np.int64)
     out = np.empty(len(texts.data), np.uint8)
-    room = int(np.count_nonzero(texts.data == ord("["))) + 1
-    owners, begins, ends = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)
-    fresh = c4_lines(
-        texts.data, pieces.firsts, pieces.pieces, pieces.starts, pieces.gaps, splitter.facts, splitter.classes,
+    most = int(np.count_nonzero(texts.data == ord("["))) + 1
+    owners, begins, ends = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.int64)
+    rewritten = c4_lines(
+        texts.data, words.firsts, words.ids, words.starts, words.gaps, splitter.facts, splitter.classes,
         settings, batch.alive, codes, sentences, counts, out, read_only(out), places, owners, begins, ends,
     )  # fmt: skip
-    if fresh and config.minimum_sentences > 0:
-        lines = splitter.split(out, begins[:fresh], ends[:fresh])
-        more = np.zeros(fresh, np.int64)
-        sentences_of(lines.firsts, lines.pieces, lines.gaps, splitter.facts, more)
-        np.add.at(sentences, owners[:fresh], more)
+    if rewritten and config.minimum_sentences > 0:
+        lines = splitter.split(out, begins[:rewritten], ends[:rewritten])
+        more = np.zeros(rewritten, np.int64)
+        sentences_of(lines.firsts, lines.ids, lines.gaps, splitter.facts, more)
+        np.add.at(sentences, owners[:rewritten], more)
     if config.minimum_sentences > 0:
         codes[batch.alive & (codes == 0) & (sentences < config.minimum_sentences)] = FEW_SENTENCES
     batch.remove_coded(codes, lambda code, row: rules.c4_removal(config, code, int(sentences[row])))
 
-    data, offsets, changed = replaced(texts.data, texts.offsets, read_only(out), places, batch.alive)
+    data, offsets, changed = replace_texts(texts.data, texts.offsets, read_only(out), places, batch.alive)
     if changed.any():
         batch.texts = Texts(read_only(data), offsets)
         batch.rewritten |= changed
@@ -261,10 +254,11 @@ def _judge_c4(batch: _Batch, config: C4Config, splitter: Splitter, pieces: Piece
 
 def _judge_fineweb(batch: _Batch, config: FineWebConfig, splitter: Splitter) -> None:
     texts = batch.texts
-    pieces = splitter.split(texts.data, texts.offsets[:-1], texts.offsets[1:])
+    words = splitter.split(texts.data, texts.offsets[:-1], texts.offsets[1:])
     codes, values = _verdicts(len(texts))
+    thresholds = rules.fineweb_thresholds(config)
     web_lines(
-        texts.data, texts.offsets, pieces.firsts, pieces.pieces, splitter.facts, splitter.classes,
-        config.short_line_characters, np.array(rules.fineweb_limits(config), np.float64), batch.alive, codes, values,
+        texts.data, texts.offsets, words.firsts, words.ids, splitter.facts, splitter.classes,
+        config.short_line_characters, thresholds, batch.alive, codes, values,
     )  # fmt: skip
-    batch.remove_coded(codes, lambda code, row: rules.fineweb_removal(config, code, float(values[row])))
+    batch.remove_coded(codes, lambda code, row: rules.fineweb_removal(thresholds, code, float(values[row])))

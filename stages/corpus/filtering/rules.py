@@ -1,4 +1,4 @@
-"""The names of the rules, and what the ledger shows of a removal by one."""
+"""Names and thresholds of the rules, and the removals that the ledger records."""
 
 from __future__ import annotations
 
@@ -10,29 +10,35 @@ from stages.corpus.filtering.config import (
     LengthConfig,
 )
 from stages.corpus.kernels import c4_lines, quality, repeated_lines, repeated_ngrams, web_lines
+from stages.corpus.kernels.c4_lines import C4Settings
+from stages.corpus.kernels.quality import QualityThresholds
+from stages.corpus.kernels.repeated_lines import LineThresholds
+from stages.corpus.kernels.web_lines import WebLineThresholds
 from stages.corpus.policy import Removal
 
 EMPTY = Removal("empty", 0.0, 1.0)
-"""No character but white space."""
+"""Nothing but white space."""
 
 QUALITY = {
-    quality.SHORT: "quality_short",
-    quality.LONG: "quality_long",
-    quality.SHORT_WORDS: "quality_short_words",
-    quality.LONG_WORDS: "quality_long_words",
-    quality.HASH_SIGNS: "quality_hashes",
-    quality.DOTS: "quality_ellipses",
-    quality.BULLETS: "quality_bullets",
-    quality.LINE_DOTS: "quality_line_ellipses",
-    quality.LETTERS: "quality_letters",
-    quality.STOP_WORDS: "quality_stop_words",
+    quality.SHORT: ("quality_short", "minimum_words"),
+    quality.LONG: ("quality_long", "maximum_words"),
+    quality.SHORT_WORDS: ("quality_short_words", "minimum_mean_word_length"),
+    quality.LONG_WORDS: ("quality_long_words", "maximum_mean_word_length"),
+    quality.HASH_SIGNS: ("quality_hashes", "maximum_hash_sign_ratio"),
+    quality.DOTS: ("quality_ellipses", "maximum_ellipsis_ratio"),
+    quality.BULLETS: ("quality_bullets", "maximum_bullet_lines"),
+    quality.LINE_DOTS: ("quality_line_ellipses", "maximum_ellipsis_lines"),
+    quality.LETTERS: ("quality_letters", "minimum_alphabetic_words"),
+    quality.STOP_WORDS: ("quality_stop_words", "minimum_stop_words"),
 }
+"""Rule and threshold by code."""
 LINES = {
-    repeated_lines.PARAGRAPHS: ("repetition_paragraphs", "of paragraphs"),
-    repeated_lines.PARAGRAPH_CHARACTERS: ("repetition_paragraphs", "of characters"),
-    repeated_lines.LINES: ("repetition_lines", "of lines"),
-    repeated_lines.LINE_CHARACTERS: ("repetition_lines", "of characters"),
+    repeated_lines.PARAGRAPHS: ("repetition_paragraphs", "of paragraphs", "duplicate_paragraphs"),
+    repeated_lines.PARAGRAPH_CHARACTERS: ("repetition_paragraphs", "of characters", "duplicate_paragraph_characters"),
+    repeated_lines.LINES: ("repetition_lines", "of lines", "duplicate_lines"),
+    repeated_lines.LINE_CHARACTERS: ("repetition_lines", "of characters", "duplicate_line_characters"),
 }
+"""Rule, detail and threshold by code."""
 C4 = {
     c4_lines.LOREM_IPSUM: "c4_lorem_ipsum",
     c4_lines.CURLY_BRACKET: "c4_curly_bracket",
@@ -47,18 +53,18 @@ C4_EDITS = {
     c4_lines.CITATION: "c4_citations",
     c4_lines.BLANK: "c4_blank_lines",
 }
-"""Names of what C4 takes from texts that stay. The first five together are `c4_lines`."""
+"""Names of the edits that C4 makes in texts that are kept. The first five together are `c4_lines`."""
 FINEWEB = {
-    web_lines.NO_LINES: "fineweb_empty",
-    web_lines.PUNCTUATED: "fineweb_punctuated_lines",
-    web_lines.SHORT_LINES: "fineweb_short_lines",
-    web_lines.DUPLICATES: "fineweb_duplicate_characters",
-    web_lines.BREAKS: "fineweb_line_breaks",
+    web_lines.PUNCTUATED: ("fineweb_punctuated_lines", "minimum_punctuated_lines"),
+    web_lines.SHORT_LINES: ("fineweb_short_lines", "maximum_short_lines"),
+    web_lines.DUPLICATES: ("fineweb_duplicate_characters", "maximum_duplicate_characters"),
+    web_lines.BREAKS: ("fineweb_line_breaks", "maximum_line_breaks"),
 }
+"""Rule and threshold by code."""
 
 
 def length_removal(config: LengthConfig, characters: int) -> Removal | None:
-    """Why a text of so many characters goes, if it does."""
+    """The removal of a text with so many characters; None if it is kept."""
     if characters < config.minimum_characters:
         return Removal("length_short", characters, config.minimum_characters)
     if characters > config.maximum_characters:
@@ -66,32 +72,42 @@ def length_removal(config: LengthConfig, characters: int) -> Removal | None:
     return None
 
 
-def quality_limits(config: GopherQualityConfig) -> list[float]:
-    """Limits in the order of the codes."""
-    return [
-        config.minimum_words, config.maximum_words, config.minimum_mean_word_length, config.maximum_mean_word_length,
-        config.maximum_symbol_ratio, config.maximum_symbol_ratio, config.maximum_bullet_lines,
-        config.maximum_ellipsis_lines, config.minimum_alphabetic_words, config.minimum_stop_words,
-    ]  # fmt: skip
+def quality_thresholds(config: GopherQualityConfig) -> QualityThresholds:
+    """The thresholds for the kernel."""
+    return QualityThresholds(
+        minimum_words=float(config.minimum_words),
+        maximum_words=float(config.maximum_words),
+        minimum_mean_word_length=float(config.minimum_mean_word_length),
+        maximum_mean_word_length=float(config.maximum_mean_word_length),
+        maximum_hash_sign_ratio=float(config.maximum_symbol_ratio),
+        maximum_ellipsis_ratio=float(config.maximum_symbol_ratio),
+        maximum_bullet_lines=float(config.maximum_bullet_lines),
+        maximum_ellipsis_lines=float(config.maximum_ellipsis_lines),
+        minimum_alphabetic_words=float(config.minimum_alphabetic_words),
+        minimum_stop_words=float(config.minimum_stop_words),
+    )
 
 
-def quality_removal(config: GopherQualityConfig, code: int, value: float) -> Removal:
+def quality_removal(thresholds: QualityThresholds, code: int, value: float) -> Removal:
     """A removal by Gopher's quality rules."""
-    return Removal(QUALITY[code], round(value, 4), float(quality_limits(config)[code - 1]))
+    rule, threshold = QUALITY[code]
+    return Removal(rule, round(value, 4), getattr(thresholds, threshold))
 
 
-def line_limits(config: GopherRepetitionConfig) -> list[float]:
-    """Limits in the order of the codes."""
-    return [
-        config.duplicate_paragraphs, config.duplicate_paragraph_characters, config.duplicate_lines,
-        config.duplicate_line_characters,
-    ]  # fmt: skip
+def line_thresholds(config: GopherRepetitionConfig) -> LineThresholds:
+    """The thresholds for the kernel."""
+    return LineThresholds(
+        duplicate_paragraphs=float(config.duplicate_paragraphs),
+        duplicate_paragraph_characters=float(config.duplicate_paragraph_characters),
+        duplicate_lines=float(config.duplicate_lines),
+        duplicate_line_characters=float(config.duplicate_line_characters),
+    )
 
 
-def line_removal(config: GopherRepetitionConfig, code: int, value: float) -> Removal:
+def line_removal(thresholds: LineThresholds, code: int, value: float) -> Removal:
     """A removal for repeated lines or paragraphs."""
-    rule, detail = LINES[code]
-    return Removal(rule, round(value, 4), line_limits(config)[code - 1], detail)
+    rule, detail, threshold = LINES[code]
+    return Removal(rule, round(value, 4), getattr(thresholds, threshold), detail)
 
 
 def ngram_removal(config: GopherRepetitionConfig, code: int, value: float, words: int) -> Removal:
@@ -108,15 +124,33 @@ def c4_removal(config: C4Config, code: int, sentences: int) -> Removal:
     return Removal(C4[code], 1.0, 0.0)
 
 
-def fineweb_limits(config: FineWebConfig) -> list[float]:
-    """Limits in the order of the codes, but for the first, which has none."""
-    return [
-        config.minimum_punctuated_lines, config.maximum_short_lines, config.maximum_duplicate_characters,
-        config.maximum_line_breaks,
-    ]  # fmt: skip
+def c4_settings(config: C4Config) -> C4Settings:
+    """The settings for the kernel."""
+    return C4Settings(
+        terminal_punctuation=config.terminal_punctuation,
+        minimum_words_per_line=config.minimum_words_per_line,
+        maximum_word_length=config.maximum_word_length,
+        javascript_lines=config.javascript_lines,
+        policy_lines=config.policy_lines,
+        citations=config.citations,
+        lorem_ipsum=config.lorem_ipsum,
+        curly_bracket=config.curly_bracket,
+    )
 
 
-def fineweb_removal(config: FineWebConfig, code: int, value: float) -> Removal:
+def fineweb_thresholds(config: FineWebConfig) -> WebLineThresholds:
+    """The thresholds for the kernel."""
+    return WebLineThresholds(
+        minimum_punctuated_lines=float(config.minimum_punctuated_lines),
+        maximum_short_lines=float(config.maximum_short_lines),
+        maximum_duplicate_characters=float(config.maximum_duplicate_characters),
+        maximum_line_breaks=float(config.maximum_line_breaks),
+    )
+
+
+def fineweb_removal(thresholds: WebLineThresholds, code: int, value: float) -> Removal:
     """A removal by FineWeb's rules."""
-    threshold = 1.0 if code == web_lines.NO_LINES else fineweb_limits(config)[code - web_lines.PUNCTUATED]
-    return Removal(FINEWEB[code], round(value, 4), threshold)
+    if code == web_lines.NO_LINES:
+        return Removal("fineweb_empty", round(value, 4), 1.0)
+    rule, threshold = FINEWEB[code]
+    return Removal(rule, round(value, 4), getattr(thresholds, threshold))

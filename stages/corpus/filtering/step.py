@@ -19,11 +19,11 @@ from stages.corpus.filtering.filters import Filters, Identifier
 from stages.corpus.texts import Texts
 
 BATCH_BYTES = 1 << 20
-"""Text that is judged at a time: much more leaves the processor's cache, much less has Python wait on itself."""
+"""Text that is filtered at a time: much more exceeds the processor's cache, much less makes Python's overhead count."""
 
 
 def datatrove_defaults() -> FilterConfig:
-    """The thresholds that datatrove's GopherQualityFilter, GopherRepetitionFilter and C4QualityFilter come with."""
+    """The default thresholds of datatrove's GopherQualityFilter, GopherRepetitionFilter and C4QualityFilter."""
     return FilterConfig(
         languages=[],
         quality=GopherQualityConfig(minimum_words=50, minimum_alphabetic_words=0.8, minimum_stop_words=2),
@@ -37,16 +37,16 @@ def datatrove_defaults() -> FilterConfig:
 
 
 class NoLanguage:
-    """Says of no text what language it is in: for filters that do not ask."""
+    """Identifies no language: for filters without allowed languages."""
 
     def scores(self, texts: Texts) -> NoScores:
-        """For a batch."""
+        """Scores of a batch."""
         return NoScores(len(texts))
 
 
 @dataclass(frozen=True)
 class NoScores:
-    """The answer for n texts."""
+    """Scores for n texts: no language."""
 
     n: int
 
@@ -60,13 +60,13 @@ class NoScores:
 
 
 class FastFilters(PipelineStep):
-    """Removes documents and rewrites texts as the filters of a config do; keeps the statistics of datatrove's filters.
+    """Applies the filters of a config to a pipeline's documents; records the statistics of datatrove's filters.
 
     Args:
         config: filters and thresholds.
-        exclusion_writer: gets the documents that are removed, with the rule in `metadata["filter_reason"]`.
-        batch_bytes: text to judge at a time; documents are held back until there is so much.
-        language: in place of the language model, which is asked only if the config has languages.
+        exclusion_writer: receives removed documents, with the rule in `metadata["filter_reason"]`.
+        batch_bytes: text to filter at a time; documents are buffered up to this size.
+        language: used instead of the language model, which is needed only if the config has languages.
     """
 
     type = "🔻 - FILTER"
@@ -87,15 +87,15 @@ class FastFilters(PipelineStep):
         self._filters: Filters | None = None
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
-        """Yields the documents that stay, in their order."""
+        """Yields the kept documents, in order."""
         with self.exclusion_writer if self.exclusion_writer else contextlib.nullcontext() as writer:
             for documents in self._batches(data):
                 self.stat_update("batches")
                 with self.track_time("batch"):
                     if self._filters is None:
                         self._filters = Filters(self.config, self._language)
-                    # A lone surrogate is no text: it is judged, and kept, as the sign for a broken character.
-                    judged = self._filters.judge(Texts.of(_encoded(document.text) for document in documents))
+                    # A lone surrogate has no UTF-8: it is filtered, and kept, as the replacement character.
+                    judged = self._filters.judge(Texts.of(_encode(document.text) for document in documents))
                 for row, document in enumerate(documents):
                     self.stat_update(StatHints.total)
                     removal = judged.removals.get(row)
@@ -125,11 +125,11 @@ class FastFilters(PipelineStep):
             yield batch
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what is remembered about words: executors send steps to their workers."""
+        """Without the cached words: executors pickle steps for their workers."""
         return {**self.__dict__, "_filters": None}
 
 
-def _encoded(text: str) -> bytes:
+def _encode(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Texts as numbered pieces with their facts: the memory that all word rules share."""
+"""Splits texts into word ids and remembers the facts of each word; all word rules share this."""
 
 from __future__ import annotations
 
@@ -8,50 +8,50 @@ import numpy as np
 from datatrove.pipeline.filters.gopher_quality_filter import STOP_WORDS
 from numpy.typing import NDArray
 
-from stages.corpus.filtering.english import special_cases, split_pieces
+from stages.corpus.filtering.english import special_cases, tokenize_words
 from stages.corpus.kernels.character_classes import character_classes
-from stages.corpus.kernels.piece_facts import COLUMNS, state_facts
-from stages.corpus.kernels.pieces import KNOWN, NEW, PIECES, grown, hash_bytes, walk_pieces
-from stages.corpus.kernels.plain_pieces import plain_tokens
+from stages.corpus.kernels.plain_tokens import plain_tokens
+from stages.corpus.kernels.word_facts import COLUMNS, write_facts
+from stages.corpus.kernels.word_split import KNOWN, NEW, WORDS, copy_table, hash_bytes, split_words
 
 Places = NDArray[np.int64]
 
-_MOST_PIECES = 1 << 20
-"""Known pieces from which on all is forgotten: text that never repeats must not fill the memory."""
+_MOST_WORDS = 1 << 20
+"""Number of known words above which all are forgotten: text that never repeats must not fill the memory."""
 _MOST_TOKENS = 1 << 23
 _NEW_AT_ONCE = 1 << 14
-_SCRATCH = 1 << 22
-"""Pieces for which memory is kept from one batch to the next."""
-_ASKED_AT_ONCE = 1000
-"""Pieces that spaCy gets in one go."""
+_SCRATCH_WORDS = 1 << 22
+"""Most words for which buffers are kept from one batch to the next."""
+_SPACY_BATCH = 1000
+"""Words that spaCy tokenizes at a time."""
 
 
 def read_only(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The same bytes, not to be written to, as texts are: kernels are compiled once for these and once for others."""
+    """A read-only view of the same bytes: kernels are compiled separately for read-only arrays, which texts are."""
     data = data.view()
     data.flags.writeable = False
     return data
 
 
 @dataclass(frozen=True)
-class Pieces:
-    """n texts as pieces, see `walk_pieces`. Numbers hold until the splitter's next call."""
+class Words:
+    """n texts as word ids, see `split_words`. Valid until the splitter's next call."""
 
     firsts: Places
-    pieces: NDArray[np.int32]
+    ids: NDArray[np.int32]
     starts: Places
     gaps: NDArray[np.int32]
 
 
 class Splitter:
-    """Splits texts into pieces and remembers what spaCy makes of each piece, `facts` and `tokens`."""
+    """Splits texts into words and remembers `facts` and `tokens` of each word, as spaCy tokenizes it."""
 
-    def __init__(self, most_pieces: int = _MOST_PIECES) -> None:
-        self.most_pieces = most_pieces
+    def __init__(self, most_words: int = _MOST_WORDS) -> None:
+        self.most_words = most_words
         self.classes = character_classes()
         encoded = [np.frombuffer(word.encode(), np.uint8) for word in STOP_WORDS]
         self._stop_words = np.array([hash_bytes(word, 0, len(word)) for word in encoded], np.uint64)
-        self._scratch: Pieces | None = None
+        self._scratch: Words | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -61,53 +61,53 @@ class Splitter:
         self.facts = np.zeros((1 << 15, COLUMNS), np.int32)
         self.tokens = np.zeros((1 << 16, 4), np.uint64)
 
-    def split(self, data: NDArray[np.uint8], begins: Places, ends: Places) -> Pieces:
-        """Pieces of the texts `data[begins[i]:ends[i]]`. They lie in memory that the next call uses again."""
+    def split(self, data: NDArray[np.uint8], begins: Places, ends: Places) -> Words:
+        """Words of the texts `data[begins[i]:ends[i]]`, in buffers that the next call overwrites."""
         data = read_only(data)
-        if self._known > self.most_pieces or self._token > _MOST_TOKENS:
+        if self._known > self.most_words or self._token > _MOST_TOKENS:
             self._forget()
         n = len(begins)
-        found = self._room(n, int((ends - begins).sum()) // 2 + n + 1)
+        buffers = self._buffers(n, int((ends - begins).sum()) // 2 + n + 1)
         state = np.array([0, -1, 0, 0, self._known], np.int64)
         new_starts, new_ends = np.empty(_NEW_AT_ONCE, np.int64), np.empty(_NEW_AT_ONCE, np.int64)
         while True:
-            done = walk_pieces(
-                data, begins, ends, self._table, len(self._table) // 2, state, found.firsts, found.pieces,
-                found.starts, found.gaps, new_starts, new_ends,
+            done = split_words(
+                data, begins, ends, self._table, len(self._table) // 2, state, buffers.firsts, buffers.ids,
+                buffers.starts, buffers.gaps, new_starts, new_ends,
             )  # fmt: skip
             new = int(state[NEW])
             if new:
-                self._enter(data, new_starts[:new], new_ends[:new])
+                self._add_words(data, new_starts[:new], new_ends[:new])
             state[NEW], state[KNOWN] = 0, self._known
             if done:
                 break
             if self._known * 2 >= len(self._table):
                 self._grow()
-        count = int(state[PIECES])
-        return Pieces(found.firsts, found.pieces[:count], found.starts[:count], found.gaps[: count + n])
+        count = int(state[WORDS])
+        return Words(buffers.firsts, buffers.ids[:count], buffers.starts[:count], buffers.gaps[: count + n])
 
-    def _room(self, n: int, most: int) -> Pieces:
-        """Room for n texts with that many pieces; most of it is never touched, for pieces have six bytes, not two.
+    def _buffers(self, n: int, most: int) -> Words:
+        """Buffers for n texts of at most so many words; most stay untouched: words have about six bytes, not two.
 
-        It is used again and again: fresh memory costs a page fault for every 4 kB, half of the walk's time.
+        They are reused: new memory costs a page fault for every 4 kB, half of the time of a split.
         """
-        if not self._scratch or len(self._scratch.pieces) < most or len(self._scratch.firsts) < n + 1:
+        if not self._scratch or len(self._scratch.ids) < most or len(self._scratch.firsts) < n + 1:
             n_most = max(n, 1 << 10)
-            self._scratch = Pieces(
+            self._scratch = Words(
                 np.zeros(n_most + 1, np.int64), np.empty(most, np.int32), np.empty(most, np.int64),
                 np.empty(most + n_most, np.int32),
             )  # fmt: skip
         scratch = self._scratch
-        if most > _SCRATCH:
+        if most > _SCRATCH_WORDS:
             self._scratch = None
-        return Pieces(scratch.firsts[: n + 1], scratch.pieces, scratch.starts, scratch.gaps)
+        return Words(scratch.firsts[: n + 1], scratch.ids, scratch.starts, scratch.gaps)
 
     def _grow(self) -> None:
         larger = np.zeros((len(self._table) * 2, 2), np.uint64)
-        grown(self._table, larger)
+        copy_table(self._table, larger)
         self._table = larger
 
-    def _enter(self, data: NDArray[np.uint8], begins: Places, ends: Places) -> None:
+    def _add_words(self, data: NDArray[np.uint8], begins: Places, ends: Places) -> None:
         rows = np.arange(self._known, self._known + len(begins))
         self._known += len(begins)
         while len(self.facts) < self._known:
@@ -116,23 +116,23 @@ class Splitter:
         sizes = np.empty(int((ends - begins).sum()), np.int32)
         written = plain_tokens(data, begins, ends, special_cases(), self.classes, counts, sizes)
         plain = counts > 0
-        self._state(data, begins[plain], ends[plain], rows[plain], counts[plain], sizes[:written])
-        hard = np.flatnonzero(~plain)
-        for first in range(0, len(hard), _ASKED_AT_ONCE):
-            asked = hard[first : first + _ASKED_AT_ONCE]
-            pieces = [data[begins[i] : ends[i]].tobytes() for i in asked]
-            counts, sizes = split_pieces(pieces)
-            last = np.cumsum([len(piece) for piece in pieces])
-            joined = np.frombuffer(b"".join(pieces), np.uint8)
-            self._state(joined, np.concatenate([[0], last[:-1]]), last, rows[asked], counts, sizes)
+        self._write_facts(data, begins[plain], ends[plain], rows[plain], counts[plain], sizes[:written])
+        difficult = np.flatnonzero(~plain)
+        for first in range(0, len(difficult), _SPACY_BATCH):
+            asked = difficult[first : first + _SPACY_BATCH]
+            words = [data[begins[i] : ends[i]].tobytes() for i in asked]
+            counts, sizes = tokenize_words(words)
+            last = np.cumsum([len(word) for word in words])
+            joined = np.frombuffer(b"".join(words), np.uint8)
+            self._write_facts(joined, np.concatenate([[0], last[:-1]]), last, rows[asked], counts, sizes)
 
-    def _state(
+    def _write_facts(
         self, data: NDArray[np.uint8], begins: Places, ends: Places, rows: Places, counts: NDArray[np.int32],
         sizes: NDArray[np.int32],
     ) -> None:  # fmt: skip
         while self._token + len(sizes) > len(self.tokens):
             self.tokens = np.concatenate([self.tokens, np.zeros_like(self.tokens)])
-        self._token = state_facts(
+        self._token = write_facts(
             data,
             begins,
             ends,

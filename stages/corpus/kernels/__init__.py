@@ -1,8 +1,8 @@
-"""Compiled kernels: pure functions over buffers, one idea a file, each with a plain Python twin in the tests.
+"""Compiled kernels: pure functions over buffers, each tested against a plain Python version.
 
-Compiled by numba when first called, and kept beside the source (`__pycache__`) for the next process, under a name that
-changes with any source: numba itself does not see that a kernel which another one calls has changed. Kernels take and
-give numpy arrays, never Python objects; texts come as (data: uint8, offsets: int64[n + 1]), see `Texts`.
+numba compiles them when first called and caches them beside the source (`__pycache__`), in a folder whose name changes
+with any source of the stage: numba itself does not notice that a kernel called by another one has changed. Kernels take
+and return numpy arrays, never Python objects; texts are (data: uint8, offsets: int64[n + 1]), see `Texts`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 Hashes = NDArray[np.uint64]
-"""Lists of hashes, one after the other ..."""
+"""Lists of hashes, concatenated ..."""
 Starts = NDArray[np.int64]
-"""... and where they begin, int64[n + 1]: list i is `hashes[starts[i]:starts[i + 1]]`."""
+"""... and their offsets, int64[n + 1]: list i is `hashes[starts[i]:starts[i + 1]]`."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _cache() -> str:
-    """Where compiled kernels are kept: a folder for each state of the stage's sources."""
+def _cache_folder() -> str:
+    """Folder of compiled kernels: one for each state of the stage's sources."""
     below = Path(__file__).parents[1]
     sources = hashlib.blake2b(digest_size=8)
     for path in sorted(below.rglob("*.py")):
@@ -35,9 +35,9 @@ def _cache() -> str:
 
 
 if "NUMBA_CACHE_DIR" not in os.environ:
-    numba.config.CACHE_DIR = _cache()  # type: ignore[attr-defined]
+    numba.config.CACHE_DIR = _cache_folder()  # type: ignore[attr-defined]
 
 
 def kernel(function: F) -> F:
-    """Compiles a function; it releases the interpreter's lock while it runs."""
+    """Compiles a function; it releases the GIL while it runs."""
     return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))

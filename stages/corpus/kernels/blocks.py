@@ -1,4 +1,4 @@
-"""Lines and paragraphs of texts as hashes, and texts without those that are boilerplate."""
+"""Hashes of the lines and paragraphs of texts, and texts without those that are boilerplate."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from numpy.typing import NDArray
 
 from stages.corpus.kernels import kernel
 from stages.corpus.kernels.characters import CODE_POINTS, decode
-from stages.corpus.kernels.words import mix64
+from stages.corpus.kernels.word_hashes import mix64
 
 Hashes = NDArray[np.uint64]
 Places = NDArray[np.int64]
 
 LINE = 0x243F6A8885A308D3
 PARAGRAPH = 0x13198A2E03707344
-"""Where the hashes of lines and of paragraphs begin, so that no line is taken for a paragraph of the same words."""
+"""Initial states of the hashes, so that a line and a paragraph of the same words differ."""
 _PRIME = 0x9E3779B97F4A7C15
 _WORD_ENDS = 1 << 63
 _CODE_POINT = 1 << 62
 
 
 @kernel
-def _absorbed(state: np.uint64, value: np.uint64) -> np.uint64:
+def _absorb(state: np.uint64, value: np.uint64) -> np.uint64:
     state = (state ^ value) * np.uint64(_PRIME)
     return state ^ (state >> np.uint64(32))
 
@@ -46,14 +46,14 @@ def _is_white(code: int) -> bool:
 def _line(
     data: NDArray[np.uint8], at: int, end: int, paragraph: np.uint64, lower: NDArray[np.uint32]
 ) -> tuple[int, np.uint64, np.uint64, int, int]:
-    """Hashes the line at `at`, and goes on with the hash of its paragraph; both see words only, in lower case.
+    """Hashes the line at `at`, and continues the hash of its paragraph; both are over words only, in lower case.
 
-    A word is absorbed seven ASCII characters at a time (1 before them, so that zeros count) and one code point at a
-    time beyond; its last value is marked. So two lines hash alike only if their words are the same.
+    A word is absorbed seven ASCII characters at a time (with a 1 before them, so that zeros count), other code points
+    one at a time; its last value is marked. So two lines have equal hashes only if their words are equal.
 
     Returns:
-        The place of the line's end, the line's and the paragraph's hash as they are then, the number of characters
-        that are not white space, and of words.
+        End of the line, states of the line's and the paragraph's hash, number of characters that are not white space,
+        number of words.
     """
     line = np.uint64(LINE)
     characters, words, filled, inside = 0, 0, 0, False
@@ -62,7 +62,7 @@ def _line(
         byte = data[at]
         if 0x20 < byte < 0x80:
             if filled == 7:
-                line, paragraph = _absorbed(line, value), _absorbed(paragraph, value)
+                line, paragraph = _absorb(line, value), _absorb(paragraph, value)
                 value, filled = np.uint64(1), 0
             folded = np.uint64(byte) + np.uint64(0x20 if 0x41 <= byte <= 0x5A else 0)
             value = (value << eight) | folded
@@ -83,22 +83,22 @@ def _line(
         at += size
         if not white:
             if filled:
-                line, paragraph = _absorbed(line, value), _absorbed(paragraph, value)
+                line, paragraph = _absorb(line, value), _absorb(paragraph, value)
                 value, filled = np.uint64(1), 0
-            if code < CODE_POINTS and lower[code] >= 0x80:  # `İ` and the Kelvin sign stay: no ASCII comes this way
+            if code < CODE_POINTS and lower[code] >= 0x80:  # `İ` and the Kelvin sign stay: ASCII is handled above
                 code = int(lower[code])
             one = np.uint64(code) | np.uint64(_CODE_POINT)
-            line, paragraph = _absorbed(line, one), _absorbed(paragraph, one)
+            line, paragraph = _absorb(line, one), _absorb(paragraph, one)
             characters += 1
             inside = True
         elif inside:
             value |= np.uint64(_WORD_ENDS)
-            line, paragraph = _absorbed(line, value), _absorbed(paragraph, value)
+            line, paragraph = _absorb(line, value), _absorb(paragraph, value)
             value, filled, inside = np.uint64(1), 0, False
             words += 1
     if inside:
         value |= np.uint64(_WORD_ENDS)
-        line, paragraph = _absorbed(line, value), _absorbed(paragraph, value)
+        line, paragraph = _absorb(line, value), _absorb(paragraph, value)
         words += 1
     return at, line, paragraph, characters, words
 
@@ -120,13 +120,13 @@ def block_hashes(
     least_paragraph: int,
     lower: NDArray[np.uint32],
 ) -> tuple[Hashes, Places]:
-    """The lines at the edges of each text and its paragraphs, each once a text, sorted.
+    """Hashes of the lines at the edges of each text and of its paragraphs, each once for each text, sorted.
 
     Args:
         data, offsets: n texts, see `Texts`.
-        depth: how many lines that are not blank are looked at from the beginning and from the end.
-        least_line, least_paragraph: characters (white space collapsed) of the shortest that count, at least 1.
-            A paragraph is what stands between blank lines. `least_paragraph` 0: no paragraphs.
+        depth: how many lines that are not blank are checked from the beginning and from the end.
+        least_line, least_paragraph: characters (runs of white space as one) of the shortest that count, at least 1.
+            Paragraphs are separated by blank lines. `least_paragraph` 0: no paragraphs.
         lower: see `lower_words`.
 
     Returns:
@@ -175,13 +175,13 @@ def block_hashes(
                 hashes[k] = last[number % depth]
                 k += 1
         if k > first:
-            k = _each_once(hashes, first, k)
+            k = _sort_unique(hashes, first, k)
         starts[text + 1] = k
     return hashes[:k].copy(), starts
 
 
 @kernel
-def _each_once(hashes: Hashes, first: int, stop: int) -> int:
+def _sort_unique(hashes: Hashes, first: int, stop: int) -> int:
     """Sorts hashes[first:stop] and drops repeats, in place; returns the new stop."""
     hashes[first:stop].sort()
     kept = first + 1
@@ -194,7 +194,7 @@ def _each_once(hashes: Hashes, first: int, stop: int) -> int:
 
 @kernel
 def _place(known: Hashes, value: np.uint64) -> int:
-    """Where a value, not 0, stands in a sorted array; -1 if it does not."""
+    """Index of a value, not 0, in a sorted array; -1 if it is missing."""
     low, high = 0, len(known)
     while low < high:
         middle = (low + high) // 2
@@ -206,7 +206,7 @@ def _place(known: Hashes, value: np.uint64) -> int:
 
 
 @kernel
-def texts_with(known: Hashes, hashes: Hashes, starts: Places) -> NDArray[np.bool_]:
+def texts_with_blocks(known: Hashes, hashes: Hashes, starts: Places) -> NDArray[np.bool_]:
     """Which of n texts have at least one block among `known` (sorted): bool[n]."""
     found = np.zeros(len(starts) - 1, np.bool_)
     for text in range(len(found)):
@@ -218,7 +218,7 @@ def texts_with(known: Hashes, hashes: Hashes, starts: Places) -> NDArray[np.bool
 
 
 @kernel
-def without_blocks(
+def remove_blocks(
     data: NDArray[np.uint8],
     offsets: Places,
     where: NDArray[np.bool_],
@@ -231,42 +231,42 @@ def without_blocks(
     share: float,
     lower: NDArray[np.uint32],
 ) -> tuple[NDArray[np.uint8], Places, Places]:
-    """Takes the blocks in `known` (sorted) out of the texts that `where` names; see `boilerplate.strip`.
+    """Removes the blocks in `known` (sorted) from the texts where `where` is true; see `boilerplate.strip`.
 
     Args:
         groups: of each text, uint64[n].
-        keepers: of each block in `known` the group in whose texts it stays, if it is a paragraph.
+        keepers: for each block in `known`, the group whose texts keep it if it is a paragraph.
 
     Returns:
-        The texts, and int64[n]: how many paragraphs and lines outside of these went, text by text.
+        The texts, and int64[n]: how many paragraphs, and lines outside of these, were removed from each.
     """
     n = len(offsets) - 1
     out = np.empty(len(data), np.uint8)
     out_offsets = np.zeros(n + 1, np.int64)
-    gone = np.zeros(n, np.int64)
+    removed = np.zeros(n, np.int64)
     to = 0
     for text in range(n):
         at, end = offsets[text], offsets[text + 1]
         if where[text]:
-            begins, stops, goes, count = _marked(
+            begins, stops, marks, count = _mark_lines(
                 data, at, end, groups[text], known, keepers, depth, least_line, least_paragraph, lower
             )
-            if count and _has_rest(data, at, end, begins, stops, goes, share):
-                gone[text] = count
-                to = _copy_rest(data, begins, stops, goes, out, to)
+            if count and _has_rest(data, at, end, begins, stops, marks, share):
+                removed[text] = count
+                to = _copy_rest(data, begins, stops, marks, out, to)
                 out_offsets[text + 1] = to
                 continue
         out[to : to + end - at] = data[at:end]
         to += end - at
         out_offsets[text + 1] = to
-    return out[:to], out_offsets, gone
+    return out[:to], out_offsets, removed
 
 
-_BLANK, _STAYS, _GOES = 0, 1, 2
+_BLANK, _KEPT, _REMOVED = 0, 1, 2
 
 
 @kernel
-def _marked(
+def _mark_lines(
     data: NDArray[np.uint8],
     at: int,
     end: int,
@@ -278,13 +278,13 @@ def _marked(
     least_paragraph: int,
     lower: NDArray[np.uint32],
 ) -> tuple[Places, Places, NDArray[np.int8], int]:
-    """A text's lines (where they begin and stop) and what becomes of each; how many blocks go."""
+    """A text's lines (begins and stops), a mark for each, and the number of blocks to remove."""
     total = 1
     for i in range(at, end):
         total += data[i] == 0x0A
     begins, stops = np.empty(total, np.int64), np.empty(total, np.int64)
     marks = np.zeros(total, np.int8)
-    alone = np.zeros(total, np.bool_)
+    is_known = np.zeros(total, np.bool_)
     number, first, count = 0, 0, 0
     characters, words = 0, 0
     paragraph = np.uint64(PARAGRAPH)
@@ -293,8 +293,8 @@ def _marked(
         begins[number], stops[number] = at, stop
         at = stop + 1
         if more_words:
-            marks[number] = _STAYS
-            alone[number] = _place(known, _block(line, more, more_words, least_line)) >= 0
+            marks[number] = _KEPT
+            is_known[number] = _place(known, _block(line, more, more_words, least_line)) >= 0
             characters += more
             words += more_words
         number += 1
@@ -303,8 +303,8 @@ def _marked(
             if place >= 0 and keepers[place] != group:
                 count += 1
                 for i in range(first, number):
-                    if marks[i] == _STAYS:
-                        marks[i] = _GOES
+                    if marks[i] == _KEPT:
+                        marks[i] = _REMOVED
             characters, words, paragraph = 0, 0, np.uint64(PARAGRAPH)
         if not more_words:
             first = number
@@ -312,10 +312,10 @@ def _marked(
         i, seen = (0 if step == 1 else total - 1), 0
         while 0 <= i < total and seen < depth:
             if marks[i] != _BLANK:
-                if marks[i] == _STAYS:
-                    if not alone[i]:
+                if marks[i] == _KEPT:
+                    if not is_known[i]:
                         break
-                    marks[i] = _GOES
+                    marks[i] = _REMOVED
                     count += 1
                 seen += 1
             i += step
@@ -326,13 +326,13 @@ def _marked(
 def _has_rest(
     data: NDArray[np.uint8], at: int, end: int, begins: Places, stops: Places, marks: NDArray[np.int8], share: float
 ) -> bool:
-    """Does what goes make up at most `share` of a text's characters, and does any line stay?"""
+    """Do the marked lines make up at most `share` of a text's characters, and is any line kept?"""
     characters, going, stays = 0, 0, False
     for i in range(at, end):
         characters += (data[i] & 0xC0) != 0x80
     for line in range(len(begins)):
-        stays = stays or marks[line] == _STAYS
-        if marks[line] == _GOES:
+        stays = stays or marks[line] == _KEPT
+        if marks[line] == _REMOVED:
             for i in range(begins[line], stops[line]):
                 going += (data[i] & 0xC0) != 0x80
     return stays and going <= share * characters
@@ -342,18 +342,18 @@ def _has_rest(
 def _copy_rest(
     data: NDArray[np.uint8], begins: Places, stops: Places, marks: NDArray[np.int8], out: NDArray[np.uint8], to: int
 ) -> int:
-    """Copies the lines that stay, and blank ones between them; those after a line that goes go with it."""
+    """Copies the kept lines and blank ones between them; blank lines after a removed line are removed with it."""
     first, last = 0, len(marks) - 1
-    while marks[first] != _STAYS:
+    while marks[first] != _KEPT:
         first += 1
-    while marks[last] != _STAYS:
+    while marks[last] != _KEPT:
         last -= 1
-    after_gone = False
+    after_removed = False
     for line in range(first, last + 1):
-        if marks[line] == _GOES:
-            after_gone = True
-        elif marks[line] == _STAYS or not after_gone:
-            after_gone = False
+        if marks[line] == _REMOVED:
+            after_removed = True
+        elif marks[line] == _KEPT or not after_removed:
+            after_removed = False
             if line > first:
                 out[to] = 0x0A
                 to += 1
@@ -374,7 +374,7 @@ def count_blocks(counters: NDArray[np.uint8], hashes: Hashes) -> None:
 
 
 @kernel
-def often_counted(counters: NDArray[np.uint8], hashes: Hashes, least: int) -> NDArray[np.bool_]:
+def frequent_blocks(counters: NDArray[np.uint8], hashes: Hashes, least: int) -> NDArray[np.bool_]:
     """Which blocks have a counter of at least `least`: bool[k]."""
     last = np.uint64(len(counters) - 1)
     found = np.empty(len(hashes), np.bool_)

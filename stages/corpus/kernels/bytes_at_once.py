@@ -1,4 +1,4 @@
-"""Eight bytes at a time: where a run of plain characters ends, and hashes of byte strings."""
+"""Kernels that process eight bytes at a time: the end of a word, and hashes of byte strings."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SEED = 0xCBF29CE484222325
 MULTIPLIER = 0x9E3779B97F4A7C15
 
 
-def _word_at(context: Any, data: Any, place: Any) -> Any:
-    """The eight bytes data[place:place + 8] as a number, the first the lowest; the caller sees that they are there.
+def _load_u64(context: Any, data: Any, place: Any) -> Any:
+    """The bytes data[place:place + 8] as a little-endian number; the caller checks the bounds.
 
-    One load; numpy can only see whole arrays as larger numbers, and only where their address is a multiple of eight.
+    A single unaligned load: numpy can only view whole, aligned arrays as larger numbers.
     """
     if not (isinstance(data, types.Array) and data.dtype == types.uint8 and isinstance(place, types.Integer)):
         return None
@@ -45,15 +45,15 @@ def _trailing_zeros(context: Any, number: Any) -> Any:
     return types.uint64(types.uint64), code
 
 
-word_at: Any = intrinsic(_word_at)
+load_u64: Any = intrinsic(_load_u64)
 trailing_zeros: Any = intrinsic(_trailing_zeros)
 
 
 @kernel
-def end_of_piece(data: Bytes, i: int, end: int) -> int:
+def end_of_word(data: Bytes, i: int, end: int) -> int:
     """Where the next white space (`str.isspace`) is at or after data[i], `end` if there is none."""
     while i + 8 <= len(data):
-        word = word_at(data, i)
+        word = load_u64(data, i)
         # The highest bit of each byte: set in the lowest byte that is up to 0x20 or from 0x80 on; above that one,
         # subtraction may borrow.
         odd = (((word - np.uint64(0x2121212121212121)) & ~word) | word) & np.uint64(0x8080808080808080)
@@ -75,16 +75,16 @@ def end_of_piece(data: Bytes, i: int, end: int) -> int:
 
 @kernel
 def hash_of_bytes(data: Bytes, begin: int, end: int) -> np.uint64:
-    """A hash of data[begin:end], in which no two strings of the same length up to eight bytes share one."""
+    """A hash of data[begin:end]; two different strings of equal length up to eight bytes never collide."""
     h = np.uint64(SEED) ^ np.uint64(end - begin)
     i = begin
     while i + 8 <= end:
-        h = (h ^ word_at(data, i)) * np.uint64(MULTIPLIER)
+        h = (h ^ load_u64(data, i)) * np.uint64(MULTIPLIER)
         h ^= h >> np.uint64(29)
         i += 8
     if i < end:
         if i + 8 <= len(data):
-            word = word_at(data, i) & ((np.uint64(1) << np.uint64(8 * (end - i))) - np.uint64(1))
+            word = load_u64(data, i) & ((np.uint64(1) << np.uint64(8 * (end - i))) - np.uint64(1))
         else:
             word = np.uint64(0)
             for j in range(i, end):

@@ -1,13 +1,15 @@
-"""C4's rules (Raffel et al. 2020) as datatrove has them: lines that go, texts that go, and the text that is left."""
+"""C4's rules (Raffel et al. 2020) as datatrove implements them: which lines and texts are removed, and what remains."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.corpus.kernels import kernel
-from stages.corpus.kernels.character_classes import DECIMAL, TABLE, Classes, code_point, stripped
-from stages.corpus.kernels.piece_facts import (
+from stages.corpus.kernels.character_classes import DECIMAL, TABLE, Classes, code_point, strip_span
+from stages.corpus.kernels.word_facts import (
     CHARACTERS,
     CURLY,
     ENDED,
@@ -22,17 +24,27 @@ from stages.corpus.kernels.piece_facts import (
     lower_at,
     words_begin_at,
 )
-from stages.corpus.kernels.pieces import BREAK, GAP_OPEN, GAP_TOKEN, Bytes, Numbers, Places
+from stages.corpus.kernels.word_split import BREAK, GAP_OPEN, GAP_TOKEN, Bytes, Numbers, Places
 
 LOREM_IPSUM, CURLY_BRACKET, FEW_SENTENCES = 1, 2, 3
 """Codes of the rules for texts."""
 
-TERMINAL_PUNCTUATION, MINIMUM_WORDS, MAXIMUM_LENGTH, NO_JAVASCRIPT, NO_POLICY, NO_CITATIONS = range(6)
-NO_LOREM_IPSUM, NO_CURLY = range(6, 8)
-"""Settings: 0 or 1, or a number; a longest word of -1 turns that rule off."""
+
+class C4Settings(NamedTuple):
+    """Which rules apply, see `C4Config`; a `maximum_word_length` of -1 turns that rule off."""
+
+    terminal_punctuation: bool
+    minimum_words_per_line: int
+    maximum_word_length: int
+    javascript_lines: bool
+    policy_lines: bool
+    citations: bool
+    lorem_ipsum: bool
+    curly_bracket: bool
+
 
 LONG_WORD, NO_END, FEW_WORDS, JAVASCRIPT, POLICY, CITATION, BLANK = range(7)
-"""What is counted: lines that went, by rule; citations that went; and lines without a word that went."""
+"""Columns of counts: removed lines by rule, removed citations, removed blank lines."""
 
 _TEXT = b"lorem ipsum|javascript|terms of use|privacy policy|cookie policy|uses cookies|use of cookies|use cookies|"
 _PHRASES = np.frombuffer(_TEXT, np.uint8)
@@ -43,27 +55,26 @@ _NEEDED = np.frombuffer(b"citation needed]", np.uint8)
 
 @kernel
 def c4_lines(
-    data: Bytes, firsts: Places, pieces: Numbers, starts: Places, gaps: Numbers, facts: FactTable, classes: Classes,
-    settings: Places, alive: NDArray[np.bool_], codes: Numbers, sentences: Places, counts: Places, out: Bytes,
+    data: Bytes, firsts: Places, word_ids: Numbers, starts: Places, gaps: Numbers, facts: FactTable, classes: Classes,
+    settings: C4Settings, alive: NDArray[np.bool_], codes: Numbers, sentences: Places, counts: Places, out: Bytes,
     seen: Bytes, places: Places, fresh_texts: Places, fresh_begins: Places, fresh_ends: Places,
 ) -> int:  # fmt: skip
-    """Judges each line; writes the texts that are left.
+    """Checks each line; writes the texts that remain.
 
     Args:
-        data, firsts, pieces, starts, gaps, facts: see `walk_pieces` and `state_facts`.
-        settings: int64[8], by the names above.
-        alive: texts to look at.
+        data, firsts, word_ids, starts, gaps, facts: see `split_words` and `write_facts`.
+        alive: texts to check.
         codes: written for texts that break a rule.
-        sentences: written: sentences in the lines that stay, but for those counted later.
+        sentences: written: sentences in the kept lines, except those that are counted later.
         counts: int64[n, 7], written: see LONG_WORD and the others.
-        out, places: written: the lines that stay, joined; text i is `out[places[i, 0]:places[i, 1]]`. `out` is as long
+        out, places: written: the kept lines, joined; text i is `out[places[i, 0]:places[i, 1]]`. `out` is as long
             as `data`.
-        seen: the bytes of `out`, as an array that is only read: kernels are compiled for these alone.
-        fresh_texts, fresh_begins, fresh_ends: written: lines without their citations, whose sentences are to be
-            counted: the text, and bytes in `out`. As long as there are `[` in data.
+        seen: the bytes of `out` as a read-only array, since helper kernels are compiled for read-only arrays.
+        fresh_texts, fresh_begins, fresh_ends: written: rewritten lines (without their citations) whose sentences are
+            still to be counted: the text, and bytes in `out`. As long as `data` has `[`.
 
     Returns:
-        How many fresh lines there are.
+        Number of rewritten lines.
     """
     written, fresh = 0, 0
     for text in range(len(firsts) - 1):
@@ -84,7 +95,7 @@ def c4_lines(
                 if breaks and gaps[end + text] & GAP_OPEN:
                     blank += 1
             if blank:
-                if settings[TERMINAL_PUNCTUATION] or settings[MINIMUM_WORDS] > 0:
+                if settings.terminal_punctuation or settings.minimum_words_per_line > 0:
                     counts[text, BLANK] += blank
                 else:
                     for _ in range(blank):
@@ -97,7 +108,7 @@ def c4_lines(
                 break
             first, flags, longest, triggers, state = k, 0, 0, 0, 0
             while True:
-                row = facts[pieces[k]]
+                row = facts[word_ids[k]]
                 flags |= row[FLAGS]
                 longest = max(longest, row[CHARACTERS])
                 step = row[ENDED] if state else row[FRESH]
@@ -113,18 +124,18 @@ def c4_lines(
                     triggers += 1
                     state = 0
             blank = max(0, gap // BREAK - 1)
-            if settings[MAXIMUM_LENGTH] != -1 and longest > settings[MAXIMUM_LENGTH]:
+            if settings.maximum_word_length != -1 and longest > settings.maximum_word_length:
                 counts[text, LONG_WORD] += 1
                 continue
             line_begin = written + (1 if kept else 0)
             line_end = line_begin
             cited = 0
-            if flags & SQUARE and not settings[NO_CITATIONS]:
-                # One line break more than was in `data` cannot be written: a text's first line has none.
+            if flags & SQUARE and settings.citations:
+                # `out` never needs more line breaks than `data` has: none is written before a text's first line.
                 if kept:
                     out[written] = 10
                 line_end, cited = _without_citations(data, starts[first], stop, classes, out, line_begin)
-            if settings[TERMINAL_PUNCTUATION]:
+            if settings.terminal_punctuation:
                 if cited:
                     bad = not _ends_well(seen, line_begin, line_end)
                 else:
@@ -132,7 +143,7 @@ def c4_lines(
                 if bad:
                     counts[text, NO_END] += 1
                     continue
-            if k - first < settings[MINIMUM_WORDS]:
+            if k - first < settings.minimum_words_per_line:
                 counts[text, FEW_WORDS] += 1
                 continue
             phrases = 0
@@ -140,16 +151,16 @@ def c4_lines(
                 phrases = _phrases(seen, line_begin, line_end)
             elif flags & PHRASE:
                 phrases = _phrases(data, starts[first], stop)
-            if phrases & 1 and not settings[NO_LOREM_IPSUM]:
+            if phrases & 1 and settings.lorem_ipsum:
                 code = LOREM_IPSUM
                 break
-            if phrases & 2 and not settings[NO_JAVASCRIPT]:
+            if phrases & 2 and settings.javascript_lines:
                 counts[text, JAVASCRIPT] += 1
                 continue
-            if flags & CURLY and not settings[NO_CURLY]:
+            if flags & CURLY and settings.curly_bracket:
                 code = CURLY_BRACKET
                 break
-            if phrases & 4 and not settings[NO_POLICY]:
+            if phrases & 4 and settings.policy_lines:
                 counts[text, POLICY] += 1
                 continue
             if kept:
@@ -170,13 +181,13 @@ def c4_lines(
             codes[text] = code
             written, fresh = origin, fresh_origin
             continue
-        places[text, 0], places[text, 1] = stripped(seen, origin, written)
+        places[text, 0], places[text, 1] = strip_span(seen, origin, written)
     return fresh
 
 
 @kernel
-def sentences_of(firsts: Places, pieces: Numbers, gaps: Numbers, facts: FactTable, sentences: Places) -> None:
-    """Sentences of each text as spaCy's sentencizer begins them, at least 1."""
+def sentences_of(firsts: Places, word_ids: Numbers, gaps: Numbers, facts: FactTable, sentences: Places) -> None:
+    """Number of sentences of each text by the rules of spaCy's sentencizer, at least 1."""
     for text in range(len(firsts) - 1):
         triggers, state = 0, 0
         for k in range(firsts[text], firsts[text + 1] + 1):
@@ -184,7 +195,7 @@ def sentences_of(firsts: Places, pieces: Numbers, gaps: Numbers, facts: FactTabl
                 triggers += 1
                 state = 0
             if k < firsts[text + 1]:
-                row = facts[pieces[k]]
+                row = facts[word_ids[k]]
                 step = row[ENDED] if state else row[FRESH]
                 triggers += step >> 1
                 state = step & 1
@@ -203,7 +214,7 @@ def _ends_well(data: Bytes, begin: int, end: int) -> bool:
 
 @kernel
 def _without_citations(data: Bytes, begin: int, end: int, classes: Classes, out: Bytes, place: int) -> tuple[int, int]:
-    r"""Copies a line without `[12]`, `[]`, `[edit]` and `[citation needed]`; where it ends, and how many there were."""
+    r"""Copies a line without `[12]`, `[]`, `[edit]` and `[citation needed]`; returns its end and the number removed."""
     cited = 0
     i = begin
     while i < end:
@@ -242,7 +253,7 @@ def _same(data: Bytes, i: int, words: Bytes) -> bool:
 
 @kernel
 def _phrases(data: Bytes, begin: int, end: int) -> int:
-    """Which phrases stand in a line, in any case: 1 for lorem ipsum, 2 for javascript, 4 for those of policies."""
+    """Which phrases occur in a line, ignoring case, as bits: 1 lorem ipsum, 2 javascript, 4 policies."""
     found = 0
     for i in range(begin, end):
         byte, _ = lower_at(data, i, end)

@@ -1,4 +1,4 @@
-"""What Python and spaCy say about characters, as bits a code point, for kernels."""
+"""Properties of characters according to Python and spaCy, as bits for each code point."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TABLE = 0x40000
 ALPHABETIC = 1
 """`str.isalpha`."""
 SYMBOL = 2
-"""In datatrove's PUNCTUATION_SET: words of nothing else do not count as words."""
+"""In datatrove's PUNCTUATION_SET: tokens of nothing else do not count as words."""
 PUNCTUATION = 4
 """Unicode category P: spaCy's `is_punct`, if all characters of a token are."""
 SENTENCE_END = 8
@@ -50,7 +50,7 @@ SENTENCE_ENDS = (
     "!.?։؟۔܀܁܂߹।॥၊။።፧፨᙮᜵᜶᠃᠉᥄᥅᪨᪩᪪᪫᭚᭛᭞᭟᰻᰼᱾᱿‼‽⁇⁈⁉⸮⸼꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫﹒﹖﹗！．？"
     "𐩖𐩗𑁇𑁈𑂾𑂿𑃀𑃁𑅁𑅂𑅃𑇅𑇆𑇍𑇞𑇟𑈸𑈹𑈻𑈼𑊩𑑋𑑌𑗂𑗃𑗉𑗊𑗋𑗌𑗍𑗎𑗏𑗐𑗑𑗒𑗓𑗔𑗕𑗖𑗗𑙁𑙂𑜼𑜽𑜾𑩂𑩃𑪛𑪜𑱁𑱂𖩮𖩯𖫵𖬷𖬸𖭄𛲟𝪈｡。"
 )
-"""`Sentencizer.default_punct_chars` of spaCy 3.8, here because spaCy takes most of a second to import."""
+"""`Sentencizer.default_punct_chars` of spaCy 3.8, copied because importing spaCy takes most of a second."""
 
 
 @kernel
@@ -70,7 +70,7 @@ def code_point(data: NDArray[np.uint8], i: int, end: int) -> tuple[int, int]:
 
 @kernel
 def space_size(data: NDArray[np.uint8], i: int, end: int) -> int:
-    """Bytes of the white space character (`str.isspace`) at data[i]; 0 if it is none."""
+    """Bytes of the white space character (`str.isspace`) at data[i]; 0 if there is none."""
     first = data[i]
     if first <= 0x20:
         return 1 if first == 0x20 or 9 <= first <= 13 or 28 <= first <= 31 else 0
@@ -91,8 +91,8 @@ def space_size(data: NDArray[np.uint8], i: int, end: int) -> int:
 
 
 @kernel
-def stripped(data: NDArray[np.uint8], begin: int, end: int) -> tuple[int, int]:
-    """Begin and end of data[begin:end] without the white space around it, as `str.strip`; (end, end) if that is all."""
+def strip_span(data: NDArray[np.uint8], begin: int, end: int) -> tuple[int, int]:
+    """Begin and end of data[begin:end] without surrounding white space, as `str.strip`; (end, end) if it is empty."""
     while begin < end:
         size = space_size(data, begin, end)
         if not size:
@@ -112,7 +112,7 @@ def stripped(data: NDArray[np.uint8], begin: int, end: int) -> tuple[int, int]:
 def count_characters(data: NDArray[np.uint8], begin: int, end: int) -> int:
     """Code points of UTF-8."""
     count = 0
-    part = data[begin:end]  # indices from 0 on are known not to be negative, so that the loop can be vectorised
+    part = data[begin:end]  # a slice: with indices from 0 on numba can vectorise the loop
     for i in range(len(part)):
         count += (part[i] & 0xC0) != 0x80
     return count
@@ -120,7 +120,7 @@ def count_characters(data: NDArray[np.uint8], begin: int, end: int) -> int:
 
 @kernel
 def text_lengths(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Characters of each text, int64[n], and whether it has nothing but white space, bool[n]."""
+    """Characters of each text, int64[n], and whether it is only white space, bool[n]."""
     n = len(offsets) - 1
     counts, blank = np.empty(n, np.int64), np.empty(n, np.bool_)
     for text in range(n):

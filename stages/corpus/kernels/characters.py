@@ -1,4 +1,4 @@
-"""Which code points belong to words, and their lower case: one table, made once a process."""
+"""Which code points are word characters, and their lower case: one table, built once for each process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OTHER = 0x80
 
 @lru_cache(maxsize=1)
 def lower_words() -> NDArray[np.uint32]:
-    r"""Per code point, uint32[0x40000]: 0 for what is no word character, else its lower case.
+    r"""For each code point, uint32[0x40000]: its lower case if it is a word character, else 0.
 
     Word characters are those of the regular expression `\w`: letters, numbers, `_`. Lower case is simple: one code
     point for one, the first where `str.lower` gives two (`İ`); a final sigma is a sigma. Follows the Unicode version
@@ -44,8 +44,8 @@ def ascii_words() -> NDArray[np.uint8]:
 def decode(data: NDArray[np.uint8], place: int, end: int) -> tuple[np.uint32, int]:
     """The code point of a sequence of two to four bytes at `place`, and its length.
 
-    A sequence that is cut off by `end`, or that begins with a byte that none begins with, is (0, 1): never out of
-    bounds, whatever the bytes are.
+    A sequence that is cut off by `end`, or that begins with an invalid byte, is (0, 1), so that invalid UTF-8 is never
+    read out of bounds.
     """
     first = np.uint32(data[place])
     if 0xC0 <= first < 0xE0 and place + 2 <= end:

@@ -1,8 +1,8 @@
 """Inference of a fastText classifier: sums of the vectors of words and of their character n-grams, then a tree.
 
-As fastText does it (Joulin et al. 2016): words are what stands between white space; a word that the model knows counts
-with its own vector and those of its n-grams, another one with those of its n-grams alone; n-grams are of code points of
-`<word>`, hashed by FNV-1a over signed bytes into buckets, most of which were pruned.
+As fastText does it (Joulin et al. 2016): words are separated by white space; a word in the model's dictionary counts
+with its own vector and those of its n-grams, other words with those of their n-grams alone; n-grams are of code points
+of `<word>`, hashed by FNV-1a over signed bytes into buckets, most of which were pruned.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DIMENSIONS = 16
 """Columns of the model; a constant, so that the sums become single instructions."""
 
 SEEN = 1 << 14
-"""Words of a batch whose sums are remembered, at most; a power of two."""
+"""Size of the cache of word sums in a batch; a power of two."""
 
 _BASIS = np.uint64(2166136261)
 _PRIME = np.uint64(16777619)
@@ -83,7 +83,7 @@ def add_ngrams(
     """Adds the vectors of the n-grams of `<word>`, word = data[begin:end], to total float32[dim]; returns how many."""
     buckets = np.uint64(len(bucket_rows))
     found = 0
-    # The word with its marks is data[begin - 1:end + 1] with two other bytes at its ends.
+    # `<word>` is data[begin - 1:end + 1] with its first and last byte replaced.
     for i in range(begin - 1, end + 1):
         if begin <= i < end and data[i] & 0xC0 == 0x80:
             continue
@@ -97,7 +97,7 @@ def add_ngrams(
                 value = fnv(value, data[j])
                 j += 1
             size += 1
-            # The marks alone are no n-grams.
+            # `<` and `>` alone are not n-grams.
             if size >= shortest and not (size == 1 and (i < begin or j == end + 1)):
                 row = bucket_rows[(value & _LOW) % buckets]
                 if row:
@@ -117,7 +117,7 @@ def sum_of_words(
     shortest: int,
     longest: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """For each known word its vector plus those of its n-grams, float32[words, dim], and how many vectors these are.
+    """For each known word its vector plus those of its n-grams, float32[words, dim], and how many vectors that is.
 
     Word 0, the end of a line, has no n-grams.
     """
@@ -150,14 +150,14 @@ def mean_vectors(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
     """For each text the mean of the vectors of its first `limit` characters, as one line.
 
-    Returns (float32[n, dim], words int64[n], bytes that were looked at int64[n]). The line's end has a vector in the
-    mean, but is not in the number of words. What follows a word that is the line's end by name (`</s>`) does not count.
+    Returns (float32[n, dim], words int64[n], bytes that were read int64[n]). The end of line has a vector in the mean,
+    but is not counted as a word. Words after a literal end of line (`</s>`) are ignored.
     """
     texts = len(offsets) - 1
     means = np.zeros((texts, DIMENSIONS), np.float32)
     numbers = np.zeros(texts, np.int64)
-    looked_at = np.zeros(texts, np.int64)
-    # Words come again and again: sums of words of this batch, by hash; the word itself is where it first stood.
+    read_bytes = np.zeros(texts, np.int64)
+    # Words repeat: a cache of word sums of this batch, by hash; an entry refers to the first occurrence of its word.
     seen_place = np.zeros(SEEN, np.int64)
     seen_size = np.zeros(SEEN, np.int64)
     seen_count = np.zeros(SEEN, np.int32)
@@ -206,7 +206,7 @@ def mean_vectors(
                         break
                     slot = (slot + 1) & (slots - 1)
                 if known >= 0:
-                    # Word 0 is the end of the line, which is added below.
+                    # Word 0 is the end of line, which is added below.
                     seen_count[place] = word_counts[known] if known else -1
                     seen_sum[place, :] = word_sums[known]
                 elif size >= len(label) and same(data, begin, label, 0, len(label)):
@@ -221,16 +221,16 @@ def mean_vectors(
             vectors += seen_count[place]
             for d in range(DIMENSIONS):
                 mean[d] += seen_sum[place, d]
-        looked_at[i] = position - offsets[i]
+        read_bytes[i] = position - offsets[i]
         vectors += 1
         for d in range(DIMENSIONS):
             mean[d] = (mean[d] + word_sums[0, d]) * np.float32(1.0 / vectors)
-    return means, numbers, looked_at
+    return means, numbers, read_bytes
 
 
 @kernel
 def log_of(x: np.float32) -> np.float32:
-    """fastText's logarithm, which never is infinite."""
+    """fastText's logarithm, which is never infinite."""
     return np.float32(math.log(np.float64(x) + 1e-5))
 
 
@@ -262,12 +262,12 @@ def best_labels(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The likeliest label of each text and the logarithm of its probability: (int64[n], float32[n]).
 
-    A walk through the tree that leaves out what cannot beat the best so far; the likelier child first.
+    A depth-first search of the tree, likelier child first, that prunes what cannot beat the best so far.
     """
     labels = len(nodes) + 1
     best = np.zeros(len(means), np.int64)
     scores = np.full(len(means), -np.inf, np.float32)
-    # A child waits for each node on the way down, so the stack is no higher than the tree.
+    # At most one sibling is pending for each node on the way down, so the stack is no higher than the tree.
     stack_node = np.empty(labels + 1, np.int64)
     stack_score = np.empty(labels + 1, np.float32)
     for i in range(len(means)):
@@ -293,15 +293,15 @@ def best_labels(
 
 @kernel
 def may_be_upper_case(
-    data: NDArray[np.uint8], offsets: NDArray[np.int64], looked_at: NDArray[np.int64]
+    data: NDArray[np.uint8], offsets: NDArray[np.int64], read_bytes: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Texts that may be all or nearly all in capitals, from bytes alone: no small letter of ASCII, or few, bool[n]."""
-    found = np.zeros(len(looked_at), np.bool_)
-    for i in range(len(looked_at)):
+    """Texts that may be all or nearly all upper case, by bytes alone: few or no lower-case ASCII letters, bool[n]."""
+    found = np.zeros(len(read_bytes), np.bool_)
+    for i in range(len(read_bytes)):
         upper = 0
         lower = 0
-        for k in range(offsets[i], offsets[i] + looked_at[i]):
+        for k in range(offsets[i], offsets[i] + read_bytes[i]):
             upper += 65 <= data[k] <= 90
             lower += 97 <= data[k] <= 122
-        found[i] = upper > 0.8 * (upper + lower) or (lower == 0 and looked_at[i] > 0)
+        found[i] = upper > 0.8 * (upper + lower) or (lower == 0 and read_bytes[i] > 0)
     return found

@@ -1,7 +1,7 @@
 """Exact Jaccard similarity of the sets of word n-grams of two texts, from their words.
 
-Nothing is sorted: the n-grams of one text are entered into a hash table, and those of others are looked up in it as
-they roll along. Two n-grams are the same if their 64-bit hashes are.
+Nothing is sorted: the n-grams of one text are inserted into a hash table, and the rolling n-grams of others are looked
+up in it. Two n-grams are equal if their 64-bit hashes are.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.corpus.kernels import Hashes, Starts, kernel
-from stages.corpus.kernels.ngrams import MULTIPLIER, mixed, power
+from stages.corpus.kernels.ngrams import MULTIPLIER, mix_ngram, power
 
-SKETCH_WORDS = 32
-"""64-bit words a sketch: 2,048 bits tell sets apart that differ in up to about 2,000 elements."""
+SKETCH_SIZE = 32
+"""64-bit numbers in a sketch: 2,048 bits distinguish sets that differ in up to about 2,000 elements."""
 _EMPTY, _ONE = np.uint64(0), np.uint64(1)
 
 
@@ -28,7 +28,7 @@ def slots_for(words: int) -> int:
 
 @kernel
 def place_of(table: Hashes, mask: np.uint64, gram: np.uint64) -> np.uint64:
-    """The slot that holds an n-gram, or the empty one that it would be entered in."""
+    """The slot that holds an n-gram, or the empty one where it would be inserted."""
     slot = gram & mask
     while table[slot] != _EMPTY and table[slot] != gram:
         slot = (slot + _ONE) & mask
@@ -36,10 +36,10 @@ def place_of(table: Hashes, mask: np.uint64, gram: np.uint64) -> np.uint64:
 
 
 @kernel
-def enter(words: Hashes, first: int, last: int, n: int, table: Hashes, sketch: Hashes) -> int:
-    """Enters the n-grams of words `first` to `last` into an emptied table, and into a sketch.
+def insert_ngrams(words: Hashes, first: int, last: int, n: int, table: Hashes, sketch: Hashes) -> int:
+    """Clears a table and inserts the n-grams of words `first` to `last` into it, and into a sketch.
 
-    In an odd sketch (Mitzenmacher, Pagh, Pham 2014) each element turns over one bit, chosen by its hash. Elements that
+    In an odd sketch (Mitzenmacher, Pagh, Pham 2014) each element flips one bit, chosen by its hash. Elements that
     two sets share cancel out, so each bit in which two sketches differ stands for at least one element that only one
     of the sets has.
 
@@ -47,7 +47,7 @@ def enter(words: Hashes, first: int, last: int, n: int, table: Hashes, sketch: H
         table: uint64[>= slots_for(last - first)]; that many slots of it are used.
 
     Returns:
-        How many different ones there are.
+        Number of different n-grams.
     """
     slots = slots_for(last - first)
     mask = np.uint64(slots - 1)
@@ -62,7 +62,7 @@ def enter(words: Hashes, first: int, last: int, n: int, table: Hashes, sketch: H
             polynomial -= words[k - length] * oldest
         polynomial = polynomial * MULTIPLIER + words[k]
         if k - first >= length - 1:
-            gram = max(mixed(polynomial), _ONE)  # 0 stands for an empty slot
+            gram = max(mix_ngram(polynomial), _ONE)  # 0 stands for an empty slot
             free = place_of(table, mask, gram)
             if table[free] == _EMPTY:
                 table[free] = gram
@@ -73,7 +73,7 @@ def enter(words: Hashes, first: int, last: int, n: int, table: Hashes, sketch: H
 
 
 @kernel
-def shared(
+def count_shared(
     words: Hashes,
     first: int,
     last: int,
@@ -84,7 +84,7 @@ def shared(
     stamp: int,
     least: int,
 ) -> int:
-    """How many different n-grams of words `first` to `last` stand in a table; -1 once `least` is out of reach.
+    """How many different n-grams of words `first` to `last` are in a table; -1 once `least` cannot be reached.
 
     Args:
         slots: how many of the table's slots are used.
@@ -100,7 +100,7 @@ def shared(
             polynomial -= words[k - length] * oldest
         polynomial = polynomial * MULTIPLIER + words[k]
         if k - first >= length - 1:
-            gram = max(mixed(polynomial), _ONE)
+            gram = max(mix_ngram(polynomial), _ONE)
             slot = place_of(table, mask, gram)
             if table[slot] == gram and seen[slot] != stamp:
                 seen[slot] = stamp
@@ -114,16 +114,16 @@ def shared(
 def sizes_and_sketches(
     words: Hashes, begins: Starts, ends: Starts, n: int
 ) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-    """How many different n-grams each text has, int64[texts], and their odd sketches, uint64[texts, SKETCH_WORDS].
+    """How many different n-grams each text has, int64[texts], and their odd sketches, uint64[texts, SKETCH_SIZE].
 
     The words of text i are `words[begins[i]:ends[i]]`.
     """
     count = len(begins)
-    sizes, sketches = np.zeros(count, np.int64), np.zeros((count, SKETCH_WORDS), np.uint64)
+    sizes, sketches = np.zeros(count, np.int64), np.zeros((count, SKETCH_SIZE), np.uint64)
     table = np.empty(table_slots(begins, ends), np.uint64)
     for i in range(count):
         if begins[i] < ends[i]:
-            sizes[i] = enter(words, begins[i], ends[i], n, table, sketches[i])
+            sizes[i] = insert_ngrams(words, begins[i], ends[i], n, table, sketches[i])
     return sizes, sketches
 
 
@@ -138,9 +138,9 @@ def table_slots(begins: Starts, ends: Starts) -> int:
 
 @kernel
 def least_difference(first: Hashes, second: Hashes) -> int:
-    """A number of elements in which the sets of two sketches differ at least."""
+    """A lower bound of the number of elements in which two sketched sets differ."""
     total = np.uint64(0)
-    for k in range(SKETCH_WORDS):
+    for k in range(SKETCH_SIZE):
         x = first[k] ^ second[k]
         x -= (x >> np.uint64(1)) & np.uint64(0x5555555555555555)
         x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))

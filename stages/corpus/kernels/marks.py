@@ -1,7 +1,7 @@
-"""Which texts can hold personal data at all? One scan that marks the few for the regular expressions to look at.
+"""Which texts may hold personal data: one scan that selects the few texts for the regular expressions to search.
 
-Every mark is a condition that a match itself fulfils, whatever stands around it: a text that is not marked for a kind
-holds nothing of the kind. Where a match begins and ends with a whole run of digits, runs are compared whole.
+Every mark is a necessary condition of a match, whatever surrounds it: a text that is not marked for a kind has no match
+of that kind. Where a match begins and ends with a whole run of digits, runs are compared as a whole.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CLASS[ord("0") : ord("9") + 1] = _DIGIT
 _LONGEST_GAP = 3
 """Bytes between two groups of digits of one telephone number: `) (`."""
 _RECORD_WINDOW = 48
-"""Bytes before a number that `record` or `MRN` stands in, if it is a medical record's."""
+"""Bytes before a medical record number that contain `record` or `MRN`."""
 _SHORTEST_IBAN, _LONGEST_IBAN = 15, 34
 
 
@@ -46,7 +46,7 @@ def is_hexadecimal(byte: int) -> bool:
 
 @kernel
 def may_be_mail(data: NDArray[np.uint8], at: int, begin: int, end: int) -> bool:
-    """Does the @ at `at` stand after what can end a name, and before what can begin a host's?"""
+    """Is the @ at `at` after a byte that can end a name, and before one that can begin a host name?"""
     if at == begin or at + 1 >= end:
         return False
     before, after = data[at - 1], data[at + 1]
@@ -77,12 +77,12 @@ def may_be_ip6(data: NDArray[np.uint8], colon: int, begin: int, end: int) -> boo
 
 @kernel
 def may_be_iban(data: NDArray[np.uint8], digits: int, begin: int, end: int) -> bool:
-    """Does an IBAN's country stand before the run of digits at `digits`, and enough behind it?"""
+    """Is there an IBAN's country before the run of digits at `digits`, and enough characters after it?"""
     if digits - begin < 2 or not (is_capital(data[digits - 1]) and is_capital(data[digits - 2])):
         return False
     found = 2
     k = digits
-    # Between two characters stands one space at most.
+    # Two characters are separated by one space at most.
     while k < end and found < _SHORTEST_IBAN and k < digits + 2 * _LONGEST_IBAN:
         if is_digit(data[k]) or is_capital(data[k]):
             found += 1
@@ -94,7 +94,7 @@ def may_be_iban(data: NDArray[np.uint8], digits: int, begin: int, end: int) -> b
 
 @kernel
 def may_be_record(data: NDArray[np.uint8], digits: int, begin: int) -> bool:
-    """Does `MRN` or `record` stand shortly before the run of digits at `digits`?"""
+    """Is there `MRN` or `record` shortly before the run of digits at `digits`?"""
     for k in range(max(begin, digits - _RECORD_WINDOW), digits - 2):
         if data[k] == 77 and data[k + 1] == 82 and data[k + 2] == 78:
             return True
@@ -113,18 +113,18 @@ def may_be_record(data: NDArray[np.uint8], digits: int, begin: int) -> bool:
 
 @kernel
 def personal_marks(
-    data: NDArray[np.uint8], offsets: NDArray[np.int64], looked_at: NDArray[np.bool_]
+    data: NDArray[np.uint8], offsets: NDArray[np.int64], searched: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
-    """For each text the kinds that it may hold, as a sum of `EMAIL` ... `CARD`, uint8[n]; 0 if not looked at."""
+    """For each text the kinds that it may hold, as a sum of `EMAIL` ... `CARD`, uint8[n]; 0 if not searched."""
     marks = np.zeros(len(offsets) - 1, np.uint8)
     for i in range(len(marks)):
-        if not looked_at[i]:
+        if not searched[i]:
             continue
         begin, end = offsets[i], offsets[i + 1]
         found = 0
-        # Of the chain of runs of digits that the scan is in: where the last run ended, the sizes of the last two,
-        # digits in all, whether a plus stands before it, runs between full stops, digits between single spaces or
-        # hyphens, and whether the last run came after a hyphen.
+        # State of the current chain of runs of digits: end of the last run, sizes of the last two, digits in total,
+        # whether a plus precedes it, runs between full stops, digits between single spaces or hyphens, and whether
+        # the last run came after a hyphen.
         last = -1
         size_1 = size_2 = 0
         digits = 0

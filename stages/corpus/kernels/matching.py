@@ -6,19 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.corpus.kernels import kernel
-from stages.corpus.kernels.words import mix64
+from stages.corpus.kernels.word_hashes import mix64
 
 Hashes = NDArray[np.uint64]
 Places = NDArray[np.int64]
 
 PREFIX = 5
-"""Up to so many words a run of a text is given up as soon as no wanted n-gram begins with it; few are left then."""
+"""Up to so many words, a run is abandoned as soon as no wanted n-gram begins with it; few runs remain after that."""
 _MULTIPLIER = 0x9E3779B97F4A7C15
 
 
 @kernel
-def _grown(gram: np.uint64, word: np.uint64) -> np.uint64:
-    """A run of words, as a polynomial in their hashes, and one word more."""
+def _extend(gram: np.uint64, word: np.uint64) -> np.uint64:
+    """The polynomial in the hashes of a run of words, extended by one word."""
     return gram * np.uint64(_MULTIPLIER) + word
 
 
@@ -40,8 +40,8 @@ def grams_of(hashes: Hashes, starts: Places, n: int, bits: Hashes) -> tuple[Hash
     """The n-grams of each text; one n-gram of all its words where it has fewer than n.
 
     Args:
-        hashes, starts: the words of m texts, see `words.word_hashes`.
-        bits: the filter of `find_grams`, 64 bits an element, a power of two of them; what these n-grams need is set.
+        hashes, starts: the words of m texts, see `word_hashes.word_hashes`.
+        bits: the filter of `find_grams`, 64 bits an element, a power of two of them; the bits of these n-grams are set.
 
     Returns:
         (grams: uint64[k], gram_starts: int64[m + 1])
@@ -55,7 +55,7 @@ def grams_of(hashes: Hashes, starts: Places, n: int, bits: Hashes) -> tuple[Hash
         for first in range(starts[text], starts[text + 1] - length + 1 if length else starts[text]):
             gram = np.uint64(0)
             for i in range(length):
-                gram = _grown(gram, hashes[first + i])
+                gram = _extend(gram, hashes[first + i])
                 if i < PREFIX or i + 1 == length:
                     _set(bits, mix64(gram))
             out[k] = mix64(gram)
@@ -66,7 +66,7 @@ def grams_of(hashes: Hashes, starts: Places, n: int, bits: Hashes) -> tuple[Hash
 
 @kernel
 def _place(grams: Hashes, low: int, stop: int, gram: np.uint64) -> int:
-    """Where `gram` stands in the sorted grams[low:stop], -1 if it does not."""
+    """Index of `gram` in the sorted grams[low:stop], -1 if it is missing."""
     high = stop
     while low < high:
         middle = (low + high) // 2
@@ -84,14 +84,14 @@ def find_grams(
     """Finds n-grams in texts.
 
     Args:
-        hashes, starts: the words of m texts, see `words.word_hashes`.
+        hashes, starts: the words of m texts, see `word_hashes.word_hashes`.
         grams: the wanted n-grams: those of n words are `grams[firsts[n]:firsts[n + 1]]`, sorted.
         firsts: int64[longest + 2].
         bits: a filter that is set for each wanted n-gram and for all its beginnings of up to `PREFIX` words.
-        texts_found, found: filled with the text and the place in `grams` of each occurrence, as far as they have room.
+        texts_found, found: written: text and index in `grams` of each occurrence, up to their length.
 
     Returns:
-        How many occurrences there are; where these are more than there is room, call again with more.
+        Number of occurrences; if it exceeds the length of `found`, call again with larger arrays.
     """
     longest = len(firsts) - 2
     shortest = 1
@@ -104,9 +104,9 @@ def find_grams(
         for first in range(starts[text], end - begin + 1):
             gram = np.uint64(0)
             for i in range(first, first + begin - 1):
-                gram = _grown(gram, hashes[i])
+                gram = _extend(gram, hashes[i])
             for n in range(begin, min(longest, end - first) + 1):
-                gram = _grown(gram, hashes[first + n - 1])
+                gram = _extend(gram, hashes[first + n - 1])
                 if n > PREFIX and firsts[n] == firsts[n + 1]:
                     continue
                 mixed = mix64(gram)

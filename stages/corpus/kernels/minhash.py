@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.corpus.kernels import Hashes, Starts, kernel
-from stages.corpus.kernels.words import mix64
+from stages.corpus.kernels.word_hashes import mix64
 
 NO_KEY = 0xFFFFFFFFFFFFFFFF
-"""The key of a text without words, and of one that takes no part. Never means a match."""
+"""The key of a text without words, and of an excluded text. Never a match."""
 LANES = 16
-"""Hash functions are padded to whole vectors of 32-bit numbers."""
+"""The number of hash functions is padded to whole vectors of 32-bit numbers."""
 _HIGH = np.uint64(32)
 
 
@@ -32,7 +32,7 @@ def band_hashes(grams: Hashes, starts: Starts, bands: int, rows: int, seed: int)
 
 
 def hash_functions(count: int, seed: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """Odd multipliers and masks of `count` functions and some more, up to a multiple of LANES."""
+    """Odd multipliers and masks of `count` functions, padded to a multiple of LANES."""
     draw = np.random.Generator(np.random.PCG64(seed))
     padded = -(-count // LANES) * LANES
     multipliers = draw.integers(0, 2**32, padded, np.uint64).astype(np.uint32) | np.uint32(1)
@@ -51,10 +51,10 @@ def minima(
 ) -> None:
     """The least value of each hash function over n-grams `first` to `last`.
 
-    A function maps the n-gram's high 32 bits x to `(a x) ^ b`: one product, and products of 32 bits are what vector
-    units have. The mask makes the order of values another one in each function; `a x + b` instead, which only turns it
-    round, prefers what lies behind a gap, and in sets of four elements agrees in 0.43 of cases where it should in 0.33.
-    Four n-grams at a time, so that `least` is loaded and stored once for four.
+    A function maps the n-gram's high 32 bits x to `(a x) ^ b`: one 32-bit product, which vector units have. The mask
+    gives each function an order of its own; `a x + b`, which only rotates the order, is biased towards elements after
+    a gap: for sets of four elements it agrees in 0.43 of cases instead of 0.33. Four n-grams are processed at a time,
+    so that `least` is loaded and stored once for four.
     """
     for k in range(len(least)):
         least[k] = np.uint32(0xFFFFFFFF)

@@ -1,4 +1,4 @@
-"""Hashes of word n-grams: a polynomial in the words' hashes, then mixed; a window rolls along in two products."""
+"""Hashes of word n-grams: a polynomial in the words' hashes, then mixed; the rolling update takes two products."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _29, _31 = np.uint64(29), np.uint64(31)
 
 
 @kernel
-def mixed(polynomial: np.uint64) -> np.uint64:
+def mix_ngram(polynomial: np.uint64) -> np.uint64:
     """An n-gram's hash from its polynomial."""
     value = (polynomial ^ (polynomial >> _31)) * _MIX
     return value ^ (value >> _29)
@@ -37,7 +37,7 @@ def ngram_hashes(
     A text of fewer than n words has one n-gram, of all its words; a text without words has none.
 
     Returns:
-        (grams: uint64[k], gram_starts: int64[texts + 1]), in the form of what `word_hashes` gives.
+        (grams: uint64[k], gram_starts: int64[texts + 1]), in the form of `word_hashes`.
     """
     count = len(starts) - 1
     gram_starts = np.zeros(count + 1, np.int64)
@@ -53,9 +53,9 @@ def ngram_hashes(
             polynomial = polynomial * MULTIPLIER + hashes[k]
         if end > begin:
             out = gram_starts[i]
-            grams[out] = mixed(polynomial)
+            grams[out] = mix_ngram(polynomial)
             for k in range(begin + n, end):
                 out += 1
                 polynomial = (polynomial - hashes[k - n] * oldest) * MULTIPLIER + hashes[k]
-                grams[out] = mixed(polynomial)
+                grams[out] = mix_ngram(polynomial)
     return grams, gram_starts

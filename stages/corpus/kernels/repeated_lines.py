@@ -1,35 +1,49 @@
-"""Lines and paragraphs that repeat: Gopher's first repetition rules (Rae et al. 2021), as datatrove has them."""
+"""Repeated lines and paragraphs: Gopher's first repetition rules (Rae et al. 2021), as datatrove implements them."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.corpus.kernels import kernel
-from stages.corpus.kernels.character_classes import count_characters, stripped
-from stages.corpus.kernels.piece_facts import BASE
-from stages.corpus.kernels.pieces import SPREAD, Bytes, Keys, Numbers, Places
+from stages.corpus.kernels.character_classes import count_characters, strip_span
+from stages.corpus.kernels.word_facts import BASE
+from stages.corpus.kernels.word_split import SPREAD, Bytes, Keys, Numbers, Places
 
 PARAGRAPHS, PARAGRAPH_CHARACTERS, LINES, LINE_CHARACTERS = range(1, 5)
 """Codes of the rules, in their order."""
 
 
+class LineThresholds(NamedTuple):
+    """Largest fraction that each rule allows; 0 turns a rule off, as in datatrove."""
+
+    duplicate_paragraphs: float
+    """Of paragraphs."""
+    duplicate_paragraph_characters: float
+    """Of characters."""
+    duplicate_lines: float
+    """Of lines."""
+    duplicate_line_characters: float
+    """Of characters."""
+
+
 @kernel
 def repeated_lines(
-    data: Bytes, offsets: Places, characters: Places, limits: NDArray[np.float64], alive: NDArray[np.bool_],
+    data: Bytes, offsets: Places, characters: Places, thresholds: LineThresholds, alive: NDArray[np.bool_],
     codes: Numbers, values: NDArray[np.float64],
 ) -> None:  # fmt: skip
     """The first of four rules that each text breaks.
 
-    Paragraphs are what stands between two or more line feeds, in the text without white space around it; lines what
-    stands between one or more, empty ones at the text's ends included.
+    Paragraphs are separated by two or more line feeds, in the text without white space at its ends; lines by one or
+    more, empty ones at the text's ends included.
 
     Args:
         data, offsets: n texts.
         characters: of each text.
-        limits: limit of each rule, by its code less 1; 0 turns a rule off, as in datatrove.
-        alive: texts to look at.
-        codes, values: written for texts that break a rule: which, and what was measured.
+        alive: texts to check.
+        codes, values: written for texts that break a rule: its code, and the measured value.
     """
     table = np.empty(64, np.uint64)
     for text in range(len(offsets) - 1):
@@ -47,20 +61,23 @@ def repeated_lines(
         if len(table) < size:
             table = np.empty(size, np.uint64)
         lines, copies, repeated = _duplicates(data, begin, end, False, table[:size])
-        inner, outer = stripped(data, begin, end)
-        # A paragraph that stands twice has lines that do, unless white space at the text's ends was in the way.
+        inner, outer = strip_span(data, begin, end)
+        # A repeated paragraph has repeated lines, unless white space at the text's ends makes them differ.
         if copies or inner > begin or outer < end:
             paragraphs, paragraph_copies, paragraph_repeated = _duplicates(data, inner, outer, True, table[:size])
-            if limits[0] and paragraph_copies / paragraphs > limits[0]:
+            if thresholds.duplicate_paragraphs and paragraph_copies / paragraphs > thresholds.duplicate_paragraphs:
                 codes[text], values[text] = PARAGRAPHS, paragraph_copies / paragraphs
                 continue
-            if limits[1] and paragraph_repeated / characters[text] > limits[1]:
+            if (
+                thresholds.duplicate_paragraph_characters
+                and paragraph_repeated / characters[text] > thresholds.duplicate_paragraph_characters
+            ):
                 codes[text], values[text] = PARAGRAPH_CHARACTERS, paragraph_repeated / characters[text]
                 continue
-        if limits[2] and copies / lines > limits[2]:
+        if thresholds.duplicate_lines and copies / lines > thresholds.duplicate_lines:
             codes[text], values[text] = LINES, copies / lines
             continue
-        if limits[3] and repeated / characters[text] > limits[3]:
+        if thresholds.duplicate_line_characters and repeated / characters[text] > thresholds.duplicate_line_characters:
             codes[text], values[text] = LINE_CHARACTERS, repeated / characters[text]
 
 
@@ -69,7 +86,7 @@ def _duplicates(data: Bytes, begin: int, end: int, double: bool, table: Keys) ->
     """Parts between runs of line feeds (of at least two, if `double`), those that repeat, and their characters.
 
     Args:
-        table: room for hashes, a power of two that is more than the parts.
+        table: scratch space for hashes; its size is a power of two and larger than the number of parts.
     """
     table[:] = 0
     shift = np.uint64(64)

@@ -13,13 +13,15 @@ Marks = NDArray[np.bool_]
 
 
 @kernel
-def replaced(data: Bytes, offsets: Places, source: Bytes, places: Places, wanted: Marks) -> tuple[Bytes, Places, Marks]:
-    """Texts of which the wanted ones are taken from elsewhere.
+def replace_texts(
+    data: Bytes, offsets: Places, source: Bytes, places: Places, wanted: Marks
+) -> tuple[Bytes, Places, Marks]:
+    """Texts of which the wanted ones are replaced by others.
 
     Args:
         data, offsets: n texts.
-        source, places: what text i may become: `source[places[i, 0]:places[i, 1]]`.
-        wanted: which texts become it.
+        source, places: replacement of text i: `source[places[i, 0]:places[i, 1]]`.
+        wanted: which texts are replaced.
 
     Returns:
         The bytes and offsets of all texts, and which of them changed.

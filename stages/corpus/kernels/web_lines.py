@@ -1,33 +1,47 @@
-"""FineWeb's own quality rules (Penedo et al. 2024) as datatrove has them, over bytes."""
+"""FineWeb's own quality rules (Penedo et al. 2024) as datatrove implements them, over bytes."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.corpus.kernels import kernel
-from stages.corpus.kernels.character_classes import TABLE, TERMINAL, Classes, code_point, count_characters, stripped
-from stages.corpus.kernels.piece_facts import BASE, TOKENS, FactTable
-from stages.corpus.kernels.pieces import SPREAD, Bytes, Numbers, Places
+from stages.corpus.kernels.character_classes import TABLE, TERMINAL, Classes, code_point, count_characters, strip_span
+from stages.corpus.kernels.word_facts import BASE, TOKENS, FactTable
+from stages.corpus.kernels.word_split import SPREAD, Bytes, Numbers, Places
 
 NO_LINES, PUNCTUATED, SHORT_LINES, DUPLICATES, BREAKS = range(1, 6)
 """Codes of the rules, in their order."""
 
 
+class WebLineThresholds(NamedTuple):
+    """Thresholds of the rules; texts without lines are removed by a rule without one."""
+
+    minimum_punctuated_lines: float
+    """Fraction of lines."""
+    maximum_short_lines: float
+    """Fraction of lines."""
+    maximum_duplicate_characters: float
+    """Fraction of characters."""
+    maximum_line_breaks: float
+    """Line breaks per token."""
+
+
 @kernel
 def web_lines(
-    data: Bytes, offsets: Places, firsts: Places, pieces: Numbers, facts: FactTable, classes: Classes, short: int,
-    limits: NDArray[np.float64], alive: NDArray[np.bool_], codes: Numbers, values: NDArray[np.float64],
+    data: Bytes, offsets: Places, firsts: Places, word_ids: Numbers, facts: FactTable, classes: Classes, short: int,
+    thresholds: WebLineThresholds, alive: NDArray[np.bool_], codes: Numbers, values: NDArray[np.float64],
 ) -> None:  # fmt: skip
-    """The first rule that each text breaks. Lines are what stands between line feeds, blank ones left out.
+    """The first rule that each text breaks. Lines are separated by line feeds; blank ones are ignored.
 
     Args:
         data, offsets: n texts.
-        firsts, pieces, facts: see `walk_pieces` and `state_facts`.
+        firsts, word_ids, facts: see `split_words` and `write_facts`.
         short: characters up to which a line is short.
-        limits: limits of the four rules with one.
-        alive: texts to look at.
-        codes, values: written for texts that break a rule: which, and what was measured.
+        alive: texts to check.
+        codes, values: written for texts that break a rule: its code, and the measured value.
     """
     base = np.uint64(BASE)
     for text in range(len(offsets) - 1):
@@ -50,7 +64,7 @@ def web_lines(
             while stop < end and data[stop] != 10:
                 h = h * base + np.uint64(data[stop])
                 stop += 1
-            inner, outer = stripped(data, start, stop)
+            inner, outer = strip_span(data, start, stop)
             if inner < outer:
                 lines += 1
                 characters = count_characters(data, start, stop)
@@ -73,18 +87,18 @@ def web_lines(
         if not lines:
             codes[text] = NO_LINES
             continue
-        if punctuated / lines < limits[0]:
+        if punctuated / lines < thresholds.minimum_punctuated_lines:
             codes[text], values[text] = PUNCTUATED, punctuated / lines
             continue
-        if shorts / lines > limits[1]:
+        if shorts / lines > thresholds.maximum_short_lines:
             codes[text], values[text] = SHORT_LINES, shorts / lines
             continue
         share = repeated / (count_characters(data, begin, end) - feeds)
-        if share > limits[2]:
+        if share > thresholds.maximum_duplicate_characters:
             codes[text], values[text] = DUPLICATES, share
             continue
-        words = 0
+        tokens = 0
         for k in range(firsts[text], firsts[text + 1]):
-            words += facts[pieces[k], TOKENS]
-        if feeds / words > limits[3]:
-            codes[text], values[text] = BREAKS, feeds / words
+            tokens += facts[word_ids[k], TOKENS]
+        if feeds / tokens > thresholds.maximum_line_breaks:
+            codes[text], values[text] = BREAKS, feeds / tokens

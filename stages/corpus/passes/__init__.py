@@ -1,1 +1,1 @@
-"""The passes over a corpus's documents, and what is global between them."""
+"""The passes over a corpus's documents, and the global steps between them."""

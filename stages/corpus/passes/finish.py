@@ -1,4 +1,4 @@
-"""The last pass: the split, and the artifact's document files. One task writes some chunks of one source."""
+"""The last pass: splits off held-out documents and writes the artifact's files. A task writes chunks of one source."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
 
-from stages.corpus.chunks import Chunk, bases, neighbours
+from stages.corpus.chunks import Chunk, group_adjacent, row_offsets
 from stages.corpus.config import CorpusConfig
 from stages.corpus.dedup.near.tasks import REMOVALS
 from stages.corpus.heldout import is_held_out
-from stages.corpus.ledger import Ledger, is_ruled, removed_rows
+from stages.corpus.ledger import Ledger, has_rule, ledger_rows
 from stages.corpus.summary import SourceAccount
 from stages.corpus.tables import DOCUMENTS, PLACES, REMOVED, ROWS_PER_GROUP, SCORES, read_chunk, write_chunk
-from stages.corpus.words import text_hash
+from stages.corpus.texts import text_hash
 from stages.store import ArtifactWriter
 
 FILE_BYTES = 8 << 20
 MOST_FILES = 64
-"""Files are written side by side: of so many bytes of text, or as large as it takes for so many a corpus."""
+"""Target size of a file in bytes of text, and the most files of a corpus; larger corpora get larger files."""
 
 PARTS = ("documents", "heldout")
 
 
 class WriteDocuments(PipelineStep):
-    """Writes the documents of one group of chunks, training and held out, as Parquet; the chunks are gone then.
+    """Writes the documents of one group of chunks, training and held out, as Parquet; deletes the chunks.
 
-    Leaves in `folder`: `{rank:05}.{documents,heldout}.parquet` where there are any, `{rank:05}.removed.arrow` with the
+    Writes to `folder`: `{rank:05}.{documents,heldout}.parquet` if there are any, `{rank:05}.removed.arrow` with the
     ledger's rows, and `{rank:05}.json` with counts.
     """
 
@@ -45,7 +45,7 @@ class WriteDocuments(PipelineStep):
     ):
         super().__init__()
         self.groups, self.chunks, self.judged, self.folder, self.config = groups, chunks, judged, folder, config
-        self.base = bases(chunks)
+        self.base = row_offsets(chunks)
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Writes group `rank`; yields nothing."""
@@ -55,10 +55,10 @@ class WriteDocuments(PipelineStep):
         for number in self.groups[rank]:
             chunk = self.chunks[number]
             table = read_chunk(self.judged / chunk.name)
-            gone, rows = self._removed(number, table)
+            removed_mask, rows = self._removals(number, table)
             removed.append(rows)
-            table = table.filter(pa.array(~gone)).combine_chunks()
-            held = self._held_out(table)
+            table = table.filter(pa.array(~removed_mask)).combine_chunks()
+            held = self._heldout_mask(table)
             for part, mine in (("documents", ~held), ("heldout", held)):
                 if not mine.any():
                     continue
@@ -81,25 +81,25 @@ class WriteDocuments(PipelineStep):
                 path.unlink()
         yield from ()
 
-    def _removed(self, number: int, table: pa.Table) -> tuple[NDArray[np.bool_], pa.Table]:
-        """Which documents of a chunk go, and their rows of the ledger."""
+    def _removals(self, number: int, table: pa.Table) -> tuple[NDArray[np.bool_], pa.Table]:
+        """Which documents of a chunk are removed, and their rows of the ledger."""
         chunk = self.chunks[number]
-        gone = is_ruled(table)
-        ruled = np.flatnonzero(gone)
+        removed_mask = has_rule(table)
+        ruled = np.flatnonzero(removed_mask)
         place = table.select(PLACES)
         verdict = table.select(["rule", "value", "threshold", "detail"])
-        rows = removed_rows(chunk, place.take(ruled), verdict.take(ruled), pa.array([""] * len(ruled), pa.string()))
+        rows = ledger_rows(chunk, place.take(ruled), verdict.take(ruled), pa.array([""] * len(ruled), pa.string()))
         copies = self._copies(number)
         mine = copies["row"].to_numpy() - self.base[number]
-        gone[mine] = True
+        removed_mask[mine] = True
         verdict = {
             "rule": pa.array(["near_duplicate"] * len(copies), pa.string()),
             "value": pa.array(copies["similarity"].to_numpy().round(4)),
             "threshold": pa.array(np.full(len(copies), self.config.dedup.threshold)),
             "detail": copies["where"],
         }
-        return gone, pa.concat_tables(
-            [rows, removed_rows(chunk, place.take(mine), pa.table(verdict), copies["survivor"])]
+        return removed_mask, pa.concat_tables(
+            [rows, ledger_rows(chunk, place.take(mine), pa.table(verdict), copies["survivor"])]
         )
 
     def _copies(self, number: int) -> pa.Table:
@@ -109,7 +109,7 @@ class WriteDocuments(PipelineStep):
         first, last = np.searchsorted(rows, self.base[number : number + 2])
         return copies.slice(first, last - first)
 
-    def _held_out(self, table: pa.Table) -> NDArray[np.bool_]:
+    def _heldout_mask(self, table: pa.Table) -> NDArray[np.bool_]:
         fraction, seed = self.config.heldout_fraction, self.config.seed
         if not fraction:
             return np.zeros(len(table), bool)
@@ -137,7 +137,7 @@ def _documents(table: pa.Table, chunk: Chunk) -> pa.Table:
 
 
 def _text_hashes(table: pa.Table) -> pa.Array:
-    """Hashes of the texts as kept; those that nothing was done to have their doc_id's."""
+    """Hashes of the texts as kept; for unedited texts this is the doc_id."""
     hashes = table["doc_id"].to_pylist()
     offsets = table["steps"].combine_chunks().offsets.to_numpy() if len(table) else np.zeros(1)
     for i in np.flatnonzero(np.diff(offsets)).tolist():
@@ -146,12 +146,12 @@ def _text_hashes(table: pa.Table) -> pa.Array:
 
 
 def file_groups(chunks: Sequence[Chunk], folder: Path) -> list[list[int]]:
-    """Chunks that are written into one file: neighbours of one source, by size alone."""
+    """Chunks that are written into one file: adjacent chunks of one source, by size alone."""
     sizes = [(folder / chunk.name).stat().st_size for chunk in chunks]
-    return neighbours(sizes, max(FILE_BYTES, sum(sizes) // MOST_FILES), [chunk.source for chunk in chunks])
+    return group_adjacent(sizes, max(FILE_BYTES, sum(sizes) // MOST_FILES), [chunk.source for chunk in chunks])
 
 
-def take_over(
+def collect_documents(
     groups: list[list[int]],
     chunks: Sequence[Chunk],
     folder: Path,
@@ -159,7 +159,7 @@ def take_over(
     ledger: Ledger,
     writer: ArtifactWriter,
 ) -> None:
-    """Moves what the tasks wrote into the artifact, and adds up their counts and removals."""
+    """Moves the files that the tasks wrote into the artifact, and adds up their counts and removals."""
     numbers: dict[tuple[str, str], int] = {}
     for rank, group in enumerate(groups):
         source = chunks[group[0]].source

@@ -1,4 +1,4 @@
-"""The first pass, a batch of documents at a time: policy, personal data, hashes; leaves chunks for the second."""
+"""The first pass, a batch of documents at a time: policy, personal data, hashes; writes chunks for the second pass."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from datatrove.pipeline.base import PipelineStep
 
 from stages.corpus.config import CorpusConfig
 from stages.corpus.dedup.boilerplate import edge_blocks
-from stages.corpus.kernels.collapse import collapsed, fingerprints
+from stages.corpus.kernels.collapse import collapse_white_space, fingerprints
 from stages.corpus.ledger import verdict_columns
 from stages.corpus.personal import PersonalData
 from stages.corpus.policy import Removal, policy_removal
@@ -26,17 +26,18 @@ from stages.corpus.texts import Texts
 
 CHUNK_DOCUMENTS = 2500
 CHUNK_CHARACTERS = 4 << 20
-"""A chunk of the first pass is a task of the second: large enough to pay, small enough to share out."""
+"""Most documents and characters of a chunk, which is a task of the second pass: large enough to be worth its overhead,
+small enough for workers to be equally busy."""
 
-SAME = ("file", "piece", "record", "span", "license", "retrieved_at", "group", "subject", "steps")
-"""Columns that documents bring with them."""
+COPIED_COLUMNS = ("file", "file_range", "record", "span", "license", "retrieved_at", "group", "subject", "steps")
+"""Columns that are copied from the documents' metadata."""
 
 
 class Prepare(PipelineStep):
-    """Gathers documents into chunks, and does what is done before documents are compared: policy's verdict; for those
-    that it lets through personal data, and the hashes of their blocks.
+    """Collects documents into chunks and prepares them for comparison: the policy's verdict; for allowed documents
+    personal data, and the hashes of their blocks.
 
-    Leaves numbered chunks in `folder`, and `{rank:05}.json` with their names and sizes.
+    Writes numbered chunks to `folder`, and `{rank:05}.json` with their names and sizes.
     """
 
     type, name = "edit", "prepare"
@@ -48,36 +49,36 @@ class Prepare(PipelineStep):
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Consumes the documents; yields none."""
         personal = PersonalData(dict(self.config.edits.personal_data.items()))
-        waiting: list[Document] = []
+        pending: list[Document] = []
         characters = 0
         chunks: list[dict[str, Any]] = []
 
         def close() -> None:
             name = f"{rank:05}-{len(chunks):05}.arrow"
-            write_chunk(prepared(waiting, self.tasks[rank].source, self.config, personal), self.folder / name)
-            chunks.append({"name": name, "documents": len(waiting)})
-            waiting.clear()
+            write_chunk(prepare_documents(pending, self.tasks[rank].source, self.config, personal), self.folder / name)
+            chunks.append({"name": name, "documents": len(pending)})
+            pending.clear()
 
         for document in data or ():
-            waiting.append(document)
+            pending.append(document)
             characters += _size(document)
-            if len(waiting) >= CHUNK_DOCUMENTS or characters >= CHUNK_CHARACTERS:
+            if len(pending) >= CHUNK_DOCUMENTS or characters >= CHUNK_CHARACTERS:
                 close()
                 characters = 0
-        if waiting:
+        if pending:
             close()
         (self.folder / f"{rank:05}.json").write_text(json.dumps(chunks))
         yield from ()
 
 
 def _size(document: Document) -> int:
-    """Characters of all that a document brings with it: in a hostile source titles are what is large."""
+    """Characters of a document and its metadata: in a hostile source titles may be larger than texts."""
     note = document.metadata
     size = len(document.text) + len(note["group"]) + len(note["subject"]) + len(note["url"])
     return size + len(note["record_id"]) + len(note["retrieved_at"]) + len(note["license"])
 
 
-def prepared(documents: list[Document], source: str, config: CorpusConfig, personal: PersonalData) -> pa.Table:
+def prepare_documents(documents: list[Document], source: str, config: CorpusConfig, personal: PersonalData) -> pa.Table:
     """Documents of one source as a table of the schema `READ`."""
     texts = Texts.of(document.text for document in documents)
     notes = [document.metadata for document in documents]
@@ -94,12 +95,12 @@ def prepared(documents: list[Document], source: str, config: CorpusConfig, perso
     for i, kinds in found.tags.items():
         notes[i]["steps"].extend(f"tag_{kind}" for kind in kinds)
     removals |= found.removals
-    texts = _plain_line_ends(texts, notes, allowed)
+    texts = _normalize_line_ends(texts, notes, allowed)
 
     edges, starts = edge_blocks(texts, config.edits)
     ids = [note["record_id"] for note in notes]
     record_ids = fingerprints(*_buffers(ids))
-    columns = {name: pa.array([note[name] for note in notes], READ.field(name).type) for name in SAME}
+    columns = {name: pa.array([note[name] for note in notes], READ.field(name).type) for name in COPIED_COLUMNS}
     columns |= {
         "doc_id": pa.array([document.id for document in documents], pa.string()),
         "text": texts.to_arrow(),
@@ -120,15 +121,15 @@ def _buffers(values: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _exact_hashes(texts: Texts) -> list[bytes]:
-    """What exact copies have in common: BLAKE2b of the text with runs of white space as one space."""
-    data, starts = collapsed(texts.data, texts.offsets)
+    """Hashes that exact copies share: BLAKE2b of the text with runs of white space as one space."""
+    data, starts = collapse_white_space(texts.data, texts.offsets)
     plain = data.data
     places = starts.tolist()
     return [hashlib.blake2b(plain[first:last], digest_size=16).digest() for first, last in pairwise(places)]
 
 
 def _policy(notes: list[dict[str, Any]], source: str, config: CorpusConfig) -> dict[int, Removal]:
-    """Which documents may not be used. Without patterns of addresses a licence decides for all that have it."""
+    """Removals by policy. Without URL patterns the verdict depends on the licence alone."""
     known: dict[tuple[str, str], Removal | None] = {}
     removals = {}
     for i, note in enumerate(notes):
@@ -141,7 +142,7 @@ def _policy(notes: list[dict[str, Any]], source: str, config: CorpusConfig) -> d
     return removals
 
 
-def _plain_line_ends(texts: Texts, notes: list[dict[str, Any]], allowed: np.ndarray) -> Texts:
+def _normalize_line_ends(texts: Texts, notes: list[dict[str, Any]], allowed: np.ndarray) -> Texts:
     """`\\r\\n` and `\\r` as `\\n`."""
     returns = np.flatnonzero(texts.data == 13)
     rows = np.unique(np.searchsorted(texts.offsets, returns, "right") - 1)
@@ -149,4 +150,4 @@ def _plain_line_ends(texts: Texts, notes: list[dict[str, Any]], allowed: np.ndar
     for i in rows[allowed[rows]].tolist():
         changed[i] = texts.bytes_of(i).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         notes[i]["steps"].append("line_ends")
-    return texts.replaced(changed)
+    return texts.replace(changed)

@@ -1,1 +1,1 @@
-"""From the files of a source to records and documents."""
+"""Reads the files of a source as records and documents."""

@@ -1,4 +1,4 @@
-"""The first pass reads records as documents; what cannot be read it notes, and goes on."""
+"""Reads records as documents for the first pass; records that cannot be read are listed in quarantine."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from stages.corpus.config import FieldMapping, SourceConfig
 from stages.corpus.heldout import group_of
 from stages.corpus.policy import normalize_license
 from stages.corpus.reading.file_ranges import ReadTask
-from stages.corpus.reading.records import Bad, Record, Seen, format_in, read_records, text_of
-from stages.corpus.words import text_hash
+from stages.corpus.reading.records import BadRecord, Record, RecordCount, format_in, read_records, text_of
+from stages.corpus.texts import text_hash
 
-REMEMBERED = 10_000
-"""So many different licences are looked up before they are forgotten."""
+MOST_LICENSES = 10_000
+"""Size of the cache of normalized licences."""
 
 
 class QuarantiningReader(BaseReader):
-    """A datatrove reader that notes what it cannot read, with file, record and reason, and goes on.
+    """A datatrove reader that lists records that it cannot read, with file, record and reason, and continues.
 
-    Leaves `{rank:05}.quarantine.jsonl` in `folder`, and `{rank:05}.seen.json`: records of each piece.
+    Writes `{rank:05}.quarantine.jsonl` to `folder`, and `{rank:05}.counts.json`, the number of records of each range.
     """
 
     name = "records"
@@ -37,25 +37,30 @@ class QuarantiningReader(BaseReader):
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yields the documents of this rank's task; `id` is the doc_id, metadata holds the rest of the record."""
         task = self.tasks[rank]
-        columns, made = _columns(task.config.fields), _Documents(task.config)
-        seen: list[int] = []
+        columns, builder = _columns(task.config.fields), _DocumentBuilder(task.config)
+        counts: list[int] = []
         with (self.folder / f"{rank:05}.quarantine.jsonl").open("w", encoding="utf-8") as quarantine:
-            for place, piece in enumerate(task.pieces):
-                count = Seen()
-                format = format_in(piece.file, task.config)
+            for place, file_range in enumerate(task.ranges):
+                count = RecordCount()
+                format = format_in(file_range.file, task.config)
                 window = task.config.letters_per_document
-                for record in read_records(task.listing, piece, format, columns, self.limit, count, window):
-                    found = made.of(record, piece.file, place)
+                for record in read_records(task.listing, file_range, format, columns, self.limit, count, window):
+                    found = builder.build(record, file_range.file, place)
                     if isinstance(found, Document):
                         yield found
                         continue
-                    line = {"source": task.source, "file": piece.file, "piece": place, "record": record.number}
+                    line = {
+                        "source": task.source,
+                        "file": file_range.file,
+                        "file_range": place,
+                        "record": record.number,
+                    }
                     line["reason"] = found.reason
                     if found.rest_lost:
                         line["rest_lost"] = True
                     quarantine.write(json.dumps(line, ensure_ascii=False) + "\n")
-                seen.append(count.number)
-        (self.folder / f"{rank:05}.seen.json").write_text(json.dumps(seen))
+                counts.append(count.number)
+        (self.folder / f"{rank:05}.counts.json").write_text(json.dumps(counts))
 
 
 def _columns(fields: FieldMapping) -> list[str]:
@@ -63,8 +68,8 @@ def _columns(fields: FieldMapping) -> list[str]:
     return sorted({part for name in names for part in (name, *name.split("+"))})
 
 
-class _Documents:
-    """Makes documents of a source's records."""
+class _DocumentBuilder:
+    """Builds documents from a source's records."""
 
     def __init__(self, config: SourceConfig):
         fields = config.fields
@@ -76,15 +81,15 @@ class _Documents:
         self._licenses: dict[str, str] = {}
         self._last_group = ("", "")
 
-    def of(self, record: Record, file: str, piece: int) -> Document | Bad:
-        """A record as a document; text as Unicode NFC."""
+    def build(self, record: Record, file: str, file_range: int) -> Document | BadRecord:
+        """A record as a document, its text in Unicode NFC; or why it cannot be used."""
         row = record.value
-        if isinstance(row, Bad):
+        if isinstance(row, BadRecord):
             return row
         text = row.get(self._text)
         if type(text) is not str or not text or text.isspace():
             text = text_of(row, self._text)
-            if isinstance(text, Bad):
+            if isinstance(text, BadRecord):
                 return text
         steps = []
         if not text.isascii() and not unicodedata.is_normalized("NFC", text):
@@ -94,12 +99,12 @@ class _Documents:
         title, url, group = _value(row, self._title), _value(row, self._url), _value(row, self._group)
         metadata = {
             "file": file,
-            "piece": piece,
+            "file_range": file_range,
             "record": record.number,
             "span": record.span,
             "license": self._license(row),
             "retrieved_at": _value(row, self._retrieved_at),
-            "group": self._folded(group, title, url, doc_id),
+            "group": self._group_of(group, title, url, doc_id),
             "subject": title or ("" if self._group_is_address else group),
             "url": url,
             "record_id": _value(row, self._id),
@@ -107,8 +112,8 @@ class _Documents:
         }
         return Document(text, doc_id, [], metadata)
 
-    def _folded(self, group: str, title: str, url: str, doc_id: str) -> str:
-        """`group_of`; documents of one group often stand together, so the last answer is kept."""
+    def _group_of(self, group: str, title: str, url: str, doc_id: str) -> str:
+        """`group_of`, with the last result cached, since documents of one group are often adjacent."""
         written = group or title or url
         if not written.strip() or written != self._last_group[0]:
             self._last_group = (written, group_of(group, title, url, doc_id))
@@ -118,7 +123,7 @@ class _Documents:
         written = self._source_license or _value(row, self._license_field)
         known = self._licenses.get(written)
         if known is None:
-            if len(self._licenses) >= REMEMBERED:
+            if len(self._licenses) >= MOST_LICENSES:
                 self._licenses.clear()
             known = self._licenses[written] = normalize_license(written)
         return known

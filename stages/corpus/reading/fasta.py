@@ -1,7 +1,7 @@
 """FASTA: sequences of bases or residues, read in bounded memory whatever the length of lines and records.
 
 A record is a line that begins with `>` (an identifier, a space, a description) and the lines of its sequence up to the
-next. Lines may end in any way and have any length; white space in a sequence means nothing. Letters are the 26 of the
+next. Any line ends and line lengths are allowed; white space in a sequence is ignored. Letters are the 26 of the
 IUPAC codes in both cases (lower case marks masked repeats), `*` (a stop) and `-` (a gap).
 """
 
@@ -18,7 +18,7 @@ from stages.corpus.reading.lines import BLOCK, reader
 LETTERS = string.ascii_letters.encode() + b"*-"
 SPACE = string.whitespace.encode()
 HEADER_BYTES = 64 << 10
-"""What of a header is kept."""
+"""Most bytes of a header that are kept."""
 
 _HEADER = re.compile(rb"[\r\n]>")
 _LINE_END = re.compile(rb"[\r\n]")
@@ -30,19 +30,19 @@ class Sequence:
     """A sequence, or a window of one."""
 
     number: int
-    """Of the record, from 1; text before the first `>` counts as one."""
+    """Number of the record, from 1; text before the first `>` counts as a record."""
     header: str
     """The record's first line without `>`."""
     letters: str
-    """Empty where there is a `reason`."""
+    """Empty if there is a `reason`."""
     span: str = ""
-    """Which letters of the record these are, from 1, both ends in, as in `samtools faidx`: `1-1000`. Empty: all."""
+    """Range of these letters in the record, from 1, with both ends, as in `samtools faidx`: `1-1000`. Empty: all."""
     reason: str = ""
-    """Why it cannot be used."""
+    """Why the record cannot be used."""
 
 
 class _Header(bytes):
-    """Tells a header from letters."""
+    """Distinguishes a header from letters."""
 
 
 def sequences(
@@ -53,14 +53,14 @@ def sequences(
     start: int = 0,
     end: int | None = None,
 ) -> Iterator[Sequence]:
-    """The records that begin in the bytes `start` to `end` of a stream; ranges that cover a file give each once.
+    """The records that begin in the bytes `start` to `end` of a stream; ranges that cover a file yield each once.
 
     Args:
         stream: seekable if `start` is not 0.
-        limit: letters that a sequence (or a window) may have; a longer one is read over, not held.
+        limit: most letters of a sequence (or a window); a longer one is skipped without being held.
         window: cut sequences into so many letters each, the last one shorter.
         upper: lower-case letters become capitals.
-        end: None for the stream's own.
+        end: None for the end of the stream.
     """
     record: _Record | None = None
     number = 0
@@ -80,7 +80,7 @@ def sequences(
 
 
 def letters_of(stream: BinaryIO, number: int, first: int, last: int) -> tuple[str, str] | None:
-    """Header and the letters `first` to `last` (from 1, both in) of the record `number`; None if it has not so many."""
+    """Header and letters `first` to `last` (from 1, both included) of record `number`; None if it has fewer letters."""
     seen = position = 0
     header, held = "", []
     for part in _parts(stream, 0, None):
@@ -103,23 +103,23 @@ def identifier(header: str) -> str:
 
 
 class _Record:
-    """The letters of one record, given out a window at a time."""
+    """The letters of one record, yielded a window at a time."""
 
     def __init__(self, number: int, header: str, limit: int, window: int | None, upper: bool):
         self.number, self.header, self.limit, self.window, self.upper = number, header, limit, window, upper
         self.held: list[bytes] = []
         self.size = 0
-        """Letters since `given`, held or not."""
+        """Letters after those in `given`, held or not."""
         self.given = 0
-        """Letters in windows before."""
+        """Letters in earlier windows."""
 
     def add(self, letters: bytes) -> Iterator[Sequence]:
-        """Takes letters, white space taken out; yields the windows that are full."""
+        """Adds letters, without white space; yields full windows."""
         self.held.append(letters)
         self.size += len(letters)
         if self.window is not None and self.size > self.window:
             data = b"".join(self.held)
-            whole = (len(data) - 1) // self.window * self.window  # at least a letter stays for the last window
+            whole = (len(data) - 1) // self.window * self.window  # at least one letter remains for the last window
             for begin in range(0, whole, self.window):
                 yield self._of(data[begin : begin + self.window])
             self.held, self.size = [data[whole:]], len(data) - whole
@@ -127,7 +127,7 @@ class _Record:
             self.held.clear()
 
     def close(self) -> Iterator[Sequence]:
-        """The rest, or the reason why there is none."""
+        """Yields the rest, or the reason why there is none."""
         if self.size > self.limit:
             long = f"the sequence has {self.size:,} letters, more than the {self.limit:,} of maximum_record_bytes"
             yield self._bad(f"{long}; the source's `letters_per_document` cuts it into documents")
@@ -153,7 +153,7 @@ class _Record:
 
 
 class _Headless(_Record):
-    """What stands before the first `>`."""
+    """Text before the first `>`."""
 
     def add(self, letters: bytes) -> Iterator[Sequence]:
         yield from ()
@@ -167,9 +167,9 @@ def _text(header: bytes) -> str:
 
 
 def _parts(stream: BinaryIO, start: int, end: int | None) -> Iterator[bytes]:
-    """Headers, and between them letters as they are read, white space taken out."""
+    """Headers, and between them letters as they are read, without white space."""
     read: Callable[[int], bytes] = reader(stream)
-    position = max(0, start - 1)  # the byte before tells whether a line begins at `start`
+    position = max(0, start - 1)  # the byte before shows whether a line begins at `start`
     if position:
         stream.seek(position)
     skipping, at_line_start = start > 0, start == 0
@@ -203,6 +203,6 @@ def _parts(stream: BinaryIO, start: int, end: int | None) -> Iterator[bytes]:
 
 
 def _next(block: bytes, at: int) -> int:
-    """Where the next header's `>` stands, the block's length if there is none."""
+    """Position of the next header's `>`, the block's length if there is none."""
     found = _HEADER.search(block, at)
     return found.start() + 1 if found else len(block)

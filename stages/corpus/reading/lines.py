@@ -7,29 +7,29 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 BLOCK, TAIL = 4 << 20, 64 << 10
-"""Bytes that are read at a time; and at first behind the end of a range."""
+"""Bytes that are read at a time; and at first beyond the end of a range."""
 
 
 def reader(stream: BinaryIO) -> Callable[[int], bytes]:
-    """Reads up to so many bytes, none at the end.
+    """A function that reads up to so many bytes; none at the end.
 
-    Of a damaged compressed file `read1` gives what comes before the damage; `read` would lose a block of it.
+    For a damaged compressed file `read1` returns the data before the damage; `read` would lose a block of it.
     """
     return stream.read1 if isinstance(stream, gzip.GzipFile) else stream.read
 
 
 class TooLong(int):
-    """Stands for a line that is longer than allowed: its length in bytes."""
+    """Returned instead of a line that is longer than allowed: its length in bytes."""
 
 
 def lines(stream: BinaryIO, limit: int, start: int = 0, end: int | None = None) -> Iterator[bytes | TooLong]:
     r"""The lines that begin in the bytes `start` to `end` of a stream, without their `\n`.
 
-    So ranges that cover a file give each of its lines once. A line longer than `limit` bytes is read over, not held.
+    So ranges that cover a file yield each line once. A line longer than `limit` bytes is skipped without being held.
 
     Args:
         stream: seekable if `start` is not 0.
-        end: None for the stream's own.
+        end: None for the end of the stream.
     """
     read = reader(stream)
     begin, block = start, b""
@@ -61,7 +61,7 @@ def lines(stream: BinaryIO, limit: int, start: int = 0, end: int | None = None) 
             held = []
         elif rest:
             held.append(rest)
-        # Behind the end only the rest of a line is wanted: little at first, more if that is not all of it.
+        # Beyond the end only the rest of a line is needed: a little is read at first, more if that is not enough.
         wanted = BLOCK if end is None else end - position if position < end else max(TAIL, position - end)
         block = read(min(BLOCK, wanted))
         position += len(block)
@@ -70,8 +70,8 @@ def lines(stream: BinaryIO, limit: int, start: int = 0, end: int | None = None) 
 
 
 def _first_line(stream: BinaryIO, start: int, end: int | None) -> tuple[int, bytes] | None:
-    """Where the first line begins at or behind `start`, and what was read from there on; None if that is not before
-    `end`: a line that covers the range is not looked through to its end."""
+    """Position of the first line that begins at or after `start`, and the bytes read from there on; None if that is not
+    before `end`: a line that covers the whole range is not read to its end."""
     position = start - 1
     stream.seek(position)
     while end is None or position + 1 < end:

@@ -1,4 +1,4 @@
-"""The listing of an input: which files, how large, which content. Its digest is what a source *is*."""
+"""The listing of an input: names, sizes and content hashes of its files. Its digest identifies a source."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from stages.store import InputError
-from stages.store.hashing import remembered_sha256
+from stages.store.hashing import cached_sha256
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class ListedFile:
     """Relative to the listing's location, `/`-separated."""
     bytes: int
     sha256: str
-    """Hex digits; on object stores that tell one, `etag:` and the store's own mark of the content."""
+    """Hex digits; on object stores that have one, `etag:` and the store's ETag."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of one source or evaluation set. Where they lie is not part of what they are."""
+    """The files of one source or evaluation set. The location is not part of the digest."""
 
     location: str
     """Folder that the names are relative to: absolute path or URL."""
@@ -58,13 +58,13 @@ class Listing:
         """Opens one file as a stream of bytes, still compressed if it is.
 
         Raises:
-            InputError: it is gone or cannot be read.
+            InputError: it does not exist or cannot be read.
         """
         path = self.path(name)
         try:
             stream = fsspec.open(path, "rb").open()
         except OSError as error:
-            raise InputError(f"{path} cannot be opened: {error}; was it moved during the run?") from error
+            raise InputError(f"{path} cannot be opened: {error}; check that it was not moved during the run") from error
         except Exception as error:
             raise _unreachable(path, "opened", error) from error
         return io.BufferedReader(_Remote(stream, path), 1 << 20) if "://" in self.location else stream
@@ -78,7 +78,7 @@ def list_files(location: str | os.PathLike[str], patterns: Sequence[str] | None 
         patterns: file name patterns such as `*.jsonl`; None takes every file.
 
     Raises:
-        InputError: nothing is there, or nothing that fits.
+        InputError: the location does not exist, is empty, or has no matching file.
     """
     text = os.path.expanduser(os.fspath(location))
     try:
@@ -88,7 +88,7 @@ def list_files(location: str | os.PathLike[str], patterns: Sequence[str] | None 
     root = root.rstrip("/")
     local = isinstance(fs, LocalFileSystem)
     try:
-        fs.invalidate_cache()  # somebody else may have written there since this process last looked
+        fs.invalidate_cache()  # another process may have written there since
         found: dict[str, dict[str, Any]] = fs.find(root, detail=True)
         empty = not found and fs.exists(root)
     except FileNotFoundError:
@@ -100,10 +100,12 @@ def list_files(location: str | os.PathLike[str], patterns: Sequence[str] | None 
             raise
         raise _unreachable(text, "listed", error) from error
     if empty:
-        raise InputError(f"{text} is an empty folder; put documents into it or name another one")
+        raise InputError(f"{text} is an empty folder; put documents into it or use another one")
     if not found:
-        hint = f"check the path (relative ones start at {os.getcwd()})" if local else "check bucket, name and rights"
-        raise InputError(f"{text} is not there; {hint}")
+        hint = (
+            f"check the path (relative paths start at {os.getcwd()})" if local else "check bucket, name and permissions"
+        )
+        raise InputError(f"{text} does not exist; {hint}")
     folder = root.rsplit("/", 1)[0] if list(found) == [root] else root
     files = []
     for path, info in sorted(found.items()):
@@ -115,16 +117,16 @@ def list_files(location: str | os.PathLike[str], patterns: Sequence[str] | None 
             files.append(ListedFile(name, *_content(fs, path, info)))
     if not files:
         wanted = f"no {', '.join(patterns)} file" if patterns else "only hidden files"
-        raise InputError(f"{text} holds {wanted}; there are: {', '.join(sorted(_names(found, folder))[:5])}")
+        raise InputError(f"{text} has {wanted}; its files are: {', '.join(sorted(_names(found, folder))[:5])}")
     where = folder if local else fs.unstrip_protocol(folder)
     return Listing(where, tuple(files))
 
 
 class _Remote(io.RawIOBase):
-    """A stream from another machine whose failures end the run.
+    """A remote stream whose failures end the run.
 
-    A local file that cannot be read on is damaged, which the reader notes and goes on. A connection that breaks says
-    nothing about the file, and a corpus without its rest would have the name of the whole one.
+    A local file that cannot be read further is damaged; the reader quarantines the rest and continues. A broken
+    connection says nothing about the file, and a corpus without the rest would have the fingerprint of the whole one.
     """
 
     def __init__(self, stream: BinaryIO, path: str):
@@ -137,13 +139,13 @@ class _Remote(io.RawIOBase):
         return self._stream.seekable()
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        return self._told(lambda: self._stream.seek(offset, whence))
+        return self._call(lambda: self._stream.seek(offset, whence))
 
     def tell(self) -> int:
         return self._stream.tell()
 
     def readinto(self, buffer: Any) -> int:
-        data = self._told(lambda: self._stream.read(len(buffer)))
+        data = self._call(lambda: self._stream.read(len(buffer)))
         buffer[: len(data)] = data
         return len(data)
 
@@ -152,18 +154,18 @@ class _Remote(io.RawIOBase):
             self._stream.close()
         super().close()
 
-    def _told(self, act: Callable[[], Any]) -> Any:
+    def _call(self, function: Callable[[], Any]) -> Any:
         try:
-            return act()
+            return function()
         except Exception as error:
             raise _unreachable(self._path, "read", error) from error
 
 
 def _unreachable(path: str, verb: str, error: Exception) -> InputError:
-    """Every object store has errors of its own: botocore's are no OSErrors."""
+    """The error for a remote failure, of any type: botocore's errors are not OSErrors."""
     return InputError(
-        f"{path} cannot be {verb}: {error}; see that it can be reached (for s3:// AWS_ENDPOINT_URL and "
-        "the credentials) and start again"
+        f"{path} cannot be {verb}: {error}; check that it can be reached (for s3:// AWS_ENDPOINT_URL and "
+        "the credentials) and run again"
     )
 
 
@@ -172,7 +174,7 @@ def _names(found: dict[str, Any], folder: str) -> list[str]:
 
 
 def _content(fs: fsspec.AbstractFileSystem, path: str, info: dict[str, Any]) -> tuple[int, str]:
-    """A file's size, and the mark of its content: sha256, or what an object store tells about it without reading it."""
+    """A file's size and content hash: sha256, or an object store's ETag, which needs no reading."""
     if isinstance(fs, LocalFileSystem):
         return int(info["size"]), _local_sha256(path)
     mark, size = info.get("ETag") or info.get("etag") or info.get("md5Hash"), info.get("size")
@@ -191,6 +193,6 @@ def _content(fs: fsspec.AbstractFileSystem, path: str, info: dict[str, Any]) -> 
 
 def _local_sha256(path: str) -> str:
     try:
-        return remembered_sha256(path)
+        return cached_sha256(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from error

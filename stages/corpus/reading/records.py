@@ -1,4 +1,4 @@
-"""Records of a file, one by one; what cannot be read comes out as a `Bad` with the place and the reason."""
+"""Records of a file, one by one; one that cannot be read is a `BadRecord` with its reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stages.corpus.reading.listing import Listing
 from stages.store import InputError
 
 FASTA = (".fasta", ".fa", ".fna", ".faa")
-"""Ends of names of FASTA files: of any content, of nucleotides, of amino acids."""
+"""Suffixes of FASTA files: of any content, of nucleotides, of amino acids."""
 
 _PLAIN = ("*.jsonl", "*.ndjson", "*.txt", *(f"*{end}" for end in FASTA))
 PATTERNS = ("*.parquet", *_PLAIN, *(f"{pattern}.gz" for pattern in _PLAIN))
@@ -26,43 +26,43 @@ PATTERNS = ("*.parquet", *_PLAIN, *(f"{pattern}.gz" for pattern in _PLAIN))
 
 
 PARQUET_ROWS, PARQUET_BYTES = 256, 8 << 20
-"""So many rows are held at a time, fewer where they are large: about so many bytes."""
+"""Most rows that are held at a time, and about how many bytes; fewer rows where they are large."""
 
-NAMES_TOLD, NAME_TOLD = 20, 60
-"""A reason names so many fields, and so many characters of each name."""
+MOST_NAMES, NAME_CHARACTERS = 20, 60
+"""How many fields a reason lists, and how many characters of each name."""
 
 ABOUT_FILES = ("readme.txt", "license.txt", "licence.txt", "notice.txt", "citation.txt")
-"""Text files that tell about a folder's documents and are none."""
+"""Text files that describe a folder and are no documents."""
 
 
 UNREADABLE = (ValueError, OverflowError, LookupError)
-"""What pyarrow raises for values that Python has no object for: broken UTF-8, years beyond 9999, unknown time zones."""
+"""What pyarrow raises for values that Python cannot represent: broken UTF-8, years beyond 9999, unknown time zones."""
 
 UTF16 = "the file is UTF-16; only UTF-8 is read"
 
 
 @dataclass(frozen=True)
-class Bad:
-    """A record that cannot be used, and why."""
+class BadRecord:
+    """Why a record cannot be used."""
 
     reason: str
     rest_lost: bool = False
-    """True when nothing behind it in the file can be read, so that an unknown number of records is lost."""
+    """True when nothing after it in the file can be read, so that an unknown number of records is lost."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """A record at its place in a file or a piece of one: line in JSON Lines, row in Parquet, 1 in a text file, sequence
-    in FASTA."""
+    """A record and its number, from 1, in a file or a range of one: line in JSON Lines, row in Parquet, sequence in
+    FASTA; a text file is one record."""
 
     number: int
-    value: dict[str, Any] | Bad
+    value: dict[str, Any] | BadRecord
     span: str = ""
-    """Which part of the record it is, where that is cut: letters `1-1000` of a sequence."""
+    """Which part of a record that is cut, such as letters `1-1000` of a sequence; empty for a whole record."""
 
 
 def format_of(name: str) -> str | None:
-    """`jsonl`, `parquet`, `txt` or `fasta` by a file's name, None for others."""
+    """`jsonl`, `parquet`, `txt` or `fasta`, by a file's name; None for other files."""
     base = name.rsplit("/", 1)[-1].lower().removesuffix(".gz")
     if base in ABOUT_FILES:
         return None
@@ -76,7 +76,7 @@ def format_of(name: str) -> str | None:
 
 
 def format_in(name: str, source: SourceConfig) -> str:
-    """How a source's file is read; an empty string for a file that is no document."""
+    """The format of a source's file; an empty string for a file that is not read."""
     own = format_of(name) or ""
     if source.format == "auto":
         return own
@@ -84,15 +84,15 @@ def format_in(name: str, source: SourceConfig) -> str:
 
 
 @dataclass
-class Seen:
-    """How many records of a file or a piece of one were seen so far, blank lines among them."""
+class RecordCount:
+    """How many records of a file or a range of one were read so far, blank lines included."""
 
     number: int = 0
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A file or a part of one: a range of bytes in JSON Lines and FASTA, of row groups in Parquet."""
+class FileRange:
+    """A file or a part of one: bytes `start` to `end` of JSON Lines and FASTA, row groups of Parquet."""
 
     file: str
     start: int = 0
@@ -101,46 +101,46 @@ class Piece:
 
 def read_records(
     listing: Listing,
-    piece: str | Piece,
+    file_range: str | FileRange,
     format: str,
     columns: Sequence[str] | None = None,
     limit: int = MAXIMUM_RECORD_BYTES,
-    seen: Seen | None = None,
+    count: RecordCount | None = None,
     window: int | None = None,
 ) -> Iterator[Record]:
-    """All records of a file or of a piece of one, the unreadable ones as `Bad`. Numbers count within the piece.
+    """All records of a file or of a range of one, the unreadable ones as `BadRecord`. Numbers count within the range.
 
     Args:
         format: `jsonl`, `parquet`, `txt`, `fasta` or `fasta_upper`.
         columns: what to read of a Parquet file; None reads all.
         limit: bytes that a record may have.
-        seen: told how far the numbers have come.
+        count: updated with the number of records read so far.
         window: letters after which a sequence of a FASTA file is cut.
 
     Raises:
         InputError: the file is gone, or a range of it cannot be read.
     """
-    piece = Piece(piece) if isinstance(piece, str) else piece
-    seen = seen or Seen()
-    with listing.open(piece.file) as stream:
+    file_range = FileRange(file_range) if isinstance(file_range, str) else file_range
+    count = count or RecordCount()
+    with listing.open(file_range.file) as stream:
         if format == "parquet":
-            yield from _parquet(stream, piece, columns, limit, seen)
+            yield from _parquet(stream, file_range, columns, limit, count)
             return
-        plain: Any = gzip.GzipFile(fileobj=stream) if piece.file.lower().endswith(".gz") else stream
+        plain: Any = gzip.GzipFile(fileobj=stream) if file_range.file.lower().endswith(".gz") else stream
         if format == "jsonl":
-            yield from _jsonl(plain, piece, limit, seen)
+            yield from _jsonl(plain, file_range, limit, count)
         elif format == "txt":
             yield from _txt(plain, limit)
         else:
-            yield from _fasta(plain, piece, limit, seen, window, upper=format == "fasta_upper")
+            yield from _fasta(plain, file_range, limit, count, window, upper=format == "fasta_upper")
 
 
-def _too_long(size: int, limit: int) -> Bad:
-    return Bad(f"the record has {size:,} bytes, more than the {limit:,} of maximum_record_bytes")
+def _too_long(size: int, limit: int) -> BadRecord:
+    return BadRecord(f"the record has {size:,} bytes, more than the {limit:,} of maximum_record_bytes")
 
 
-def _jsonl(stream: BinaryIO, piece: Piece, limit: int, seen: Seen) -> Iterator[Record]:
-    found = lines(stream, limit, piece.start, piece.end)
+def _jsonl(stream: BinaryIO, file_range: FileRange, limit: int, count: RecordCount) -> Iterator[Record]:
+    found = lines(stream, limit, file_range.start, file_range.end)
     lost = False
     while True:
         try:
@@ -148,19 +148,21 @@ def _jsonl(stream: BinaryIO, piece: Piece, limit: int, seen: Seen) -> Iterator[R
         except StopIteration:
             return
         except (EOFError, zlib.error, OSError) as error:
-            if piece.end is not None:  # the numbers of all lines behind are unknown
-                raise InputError(f"{piece.file} cannot be read behind its first pieces: {error}") from error
-            yield Record(seen.number + 1, Bad(f"the file cannot be read any further: {error}", rest_lost=True))
+            if file_range.end is not None:  # the numbers of all later lines are unknown
+                raise InputError(
+                    f"{file_range.file} cannot be read beyond byte {file_range.start:,}: {error}"
+                ) from error
+            yield Record(count.number + 1, BadRecord(f"the file cannot be read any further: {error}", rest_lost=True))
             return
-        number = seen.number = seen.number + 1
+        number = count.number = count.number + 1
         if lost:
-            continue  # counted all the same: pieces behind this one go on from here
+            continue  # counted nevertheless: the numbers of later ranges follow
         if isinstance(line, TooLong):
             yield Record(number, _too_long(line, limit))
             continue
-        if number == 1 and piece.start == 0:
+        if number == 1 and file_range.start == 0:
             if _is_utf16(line):
-                yield Record(number, Bad(UTF16, rest_lost=True))
+                yield Record(number, BadRecord(UTF16, rest_lost=True))
                 lost = True
                 continue
             line = line.removeprefix(b"\xef\xbb\xbf")
@@ -169,7 +171,7 @@ def _jsonl(stream: BinaryIO, piece: Piece, limit: int, seen: Seen) -> Iterator[R
 
 
 def _is_utf16(data: bytes) -> bool:
-    """By the mark at its start, or by zero bytes in every second place, as Western text has them."""
+    """By its byte order mark, or by zero bytes in every second place, as in Western text."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return True
     first = data[: 1 << 10]
@@ -177,19 +179,21 @@ def _is_utf16(data: bytes) -> bool:
     return len(first) >= 4 and max(zeros) * 3 > len(first) and min(zeros) * 10 < max(zeros)
 
 
-def _json_object(line: bytes) -> dict[str, Any] | Bad:
+def _json_object(line: bytes) -> dict[str, Any] | BadRecord:
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError as error:
         try:
             line.decode("utf-8")
         except UnicodeDecodeError as wrong:
-            return Bad(UTF16 if _is_utf16(line) else f"invalid UTF-8: {wrong.reason} at byte {wrong.start} of the line")
+            return BadRecord(
+                UTF16 if _is_utf16(line) else f"invalid UTF-8: {wrong.reason} at byte {wrong.start} of the line"
+            )
         if _is_utf16(line):
-            return Bad(UTF16)
-        # Half of a character that UTF-16 writes as two: it has no UTF-8.
-        return Bad(f"{'lone surrogate' if 'surrogate' in error.msg else 'broken JSON'}: {error}")
-    return value if isinstance(value, dict) else Bad(f"a JSON {type(value).__name__}, not an object")
+            return BadRecord(UTF16)
+        # Half of a surrogate pair, which UTF-8 cannot represent.
+        return BadRecord(f"{'lone surrogate' if 'surrogate' in error.msg else 'broken JSON'}: {error}")
+    return value if isinstance(value, dict) else BadRecord(f"a JSON {type(value).__name__}, not an object")
 
 
 def _txt(stream: BinaryIO, limit: int) -> Iterator[Record]:
@@ -202,31 +206,35 @@ def _txt(stream: BinaryIO, limit: int) -> Iterator[Record]:
             yield Record(1, _too_long(size, limit))
             return
         if _is_utf16(data):
-            yield Record(1, Bad(UTF16))
+            yield Record(1, BadRecord(UTF16))
             return
         text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
     except UnicodeDecodeError as error:
-        yield Record(1, Bad(f"invalid UTF-8: {error.reason} at byte {error.start}"))
+        yield Record(1, BadRecord(f"invalid UTF-8: {error.reason} at byte {error.start}"))
     except (EOFError, zlib.error, OSError) as error:
-        yield Record(1, Bad(f"the file cannot be read: {error}", rest_lost=True))
+        yield Record(1, BadRecord(f"the file cannot be read: {error}", rest_lost=True))
     else:
         yield Record(1, {"text": text})
 
 
-def _fasta(stream: BinaryIO, piece: Piece, limit: int, seen: Seen, window: int | None, upper: bool) -> Iterator[Record]:
-    """Sequences with the fields `id` (see `_region`), `title` (the whole line behind `>`) and `text`."""
+def _fasta(
+    stream: BinaryIO, file_range: FileRange, limit: int, count: RecordCount, window: int | None, upper: bool
+) -> Iterator[Record]:
+    """Sequences with the fields `id` (see `_region`), `title` (the header without `>`) and `text`."""
     try:
-        for found in fasta.sequences(stream, limit, window, upper, piece.start, piece.end):
-            seen.number = found.number
+        for found in fasta.sequences(stream, limit, window, upper, file_range.start, file_range.end):
+            count.number = found.number
             value = {"id": _region(found.header, found.span), "title": found.header, "text": found.letters}
-            yield Record(found.number, Bad(found.reason) if found.reason else value, found.span)
+            yield Record(found.number, BadRecord(found.reason) if found.reason else value, found.span)
     except (EOFError, zlib.error, OSError) as error:
-        if piece.end is not None:  # the numbers of all records behind are unknown
-            raise InputError(f"{piece.file} cannot be read behind its first pieces: {error}") from error
-        yield Record(seen.number + 1, Bad(f"the file cannot be read any further: {error}", rest_lost=True))
+        if file_range.end is not None:  # the numbers of all later records are unknown
+            raise InputError(f"{file_range.file} cannot be read beyond byte {file_range.start:,}: {error}") from error
+        yield Record(count.number + 1, BadRecord(f"the file cannot be read any further: {error}", rest_lost=True))
 
 
-def _parquet(stream: BinaryIO, piece: Piece, columns: Sequence[str] | None, limit: int, seen: Seen) -> Iterator[Record]:
+def _parquet(
+    stream: BinaryIO, file_range: FileRange, columns: Sequence[str] | None, limit: int, count: RecordCount
+) -> Iterator[Record]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -234,17 +242,19 @@ def _parquet(stream: BinaryIO, piece: Piece, columns: Sequence[str] | None, limi
     try:
         with pq.ParquetFile(stream, pre_buffer=False) as file:
             there = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
-            groups = list(range(file.num_row_groups)[piece.start : piece.end])
+            groups = list(range(file.num_row_groups)[file_range.start : file_range.end])
             rows = _rows_at_a_time(file.metadata, groups)
             total = sum(file.metadata.row_group(i).num_rows for i in groups)
             for batch in file.iter_batches(batch_size=rows, row_groups=groups, columns=there):
                 for value in _rows(batch):
-                    seen.number += 1
-                    yield Record(seen.number, _within(value, limit))
+                    count.number += 1
+                    yield Record(count.number, _checked_size(value, limit))
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
-        yield Record(seen.number + 1, Bad(f"the Parquet file cannot be read any further: {reason}", rest_lost=True))
-        seen.number = max(seen.number, total)  # pieces behind this one go on from here
+        yield Record(
+            count.number + 1, BadRecord(f"the Parquet file cannot be read any further: {reason}", rest_lost=True)
+        )
+        count.number = max(count.number, total)  # the numbers of later ranges follow
 
 
 def _rows_at_a_time(metadata: Any, groups: Sequence[int]) -> int:
@@ -253,8 +263,8 @@ def _rows_at_a_time(metadata: Any, groups: Sequence[int]) -> int:
     return max(1, min(PARQUET_ROWS, int(PARQUET_BYTES / max(1, largest))))
 
 
-def _rows(batch: Any) -> Iterator[dict[str, Any] | Bad]:
-    """A batch's rows; one by one where a value of it has no counterpart in Python."""
+def _rows(batch: Any) -> Iterator[dict[str, Any] | BadRecord]:
+    """A batch's rows; one by one where a value cannot be represented in Python."""
     try:
         rows = batch.to_pylist()
     except UNREADABLE:
@@ -262,24 +272,24 @@ def _rows(batch: Any) -> Iterator[dict[str, Any] | Bad]:
     yield from rows
 
 
-def _row(batch: Any) -> dict[str, Any] | Bad:
+def _row(batch: Any) -> dict[str, Any] | BadRecord:
     """The only row of a batch."""
     row = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         try:
             row[name] = column[0].as_py()
-        except UnicodeDecodeError as error:  # Parquet does not forbid strings that are no UTF-8
-            return Bad(f"invalid UTF-8: {error.reason} at byte {error.start} of field {_named([name])}")
+        except UnicodeDecodeError as error:  # Parquet files may hold strings that are not UTF-8
+            return BadRecord(f"invalid UTF-8: {error.reason} at byte {error.start} of field {_list_names([name])}")
         except UNREADABLE as error:
-            written = _written(column[0])
+            written = _format_scalar(column[0])
             if written is None:
-                return Bad(f"field {_named([name])} cannot be read: {type(error).__name__}: {error}")
+                return BadRecord(f"field {_list_names([name])} cannot be read: {type(error).__name__}: {error}")
             row[name] = written
     return row
 
 
-def _written(scalar: Any) -> str | None:
-    """A value as Arrow writes it, such as a date beyond the year 9999; None if it cannot either."""
+def _format_scalar(scalar: Any) -> str | None:
+    """A value as Arrow formats it, such as a date beyond the year 9999; None if it cannot either."""
     import pyarrow as pa
 
     try:
@@ -289,8 +299,8 @@ def _written(scalar: Any) -> str | None:
     return None if written is None or written.startswith("<value out of range") else str(written)
 
 
-def _within(value: dict[str, Any] | Bad, limit: int) -> dict[str, Any] | Bad:
-    if isinstance(value, Bad):
+def _checked_size(value: dict[str, Any] | BadRecord, limit: int) -> dict[str, Any] | BadRecord:
+    if isinstance(value, BadRecord):
         return value
     texts = [field for field in value.values() if isinstance(field, str)]
     if 4 * sum(map(len, texts)) <= limit:
@@ -299,15 +309,15 @@ def _within(value: dict[str, Any] | Bad, limit: int) -> dict[str, Any] | Bad:
     return _too_long(size, limit) if size > limit else value
 
 
-def _named(names: Sequence[str]) -> str:
-    """Names of fields for a reason: a record may have any number of them, of any length."""
-    told = [name if len(name) <= NAME_TOLD else f"{name[:NAME_TOLD]}..." for name in names[:NAMES_TOLD]]
-    more = len(names) - len(told)
-    return ", ".join(told) + (f" and {more:,} more" if more else "")
+def _list_names(names: Sequence[str]) -> str:
+    """Field names for a reason, shortened: a record may have any number of them, of any length."""
+    shown = [name if len(name) <= NAME_CHARACTERS else f"{name[:NAME_CHARACTERS]}..." for name in names[:MOST_NAMES]]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more:,} more" if more else "")
 
 
-def text_of(row: dict[str, Any], field: str) -> str | Bad:
-    """The document in a record: one field, or several (`question+answer`) with a blank line between them."""
+def text_of(row: dict[str, Any], field: str) -> str | BadRecord:
+    """The document of a record: one field, or several (`question+answer`) joined by a blank line."""
     names = [field] if field in row else field.split("+")
     parts = []
     for name in names:
@@ -315,32 +325,34 @@ def text_of(row: dict[str, Any], field: str) -> str | Bad:
         if value is None:
             continue
         if not isinstance(value, str):
-            return Bad(f"field {name!r} is a {type(value).__name__}, not a string")
+            return BadRecord(f"field {name!r} is a {type(value).__name__}, not a string")
         if value.strip():
             parts.append(value.strip() if len(names) > 1 else value)
     if parts:
         return "\n\n".join(parts)
     there = any(row.get(name) is not None for name in names)
-    return Bad(f"field {field!r} is empty" if there else f"no field {field!r}; there are: {_named(sorted(row))}")
+    return BadRecord(
+        f"field {field!r} is empty" if there else f"no field {field!r}; there are: {_list_names(sorted(row))}"
+    )
 
 
 def read_original(
     listing: Listing, uri: str, source: SourceConfig | None = None, limit: int = MAXIMUM_RECORD_BYTES
 ) -> dict[str, Any]:
-    """The record that a document's uri (`file#number`, `file#number:first-last`) points at, as it stands in the source.
+    """The record that a document's uri (`file#number`, `file#number:first-last`) refers to, unchanged from the source.
 
     Args:
-        source: tells how files are read whose names do not.
+        source: gives the format of files whose names do not.
         limit: bytes that a record may have.
 
     Raises:
-        InputError: there is no such record any more.
+        InputError: the source has no such record.
     """
     name, _, place = uri.rpartition("#")
     number, _, span = place.partition(":")
     format = format_in(name, source) if source else format_of(name)
     if name in {file.name for file in listing.files} and format and number.isdecimal() and int(number) > 0:
-        value: dict[str, Any] | Bad | None = None
+        value: dict[str, Any] | BadRecord | None = None
         if not span:
             value = _nth(listing, name, format, int(number), limit)
         elif format.startswith("fasta"):
@@ -350,7 +362,7 @@ def read_original(
     raise InputError(f"{listing.location} has no record {uri}; did the source change?")
 
 
-def _nth(listing: Listing, name: str, format: str, number: int, limit: int) -> dict[str, Any] | Bad | None:
+def _nth(listing: Listing, name: str, format: str, number: int, limit: int) -> dict[str, Any] | BadRecord | None:
     """One record: of JSON Lines only its own line is parsed, of Parquet only its row group is read."""
     if format == "jsonl":
         with listing.open(name) as stream:
@@ -359,10 +371,10 @@ def _nth(listing: Listing, name: str, format: str, number: int, limit: int) -> d
         if line is None or isinstance(line, TooLong):
             return None
         return _json_object(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
-    piece = Piece(name)
+    file_range = FileRange(name)
     if format == "parquet":
-        piece, number = _row_group_of(listing, name, number)
-    return next((r.value for r in read_records(listing, piece, format, limit=limit) if r.number == number), None)
+        file_range, number = _row_group_of(listing, name, number)
+    return next((r.value for r in read_records(listing, file_range, format, limit=limit) if r.number == number), None)
 
 
 def _letters(listing: Listing, name: str, number: int, span: str) -> dict[str, Any] | None:
@@ -377,12 +389,12 @@ def _letters(listing: Listing, name: str, number: int, span: str) -> dict[str, A
 
 
 def _region(header: str, span: str) -> str:
-    """How samtools calls a part of a sequence: `chr1:1-1000`."""
+    """Name of a part of a sequence as in samtools: `chr1:1-1000`."""
     return f"{fasta.identifier(header)}:{span}" if span else fasta.identifier(header)
 
 
-def _row_group_of(listing: Listing, name: str, number: int) -> tuple[Piece, int]:
-    """The row group with a file's row `number`, and the row's number in it; the last one if there are fewer."""
+def _row_group_of(listing: Listing, name: str, number: int) -> tuple[FileRange, int]:
+    """The row group with a file's row `number`, and the row's number in it; the last group if there are fewer rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -395,4 +407,4 @@ def _row_group_of(listing: Listing, name: str, number: int) -> tuple[Piece, int]
     while group < len(sizes) - 1 and number > sizes[group]:
         number -= sizes[group]
         group += 1
-    return Piece(name, group, group + 1), number
+    return FileRange(name, group, group + 1), number

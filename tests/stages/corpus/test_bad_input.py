@@ -119,9 +119,9 @@ def test_empty_files_and_missing_ones(tmp_path: Path, run: Run) -> None:
     with pytest.raises(InputError, match="empty folder"):
         run({"s": tmp_path / "in"})
     (tmp_path / "in" / "x.jsonl").write_text("")
-    with pytest.raises(InputError, match="hold no documents"):
+    with pytest.raises(InputError, match="have no documents"):
         run({"s": tmp_path / "in"})
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="does not exist"):
         run({"s": tmp_path / "gone"})
 
 

@@ -22,11 +22,11 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from stages.corpus import CorpusConfig, corpus, inputs_of, list_files, sources_in, summary_rows
-from stages.corpus.measure import measure
-from stages.corpus.words import text_hash
+from stages.corpus.texts import text_hash
 from stages.sample.biomed import generate
 from stages.store import Artifact, HeadwaterError, InputError, Store
 from tests.stages.corpus.corpus_world import rows_of, sentence, write_lines
+from tests.stages.corpus.planted_recall import measure
 from tests.support import SHARED, examples
 
 Run = Callable[..., Artifact]
@@ -162,9 +162,9 @@ def test_two_workers_make_the_same_and_leave_nothing_behind(made: Artifact, samp
     assert (again.fingerprint, again.digest) == (made.fingerprint, made.digest)
     assert not [child for child in workers_of(psutil.Process()) if child not in before]
     assert not (tmp_path / "other" / again.folder / ".scratch").exists()
-    steps = [event for event in again.events().read()[0] if event["type"] == "progress"]
-    for step in ("read", "judge", "write"):
-        done = [(event["done"], event["total"]) for event in steps if event["step"] == step]
+    progress = [event for event in again.events().read()[0] if event["type"] == "progress"]
+    for name in ("read", "judge", "write"):
+        done = [(event["done"], event["total"]) for event in progress if event["pass_name"] == name]
         assert done[-1][0] == done[-1][1] and done == sorted(done)
 
 
@@ -267,7 +267,7 @@ def test_output_changes_only_with_the_version(tmp_path: Path, run: Run) -> None:
 
 def test_nothing_left_is_an_error(tmp_path: Path, run: Run) -> None:
     write_lines(tmp_path / "in" / "x.jsonl", [{"text": "Short."}])
-    with pytest.raises(InputError, match=r"no document is left of 1.*quality_short"):
+    with pytest.raises(InputError, match=r"none of 1 documents is kept.*quality_short"):
         run({"s": tmp_path / "in"})
 
 

@@ -1,4 +1,4 @@
-"""Which documents could be copies of each other: those that share a MinHash key, and what these share in turn."""
+"""Candidates for copies of each other: connected components of documents that share a MinHash key."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from stages.corpus.kernels.minhash import NO_KEY
 
 Rows = NDArray[np.int64]
 PART_KEYS = 4096
-"""Keys of a band that are looked at together: a table of them stays in a core's own cache."""
+"""Keys of a band that are processed together: a table of them fits into a core's own cache."""
 MOST_PARTS = 4096
-"""So many can be written to side by side."""
+"""Most parts that can be written to at the same time."""
 
 
 def components(
@@ -26,16 +26,16 @@ def components(
     threads: int = 1,
     part_keys: int = PART_KEYS,
 ) -> tuple[Rows, Rows]:
-    """Documents that are connected by shared keys, directly or over others.
+    """Documents that are connected by shared keys, directly or through others.
 
-    The keys of a band are spread over parts of their range first, as in a radix join (Manegold, Boncz, Kersten 2002):
-    looked up in one table of all of them, nearly every key would wait for memory. Each thread holds 32 bytes a
-    document, and a table of the largest part: 32 to 64 bytes a key, so a document if nearly all share one key.
+    The keys of a band are first partitioned by range, as in a radix join (Manegold, Boncz, Kersten 2002): with one
+    table of all keys nearly every lookup would miss the cache. Each thread holds 32 bytes for each document, and a
+    table of the largest part: 32 to 64 bytes for each key in it.
 
     Args:
         count: documents of the corpus.
         keys_of: the keys of a band, uint64[count]. Threads ask for different bands.
-        part_keys: about so many keys are in a part, where keys are spread evenly, as hashes are.
+        part_keys: approximate number of keys in a part, for evenly distributed keys.
 
     Returns:
         Rows of documents that have a partner, component after component, each component's rows ascending; and where
@@ -46,17 +46,17 @@ def components(
     def connected(first_band: int) -> Rows:
         parent = np.arange(count, dtype=np.int64)
         for band in range(first_band, bands, threads):
-            _connect(*_spread(keys_of(band), bits), parent)
+            _connect(*_partition(keys_of(band), bits), parent)
         return parent
 
     with ThreadPoolExecutor(threads) as pool:
         parent, *others = pool.map(connected, range(threads))
     for other in others:
         _unite(parent, other)
-    return _grouped(parent)
+    return _group(parent)
 
 
-def _spread(keys: NDArray[np.uint64], bits: int) -> tuple[NDArray[np.uint64], Rows, Rows]:
+def _partition(keys: NDArray[np.uint64], bits: int) -> tuple[NDArray[np.uint64], Rows, Rows]:
     """Keys and their rows by the upper `bits` of the key, rows ascending in each part; and where parts begin."""
     begins = np.zeros((1 << bits) + 1, np.int64)
     _count(keys, bits, begins[1:])
@@ -68,7 +68,7 @@ def _spread(keys: NDArray[np.uint64], bits: int) -> tuple[NDArray[np.uint64], Ro
 
 @kernel
 def _part_of(key: np.uint64, bits: int) -> np.uint64:
-    return (key >> np.uint64(1)) >> np.uint64(63 - bits)  # in two steps, since none is by 64
+    return (key >> np.uint64(1)) >> np.uint64(63 - bits)  # in two steps, since a shift by 64 is undefined
 
 
 @kernel
@@ -108,7 +108,7 @@ def _unite(parent: Rows, other: Rows) -> None:
 
 @kernel
 def _connect(keys: NDArray[np.uint64], rows: Rows, begins: Rows, parent: Rows) -> None:
-    """Unites each row with the first one that has its key, part after part.
+    """Unites each row with the first one that has its key, part by part.
 
     Of two roots the smaller row becomes the root of both.
     """
@@ -142,7 +142,7 @@ def _flatten(parent: Rows) -> NDArray[np.int64]:
     return sizes
 
 
-def _grouped(parent: Rows) -> tuple[Rows, Rows]:
+def _group(parent: Rows) -> tuple[Rows, Rows]:
     sizes = _flatten(parent)
     rows = np.flatnonzero(sizes[parent] > 1)
     rows = rows[np.argsort(parent[rows], kind="stable")]

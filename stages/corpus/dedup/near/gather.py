@@ -1,4 +1,4 @@
-"""Brings candidates from where they lie to those who compare them, without a file for each of the two."""
+"""Collects candidates from their chunks for the tasks that compare them, without a file for each pair of the two."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ import pyarrow as pa
 from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
-from stages.corpus.chunks import Chunk, Rows, bases, neighbours
+from stages.corpus.chunks import Chunk, Rows, group_adjacent, row_offsets
 from stages.corpus.config import DedupConfig
 from stages.corpus.tables import read_chunk
 
 GATHERED_BYTES = 8 << 20
 MOST_GATHERED_BYTES = 64 << 20
 MOST_FILES = 256
-"""Chunks are gathered from in groups of so many bytes, of more (up to the second number) if there are so many."""
+"""Bytes of chunks that a rank gathers from; with more than `MOST_FILES` groups more, up to the second number."""
 
 
-def gathered_together(chunks: Sequence[Chunk], judged: Path) -> list[list[int]]:
-    """Numbers of the chunks that one rank of `GatherCandidates` takes from."""
+def gather_groups(chunks: Sequence[Chunk], judged: Path) -> list[list[int]]:
+    """For each rank of `GatherCandidates`, the numbers of its chunks."""
     sizes = [(judged / chunk.name).stat().st_size for chunk in chunks]
     limit = min(max(GATHERED_BYTES, sum(sizes) // MOST_FILES), MOST_GATHERED_BYTES)
-    return neighbours(sizes, limit, [None] * len(sizes))
+    return group_adjacent(sizes, limit, [None] * len(sizes))
 
 
 class GatherCandidates(PipelineStep):
-    """Takes what is needed of the candidates (see `Candidates.save`) in a group of chunks.
+    """Collects the data of the candidates (see `Candidates.save`) in a group of chunks.
 
-    Leaves `{rank:05}.gathered.arrow` in `folder`, of which record batch t is for task t: place among all candidates,
-    text, subject, keys of all bands.
+    Writes `{rank:05}.gathered.arrow` to `folder`; its record batch t is for task t: place among all candidates, text,
+    subject, keys of all bands.
     """
 
     type, name = "dedup", "gather candidates"
@@ -42,7 +42,7 @@ class GatherCandidates(PipelineStep):
     ):
         super().__init__()
         self.groups, self.chunks, self.judged, self.folder = groups, chunks, judged, folder
-        self.base, self.bands = bases(chunks), config.bands
+        self.base, self.bands = row_offsets(chunks), config.bands
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Gathers from group `rank`; yields nothing."""
@@ -78,7 +78,7 @@ class GatherCandidates(PipelineStep):
 
 
 def read_gathered(folder: Path, file: int, task: int) -> pa.RecordBatch:
-    """What one file has for a task."""
+    """The record batch of one file for a task."""
     with pa.OSFile(str(_path(folder, file))) as source:
         return pa.ipc.open_file(source).get_batch(task)
 

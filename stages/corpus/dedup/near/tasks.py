@@ -1,4 +1,4 @@
-"""Near copies over the chunks of a corpus: candidates are found here, gathered and compared by workers."""
+"""Near copies over the chunks of a corpus: candidates are found in this process, and compared by workers."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
 
-from stages.corpus.chunks import Chunk, Rows, bases, by_chunk, identities
+from stages.corpus.chunks import Chunk, Rows, by_chunk, identities, row_offsets
 from stages.corpus.config import CorpusConfig, DedupConfig
 from stages.corpus.dedup.near.candidates import components
 from stages.corpus.dedup.near.gather import read_gathered
 from stages.corpus.dedup.near.verify import WordLists, near_copies
-from stages.corpus.kernels.words import word_hashes
+from stages.corpus.kernels.word_hashes import word_hashes
 from stages.corpus.policy import UNKNOWN
 from stages.corpus.tables import read_chunk
 from stages.corpus.texts import Texts
 
 TASK_BYTES = 4 << 20
 MOST_TASKS = 256
-"""Components are shared out by size: tasks of so many bytes of text, and no more than so many tasks."""
+"""Bytes of text of a task, and most tasks; a larger corpus has larger tasks."""
 MOST_THREADS = 4
-"""Components are found in at most so many threads, while workers have nothing to do."""
-MOST_HELD_BYTES = 256 << 20
-"""Room for words of which at most a third is used. A task that needs more, because one component is so large, has them
-in a file."""
+"""Most threads that find components, while workers are idle."""
+MOST_MEMORY_BYTES = 256 << 20
+"""Largest array of word hashes in memory (at most a third is used); a task with a larger component uses a file."""
 
 REMOVALS = pa.schema(
     [
@@ -42,18 +41,18 @@ REMOVALS = pa.schema(
         ("where", pa.string()),
     ]
 )
-"""Near copies, by row: how similar they are to which document that stays, and where that one lies."""
+"""Near copies by row: their similarity to the kept document, its doc_id, and where it is."""
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Documents that could be copies of each other, component after component, the most preferred first."""
+    """Documents that may be copies of each other, by component, in each the most preferred first."""
 
     rows: Rows
     tasks: Rows
-    """Where tasks begin, int64[t + 1]; they hold whole components."""
+    """Offsets of the tasks, int64[t + 1]; a task has whole components."""
     bytes: Rows
-    """Of the texts of each task, int64[t]."""
+    """Bytes of text of each task, int64[t]."""
 
     @property
     def count(self) -> int:
@@ -61,7 +60,7 @@ class Candidates:
         return len(self.bytes)
 
     def save(self, folder: Path) -> None:
-        """Leaves them for workers, who map what they need: also in order of rows, each with its place here."""
+        """Writes them for workers, which memory-map them; also in order of rows, each with its place here."""
         places = np.argsort(self.rows, kind="stable")
         arrays = {"candidates": self.rows, "places": places, "rows": self.rows[places]}
         for name, array in (arrays | {"tasks": self.tasks, "bytes": self.bytes}).items():
@@ -69,11 +68,11 @@ class Candidates:
 
 
 def find_candidates(config: CorpusConfig, chunks: Sequence[Chunk], folder: Path) -> Candidates:
-    """Connects documents by their MinHash keys, and sorts and shares out what is connected.
+    """Connects documents by their MinHash keys, sorts the components, and divides them into tasks.
 
-    Preferred are documents with a known licence, then by order of sources, then the longer, then by doc_id.
+    Documents with a known licence are preferred, then by order of sources, then longer ones, then by doc_id.
     """
-    base = bases(chunks)
+    base = row_offsets(chunks)
     files = [str(folder / f"{chunk.name}.bands") for chunk in chunks]
     threads = min(config.workers, MOST_THREADS)
     rows, starts = components(int(base[-1]), config.dedup.bands, lambda band: _keys_of(band, files, base), threads)
@@ -95,12 +94,12 @@ def find_candidates(config: CorpusConfig, chunks: Sequence[Chunk], folder: Path)
     size = np.concatenate(sizes)
     order = np.lexsort((np.concatenate(ids), -size, np.concatenate(sources), np.concatenate(unknown), component))
     length = np.concatenate(lengths)[order].astype(np.int64)
-    begins = starts[_shared_out(length, starts)]
+    begins = starts[_divide(length, starts)]
     return Candidates(rows[order], begins, np.add.reduceat(length, begins[:-1]))
 
 
 def _keys_of(band: int, files: Sequence[str], base: Rows) -> NDArray[np.uint64]:
-    """The keys of all documents in a band. A file has only a few of them, so that opening it is what counts."""
+    """The keys of all documents in one band."""
     keys = np.empty(base[-1], np.uint64)
     for path, (first, last) in zip(files, pairwise(base.tolist()), strict=True):
         handle = os.open(path, os.O_RDONLY)
@@ -113,8 +112,8 @@ def _keys_of(band: int, files: Sequence[str], base: Rows) -> NDArray[np.uint64]:
     return keys
 
 
-def _shared_out(sizes: NDArray[np.int64], starts: Rows) -> Rows:
-    """Where tasks begin, in components, so that each has about the same number of bytes."""
+def _divide(sizes: NDArray[np.int64], starts: Rows) -> Rows:
+    """First component of each task, so that tasks have about equal numbers of bytes."""
     ends = np.cumsum(sizes)[starts[1:] - 1]
     share = max(TASK_BYTES, -(-int(ends[-1]) // MOST_TASKS))
     task = (ends - 1) // share
@@ -122,7 +121,7 @@ def _shared_out(sizes: NDArray[np.int64], starts: Rows) -> Rows:
 
 
 class CompareCandidates(PipelineStep):
-    """Compares the candidates of one task, which lie in so many gathered files; leaves `{task:05}.copies.npz`: rows to
+    """Compares the candidates of one task, which are in `files` gathered files; writes `{task:05}.copies.npz`: rows to
     remove, their survivors, similarities."""
 
     type, name = "dedup", "near copies"
@@ -145,8 +144,8 @@ class CompareCandidates(PipelineStep):
         yield from ()
 
     def _documents(self, rank: int, first: int, count: int) -> tuple[WordLists, WordLists, NDArray[np.uint64]]:
-        """Words, words of the subjects and keys of a task's candidates. No more than a batch of texts is held."""
-        # Of the longest possible list only as much is ever in memory as is written to.
+        """Words, words of the subjects, and keys of a task's candidates. Holds one batch of texts at a time."""
+        # Allocated for the longest possible list; only what is written to takes memory.
         longest = int(np.load(self.folder / "bytes.npy")[rank]) // 2 + count
         words = _long_array(longest, self.folder / f"{rank:05}.words")
         begins, ends = np.zeros(count, np.int64), np.zeros(count, np.int64)
@@ -171,14 +170,14 @@ class CompareCandidates(PipelineStep):
 
 
 def _long_array(length: int, path: Path) -> NDArray[np.uint64]:
-    """Room for hashes: in memory, or in a (sparse) file if it may become too much of that."""
-    if 8 * length <= MOST_HELD_BYTES:
+    """An array of hashes: in memory, or in a (sparse) file if it is large."""
+    if 8 * length <= MOST_MEMORY_BYTES:
         return np.empty(length, np.uint64)
     return np.asarray(np.memmap(path, np.uint64, "w+", shape=(length,)))
 
 
 def removals(tasks: int, chunks: Sequence[Chunk], judged: Path, folder: Path) -> pa.Table:
-    """What the tasks found, by ascending row: see `REMOVALS`."""
+    """The removals of all tasks, by ascending row: see `REMOVALS`."""
     parts = []
     for task in range(tasks):
         with np.load(folder / f"{task:05}.copies.npz") as saved:

@@ -1,4 +1,4 @@
-"""Of documents that could be copies of each other those that are, by exact measure."""
+"""Selects the near copies among candidates by exact similarity."""
 
 from __future__ import annotations
 
@@ -8,23 +8,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.corpus.config import DedupConfig
-from stages.corpus.dedup.near.candidates import components
 from stages.corpus.kernels import Hashes, Starts, kernel
-from stages.corpus.kernels.jaccard import enter, least_difference, shared, sizes_and_sketches, slots_for, table_slots
-from stages.corpus.kernels.minhash import NO_KEY, band_hashes
-from stages.corpus.kernels.ngrams import ngram_hashes
-from stages.corpus.kernels.words import word_hashes
+from stages.corpus.kernels.jaccard import (
+    count_shared,
+    insert_ngrams,
+    least_difference,
+    sizes_and_sketches,
+    slots_for,
+    table_slots,
+)
+from stages.corpus.kernels.minhash import NO_KEY
+from stages.corpus.kernels.word_hashes import word_hashes
 from stages.corpus.texts import Texts
 
-MOST_MET = 500
-"""With so many documents that stay a document is compared at most, those first that share its rarest keys. It takes
-very many pages of one template to reach that: their common keys would make the comparison quadratic. What is left out
-can only cost a removal, never make a wrong one."""
+MOST_COMPARED = 500
+"""A document is compared with at most so many kept documents, those that share its rarest keys first. Only very many
+pages of one template reach this; their common keys would make the comparison quadratic. The limit can miss a removal,
+never cause a wrong one."""
 
 
 @dataclass(frozen=True)
 class WordLists:
-    """Hashes of the words of n texts, which may lie in any order: those of text i are `words[begins[i]:ends[i]]`."""
+    """Hashes of the words of n texts, in any order: those of text i are `words[begins[i]:ends[i]]`."""
 
     words: Hashes
     begins: Starts
@@ -45,7 +50,7 @@ class WordLists:
 
 @dataclass(frozen=True)
 class NearCopy:
-    """A document to remove, the one that stays, and their measured similarity."""
+    """A document to remove, the kept one, and their measured similarity."""
 
     document: int
     survivor: int
@@ -55,19 +60,19 @@ class NearCopy:
 def near_copies(
     documents: WordLists, subjects: WordLists, keys: NDArray[np.uint64], config: DedupConfig
 ) -> list[NearCopy]:
-    """Which of some documents go.
+    """Which documents to remove.
 
-    A document goes if it shares a key with one that stays, if their similarity is at least the threshold, and if that
-    one names its subject too (`protect_subjects`); the most similar one is its survivor, of equals the most preferred.
-    So no chain of small differences removes anything. Holds about 600 bytes a document (at 25 bands).
+    A document is removed if it shares a key with a kept one, their similarity is at least the threshold, and the kept
+    one names its subject too (`protect_subjects`). Its survivor is the most similar one, of equals the most preferred.
+    So a chain of small differences removes nothing. Holds about 600 bytes for each document (at 25 bands).
 
     Args:
-        documents: the most preferred first (of those that share keys, directly or over others).
-        subjects: what each is about, without words where nobody knows.
+        documents: the most preferred first (of those that are connected by keys).
+        subjects: subject of each, without words where it is unknown.
         keys: MinHash keys, uint64[bands, n].
 
     Returns:
-        By position, in the order of the documents.
+        By position, in order of the documents.
     """
     if not config.protect_subjects:
         subjects = WordLists.empty(len(documents.begins))
@@ -86,32 +91,19 @@ def near_copies(
         count,
         config.threshold,
         config.ngram,
-        MOST_MET,
+        MOST_COMPARED,
     )
     gone = np.flatnonzero(survivor >= 0)
     found = zip(gone.tolist(), survivor[gone].tolist(), similarity[gone].tolist(), strict=True)
     return [NearCopy(*one) for one in found]
 
 
-def near_duplicates_of(texts: Texts, config: DedupConfig) -> list[NearCopy]:
-    """Near copies among texts in memory, preferred in the order in which they stand; nothing is protected."""
-    words, starts = word_hashes(texts.data, texts.offsets)
-    grams, gram_starts = ngram_hashes(words, starts, config.ngram)
-    keys = band_hashes(grams, gram_starts, config.bands, config.band_rows, config.seed)
-    rows, _ = components(len(texts), config.bands, lambda band: keys[band])
-    rows = np.sort(rows)
-    candidates = WordLists(words, starts[rows], starts[rows + 1])
-    copies = near_copies(candidates, WordLists.empty(len(rows)), keys[:, rows], config)
-    places = rows.tolist()
-    return [NearCopy(places[copy.document], places[copy.survivor], copy.similarity) for copy in copies]
-
-
 @kernel
 def key_groups(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int32], int]:
-    """Keys as small numbers, int32[n, bands]: equal means equal keys in that band, -1 a key that no other has.
+    """Keys as small numbers, int32[n, bands]: equal keys of a band have equal numbers, -1 is a key of one document.
 
     Returns:
-        The numbers, and how many there are.
+        The numbers, and how many different ones there are.
     """
     bands, n = keys.shape
     groups = np.full((n, bands), -1, np.int32)
@@ -141,7 +133,7 @@ def key_groups(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int32], int]:
 
 @kernel
 def _names_it(words: Hashes, first: int, last: int, names: Hashes, begin: int, end: int) -> bool:
-    """Whether the words from `first` to `last` hold the words of a name in a row."""
+    """Whether the words from `first` to `last` contain the words of a name in a row."""
     length = end - begin
     for i in range(first, last - length + 1):
         j = 0
@@ -163,7 +155,7 @@ def _may_replace(
     name_begins: Starts,
     name_ends: Starts,
 ) -> bool:
-    """Whether the survivor says what the document does: not if only the document names its subject."""
+    """Whether the survivor may replace the document: not if only the document names its own subject."""
     begin, end = name_begins[document], name_ends[document]
     if begin == end:
         return True
@@ -177,7 +169,7 @@ def _may_replace(
 
 @kernel
 def _rarest_first(groups: NDArray[np.int32], members: NDArray[np.int32], order: NDArray[np.int64]) -> int:
-    """Fills `order` with the bands in which others that stay share a document's key, the fewest first; their number."""
+    """Fills `order` with the bands in which kept documents share a document's key, fewest first; returns how many."""
     count = 0
     for band in range(len(groups)):
         if groups[band] < 0 or members[groups[band]] == 0:
@@ -205,13 +197,13 @@ def _copies(
     group_count: int,
     threshold: float,
     n: int,
-    most_met: int,
+    most_compared: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """For each document its survivor (-1: it stays itself), and their similarity."""
+    """For each document its survivor (-1: it is kept itself), and their similarity."""
     count, bands = groups.shape
     survivor, similarity = np.full(count, -1, np.int64), np.zeros(count)
-    # The documents that stay, as a chain a group in order of preference: first, last and number of its members. Of
-    # `following` only the rows of documents that stay are ever touched, hence in memory.
+    # Kept documents as a linked list for each group, in order of preference: its first, last and number of members. Of
+    # `following` only the rows of kept documents are touched, hence in memory.
     first, last, members = (
         np.empty(group_count, np.int32),
         np.empty(group_count, np.int32),
@@ -226,30 +218,30 @@ def _copies(
     seen = np.zeros(len(table), np.int64)
     unused = np.zeros(sketches.shape[1], np.uint64)
     stamp = 0
-    # Of the elements of two sets this share may be in one of them only.
+    # Largest share of the elements of two sets that may be in only one of them.
     share = (1.0 - threshold) / (1.0 + threshold)
     for document in range(count):
-        size, slots, met_now = sizes[document], 0, 0
+        size, slots, compared = sizes[document], 0, 0
         best, best_value = -1, threshold
         for k in range(_rarest_first(groups[document], members, order)):
             band = order[k]
             place = np.int64(first[groups[document, band]])
-            while place >= 0 and met_now < most_met:
+            while place >= 0 and compared < most_compared:
                 other = document_of[place]
                 if best_value == 1.0 and 0 <= best < other:
-                    break  # those that follow are no better
+                    break  # later ones are not better
                 if met[place] != document:
                     met[place] = document
-                    met_now += 1
+                    compared += 1
                     both = size + sizes[other]
                     close = min(size, sizes[other]) >= best_value * max(size, sizes[other]) - 1e-6
                     if close and least_difference(sketches[document], sketches[other]) <= both * share + 1e-6:
                         if slots == 0:
                             slots = slots_for(ends[document] - begins[document])
-                            enter(words, begins[document], ends[document], n, table, unused)
+                            insert_ngrams(words, begins[document], ends[document], n, table, unused)
                         stamp += 1
                         least = int(np.ceil(best_value * both / (1.0 + best_value) - 1e-6))
-                        common = shared(words, begins[other], ends[other], n, table, slots, seen, stamp, least)
+                        common = count_shared(words, begins[other], ends[other], n, table, slots, seen, stamp, least)
                         value = common / (both - common)
                         better = value > best_value or (value == best_value and (best < 0 or other < best))
                         if better and _may_replace(document, other, words, begins, ends, names, name_begins, name_ends):

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.corpus.chunks import Chunk, bases, by_chunk, identities
-from stages.corpus.dedup.exact import first_copies, repeats
+from stages.corpus.chunks import Chunk, by_chunk, identities, row_offsets
+from stages.corpus.dedup.exact import count_repeats, first_copies
 from stages.corpus.tables import RowFiles, read_chunk, write_chunk
 
 hashes = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), max_size=30)
@@ -30,7 +30,7 @@ def test_the_first_of_equal_hashes_stays(found: list[tuple[int, int]], cut: int,
 @given(st.lists(st.integers(0, 6), max_size=30), st.sampled_from([1, 1 << 30]))
 def test_repeats_are_what_stood_before(found: list[int], memory: int) -> None:
     array = np.array(found, np.uint64)
-    again = repeats(lambda: iter([array[:5], array[5:]]), len(found), memory)
+    again = count_repeats(lambda: iter([array[:5], array[5:]]), len(found), memory)
     assert again == len(found) - len(set(found))
 
 
@@ -47,7 +47,7 @@ def test_rows_lead_to_documents(tmp_path: Path) -> None:
             {
                 "doc_id": [f"{source}{n}{i}" for i in range(documents)],
                 "file": ["x.jsonl"] * documents,
-                "piece": pa.array([0, *[1] * (documents - 1)], pa.int32()),
+                "file_range": pa.array([0, *[1] * (documents - 1)], pa.int32()),
                 "record": pa.array(range(1, documents + 1), pa.int64()),
                 "span": ["", *[f"{i}1-{i}9" for i in range(1, documents)]],
                 "other": ["not read"] * documents,
@@ -55,8 +55,11 @@ def test_rows_lead_to_documents(tmp_path: Path) -> None:
         )
         write_chunk(table, tmp_path / f"{n}.arrow")
         chunks.append(Chunk(f"{n}.arrow", source, documents, (10 * n, 100)))
-    assert bases(chunks).tolist() == [0, 3, 5, 9]
-    assert [(n, s.start, s.stop) for n, s in by_chunk(np.array([0, 2, 6, 8]), bases(chunks))] == [(0, 0, 2), (2, 2, 4)]
+    assert row_offsets(chunks).tolist() == [0, 3, 5, 9]
+    assert [(n, s.start, s.stop) for n, s in by_chunk(np.array([0, 2, 6, 8]), row_offsets(chunks))] == [
+        (0, 0, 2),
+        (2, 2, 4),
+    ]
     who = identities(np.array([0, 2, 6, 8]), chunks, tmp_path)
     assert who["doc_id"].to_pylist() == ["a00", "a02", "b21", "b23"]
     assert who["where"].to_pylist() == [

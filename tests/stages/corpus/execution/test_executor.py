@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from stages.corpus import CorpusConfig
-from stages.corpus.execution.executor import Shared, portable, work_folder
+from stages.corpus.execution.executor import Shared, picklable, work_folder
 from stages.store import ArtifactWriter, ConfigError, HeadwaterError, InputError, Store, StoreError
 from tests.stages.corpus.execution.executor_steps import OddError
 
@@ -22,12 +22,12 @@ def test_ranks_share_what_is_marked_as_shared():
     assert type(again) is Shared and again == shared
 
 
-def test_portable_errors():
+def test_picklable_errors():
     error = InputError("x")
-    assert portable(error) is error
-    assert str(portable(OddError("odd", 7))) == "corpus: OddError: odd 7"
+    assert picklable(error) is error
+    assert str(picklable(OddError("odd", 7))) == "corpus: OddError: odd 7"
     held = ValueError(lambda: None)  # a lambda cannot be pickled
-    assert type(portable(held)) is HeadwaterError
+    assert type(picklable(held)) is HeadwaterError
 
 
 def _writer(root: str | Path) -> ArtifactWriter:

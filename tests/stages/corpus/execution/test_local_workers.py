@@ -14,8 +14,8 @@ import pytest
 
 from stages.corpus import CorpusConfig
 from stages.corpus.execution import local_workers
+from stages.corpus.execution.executor import make_workers
 from stages.corpus.execution.local_workers import LocalWorkers
-from stages.corpus.execution.workers import make_workers
 from stages.store import HeadwaterError, InputError
 from tests.stages.corpus.execution.executor_steps import (
     IN_WORKER,
@@ -160,7 +160,10 @@ def test_a_rank_without_mark_is_an_error(tmp_path: Path, count: int):
     def lose(rank: int) -> None:
         (logs / f"completions/{rank:05}").unlink()
 
-    with LocalWorkers(count) as workers, pytest.raises(HeadwaterError, match=r"3 of 3 tasks .* no mark"):
+    with (
+        LocalWorkers(count) as workers,
+        pytest.raises(HeadwaterError, match=r"3 of 3 tasks .* without a completion file"),
+    ):
         workers.run([Numbers()], 3, logs, lose)
 
 

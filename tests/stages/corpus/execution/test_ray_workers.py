@@ -11,9 +11,9 @@ import psutil
 import pytest
 
 from stages.corpus import CorpusConfig, corpus, inputs_of
+from stages.corpus.execution.executor import make_workers
 from stages.corpus.execution.local_workers import LocalWorkers
 from stages.corpus.execution.ray_workers import RayWorkers
-from stages.corpus.execution.workers import make_workers
 from stages.store import HeadwaterError, InputError, Store
 from tests.stages.corpus.corpus_world import sentence, write_lines
 from tests.stages.corpus.execution.executor_steps import Fail, Numbers, WriteIds, WriteModules
@@ -92,7 +92,7 @@ def test_a_lost_process_is_replaced_and_told_when_it_is_lost_again(cluster: Clus
             [Numbers(), WriteIds(out), Fail(3, "die once", 0, tmp_path / "began")], 8, tmp_path / "logs", done.append
         )
         assert sorted(done) == list(range(8)) == sorted(int(path.name) for path in out.iterdir())
-        with pytest.raises(HeadwaterError, match=r"process at work on task 2 was lost 4 times: .* memory"):
+        with pytest.raises(HeadwaterError, match=r"process that ran task 2 was lost 4 times: .* memory"):
             workers.run([Fail(2, "die")], 4, tmp_path / "die", lambda rank: None)
 
 
@@ -119,7 +119,7 @@ def test_ranks_end_with_their_parent(cluster: Cluster, tmp_path: Path, out: Path
 
 
 def test_folders_that_machines_do_not_share_are_told(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("stages.corpus.execution.ray_workers.SEEN_SECONDS", 0.0)
+    monkeypatch.setattr("stages.corpus.execution.ray_workers.FILE_VISIBILITY_SECONDS", 0.0)
 
     def lose(rank: int) -> None:
         (tmp_path / f"logs/completions/{rank:05}").unlink()

@@ -126,7 +126,7 @@ def test_a_damaged_model_is_refused(damage: str, tmp_path: Path) -> None:
         data = bytearray(b"no model\n" * 1000)
     path = tmp_path / "model.ftz"
     path.write_bytes(data)
-    with pytest.raises(HeadwaterError, match=r"model\.ftz is no fastText model"):
+    with pytest.raises(HeadwaterError, match=r"model\.ftz is not a fastText model"):
         read_model(path)
 
 

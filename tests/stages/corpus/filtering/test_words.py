@@ -1,4 +1,4 @@
-"""Words and sentences as spaCy finds them: pieces, what is known of them, and the rules that spare spaCy."""
+"""Words and sentences as spaCy finds them: words, what is known of them, and the rules that spare spaCy."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from datatrove.utils.text import PUNCTUATION_SET, TERMINAL_PUNCTUATION, split_in
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stages.corpus.filtering.english import _Hidden, _language, special_cases, split_pieces
-from stages.corpus.filtering.words import Pieces, Splitter
+from stages.corpus.filtering.english import _HideModule, _language, special_cases, tokenize_words
+from stages.corpus.filtering.words import Splitter, Words
 from stages.corpus.kernels import character_classes as classes
-from stages.corpus.kernels.bytes_at_once import end_of_piece, hash_of_bytes
+from stages.corpus.kernels.bytes_at_once import end_of_word, hash_of_bytes
 from stages.corpus.kernels.c4_lines import sentences_of
-from stages.corpus.kernels.character_classes import character_classes, code_point, space_size, stripped, text_lengths
-from stages.corpus.kernels.piece_facts import (
+from stages.corpus.kernels.character_classes import character_classes, code_point, space_size, strip_span, text_lengths
+from stages.corpus.kernels.plain_tokens import LONG, plain_tokens
+from stages.corpus.kernels.word_facts import (
     ALPHABETIC_TOKENS,
     CHARACTERS,
     ELLIPSES,
@@ -33,8 +34,7 @@ from stages.corpus.kernels.piece_facts import (
     SIZE,
     TOKENS,
 )
-from stages.corpus.kernels.pieces import BREAK, GAP_OPEN, GAP_TOKEN
-from stages.corpus.kernels.plain_pieces import LONG, plain_tokens
+from stages.corpus.kernels.word_split import BREAK, GAP_OPEN, GAP_TOKEN
 from stages.corpus.texts import Texts
 from tests.stages.corpus.filtering.oracle import spacy_words
 from tests.support import examples
@@ -51,7 +51,7 @@ def splitter() -> Splitter:
     return Splitter()
 
 
-def split(splitter: Splitter, texts: list[str]) -> tuple[Texts, Pieces]:
+def split(splitter: Splitter, texts: list[str]) -> tuple[Texts, Words]:
     batch = Texts.of(texts)
     return batch, splitter.split(batch.data, batch.offsets[:-1], batch.offsets[1:])
 
@@ -63,15 +63,15 @@ def words_of(splitter: Splitter, texts: list[str]) -> list[list[str]]:
     for i in range(len(texts)):
         mine: list[str] = []
         for k in range(found.firsts[i], found.firsts[i + 1]):
-            row = splitter.facts[found.pieces[k]]
-            piece = batch.data[found.starts[k] : found.starts[k] + row[SIZE]].tobytes().decode()
-            assert len(piece) == row[CHARACTERS] and not any(map(str.isspace, piece))
+            row = splitter.facts[found.ids[k]]
+            word = batch.data[found.starts[k] : found.starts[k] + row[SIZE]].tobytes().decode()
+            assert len(word) == row[CHARACTERS] and not any(map(str.isspace, word))
             place = 0
             for token in range(row[FIRST], row[FIRST] + row[TOKENS]):
                 length = int(splitter.tokens[token, LENGTH])
-                mine.append(piece[place : place + length])
+                mine.append(word[place : place + length])
                 place += length
-            assert place == len(piece)
+            assert place == len(word)
         words.append(mine)
     return words
 
@@ -104,32 +104,32 @@ def test_bytes_that_are_no_text_are_never_read_past(raw: bytes) -> None:
     for i in range(len(raw)):
         assert i < i + code_point(data, i, len(raw))[1] <= len(raw)
         assert i + space_size(data, i, len(raw)) <= len(raw)
-        assert i <= end_of_piece(data, i, len(raw)) <= len(raw)
-    begin, end = stripped(data, 0, len(raw))
+        assert i <= end_of_word(data, i, len(raw)) <= len(raw)
+    begin, end = strip_span(data, 0, len(raw))
     assert 0 <= begin <= end <= len(raw)
 
 
 @examples(40)
 @given(st.lists(hostile, max_size=6), st.integers(0, 5))
-def test_pieces_are_those_of_split(texts: list[str], skip: int) -> None:
+def test_words_are_those_of_split(texts: list[str], skip: int) -> None:
     batch = Texts.of(texts)
     counts, blank = text_lengths(batch.data, batch.offsets)
     assert counts.tolist() == [len(text) for text in texts]
     assert blank.tolist() == [not text.strip() for text in texts]
     for i, text in enumerate(texts):
-        begin, end = stripped(batch.data, batch.offsets[i], batch.offsets[i + 1])
+        begin, end = strip_span(batch.data, batch.offsets[i], batch.offsets[i + 1])
         assert batch.data[begin:end].tobytes().decode() == text.strip()
-    assert [word for piece in texts for word in piece.split()] == [
-        batch.data[begin:end].tobytes().decode() for begin, end in _pieces(batch, skip)
+    assert [word for text in texts for word in text.split()] == [
+        batch.data[begin:end].tobytes().decode() for begin, end in _split(batch, skip)
     ]
 
 
-def _pieces(batch: Texts, skip: int) -> list[tuple[int, int]]:
-    """Pieces by a splitter that has seen `skip` letters before, which is full after each new piece."""
+def _split(batch: Texts, skip: int) -> list[tuple[int, int]]:
+    """Words by a splitter that has seen `skip` letters before, which is full after each new word."""
     splitter = Splitter()
     splitter.split(np.frombuffer(b"a b c d e "[: 2 * skip], np.uint8), np.array([0]), np.array([2 * skip]))
     found = splitter.split(batch.data, batch.offsets[:-1], batch.offsets[1:])
-    sizes = splitter.facts[found.pieces, SIZE]
+    sizes = splitter.facts[found.ids, SIZE]
     return list(zip(found.starts.tolist(), (found.starts + sizes).tolist(), strict=True))
 
 
@@ -143,8 +143,8 @@ def test_gaps_say_what_lines_and_spacy_need(text: str) -> None:
     ended = gaps[-1] >= BREAK and not gaps[-1] & GAP_OPEN
     assert lines + (bool(text) and not ended) == len(text.splitlines())
     rest, spaces = text, []
-    for piece in text.split():
-        space, _, rest = rest.partition(piece)
+    for word in text.split():
+        space, _, rest = rest.partition(word)
         spaces.append(space)
     spaces.append(rest)
     tokens = [space not in ("", " ") or (space == " " and i == 0) for i, space in enumerate(spaces)]
@@ -161,7 +161,7 @@ def test_hashes_of_bytes_tell_strings_apart_wherever_they_stand(first: bytes, se
 
 def test_a_table_that_grows_and_a_memory_that_is_full_change_nothing() -> None:
     texts = [" ".join(f"w{i}x{j}" for j in range(3000)) for i in range(20)]
-    patient, forgetful = Splitter(), Splitter(most_pieces=1000)
+    patient, forgetful = Splitter(), Splitter(most_words=1000)
     for text in [*texts, texts[0]]:
         assert words_of(patient, [text]) == words_of(forgetful, [text]) == [text.split()]
     assert len(patient.facts) >= 60_000 and len(forgetful.facts) < 60_000
@@ -173,17 +173,17 @@ def marked(words: list[str]) -> list[str]:
     return [a + word + b + c for word in words for a in ("", "(") for b in ("", ")") for c in marks]
 
 
-def assert_plain_rules_agree(pieces: list[str]) -> int:
-    """Checks the rules that spare spaCy on pieces; how many were taken by them."""
-    batch = Texts.of(pieces)
-    counts, sizes = np.zeros(len(pieces), np.int32), np.empty(len(batch.data), np.int32)
+def assert_plain_rules_agree(words: list[str]) -> int:
+    """Checks the rules that spare spaCy on words; how many were taken by them."""
+    batch = Texts.of(words)
+    counts, sizes = np.zeros(len(words), np.int32), np.empty(len(batch.data), np.int32)
     written = plain_tokens(
         batch.data, batch.offsets[:-1], batch.offsets[1:], special_cases(), character_classes(), counts, sizes
     )
     taken = np.flatnonzero(counts)
     if not len(taken):
         return 0
-    rights, right_sizes = split_pieces([pieces[i].encode() for i in taken])
+    rights, right_sizes = tokenize_words([words[i].encode() for i in taken])
     assert counts[taken].tolist() == rights.tolist()
     assert sizes[:written].tolist() == right_sizes.tolist()
     return len(taken)
@@ -223,8 +223,8 @@ def test_plain_rules_agree_with_spacy_on_letters_digits_and_units() -> None:
 @examples(50)
 @given(st.lists(st.from_regex(r"\(?([A-Za-z]{1,9}(-[A-Za-z]{1,5}){0,2}|[0-9]{1,5}|[A-Z]{1,4}[0-9]{1,3})\)?[.,;:?!]?", fullmatch=True), min_size=1, max_size=60))  # fmt: skip # noqa: E501
 @example(["A):"])  # none of them is taken
-def test_plain_rules_agree_with_spacy_on_any_plain_piece(pieces: list[str]) -> None:
-    assert_plain_rules_agree(pieces)
+def test_plain_rules_agree_with_spacy_on_any_plain_word(words: list[str]) -> None:
+    assert_plain_rules_agree(words)
 
 
 CLAUSES = """The patient's dose isn't 5mg/kg. (See e.g. Smith et al., 2010). U.S. A.B. 10-20% can't gonna cannot I'm
@@ -250,7 +250,7 @@ def test_sentences_are_those_of_spacys_sentencizer(texts: list[str]) -> None:
     splitter = Splitter()
     _, found = split(splitter, texts)
     counts = np.zeros(len(texts), np.int64)
-    sentences_of(found.firsts, found.pieces, found.gaps, splitter.facts, counts)
+    sentences_of(found.firsts, found.ids, found.gaps, splitter.facts, counts)
     assert counts.tolist() == [len(split_into_sentences(text)) for text in texts]
 
 
@@ -260,7 +260,7 @@ def test_facts_are_sums_over_words(text: str) -> None:
     _, found = split(splitter, [text])
     words = words_of(splitter, [text])[0]
     plain = [word for word in words if any(character not in PUNCTUATION_SET for character in word)]
-    sums = splitter.facts[found.pieces].sum(axis=0)
+    sums = splitter.facts[found.ids].sum(axis=0)
     assert sums[TOKENS] == len(words) and sums[PLAIN] == len(plain)
     assert sums[PLAIN_CHARACTERS] == sum(map(len, plain))
     assert sums[ALPHABETIC_TOKENS] == sum(any(map(str.isalpha, word)) for word in words)
@@ -283,16 +283,16 @@ def test_smileys_that_a_space_has_torn_are_not_put_together(splitter: Splitter) 
     ],
     ids=["letters", "symbols", "exactly", "huge"],
 )
-def test_very_long_pieces_are_cut_without_spacy(text: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_very_long_words_are_cut_without_spacy(text: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: object) -> None:
         raise AssertionError("spaCy was asked")
 
-    monkeypatch.setattr("stages.corpus.filtering.words.split_pieces", refuse)
+    monkeypatch.setattr("stages.corpus.filtering.words.tokenize_words", refuse)
     assert len(text) >= LONG
     assert words_of(Splitter(), [text]) == [words]
 
 
-def test_a_piece_just_short_enough_is_spacys() -> None:
+def test_a_word_just_short_enough_is_spacys() -> None:
     text = "a,b" * 332 + "a.b"
     assert len(text) == LONG - 1
     assert words_of(Splitter(), [text]) == [spacy_words().word_tokenize(text)]
@@ -303,20 +303,20 @@ def test_words_of_many_megabytes_without_a_space_need_little(splitter: Splitter,
     text = b"abcdefghi," * (megabytes * 100_000)
     data = np.frombuffer(text, np.uint8)
     found = splitter.split(data, np.array([0]), np.array([len(data)]))
-    assert len(found.pieces) == 1 and splitter.facts[found.pieces[0], TOKENS] == len(text) // 1000
+    assert len(found.ids) == 1 and splitter.facts[found.ids[0], TOKENS] == len(text) // 1000
 
 
 def test_spacy_comes_without_torch() -> None:
     script = (
-        "import sys; from stages.corpus.filtering.english import split_pieces;"
-        'counts, sizes = split_pieces([b"can\'t"]); assert sizes.tolist() == [2, 3];'
+        "import sys; from stages.corpus.filtering.english import tokenize_words;"
+        'counts, sizes = tokenize_words([b"can\'t"]); assert sizes.tolist() == [2, 3];'
         "assert 'torch' not in sys.modules, 'torch came in'"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=600)
 
 
 def test_torch_is_hidden_from_no_other_thread() -> None:
-    hidden, told = _Hidden("torch"), []
+    hidden, told = _HideModule("torch"), []
     other = threading.Thread(target=lambda: told.append(hidden.find_spec("torch")))
     other.start()
     other.join()
@@ -326,8 +326,8 @@ def test_torch_is_hidden_from_no_other_thread() -> None:
 
 
 def test_a_splitter_that_errs_is_asked_again_and_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    pieces = [b"can't", b"0):", b"e.g.,"]
-    right = split_pieces(pieces)
+    words = [b"can't", b"0):", b"e.g.,"]
+    right = tokenize_words(words)
     english = _language()
 
     class Erring:
@@ -343,7 +343,7 @@ def test_a_splitter_that_errs_is_asked_again_and_alone(monkeypatch: pytest.Monke
     vars(erring)["cache_clear"] = lambda: None
     lost = ""
     monkeypatch.setattr("stages.corpus.filtering.english._language", erring)
-    again = split_pieces(pieces)
+    again = tokenize_words(words)
     assert [column.tolist() for column in again] == [column.tolist() for column in right]
     lost = "can't"
-    assert split_pieces(pieces)[0][0] == 1
+    assert tokenize_words(words)[0][0] == 1

@@ -21,7 +21,7 @@ from stages.corpus.passes.prepare import Prepare
 from stages.corpus.reading import records
 from stages.corpus.reading.documents import QuarantiningReader
 from stages.corpus.reading.file_ranges import read_tasks
-from stages.corpus.reading.records import Bad, Record, read_original, read_records
+from stages.corpus.reading.records import BadRecord, Record, read_original, read_records
 from stages.corpus.tables import READ, read_chunk
 from stages.store import InputError
 from tests.stages.corpus.corpus_world import sentence, write_lines
@@ -73,7 +73,7 @@ def test_a_document_is_what_its_record_says(tmp_path: Path) -> None:
     assert row["text"] == text.replace("\r\n", "\n").replace("\r", "\n") and "\x00" in row["text"]
     assert row["steps"] == ["nfc", "line_ends"]
     assert (row["license"], row["retrieved_at"], row["subject"]) == ("CC-BY-4.0", "2026-01-02", "On  COFFEE")
-    assert (row["group"], row["file"], row["piece"], row["record"]) == ("on coffee", "x.jsonl", 0, 1)
+    assert (row["group"], row["file"], row["file_range"], row["record"]) == ("on coffee", "x.jsonl", 0, 1)
     assert row["record_id"] is not None and row["rule"] == ""
     assert (second["group"], second["record_id"], second["record"], second["steps"]) == ("http://b", None, 2, [])
 
@@ -126,14 +126,14 @@ def test_utf16_is_called_so(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "x.jsonl").write_bytes(text.encode(encoding))
     (tmp_path / "x.txt").write_bytes(text.encode(encoding))
     (whole,) = read_all(tmp_path, "x.jsonl")
-    assert whole.value == Bad(records.UTF16, rest_lost=True)
+    assert whole.value == BadRecord(records.UTF16, rest_lost=True)
     (whole,) = read_all(tmp_path, "x.txt", "txt")
-    assert whole.value == Bad(records.UTF16)
+    assert whole.value == BadRecord(records.UTF16)
     lines = (b'{"text": "UTF-8"}\n' + text.encode(encoding)).split(b"\n")
     (tmp_path / "y.jsonl").write_bytes(b"\n".join(lines))
     values = [record.value for record in read_all(tmp_path, "y.jsonl")]
-    assert values[0] == {"text": "UTF-8"} and Bad(records.UTF16) in values[1:]
-    assert all(isinstance(value, Bad) for value in values[1:])
+    assert values[0] == {"text": "UTF-8"} and BadRecord(records.UTF16) in values[1:]
+    assert all(isinstance(value, BadRecord) for value in values[1:])
 
 
 def test_a_few_zero_bytes_are_no_utf16(tmp_path: Path) -> None:
@@ -160,11 +160,11 @@ def test_parquet_values_without_a_counterpart_in_python(tmp_path: Path) -> None:
     far = pa.array([1, 10**9, None], pa.date32())
     pq.write_table(pa.table({"text": texts, "when": far}), tmp_path / "far.parquet")
     found = [record.value for record in read_all(tmp_path, "far.parquet", "parquet")]
-    assert [isinstance(value, Bad) for value in found] == [False, True, False]
+    assert [isinstance(value, BadRecord) for value in found] == [False, True, False]
     zones = pa.array([1, 2, None], pa.timestamp("us", "Nowhere/Land"))
     pq.write_table(pa.table({"text": texts, "when": zones}), tmp_path / "zones.parquet")
     for record in read_all(tmp_path, "zones.parquet", "parquet")[:2]:
-        assert isinstance(record.value, Bad) and record.value.reason.startswith("field when cannot be read")
+        assert isinstance(record.value, BadRecord) and record.value.reason.startswith("field when cannot be read")
     read_only_text = [record.value for record in read_all(tmp_path, "zones.parquet", "parquet", columns=["text"])]
     assert read_only_text == [{"text": "a"}, {"text": "b"}, {"text": "c"}]
 
@@ -184,8 +184,8 @@ def test_parquet_is_read_few_rows_at_a_time_where_they_are_large(tmp_path: Path)
 def test_limits_count_bytes_not_characters(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["é" * 1000, "e" * 1000, "é" * 400]}), tmp_path / "x.parquet")
     found = [record.value for record in read_all(tmp_path, "x.parquet", "parquet", limit=1500)]
-    assert isinstance(found[0], Bad) and "2,000 bytes" in found[0].reason
-    assert [isinstance(value, Bad) for value in found] == [True, False, False]
+    assert isinstance(found[0], BadRecord) and "2,000 bytes" in found[0].reason
+    assert [isinstance(value, BadRecord) for value in found] == [True, False, False]
 
 
 def test_originals_are_found_again(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_originals_are_found_again(tmp_path: Path) -> None:
     write_lines(tmp_path / "z.json", rows)
     listing, lines = list_files(tmp_path), SourceConfig(location=str(tmp_path), format="jsonl")
     for record in read_all(tmp_path, "x.jsonl"):
-        if not isinstance(record.value, Bad):
+        if not isinstance(record.value, BadRecord):
             assert read_original(listing, f"x.jsonl#{record.number}") == record.value
     assert [read_original(listing, f"y.parquet#{i + 1}") for i in range(50)] == rows
     assert read_original(listing, "z.json#50", lines) == rows[-1]
@@ -223,4 +223,4 @@ def test_the_reader_is_a_step_of_datatrove(tmp_path: Path) -> None:
         ("a", blake("a").hex(), 1),
         ("b", blake("b").hex(), 3),
     ]
-    assert json.loads((tmp_path / "00000.seen.json").read_text()) == [3]
+    assert json.loads((tmp_path / "00000.counts.json").read_text()) == [3]

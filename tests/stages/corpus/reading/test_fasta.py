@@ -20,7 +20,7 @@ from stages.corpus import CorpusConfig, list_files, read_original, sources_in
 from stages.corpus.config import SourceConfig
 from stages.corpus.reading import fasta as module
 from stages.corpus.reading.fasta import letters_of, sequences
-from stages.corpus.reading.records import Bad, format_in, read_records
+from stages.corpus.reading.records import BadRecord, format_in, read_records
 from stages.store import Artifact
 from tests.stages.corpus.corpus_world import rows_of
 from tests.support import examples
@@ -215,7 +215,7 @@ def test_what_comes_before_the_damage_is_read(tmp_path: Path) -> None:
     assert [isinstance(r.value, dict) and r.value["text"] for r in good] == [
         text for _, text in plain(body)[: len(good)]
     ]
-    assert isinstance(last.value, Bad) and last.value.rest_lost
+    assert isinstance(last.value, BadRecord) and last.value.rest_lost
 
 
 def test_large_files_are_many_pieces_with_the_same_documents(
@@ -241,5 +241,5 @@ def test_windows_must_fit() -> None:
     source = {"location": "x", "letters_per_document": 4096}
     with pytest.raises(ValueError, match=r"letters_per_document \(4,096\) is more than maximum_record_bytes \(2,048\)"):
         CorpusConfig.model_validate({"sources": {"s": source}, "maximum_record_bytes": 2048})
-    with pytest.raises(ValueError, match="letters_per_document is for FASTA, and the format is jsonl"):
+    with pytest.raises(ValueError, match="letters_per_document is only for FASTA; the format is jsonl"):
         SourceConfig.model_validate(source | {"format": "jsonl"})

@@ -1,4 +1,4 @@
-"""Pieces of files: each line once, whatever the cuts; numbers that lead back; lines that are too long."""
+"""Ranges of files: each line once, whatever the cuts; numbers that lead back; lines that are too long."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ from hypothesis import strategies as st
 
 from stages.corpus import list_files
 from stages.corpus.config import SourceConfig
-from stages.corpus.kernels.collapse import collapsed, fingerprints
-from stages.corpus.reading import file_ranges as splitting
+from stages.corpus.kernels.collapse import collapse_white_space, fingerprints
+from stages.corpus.reading import file_ranges, records
 from stages.corpus.reading import lines as lines_module
-from stages.corpus.reading import records
 from stages.corpus.reading.file_ranges import first_records, read_tasks
 from stages.corpus.reading.lines import TooLong, lines
 from stages.corpus.reading.listing import ListedFile, Listing
-from stages.corpus.reading.records import Bad, Piece, Seen, format_of, read_original, read_records
+from stages.corpus.reading.records import BadRecord, FileRange, RecordCount, format_of, read_original, read_records
 from stages.corpus.texts import Texts
 from stages.store import InputError
 from tests.stages.corpus.corpus_world import sentence, write_lines
@@ -85,18 +84,18 @@ def records_of(folder: Path, config: SourceConfig) -> list[tuple[str, int, Any]]
     read, seen = [], []
     for task in tasks:
         counts = []
-        for piece in task.pieces:
-            format = "parquet" if piece.file.endswith("parquet") else "jsonl"
-            count = Seen()
-            found = list(read_records(task.listing, piece, format, seen=count))
+        for file_range in task.ranges:
+            format = "parquet" if file_range.file.endswith("parquet") else "jsonl"
+            count = RecordCount()
+            found = list(read_records(task.listing, file_range, format, count=count))
             counts.append(count.number)
-            read.append([(piece.file, record) for record in found])
+            read.append([(file_range.file, record) for record in found])
         seen.append(counts)
     first = itertools.chain.from_iterable(first_records(tasks, seen))
     return [(file, base + r.number, r.value) for base, part in zip(first, read, strict=True) for file, r in part]
 
 
-def test_numbers_do_not_depend_on_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_do_not_depend_on_ranges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"id": i, "text": sentence(i)} for i in range(400)]
     write_lines(tmp_path / "a.jsonl", [b"", *rows[:200], *[b""] * 9000, b"{", *rows[200:], b"", b""])
     write_lines(tmp_path / "b.jsonl.gz", rows)
@@ -106,36 +105,36 @@ def test_numbers_do_not_depend_on_pieces(tmp_path: Path, monkeypatch: pytest.Mon
     whole = records_of(tmp_path, config)
     assert len(whole) == 401 + 400 + 1 + 400
     assert [number for file, number, _ in whole if file == "a.jsonl"] == [*range(2, 202), *range(9202, 9403)]
-    assert [number for file, number, value in whole if isinstance(value, Bad)] == [9202]
+    assert [number for file, number, value in whole if isinstance(value, BadRecord)] == [9202]
     for size in (1 << 14, 5000):
-        monkeypatch.setattr(splitting, "TASK_BYTES", size)
+        monkeypatch.setattr(file_ranges, "TASK_BYTES", size)
         tasks = read_tasks("s", config, list_files(tmp_path))
-        assert len(tasks) > 4 and len({piece for task in tasks for piece in task.pieces}) > 6
+        assert len(tasks) > 4 and len({file_range for task in tasks for file_range in task.ranges}) > 6
         assert {file.name for task in tasks for file in task.listing.files} == {p.name for p in tmp_path.iterdir()}
         assert records_of(tmp_path, config) == whole
 
 
-def test_pieces_of_a_remote_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranges_of_a_remote_file(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"id": i, "text": sentence(i)} for i in range(300)]
     files = MemoryFileSystem()
-    files.pipe("/splitting/a.jsonl", b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+    files.pipe("/file_ranges/a.jsonl", b"".join(json.dumps(row).encode() + b"\n" for row in rows))
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), sink, row_group_size=40)
-    files.pipe("/splitting/b.parquet", sink.getvalue())
+    files.pipe("/file_ranges/b.parquet", sink.getvalue())
     try:
-        listing = list_files("memory://splitting")
-        monkeypatch.setattr(splitting, "TASK_BYTES", 9000)
-        tasks = read_tasks("s", SourceConfig(location="memory://splitting"), listing)
-        pieces = [(task.listing, piece) for task in tasks for piece in task.pieces]
-        assert [piece.file for _, piece in pieces].count("a.jsonl") > 3 and len(pieces) > 10
+        listing = list_files("memory://file_ranges")
+        monkeypatch.setattr(file_ranges, "TASK_BYTES", 9000)
+        tasks = read_tasks("s", SourceConfig(location="memory://file_ranges"), listing)
+        ranges = [(task.listing, file_range) for task in tasks for file_range in task.ranges]
+        assert [file_range.file for _, file_range in ranges].count("a.jsonl") > 3 and len(ranges) > 10
         found = [
             record.value
-            for listing, piece in pieces
-            for record in read_records(listing, piece, "jsonl" if piece.file == "a.jsonl" else "parquet")
+            for listing, file_range in ranges
+            for record in read_records(listing, file_range, "jsonl" if file_range.file == "a.jsonl" else "parquet")
         ]
         assert found == rows + rows
     finally:
-        files.rm("/splitting", recursive=True)
+        files.rm("/file_ranges", recursive=True)
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz", "x.txt", "x.parquet"])
@@ -162,12 +161,12 @@ def test_a_connection_that_breaks_ends_the_run_and_condemns_no_record(
         found = []
         with pytest.raises(InputError, match="hung up"):
             found += list(read_records(listing, name, str(format_of(name))))
-        assert not any(isinstance(record.value, Bad) for record in found)
+        assert not any(isinstance(record.value, BadRecord) for record in found)
     finally:
         files.rm("/breaking", recursive=True)
 
 
-def test_what_is_lost_in_a_piece_is_counted_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_lost_in_a_range_is_counted_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"id": i, "text": sentence(i)} for i in range(100)]
     write_lines(tmp_path / "a.jsonl", [b"\xff\xfe", *rows])
     path = tmp_path / "b.parquet"
@@ -176,11 +175,11 @@ def test_what_is_lost_in_a_piece_is_counted_all_the_same(tmp_path: Path, monkeyp
     data = bytearray(path.read_bytes())
     data[group.data_page_offset : group.data_page_offset + 8] = b"\xff" * 8
     path.write_bytes(data)
-    monkeypatch.setattr(splitting, "TASK_BYTES", 5000)
+    monkeypatch.setattr(file_ranges, "TASK_BYTES", 5000)
     found = records_of(tmp_path, SourceConfig(location=str(tmp_path)))
-    bad = [(file, number) for file, number, value in found if isinstance(value, Bad)]
+    bad = [(file, number) for file, number, value in found if isinstance(value, BadRecord)]
     assert bad == [("a.jsonl", 1), ("b.parquet", 26)]
-    good = {(file, number): value for file, number, value in found if not isinstance(value, Bad)}
+    good = {(file, number): value for file, number, value in found if not isinstance(value, BadRecord)}
     assert {number - 2 for file, number in good if file == "a.jsonl"} > {*range(50, 100)}
     assert [number for file, number in good if file == "b.parquet"] == [*range(1, 26), *range(51, 101)]
     for (file, number), value in good.items():
@@ -198,10 +197,10 @@ def test_a_range_that_cannot_be_read_ends_the_run(tmp_path: Path, monkeypatch: p
     listing = list_files(tmp_path)
     assert [record.number for record in read_records(listing, "a.jsonl", "jsonl")] == [1, 2]
     with pytest.raises(InputError, match=r"a\.jsonl cannot be read .*Input/output error"):
-        list(read_records(listing, Piece("a.jsonl", 0, 5), "jsonl"))
+        list(read_records(listing, FileRange("a.jsonl", 0, 5), "jsonl"))
 
 
-def test_a_record_of_fifty_megabytes_lies_in_one_piece(tmp_path: Path) -> None:
+def test_a_record_of_fifty_megabytes_lies_in_one_range(tmp_path: Path) -> None:
     rows = [{"text": "first"}, {"text": "word " * (10 << 20)}, {"text": "last"}]
     write_lines(tmp_path / "a.jsonl", rows)
     assert len(read_tasks("s", SourceConfig(location=str(tmp_path)), list_files(tmp_path))) == 7
@@ -222,7 +221,9 @@ def test_what_bursts_when_it_is_unpacked_is_not_held(name: str, tmp_path: Path) 
         assert tracemalloc.get_traced_memory()[1] < 32 << 20
     finally:
         tracemalloc.stop()
-    assert isinstance(found[0].value, Bad) and found[0].value.reason.startswith("the record has 209,715,200 bytes")
+    assert isinstance(found[0].value, BadRecord) and found[0].value.reason.startswith(
+        "the record has 209,715,200 bytes"
+    )
     assert [record.value for record in found[1:]] == ([{"text": "behind"}] if "jsonl" in name else [])
 
 
@@ -230,13 +231,13 @@ def test_small_files_share_a_task(tmp_path: Path) -> None:
     for i in range(50):
         write_lines(tmp_path / f"{i}.jsonl", [{"text": sentence(i)}])
     (task,) = read_tasks("s", SourceConfig(location=str(tmp_path)), list_files(tmp_path))
-    assert [piece.file for piece in task.pieces] == sorted(f"{i}.jsonl" for i in range(50))
+    assert [file_range.file for file_range in task.ranges] == sorted(f"{i}.jsonl" for i in range(50))
 
 
 def test_a_hundred_thousand_small_files_are_shared_out() -> None:
     files = tuple(ListedFile(f"{i:06}.txt", 100, "") for i in range(100_000))
     tasks = read_tasks("s", SourceConfig(location="/nowhere"), Listing("/nowhere", files))
-    assert [len(task.pieces) for task in tasks] == [1000] * 100
+    assert [len(task.ranges) for task in tasks] == [1000] * 100
     assert [task.bytes for task in tasks] == [100_000] * 100
     assert [file for task in tasks for file in task.listing.files] == list(files)
 
@@ -250,7 +251,7 @@ def test_a_hundred_thousand_small_files_are_shared_out() -> None:
 )
 def test_white_space_is_what_python_takes_for_it(found: list[str]) -> None:
     texts = Texts.of(found)
-    data, starts = collapsed(texts.data, texts.offsets)
+    data, starts = collapse_white_space(texts.data, texts.offsets)
     plain = Texts(data, starts)
     assert [plain[i] for i in range(len(found))] == [" ".join(text.split()) for text in found]
     marks = fingerprints(texts.data, texts.offsets)

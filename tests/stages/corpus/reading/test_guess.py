@@ -77,7 +77,7 @@ def test_a_file_and_a_folder_of_one_name_are_told_apart(tmp_path: Path) -> None:
 def test_no_documents_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="empty folder"):
         sources_in(str(tmp_path))
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="does not exist"):
         sources_in(str(tmp_path / "gone"))
     (tmp_path / "x.pdf").write_text("")
     with pytest.raises(InputError, match=r"x\.pdf"):

@@ -74,7 +74,7 @@ def test_nothing_to_list_is_an_input_error(tmp_path: Path, what: str) -> None:
         (place / ".x").write_text("")
     if what == "other":
         (place / "x.pdf").write_text("")
-    wanted = {"missing": "is not there", "empty": "empty folder", "hidden": "hidden", "other": r"x\.pdf"}[what]
+    wanted = {"missing": "does not exist", "empty": "empty folder", "hidden": "hidden", "other": r"x\.pdf"}[what]
     with pytest.raises(InputError, match=wanted) as error:
         list_files(place, ["*.txt"] if what == "other" else None)
     assert str(place) in str(error.value)
@@ -101,7 +101,7 @@ def test_hashes_of_large_files_are_remembered_until_they_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(hashing, "REMEMBERED_FROM", 3)
+    monkeypatch.setattr(hashing, "MIN_CACHED_BYTES", 3)
     file = tmp_path / "in" / "x.bin"
     file.parent.mkdir()
     file.write_bytes(b"first")

@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.corpus_near import near_duplicates_of
 from stages.corpus.config import DedupConfig
 from stages.corpus.dedup.near import verify
 from stages.corpus.dedup.near.candidates import PART_KEYS, components
-from stages.corpus.dedup.near.verify import NearCopy, WordLists, key_groups, near_copies, near_duplicates_of
-from stages.corpus.kernels.jaccard import enter, least_difference, shared, sizes_and_sketches, slots_for
+from stages.corpus.dedup.near.verify import NearCopy, WordLists, key_groups, near_copies
+from stages.corpus.kernels.jaccard import count_shared, insert_ngrams, least_difference, sizes_and_sketches, slots_for
 from stages.corpus.kernels.minhash import NO_KEY, band_hashes
 from stages.corpus.kernels.ngrams import ngram_hashes
-from stages.corpus.kernels.words import word_hashes
+from stages.corpus.kernels.word_hashes import word_hashes
 from stages.corpus.texts import Texts
 from tests.support import examples
 
@@ -59,10 +60,10 @@ def test_common_ngrams_and_the_bound_of_sketches(found: list[str], n: int, least
         return
     slots = slots_for(int(starts[1]))
     table, seen = np.empty(slots, np.uint64), np.zeros(slots, np.int64)
-    assert enter(words, 0, starts[1], n, table, np.zeros_like(sketches[0])) == len(a)
+    assert insert_ngrams(words, 0, starts[1], n, table, np.zeros_like(sketches[0])) == len(a)
     expected = len(a & b)
-    assert shared(words, starts[1], starts[2], n, table, slots, seen, 1, 0) == expected
-    assert shared(words, starts[1], starts[2], n, table, slots, seen, 2, least) in (
+    assert count_shared(words, starts[1], starts[2], n, table, slots, seen, 1, 0) == expected
+    assert count_shared(words, starts[1], starts[2], n, table, slots, seen, 2, least) in (
         {expected, -1} if expected < least else {expected}
     )
 
@@ -166,7 +167,7 @@ def test_pages_that_share_keys_with_very_many_still_find_their_copies(
     template: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bound on comparisons is reached by all; rare keys come first, so that hardly a copy is missed."""
-    monkeypatch.setattr(verify, "MOST_MET", 20)
+    monkeypatch.setattr(verify, "MOST_COMPARED", 20)
     said = " ".join(f"said{i}" for i in range(60))
     pages = [f"{said} {page}" for page in template[:3000]]
     pages += [f"{page} and one more" for page in pages[:500]]

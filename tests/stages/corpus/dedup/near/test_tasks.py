@@ -9,13 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from stages.corpus.chunks import Chunk, bases
+from benchmarks.corpus_near import near_duplicates_of
+from stages.corpus.chunks import Chunk, row_offsets
 from stages.corpus.config import CorpusConfig, DedupConfig, SourceConfig
-from stages.corpus.dedup.near import gather, near_duplicates_of, tasks
+from stages.corpus.dedup.near import gather, tasks
 from stages.corpus.dedup.near.candidates import components
 from stages.corpus.kernels.minhash import NO_KEY, band_hashes
 from stages.corpus.kernels.ngrams import ngram_hashes
-from stages.corpus.kernels.words import word_hashes
+from stages.corpus.kernels.word_hashes import word_hashes
 from stages.corpus.tables import write_chunk
 from stages.corpus.texts import Texts
 
@@ -45,7 +46,7 @@ def written(rows: list[Row], size: int, config: DedupConfig, folder: Path) -> li
             mine = rows[begin : min(begin + size, last)]
             table = pa.Table.from_pylist(mine)
             table = table.append_column("file", pa.array([source] * len(mine)))
-            table = table.append_column("piece", pa.array([0] * len(mine), pa.int32()))
+            table = table.append_column("file_range", pa.array([0] * len(mine), pa.int32()))
             table = table.append_column("record", pa.array(range(1, len(mine) + 1), pa.int64()))
             table = table.append_column("span", pa.array([""] * len(mine)))
             name = f"{len(chunks):05}"
@@ -62,10 +63,10 @@ def written(rows: list[Row], size: int, config: DedupConfig, folder: Path) -> li
 def found_in(rows: list[Row], size: int, config: CorpusConfig, folder: Path) -> list[tuple[int, str, float, str]]:
     folder.mkdir()
     chunks = written(rows, size, config.dedup, folder)
-    assert bases(chunks)[-1] == len(rows)
+    assert row_offsets(chunks)[-1] == len(rows)
     candidates = tasks.find_candidates(config, chunks, folder)
     candidates.save(folder)
-    groups = gather.gathered_together(chunks, folder)
+    groups = gather.gather_groups(chunks, folder)
     assert sorted(number for group in groups for number in group) == list(range(len(chunks)))
     for rank in range(len(groups)):
         assert list(gather.GatherCandidates(groups, chunks, folder, folder, config.dedup).run(rank=rank)) == []
@@ -98,7 +99,7 @@ def test_chunks_give_what_memory_gives(tmp_path: Path, monkeypatch: pytest.Monke
     assert all(found[3] == where[found[1]] for found in first)
     # Other chunks, many tasks, words in files, keys in more parts: the same.
     monkeypatch.setattr(tasks, "TASK_BYTES", 3000)
-    monkeypatch.setattr(tasks, "MOST_HELD_BYTES", 0)
+    monkeypatch.setattr(tasks, "MOST_MEMORY_BYTES", 0)
     monkeypatch.setattr(gather, "GATHERED_BYTES", 9000)
     monkeypatch.setattr(gather, "MOST_GATHERED_BYTES", 9000)
     monkeypatch.setattr(tasks, "components", partial(components, part_keys=8))

@@ -1,4 +1,4 @@
-"""The second pass: boilerplate, filters, decontamination, MinHash keys. One task judges one chunk of the first pass."""
+"""The second pass: boilerplate, filters, decontamination, MinHash keys. A task judges one chunk of the first pass."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
 
-from stages.corpus.chunks import Chunk, bases, lists_of
+from stages.corpus.chunks import Chunk, lists_of, row_offsets
 from stages.corpus.config import CorpusConfig
 from stages.corpus.decontaminate import Index
 from stages.corpus.dedup.boilerplate import strip
@@ -22,9 +22,9 @@ from stages.corpus.filtering.filters import Filters, Judged
 from stages.corpus.kernels.character_classes import text_lengths
 from stages.corpus.kernels.minhash import NO_KEY, band_hashes
 from stages.corpus.kernels.ngrams import ngram_hashes
-from stages.corpus.kernels.words import word_hashes
+from stages.corpus.kernels.word_hashes import word_hashes
 from stages.corpus.ledger import verdict_columns
-from stages.corpus.passes.merging import KEEP
+from stages.corpus.passes.merge import KEEP
 from stages.corpus.policy import Removal
 from stages.corpus.tables import JUDGED, READ, read_chunk, write_chunk
 from stages.corpus.texts import Texts
@@ -33,10 +33,10 @@ KEPT_COLUMNS = [name for name in JUDGED.names if name in READ.names and name != 
 
 
 class JudgeChunks(PipelineStep):
-    """Edits and judges the documents of a chunk that are still in, see `merging.merge`; the first removal counts.
+    """Edits and judges those documents of a chunk that `merge.merge` kept; the first removal counts.
 
-    Leaves in `judged`: the chunk with a verdict for each document; `{chunk}.bands`, MinHash keys uint64[bands, n];
-    `{chunk}.json`, what was edited; `{chunk}.items.npy`, which evaluation questions stand in its documents.
+    Writes to `judged`: the chunk with a verdict for each document; `{chunk}.bands`, MinHash keys uint64[bands, n];
+    `{chunk}.json`, counts of edits; `{chunk}.items.npy`, which evaluation items occur in its documents.
     """
 
     type, name = "filter", "judge"
@@ -44,7 +44,7 @@ class JudgeChunks(PipelineStep):
     def __init__(self, chunks: Sequence[Chunk], read: Path, judged: Path, config: CorpusConfig):
         super().__init__()
         self.chunks, self.read, self.judged, self.config = chunks, read, judged, config
-        self.base = bases(chunks)
+        self.base = row_offsets(chunks)
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Judges chunk `rank`; yields nothing."""
@@ -62,9 +62,9 @@ class JudgeChunks(PipelineStep):
         judged = _filters(config).judge(stripped.texts)
         words, starts = word_hashes(judged.texts.data, judged.texts.offsets)
         index = _index(self.read / "questions.npz")
-        held = index.matches(words, starts)
-        np.save(self.judged / f"{chunk.name}.items.npy", held.seen)
-        removals = held.removals(config.decontamination) | judged.removals
+        matches = index.matches(words, starts)
+        np.save(self.judged / f"{chunk.name}.items.npy", matches.seen)
+        removals = matches.removals(config.decontamination) | judged.removals
         removed = np.zeros(len(table), bool)
         removed[list(removals)] = True
         _keys(words, starts, removed, config).tofile(self.judged / f"{chunk.name}.bands")
@@ -75,39 +75,39 @@ class JudgeChunks(PipelineStep):
         yield from ()
 
 
-_made: dict[str, Any] = {}
-"""The filters and the index of this process: a worker judges many chunks with the same ones."""
+_cache: dict[str, Any] = {}
+"""The filters and the index of this process, which are used for many chunks."""
 
 
-def load(config: CorpusConfig) -> None:
-    """Loads what judging takes: kernels, the model of languages, spaCy."""
+def load_filters(config: CorpusConfig) -> None:
+    """Loads what the pass needs: kernels, the language model, spaCy."""
     _filters(config).judge(Texts.of(["The cause isn't known (yet)."]))
 
 
-def forget() -> None:
-    """Lets go of what this process keeps for judging."""
-    _made.clear()
+def clear_cache() -> None:
+    """Frees the filters and the index of this process."""
+    _cache.clear()
 
 
 def _filters(config: CorpusConfig) -> Filters:
     key = config.filters.model_dump_json()
-    if _made.get("filters_key") != key:
-        _made.update(filters_key=key, filters=Filters(config.filters))
-    found: Filters = _made["filters"]
+    if _cache.get("filters_key") != key:
+        _cache.update(filters_key=key, filters=Filters(config.filters))
+    found: Filters = _cache["filters"]
     return found
 
 
 def _index(path: Path) -> Index:
-    if _made.get("index_key") != path:
-        _made.update(index_key=path, index=Index.load(path))
-    found: Index = _made["index"]
+    if _cache.get("index_key") != path:
+        _cache.update(index_key=path, index=Index.load(path))
+    found: Index = _cache["index"]
     return found
 
 
 def _keys(
     words: NDArray[np.uint64], starts: NDArray[np.int64], removed: NDArray[np.bool_], config: CorpusConfig
 ) -> NDArray[np.uint64]:
-    """MinHash keys, uint64[bands, n]; none for documents that are removed already."""
+    """MinHash keys, uint64[bands, n]; `NO_KEY` for documents that are removed already."""
     dedup = config.dedup
     if not dedup.near:
         return np.empty((0, len(removed)), np.uint64)
@@ -118,7 +118,7 @@ def _keys(
 
 
 def _edits(table: pa.Table, lines: NDArray[np.int64], judged: Judged) -> dict[str, int]:
-    """What was changed inside the documents, by kind."""
+    """Counts of edits inside the documents, by kind."""
     edits: Counter[str] = Counter(judged.edits)
     for personal in table["personal"].to_pylist():
         if personal:
@@ -131,7 +131,7 @@ def _edits(table: pa.Table, lines: NDArray[np.int64], judged: Judged) -> dict[st
 def _table(
     table: pa.Table, judged: Judged, removals: dict[int, Removal], steps: dict[str, NDArray[np.bool_]]
 ) -> pa.Table:
-    """The chunk that is left: the first pass's columns, the text as edited, the verdict."""
+    """The chunk to write: columns of the first pass, edited text, verdict."""
     columns = {name: table[name] for name in KEPT_COLUMNS}
     columns |= {
         "text": judged.texts.to_arrow(),
@@ -145,7 +145,7 @@ def _table(
 
 
 def _with_steps(column: pa.ChunkedArray, steps: dict[str, NDArray[np.bool_]]) -> pa.Array:
-    """Lists of steps with the names of those that changed a document added."""
+    """Lists of steps, with the names of those that changed a document appended."""
     lists = column.to_pylist()
     for name, changed in steps.items():
         for i in np.flatnonzero(changed).tolist():

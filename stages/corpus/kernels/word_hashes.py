@@ -1,8 +1,8 @@
 r"""Hashes of the lower-case words of texts, straight from their bytes.
 
-A word is what `re.findall(r"\w+", text)` finds, in simple lower case (see `lower_words`). Its hash is over the UTF-8
-of that, eight bytes at a time, each block folded in by one multiplication, then length and MurmurHash3's finaliser: 64
-well-mixed bits, the same on every machine.
+A word here is a match of `re.findall(r"\w+", text)`, in simple lower case (see `lower_words`). Its hash is over the
+UTF-8 of that, eight bytes at a time, each block folded in by one multiplication, then length and MurmurHash3's
+finaliser: 64 well-mixed bits, the same on every machine.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def mix64(value: np.uint64) -> np.uint64:
 
 
 @kernel
-def _folded(state: np.uint64, block: np.uint64) -> np.uint64:
+def _fold(state: np.uint64, block: np.uint64) -> np.uint64:
     state = (state ^ block) * _FOLD
     return state ^ (state >> _28)
 
@@ -52,7 +52,7 @@ def _word_hashes(
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     count = len(offsets) - 1
     starts = np.zeros(count + 1, np.int64)
-    # Two words of one text have a byte between them.
+    # Two words of one text are separated by at least a byte.
     out = np.empty((offsets[count] - offsets[0] + count) // 2 + 1, np.uint64)
     found = 0
     for i in range(count):
@@ -73,7 +73,7 @@ def _word_hashes(
                     block = (block << _EIGHT) | np.uint64(small)
                     length += _ONE
                     if length & _SEVEN == _NONE:
-                        state, block = _folded(state, block), _NONE
+                        state, block = _fold(state, block), _NONE
                     continue
             if length:
                 out[found] = mix64((state ^ block) + length * _LENGTH)
@@ -102,5 +102,5 @@ def _with_code_point(
         block = (block << _EIGHT) | byte
         length += _ONE
         if length & _SEVEN == _NONE:
-            state, block = _folded(state, block), _NONE
+            state, block = _fold(state, block), _NONE
     return state, block, length

@@ -1,7 +1,7 @@
-"""Texts as pieces between white space, each known by a number.
+"""Texts as ids of their words. A word is a run of characters between white space; spaCy splits it into tokens.
 
-spaCy splits a text into words piece by piece, and pieces repeat: 3.4 million in MedQuAD are 74 thousand different
-ones. So everything that rules ask about words is worked out once a piece (`piece_facts`), and texts become numbers.
+spaCy tokenizes each word on its own, and words repeat: 3.4 million in MedQuAD are 74 thousand different ones. So
+everything that rules ask about a word is computed once (`word_facts`), and texts become arrays of word ids.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.corpus.kernels import kernel
-from stages.corpus.kernels.bytes_at_once import end_of_piece, hash_of_bytes
+from stages.corpus.kernels.bytes_at_once import end_of_word, hash_of_bytes
 from stages.corpus.kernels.character_classes import space_size
 
 Bytes = NDArray[np.uint8]
@@ -20,19 +20,19 @@ Keys = NDArray[np.uint64]
 
 OFFSET = 0xCBF29CE484222325
 PRIME = 0x100000001B3
-"""FNV-1a's, over bytes: for the few strings that are looked for by name."""
+"""FNV-1a's, over bytes: for the few strings that are searched by name."""
 SPREAD = 0x9E3779B97F4A7C15
 """Fibonacci hashing: the high bits of the product choose a table's slot."""
 
 BREAK = 4
 """A gap counts its line breaks (`str.splitlines`: ten characters, CR LF is one) in steps of this."""
 GAP_TOKEN = 1
-"""Bit of a gap that spaCy has a token for: all but a single space."""
+"""Bit of a gap that is a token of its own in spaCy: all but a single space."""
 GAP_OPEN = 2
-"""Bit of a gap that goes on after its last line break."""
+"""Bit of a gap with white space after its last line break."""
 
-TEXT, BYTE, PIECES, NEW, KNOWN = 0, 1, 2, 3, 4
-"""Where a walk stands: text, byte (-1: at the text's beginning), pieces written, new pieces reported, pieces known."""
+TEXT, BYTE, WORDS, NEW, KNOWN = 0, 1, 2, 3, 4
+"""State of a split: text, byte (-1: at the text's beginning), words written, new words reported, words known."""
 
 
 @kernel
@@ -45,31 +45,31 @@ def hash_bytes(data: Bytes, begin: int, end: int) -> np.uint64:
 
 
 @kernel
-def walk_pieces(
+def split_words(
     data: Bytes, begins: Places, ends: Places, table: Keys, most: int, state: Places,
-    firsts: Places, pieces: Numbers, starts: Places, gaps: Numbers, new_starts: Places, new_ends: Places,
+    firsts: Places, word_ids: Numbers, starts: Places, gaps: Numbers, new_starts: Places, new_ends: Places,
 ) -> bool:  # fmt: skip
-    """Goes on with splitting texts at white space; stops early where there is no room for another new piece.
+    """Continues splitting texts at white space; stops early when the buffers for new words are full.
 
     Args:
         data, begins, ends: text i is `data[begins[i]:ends[i]]`.
-        table: uint64[m, 2], m a power of two: open-addressing table from the hash of a piece to its number plus 1; 0
-            there is an empty slot. New pieces are entered.
-        most: pieces that the table may hold.
+        table: uint64[m, 2], m a power of two: open-addressing table from the hash of a word to its id plus 1; 0 means
+            an empty slot. New words are inserted.
+        most: maximum number of words in the table.
         state: int64[5], see TEXT and the others; read and written.
-        firsts: int64[n + 1], written: pieces of text i are `pieces[firsts[i]:firsts[i + 1]]`.
-        pieces, starts: written: number and first byte of each piece.
-        gaps: written: white space before each piece and, last of each text, at its end: text i has
+        firsts: int64[n + 1], written: words of text i are `word_ids[firsts[i]:firsts[i + 1]]`.
+        word_ids, starts: written: id and first byte of each word.
+        gaps: written: white space before each word and at the end of each text: text i has
             `gaps[firsts[i] + i:firsts[i + 1] + i + 1]`. See BREAK, GAP_TOKEN, GAP_OPEN.
-        new_starts, new_ends: written: bytes of the new pieces, numbered from state[KNOWN] on.
+        new_starts, new_ends: written: bytes of the new words, numbered from state[KNOWN] on.
 
     Returns:
-        True if all is done.
+        True if all texts are split.
     """
     mask = len(table) - 1
     shift = slot_shift(len(table))
     text, position = state[TEXT], state[BYTE]
-    count, new, known = state[PIECES], state[NEW], state[KNOWN]
+    count, new, known = state[WORDS], state[NEW], state[KNOWN]
     while text < len(begins):
         begin, end = begins[text], ends[text]
         if position < 0:
@@ -80,7 +80,7 @@ def walk_pieces(
             gap_begin = i
             breaks, open_, token = 0, 0, 0
             if i < end and data[i] == 0x20 and i > begin and not (i + 1 < end and space_size(data, i + 1, end)):
-                i += 1  # a single space, by far the commonest gap
+                i += 1  # a single space, by far the most common gap
             else:
                 while i < end:
                     size = space_size(data, i, end)
@@ -105,7 +105,7 @@ def walk_pieces(
             if i >= end:
                 break
             start = i
-            i = end_of_piece(data, start, end)
+            i = end_of_word(data, start, end)
             h = hash_of_bytes(data, start, i)
             slot = np.int64((h * np.uint64(SPREAD)) >> shift)
             while table[slot, 1] and table[slot, 0] != h:
@@ -114,26 +114,26 @@ def walk_pieces(
             if number < 0:
                 if known + new >= most or new >= len(new_starts):
                     state[TEXT], state[BYTE] = text, gap_begin
-                    state[PIECES], state[NEW] = count, new
+                    state[WORDS], state[NEW] = count, new
                     return False
                 number = known + new
                 table[slot, 0], table[slot, 1] = h, number + 1
                 new_starts[new], new_ends[new] = start, i
                 new += 1
-            pieces[count] = number
+            word_ids[count] = number
             starts[count] = start
             count += 1
         text += 1
         position = -1
         firsts[text] = count
     state[TEXT], state[BYTE] = text, -1
-    state[PIECES], state[NEW] = count, new
+    state[WORDS], state[NEW] = count, new
     return True
 
 
 @kernel
-def grown(table: Keys, larger: Keys) -> None:
-    """Enters a table's pieces into a larger, empty one."""
+def copy_table(table: Keys, larger: Keys) -> None:
+    """Copies a table's words into a larger, empty one."""
     mask = len(larger) - 1
     shift = slot_shift(len(larger))
     for i in range(len(table)):
@@ -147,7 +147,7 @@ def grown(table: Keys, larger: Keys) -> None:
 
 @kernel
 def slot_shift(slots: int) -> np.uint64:
-    """By how many bits a hash is shifted to be a slot of so many, a power of two."""
+    """How far to shift a 64-bit hash right to get a slot number; `slots` is a power of two."""
     shift = np.uint64(64)
     while slots > 1:
         slots >>= 1

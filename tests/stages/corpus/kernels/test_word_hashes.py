@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stages.corpus.kernels.characters import CODE_POINTS, decode, lower_words
 from stages.corpus.kernels.ngrams import ngram_hashes
-from stages.corpus.kernels.words import word_hashes
+from stages.corpus.kernels.word_hashes import word_hashes
 from stages.corpus.texts import Texts
 from tests.support import examples
 

@@ -1,6 +1,6 @@
 """Between the passes, over all sources: exact duplicates, repeated ids, and which lines are boilerplate.
 
-Workers wait for `merge`, so it does what the second pass needs and nothing else; the rest is `account_for`.
+Workers wait for `merge`, so it does only what the second pass needs; the rest is in `account_for`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from stages.corpus.chunks import Chunk, Rows, bases, identities, lists_of
+from stages.corpus.chunks import Chunk, Rows, identities, lists_of, row_offsets
 from stages.corpus.config import CorpusConfig
 from stages.corpus.dedup.block_counts import BlockCounts
-from stages.corpus.dedup.exact import first_copies, repeats
-from stages.corpus.ledger import Ledger, is_ruled, removed_rows
+from stages.corpus.dedup.exact import count_repeats, first_copies
+from stages.corpus.ledger import Ledger, has_rule, ledger_rows
 from stages.corpus.summary import SourceAccount
 from stages.corpus.tables import PLACES, read_chunk
 
@@ -28,23 +28,23 @@ KEEP = "keep.npy"
 
 @dataclass(frozen=True)
 class Merged:
-    """Which documents go into the second pass, and which went instead of a copy."""
+    """Which documents go into the second pass, and which ones exact copies duplicate."""
 
     keep: NDArray[np.bool_]
     """bool[documents], also in `keep.npy`."""
     survivor: Rows
-    """Row of each exact copy's first one, -1 for all others, int64[documents]."""
+    """For each exact copy the row of the first such document, -1 for all others, int64[documents]."""
 
 
 def merge(config: CorpusConfig, chunks: Sequence[Chunk], folder: Path) -> Merged:
-    """Decides which documents go into the second pass; leaves `keep.npy` and `boilerplate-{source}.npy`.
+    """Decides which documents go into the second pass; writes `keep.npy` and `boilerplate-{source}.npy`.
 
-    Of exact duplicates the first in corpus order (source, file, record) stays. Only documents that stay count when
-    boilerplate is looked for, so that copies do not make it.
+    Of exact duplicates the first in corpus order (source, file, record) is kept. Only kept documents count towards
+    boilerplate, so that copies do not produce it.
     """
-    memory, count = config.memory_megabytes << 20, int(bases(chunks)[-1])
+    memory, count = config.memory_megabytes << 20, int(row_offsets(chunks)[-1])
     survivor = np.full(count, -1, np.int64)
-    ruled = [is_ruled(read_chunk(folder / chunk.name, ["rule"])) for chunk in chunks]
+    ruled = [has_rule(read_chunk(folder / chunk.name, ["rule"])) for chunk in chunks]
     if config.dedup.exact:
         survivor = first_copies(count, lambda: _exact_hashes(chunks, folder, ruled), memory)
     keep = ~np.concatenate(ruled) & (survivor < 0)
@@ -63,9 +63,9 @@ def account_for(
     accounts: dict[str, SourceAccount],
     ledger: Ledger,
 ) -> None:
-    """Notes what came in, and why documents do not go into the second pass."""
+    """Counts the input, and records why documents do not go into the second pass."""
     _account(chunks, folder, accounts, config.memory_megabytes << 20)
-    base, survivor = bases(chunks), merged.survivor
+    base, survivor = row_offsets(chunks), merged.survivor
     copied = np.unique(survivor[survivor >= 0])
     copied_from = identities(copied, chunks, folder)
     for number, chunk in enumerate(chunks):
@@ -73,16 +73,16 @@ def account_for(
         copies = mine >= 0
         ruled = ~merged.keep[base[number] : base[number + 1]] & ~copies
         if ruled.any():
-            ledger.add(chunk.source, _by_policy(chunk, folder, np.flatnonzero(ruled)))
+            ledger.add(chunk.source, _policy_rows(chunk, folder, np.flatnonzero(ruled)))
         if copies.any():
             survivors = copied_from.take(np.searchsorted(copied, mine[copies]))
-            ledger.add(chunk.source, _as_copies(chunk, folder, np.flatnonzero(copies), survivors))
+            ledger.add(chunk.source, _copy_rows(chunk, folder, np.flatnonzero(copies), survivors))
 
 
 def _exact_hashes(
     chunks: Sequence[Chunk], folder: Path, ruled: Sequence[NDArray[np.bool_]]
 ) -> Iterator[NDArray[np.uint64]]:
-    """128-bit hashes of a chunk's documents, uint64[n, 2]; zero where the policy has removed one already."""
+    """128-bit hashes of each chunk's documents, uint64[n, 2]; zero where the policy has removed one already."""
     for chunk, gone in zip(chunks, ruled, strict=True):
         column = read_chunk(folder / chunk.name, ["exact"])["exact"].combine_chunks()
         hashes = np.frombuffer(column.buffers()[1], np.uint64).reshape(-1, 2)
@@ -90,7 +90,7 @@ def _exact_hashes(
 
 
 def _account(chunks: Sequence[Chunk], folder: Path, accounts: dict[str, SourceAccount], memory: int) -> None:
-    """Bytes that came in, and how many records had an id that stood before in their source."""
+    """Counts input bytes, and records whose id repeats an earlier one of their source."""
     for chunk in chunks:
         sizes = read_chunk(folder / chunk.name, ["bytes"])["bytes"]
         accounts[chunk.source].bytes_in += pc.sum(sizes).as_py() or 0
@@ -102,17 +102,17 @@ def _account(chunks: Sequence[Chunk], folder: Path, accounts: dict[str, SourceAc
 
     for source, account in accounts.items():
         documents = sum(chunk.documents for chunk in chunks if chunk.source == source)
-        account.repeated_ids = repeats(lambda source=source: ids(source), documents, memory)  # type: ignore[misc]
+        account.repeated_ids = count_repeats(lambda source=source: ids(source), documents, memory)  # type: ignore[misc]
 
 
-def _by_policy(chunk: Chunk, folder: Path, rows: Rows) -> pa.Table:
+def _policy_rows(chunk: Chunk, folder: Path, rows: Rows) -> pa.Table:
     """The ledger's rows for documents of a chunk that the first pass has removed."""
     verdict = ["rule", "value", "threshold", "detail"]
     table = read_chunk(folder / chunk.name, [*PLACES, *verdict]).take(rows)
-    return removed_rows(chunk, table, table.select(verdict), pa.array([""] * len(rows), pa.string()))
+    return ledger_rows(chunk, table, table.select(verdict), pa.array([""] * len(rows), pa.string()))
 
 
-def _as_copies(chunk: Chunk, folder: Path, rows: Rows, survivors: pa.Table) -> pa.Table:
+def _copy_rows(chunk: Chunk, folder: Path, rows: Rows, survivors: pa.Table) -> pa.Table:
     """The ledger's rows for documents of a chunk that are copies of `survivors`, row by row."""
     table = read_chunk(folder / chunk.name, PLACES).take(rows)
     verdict = {
@@ -121,14 +121,14 @@ def _as_copies(chunk: Chunk, folder: Path, rows: Rows, survivors: pa.Table) -> p
         "threshold": pa.array(np.ones(len(rows))),
         "detail": survivors["where"],
     }
-    return removed_rows(chunk, table, pa.table(verdict), survivors["doc_id"])
+    return ledger_rows(chunk, table, pa.table(verdict), survivors["doc_id"])
 
 
 def _edges(
     chunks: Sequence[Chunk], folder: Path, keep: NDArray[np.bool_]
 ) -> Iterator[tuple[str, NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint64]]]:
-    """Source, hashes of the blocks, where each document's begin, and hashes of groups, of documents that stay."""
-    base = bases(chunks)
+    """By chunk, of kept documents: source, hashes of the blocks, their offsets by document, and hashes of groups."""
+    base = row_offsets(chunks)
     for number, chunk in enumerate(chunks):
         table = read_chunk(folder / chunk.name, ["edges", "group_hash"])
         table = table.filter(pa.array(keep[base[number] : base[number + 1]]))

@@ -1,4 +1,4 @@
-"""Filters of one's own by import path, and datatrove's by name: a document at a time, as they stand."""
+"""Custom filters by import path, and datatrove's filters by name; they run unchanged, a document at a time."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ Verdict = bool | tuple[bool, str]
 
 @dataclass(frozen=True)
 class Judgement:
-    """What such a filter makes of one text: why it goes (None: it stays), and the text that is left of it."""
+    """Verdict of such a filter on one text: why it is removed (None: it is kept), and the text after editing."""
 
     removal: Removal | None
     text: str
 
 
 class CustomFilter:
-    """What an import path names, as a filter.
+    """The function or class at an import path, as a filter.
 
     Raises:
-        InputError: nothing has that name, it cannot be called or made, it fails, or it answers something else than a
-            verdict. The error names the path, never the text.
+        InputError: it cannot be imported, created or called, it fails, or it does not return a verdict. The message has
+            the path, never the text.
     """
 
     def __init__(self, config: CustomFilterConfig) -> None:
@@ -42,20 +42,20 @@ class CustomFilter:
             for part in name.split("."):
                 found = getattr(found, part)
         except (ImportError, AttributeError) as error:
-            raise InputError(f"filter {self.path}: {error}") from error
+            raise InputError(f"filter {self.path} cannot be imported: {error}") from error
         except Exception as error:
             raise InputError(f"filter {self.path} cannot be imported: {type(error).__name__}: {error}") from error
         if not callable(found):
-            raise InputError(f"filter {self.path} is no function and no class")
+            raise InputError(f"filter {self.path} is neither a function nor a class")
         self._options = {} if inspect.isclass(found) else config.options
         function = found
         if inspect.isclass(found):
             try:
                 function = found(**config.options)
             except Exception as error:
-                raise InputError(f"filter {self.path} cannot be made: {type(error).__name__}: {error}") from error
+                raise InputError(f"filter {self.path} cannot be created: {type(error).__name__}: {error}") from error
             if not callable(function):
-                raise InputError(f"filter {self.path}: its objects cannot be called")
+                raise InputError(f"filter {self.path}: objects of the class cannot be called")
         self._function: Callable[..., Verdict] = function
 
     def judge(self, text: str) -> Judgement:
@@ -63,17 +63,17 @@ class CustomFilter:
         try:
             verdict = self._function(text, **self._options)
         except Exception as error:
-            # Only the kind of error: its message may quote the text.
+            # Only the type of the error: its message may quote the text.
             raise InputError(f"filter {self.path} failed: {type(error).__name__}") from error
         keep, reason = _verdict(verdict, f"filter {self.path}")
         return Judgement(None if keep else Removal("custom", 0.0, 0.0, f"{self.path} {reason}".strip()), text)
 
 
 class DatatroveFilter:
-    """A filter of datatrove's by the name of its class.
+    """One of datatrove's filters, by the name of its class.
 
     Raises:
-        InputError: there is no such class, or it cannot be made, or fails.
+        InputError: there is no such class, it cannot be created, or it fails.
     """
 
     def __init__(self, config: DatatroveFilterConfig) -> None:
@@ -86,11 +86,11 @@ class DatatroveFilter:
         self.name = config.name
         if config.name not in known:
             near = difflib.get_close_matches(config.name, known, cutoff=0.5) or sorted(known)
-            raise InputError(f"datatrove has no filter {config.name!r}; near to it: {', '.join(near)}")
+            raise InputError(f"datatrove has no filter {config.name!r}; similar names: {', '.join(near)}")
         try:
             self._filter = getattr(filters, config.name)(**config.options)
         except Exception as error:
-            raise InputError(f"datatrove's {config.name} cannot be made: {type(error).__name__}: {error}") from error
+            raise InputError(f"datatrove's {config.name} cannot be created: {type(error).__name__}: {error}") from error
 
     def judge(self, text: str) -> Judgement:
         """The filter's verdict on a text, and the text as the filter left it."""
@@ -111,5 +111,5 @@ def _verdict(verdict: Any, who: str) -> tuple[bool, str]:
     elif isinstance(verdict, bool) or type(verdict).__name__ == "bool_":
         keep, reason = bool(verdict), ""
     else:
-        raise InputError(f"{who} answers {type(verdict).__name__}, not a bool or (bool, str)")
+        raise InputError(f"{who} returned {type(verdict).__name__}; it must return a bool or (bool, str)")
     return keep, "" if keep else reason

@@ -1,4 +1,4 @@
-"""What rules ask about a piece of text between white space, worked out once a piece."""
+"""What rules need to know about a word, computed once for each different word."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from stages.corpus.kernels.character_classes import (
     Classes,
     code_point,
 )
-from stages.corpus.kernels.pieces import OFFSET, PRIME, Bytes, Keys, Numbers, Places
+from stages.corpus.kernels.word_split import OFFSET, PRIME, Bytes, Keys, Numbers, Places
 
 SIZE, CHARACTERS, FIRST, TOKENS, PLAIN, PLAIN_CHARACTERS, ALPHABETIC_TOKENS, HASHES, ELLIPSES, FLAGS, FRESH, ENDED = (
     range(12)
 )
 """Columns of facts: bytes; characters; first token and number of tokens; tokens that are not only symbols, and their
-characters; tokens with a letter; `#`; ellipses; flags below; the sentencizer's step from either of its states."""
+characters; tokens with a letter; `#`; ellipses; the flags below; the sentencizer's transition from each state."""
 COLUMNS = 16
-"""A row is a line of cache."""
+"""A row fills one cache line."""
 
 BULLET = 1
 """Begins with a bullet."""
@@ -32,13 +32,13 @@ ENDS_DOTS = 2
 ENDS_ELLIPSIS = 4
 """Ends with `...` or an ellipsis."""
 ENDS_MARK = 8
-"""Ends as C4 wants lines to end."""
+"""Ends with terminal punctuation as C4 defines it."""
 SQUARE = 16
-"""Has a `[`: maybe a citation."""
+"""Has a `[`, which may begin a citation."""
 CURLY = 32
 """Has a `{`."""
 PHRASE = 64
-"""Has the rarest word of a phrase that C4 looks for (in `javascript`, `lorem ipsum`, `terms of use`, ...)."""
+"""Has the rarest word of a phrase that C4 searches for (`javascript`, `lorem ipsum`, `terms of use`, ...)."""
 STOP_WORD = 256
 """The bit of the first of Gopher's stop words; the others follow."""
 
@@ -54,23 +54,23 @@ FactTable = NDArray[np.int32]
 
 
 @kernel
-def state_facts(
+def write_facts(
     data: Bytes, begins: Places, ends: Places, rows: Places, counts: Numbers, sizes: Numbers, classes: Classes,
     stop_words: Keys, facts: FactTable, tokens: Keys, token: int,
 ) -> int:  # fmt: skip
-    """Writes the facts of pieces.
+    """Writes the facts of words.
 
     Args:
-        data, begins, ends: the pieces.
-        rows: row of `facts` for each piece.
-        counts, sizes: tokens of each piece, and bytes of each token, one after another.
+        data, begins, ends: the words.
+        rows: row of `facts` for each word.
+        counts, sizes: tokens of each word, and bytes of each token, one after another.
         stop_words: FNV-1a hashes of up to 8 stop words.
         facts: int32[..., COLUMNS].
         tokens: uint64[..., 4], see HASH and the others.
-        token: where the first token goes in these.
+        token: index of the first token to write.
 
     Returns:
-        Where the next token goes.
+        Index of the next token.
     """
     source = 0
     base = np.uint64(BASE)
@@ -128,7 +128,7 @@ def state_facts(
 
 @kernel
 def _sentences(state: int, ends_sentence: bool, other: bool) -> int:
-    """spaCy's sentencizer, a token on: `state` is twice the sentences begun, plus 1 if the last has ended."""
+    """One step of spaCy's sentencizer: `state` is twice the number of sentences begun, plus 1 if the last has ended."""
     if state & 1:
         return state + 1 if other else state
     return state + 1 if ends_sentence else state
@@ -178,12 +178,12 @@ def _symbols(data: Bytes, begin: int, end: int) -> tuple[int, int]:
 
 
 KEY_WORDS = np.frombuffer(b"javascript ipsum terms policy cookies ", np.uint8)
-"""The words of C4's phrases that are looked for first, each with a space at its end."""
+"""The rarest words of C4's phrases, each followed by a space."""
 
 
 @kernel
 def lower_at(data: Bytes, i: int, end: int) -> tuple[int, int]:
-    """The byte at data[i] in lower case, and how many it stood in: the Kelvin sign is a `k` to `str.lower`."""
+    """The character at data[i] in lower case, and its size in bytes: `str.lower` maps the Kelvin sign to `k`."""
     byte = int(data[i])
     if 65 <= byte <= 90:
         return byte + 32, 1
@@ -194,7 +194,7 @@ def lower_at(data: Bytes, i: int, end: int) -> tuple[int, int]:
 
 @kernel
 def words_begin_at(data: Bytes, i: int, end: int, words: Bytes, first: int, last: int) -> bool:
-    """Does words[first:last] (lower case) stand at data[i], whatever its case there?"""
+    """Is words[first:last] (lower case) at data[i], ignoring case?"""
     for j in range(first, last):
         if i >= end:
             return False

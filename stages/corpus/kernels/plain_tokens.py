@@ -1,4 +1,4 @@
-"""Tokens of the pieces that need no spaCy."""
+"""Tokens of words for which simple rules give the same result as spaCy."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ import numpy as np
 
 from stages.corpus.kernels import kernel
 from stages.corpus.kernels.character_classes import SYMBOL, TABLE, Classes, code_point, count_characters
-from stages.corpus.kernels.pieces import Bytes, Keys, Numbers, Places, hash_bytes
+from stages.corpus.kernels.word_split import Bytes, Keys, Numbers, Places, hash_bytes
 
 LONG = 1000
-"""Characters of a piece from which on spaCy is not asked: words that long are no words, and spaCy's time grows with
-their square. They are split where a symbol (PUNCTUATION_SET) meets something else, and after every LONG characters."""
+"""Words of at least so many characters are not given to spaCy, whose time grows with the square of their length. They
+are split where a symbol (PUNCTUATION_SET) meets another character, and after every LONG characters."""
 HUGE = 1_000_000
-"""Characters from which on they are only cut after every LONG characters, so that memory stays small."""
+"""Words of at least so many characters are only cut after every LONG characters, so that memory stays small."""
 
 
 @kernel
 def plain_tokens(
     data: Bytes, begins: Places, ends: Places, special: Keys, classes: Classes, counts: Numbers, sizes: Numbers
 ) -> int:
-    """Splits the pieces that need no spaCy: plain words with a few marks around them, and very long pieces.
+    """Tokenizes the words that do not need spaCy: plain words with a few marks around them, and very long words.
 
-    Plain are, in ASCII, `(`? then letters, letters with hyphens between, digits, or letters and then digits; then `)`?
-    and one of `.,;:?!`?. spaCy splits the marks off and splits at hyphens, except before a full stop after a single
-    capital letter, and unless some of the tokens that stand together are one of its special cases.
+    Plain words are, in ASCII, `(`? then letters, letters with hyphens between, digits, or letters and then digits; then
+    `)`? and one of `.,;:?!`?. spaCy separates the marks and splits at hyphens, except before a full stop after a single
+    capital letter, and unless some adjacent tokens are one of its special cases.
 
     Args:
         special: sorted hashes (`hash_bytes`) of spaCy's special cases.
-        counts: written: tokens of each piece; 0 if spaCy must be asked.
-        sizes: written: bytes of each token; must hold the bytes of all pieces.
+        counts: written: tokens of each word; 0 if it needs spaCy.
+        sizes: written: bytes of each token; must hold the bytes of all words.
 
     Returns:
-        How many tokens were written.
+        Number of tokens written.
     """
     written = 0
     for k in range(len(begins)):
@@ -85,7 +85,7 @@ def plain_tokens(
 
 @kernel
 def _has_special(data: Bytes, begin: int, sizes: Numbers, special: Keys) -> bool:
-    """Is any run of a piece's tokens a special case? spaCy looks for them before, while and after it splits."""
+    """Is any run of a word's tokens a special case? spaCy applies them before, during and after splitting."""
     for a in range(len(sizes)):
         end = begin
         for b in range(a, len(sizes)):
@@ -166,7 +166,7 @@ def _long_tokens(data: Bytes, begin: int, end: int, huge: bool, classes: Classes
 
 @kernel
 def bytes_of_characters(data: Bytes, lengths: Numbers, sizes: Numbers) -> int:
-    """Turns tokens' lengths in characters into bytes; they cover `data` from its beginning. Returns where they end."""
+    """Converts tokens' lengths from characters to bytes; they cover `data` from its beginning. Returns their end."""
     i = 0
     for k in range(len(lengths)):
         begin = i

@@ -1,4 +1,4 @@
-"""How well a corpus did on a sample with planted defects: recall and precision for each kind."""
+"""Recall and precision of a corpus on a sample with planted defects, for each kind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from stages.corpus.reading.guess import source_listing, sources_in
-from stages.corpus.reading.records import Bad, format_of, read_records
+from stages.corpus.reading.records import BadRecord, format_of, read_records
 from stages.store import Artifact, InputError
 
 RULES: dict[str, tuple[str, ...]] = {
@@ -21,10 +21,10 @@ RULES: dict[str, tuple[str, ...]] = {
     "junk": ("quality", "repetition", "c4", "empty"),
     "contaminated": ("contaminated",),
 }
-"""For each planted kind that is to be removed the beginnings of the rules that are for it."""
+"""For each planted kind that must be removed, prefixes of the rules that remove it."""
 
 EDITS = {"boilerplate": "boilerplate", "personal_data": "personal_data"}
-"""For each kind that is to be edited the name of the step."""
+"""For each kind that must be edited, the name of the step."""
 
 COLUMNS = ["kind", "planted", "found", "recall", "by_its_rules", "of_them_right", "precision"]
 
@@ -39,7 +39,7 @@ class _Outcome:
 
 
 def measure(artifact: Artifact, truth: Path) -> dict[str, Any]:
-    """Compares a corpus made from a sample with what was planted in it.
+    """Compares a corpus built from a sample with what was planted in it.
 
     `found` counts planted documents that are out of the corpus (whatever rule took them; for a pair of copies: one of
     the two), or that no longer hold the planted line or strings; edited kinds count only documents that stayed.
@@ -58,38 +58,38 @@ def measure(artifact: Artifact, truth: Path) -> dict[str, Any]:
     planted: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         planted[row["kind"]].append(row)
-    doomed = {
+    planted_removals = {
         places[name] for row in rows if row["kind"] in RULES for name in (row["id"], row.get("of")) if name is not None
     }
     table = []
     for kind in sorted(planted):
-        counted = _removed(planted[kind], kind, places, outcome, doomed) if kind in RULES else None
+        counted = _removed(planted[kind], kind, places, outcome, planted_removals) if kind in RULES else None
         table.append([kind, *(counted or _edited(planted[kind], kind, places, outcome))])
     return {"columns": COLUMNS, "rows": table}
 
 
 def _removed(
-    rows: list[dict[str, Any]], kind: str, places: dict[str, Key], outcome: _Outcome, doomed: set[Key]
+    rows: list[dict[str, Any]], kind: str, places: dict[str, Key], outcome: _Outcome, planted_removals: set[Key]
 ) -> list[Any]:
     found = 0
     for row in rows:
         keys = {places[row["id"]]} | ({places[row["of"]]} if "of" in row else set())
         found += any(key in outcome.removed for key in keys)
     hits = {key for key, rule in outcome.removed.items() if rule.startswith(RULES[kind])}
-    right = hits & doomed
+    right = hits & planted_removals
     return [len(rows), found, _ratio(found, len(rows)), len(hits), len(right), _ratio(len(right), len(hits))]
 
 
 def _edited(rows: list[dict[str, Any]], kind: str, places: dict[str, Key], outcome: _Outcome) -> list[Any]:
-    there = [row for row in rows if places[row["id"]] in outcome.kept]
+    present = [row for row in rows if places[row["id"]] in outcome.kept]
     found = 0
-    for row in there:
+    for row in present:
         text = outcome.kept[places[row["id"]]][0]
         strings = row.get("strings") or [row["line"]]
         found += not any(string in text for string in strings)
     hits = {key for key, (_, steps) in outcome.kept.items() if EDITS[kind] in steps}
     right = hits & {places[row["id"]] for row in rows}
-    return [len(there), found, _ratio(found, len(there)), len(hits), len(right), _ratio(len(right), len(hits))]
+    return [len(present), found, _ratio(found, len(present)), len(hits), len(right), _ratio(len(right), len(hits))]
 
 
 def _ratio(part: int, whole: int) -> float | None:
@@ -110,7 +110,7 @@ def _places(documents: Path) -> dict[str, Key]:
         listing = source_listing(source)
         for file in listing.files:
             for record in read_records(listing, file.name, format_of(file.name) or "jsonl"):
-                if not isinstance(record.value, Bad):
+                if not isinstance(record.value, BadRecord):
                     places[record.value["id"]] = (name, f"{file.name}#{record.number}")
     return places
 
