@@ -22,6 +22,7 @@ def headwater(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["run", "biomet"], "did you mean 'biomed'"),
         (["run", "biomed", "--set", "training.stepz=1"], "did you mean 'steps'"),
         (["run", "biomed", "--data", "/no/such/folder"], "/no/such/folder does not exist"),
+        (["run", "biomed", "--again"], "--again is now called --force-new-run"),
         (["lineage", "nothing"], "no artifact 'nothing'"),
         (["recipes", "biomet"], "did you mean 'biomed'"),
     ],
@@ -42,7 +43,7 @@ def test_an_empty_folder_is_named(own_installation: dict[str, str], tmp_path: Pa
     assert str(empty) in "".join(result.stderr.split("\n"))
 
 
-def test_dry_run_needs_no_service_and_makes_nothing(own_installation: dict[str, str]) -> None:
+def test_dry_run_needs_no_service_and_builds_nothing(own_installation: dict[str, str]) -> None:
     result = headwater("run", "biomed", "--dry-run", "--json")
     assert result.returncode == 0, result.stderr
     states = {row["stage"]: row["state"] for row in json.loads(result.stdout)}
