@@ -113,8 +113,8 @@ def _tokenizer(
     elif config.kmers:
         tokenizer = kmer_tokenizer(config.kmers)
     else:
-        kept = writer.resume_dir("tokenizer") / "trained.json"
-        tokenizer = train_once(kept, sample_texts(sources, config.sample_bytes), config.vocabulary)
+        path = writer.resume_dir("tokenizer") / "trained.json"
+        tokenizer = train_once(path, sample_texts(sources, config.sample_bytes), config.vocabulary)
     seconds = round(time.monotonic() - started, 3)
     trained = "tokenizer" not in inputs and config.kmers is None
     writer.events.emit("tokenizer", vocabulary=tokenizer.vocabulary_size, trained=trained, seconds=seconds)

@@ -1,4 +1,4 @@
-"""A phase of a run: what is drawn, and for how long. The checks of its values stand here and nowhere else."""
+"""A phase of a run: its length and mixture. This module has the only checks of these values."""
 
 from __future__ import annotations
 

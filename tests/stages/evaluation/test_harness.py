@@ -147,7 +147,7 @@ def test_any_options_of_any_prompts_equal_the_naive_computation(
         assert isinstance(greedy, bool)
 
 
-def test_greedy_is_told(world: World) -> None:
+def test_greedy_answers_are_marked(world: World) -> None:
     model = world.model()
     prompt = [5, 6, 7]
     with torch.inference_mode():

@@ -186,7 +186,7 @@ def test_two_sets_of_one_name_are_refused(place: str, other: str) -> None:
     assert all(path in str(refused.value) for path in paths)
 
 
-def test_a_set_that_cannot_be_reached_is_told(bucket: str, object_store: ObjectStore) -> None:
+def test_an_unreachable_set_is_reported(bucket: str, object_store: ObjectStore) -> None:
     place = f"{bucket}/sets"
     put(place, "x.jsonl", b"{}" * 4096)
     listing = list_files(place)

@@ -123,7 +123,7 @@ def another_model() -> TextTokenizer:
 
 
 @pytest.mark.parametrize("make", [unknown_split, another_model])
-def test_what_gigatoken_cannot_do_is_told_and_done_by_tokenizers(
+def test_what_gigatoken_does_not_support_is_reported_and_encoded_by_tokenizers(
     make: Callable[[], TextTokenizer], caplog: pytest.LogCaptureFixture
 ) -> None:
     told: list[tuple[str, dict[str, Any]]] = []

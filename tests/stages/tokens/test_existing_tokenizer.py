@@ -172,7 +172,7 @@ def test_unusable_tokenizers_are_refused(settings: Any, files: Any, message: str
         load_tokenizer(list_files(folder, PATTERNS))
 
 
-def test_a_template_that_is_no_text_is_told(tmp_path: Path) -> None:
+def test_a_template_that_is_not_text_is_refused(tmp_path: Path) -> None:
     folder = save(tmp_path / "theirs", LAYOUTS["listed"][0], LISTED, {})
     (folder / "chat_template.jinja").write_bytes(b"\xff\xfe{")
     with pytest.raises(InputError, match=r"chat_template\.jinja is not UTF-8 text"):

@@ -129,7 +129,7 @@ def test_a_run_of_more_shards_than_may_be_mapped(
     assert refused
 
 
-def test_what_cannot_be_is_refused(folder: Path) -> None:
+def test_invalid_arguments_are_refused(folder: Path) -> None:
     reader = TokenReader(folder)
     order = Order(reader.shards, "d", 1, [Phase(24)], 2, streams=4)
     with pytest.raises(ConfigError, match="loader: global batch size 6 is not a positive multiple of 4 streams"):

@@ -201,7 +201,7 @@ def test_every_split_into_ranks_gives_the_same_batches(streams: int, ranks: int)
 
 
 @pytest.mark.parametrize("streams", [1, 3])
-def test_every_resume_point_goes_on_alike(streams: int) -> None:
+def test_every_resume_point_gives_the_same_samples(streams: int) -> None:
     """An order that has not been asked before gives, from each step on, what the whole run has there."""
     batch, parts = 6, [Part(60, weights={"a": 3, "b": 1}, repeat={"b": 2}), Part(36, 2), Part(48)]
     whole = read(order_of(ROWS, parts, 3, streams), range(144))

@@ -230,7 +230,7 @@ tokens.run(CONFIG.model_copy(update={"workers": 1}), {"corpus": corpus}, Store(s
 
 
 @pytest.mark.parametrize(("function", "calls", "kept"), [("write_part", 4, 4), ("write_documents", 1, 6)])
-def test_a_killed_run_goes_on_behind_its_last_part(
+def test_a_killed_run_resumes_after_its_last_part(
     made: Artifact,
     config: TokensConfig,
     tmp_path: Path,

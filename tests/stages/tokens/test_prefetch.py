@@ -59,7 +59,7 @@ def test_an_error_is_raised_for_its_step_and_the_steps_before_come() -> None:
     assert not running()
 
 
-def test_no_thread_stays_behind() -> None:
+def test_the_thread_always_ends() -> None:
     ahead = Prefetch(lambda step: step, 1000)
     assert ahead[0] == 0 and running() == 1
     del ahead

@@ -120,7 +120,7 @@ def test_transformers_loads_it_with_equal_ids(tmp_path: Path) -> None:
         ({"alphabet": "protein", "k": 5}, r"a vocabulary of 3,368,657 tokens, more than 1,048,576; use a smaller k"),
     ],
 )
-def test_what_cannot_be_is_refused(fields: dict[str, object], message: str) -> None:
+def test_invalid_alphabets_are_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         KmersConfig.model_validate(fields)
     with pytest.raises(ValueError, match="kmers and tokenizer exclude each other"):

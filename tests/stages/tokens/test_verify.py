@@ -31,13 +31,13 @@ def findings(tokens: Artifact, corpus: Artifact | None = None) -> list[Finding]:
 
 @pytest.fixture
 def copy(made: Artifact, tmp_path: Path) -> Callable[..., Artifact]:
-    """Makes a copy of the artifact, with files changed *before* they are hashed (`mended`: then the checksums fit and
-    the content alone is wrong) or behind the manifest's back (`damaged`)."""
+    """Makes a copy of the artifact, with files changed *before* they are hashed (`rehashed`: then the checksums fit and
+    the content alone is wrong) or after the manifest was written (`damaged`)."""
 
     number = itertools.count()
 
     def make(
-        mended: dict[str, Callable[[Path], None]] | None = None,
+        rehashed: dict[str, Callable[[Path], None]] | None = None,
         damaged: dict[str, Callable[[Path], None]] | None = None,
     ) -> Artifact:
         manifest = made.manifest
@@ -53,9 +53,9 @@ def copy(made: Artifact, tmp_path: Path) -> Callable[..., Artifact]:
         writer.resolved_config = manifest.resolved_config
         for entry in made.files():
             writer.put(entry.path, made.read(entry.path))
-        for name, change in (mended or {}).items():
+        for name, change in (rehashed or {}).items():
             change(writer.file(name))
-        _list_shards_again(writer, mended or {})
+        _list_shards_again(writer, rehashed or {})
         tokens = writer.commit()
         for name, change in (damaged or {}).items():
             change(tokens.local(name))
@@ -184,7 +184,7 @@ def test_a_damaged_file_is_named(copy, file: str, change: Callable[[Path], None]
 )
 def test_an_edited_stream_is_reported_by_field(copy, change: Callable[[Path], None], field: str, message: str) -> None:
     """With or without the manifest's checksum."""
-    for how in ("mended", "damaged"):
+    for how in ("rehashed", "damaged"):
         found = findings(copy(**{how: {"stream.json": change}}))
         assert [f for f in found if f.file == "stream.json" and f.field == field and message in f.problem], found
 
@@ -210,7 +210,7 @@ def test_an_edited_stream_is_reported_by_field(copy, change: Callable[[Path], No
 def test_wrong_content_with_right_checksums_is_reported(
     copy, file: str, change: Callable[[Path], None], field: str, message: str
 ) -> None:
-    found = findings(copy(mended={file: change}))
+    found = findings(copy(rehashed={file: change}))
     assert [f for f in found if f.file == file and f.field == field and message in f.problem], found
 
 
@@ -220,11 +220,11 @@ def test_a_missing_end_of_a_document(copy, made: Artifact) -> None:
         table = pa.ipc.open_file(source).read_all()
     ends = (table.column("start").to_numpy() + table.column("length").to_numpy()).tolist()
     number = next(n for n, end in enumerate(ends) if end >= 32 * 64)
-    found = findings(copy(mended={SHARD: edit_tokens(ends[number] - 32 * 64, 5)}))
+    found = findings(copy(rehashed={SHARD: edit_tokens(ends[number] - 32 * 64, 5)}))
     assert f"token {ends[number]:,} of the stream should be the EOS of document {number} (" in found[0].problem
 
     tiny = "shards/tiny/00000.arrow"
-    found = findings(copy(mended={tiny: edit_tokens(63, 5)}))
+    found = findings(copy(rehashed={tiny: edit_tokens(63, 5)}))
     assert (found[0].file, found[0].problem) == (
         tiny,
         "token 63 of the stream is after the last document and is not EOS",
@@ -248,7 +248,7 @@ def test_a_table_of_shards_that_does_not_add_up(copy) -> None:
         ("bytes", 5, f"{SHARD} has"),
         ("sha256", "0" * 64, f"{SHARD} has another one in the manifest"),
     ):
-        found = findings(copy(mended={"shards.parquet": edit(column, 1, value)}))
+        found = findings(copy(rehashed={"shards.parquet": edit(column, 1, value)}))
         assert [f for f in found if f.file == "shards.parquet" and f.field == column and message in f.problem], found
 
 
@@ -286,7 +286,7 @@ def test_documents_of_another_corpus(copy, made: Artifact, tmp_path: Path) -> No
         Finding("shards.parquet", "source", f"no shard of 'more', which has 400 documents in {added.id}")
     ]
     theirs = edit_documents("doc_id", 3, "0" * 32)
-    found = findings(copy(mended={DOCS: theirs}), corpus)
+    found = findings(copy(rehashed={DOCS: theirs}), corpus)
     assert [f for f in found if f.file == DOCS and "document 3 is '00000000" in f.problem], found
 
 
