@@ -16,7 +16,7 @@ from stages.corpus.texts import Texts
 def near_duplicates_of(texts: Texts, config: DedupConfig) -> list[NearCopy]:
     """Near copies among texts, earlier ones preferred; subjects are not protected."""
     words, starts = word_hashes(texts.data, texts.offsets)
-    grams, gram_starts = ngram_hashes(words, starts, config.ngram)
+    grams, gram_starts = ngram_hashes(words, starts, config.ngram_size)
     keys = band_hashes(grams, gram_starts, config.bands, config.band_rows, config.seed)
     rows, _ = components(len(texts), config.bands, lambda band: keys[band])
     rows = np.sort(rows)

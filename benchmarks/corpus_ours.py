@@ -54,7 +54,7 @@ def near(path: str, threshold: float) -> Work:
     from stages.corpus.texts import Texts
 
     # Subjects are not protected here: the rivals do not know them either.
-    config = DedupConfig(threshold=threshold, protect_subjects=False)
+    config = DedupConfig(similarity_threshold=threshold, protect_subjects=False)
     texts = read_texts(Path(path))
     near_duplicates_of(Texts.of(texts[:WARM_UP_DOCUMENTS] + texts[:1]), config)
 
@@ -81,7 +81,7 @@ def profile(path: str, threshold: float) -> Work:
     from stages.corpus.filtering.step import BATCH_BYTES, datatrove_defaults
     from stages.corpus.texts import Texts
 
-    config = DedupConfig(threshold=threshold, protect_subjects=False)
+    config = DedupConfig(similarity_threshold=threshold, protect_subjects=False)
     texts = Texts.of(read_texts(Path(path)))
     ends = np.searchsorted(texts.offsets, np.arange(BATCH_BYTES, len(texts.data) + BATCH_BYTES, BATCH_BYTES))
     bounds = sorted({0, *np.minimum(ends, len(texts)).tolist()})

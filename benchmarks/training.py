@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -29,7 +28,8 @@ from spread import spread
 from training_gpu import measure, print_lines
 from training_report import TARGETS, print_report
 
-from stages.training.runtime.allocator import ALLOCATOR
+from stages.ports import free_port
+from stages.training.runtime.process import ALLOCATOR
 
 SCRIPT = Path(__file__).parent / "training_jobs.py"
 PYTHON = Path(sys.executable)
@@ -167,7 +167,7 @@ class Benchmark:
     def _fsdp(self) -> dict[str, Any]:
         """Two processes of one thread, sharded, beside one process of two threads: the same global batch."""
         given = {"size": "30m", "precision": self.precision, "batch": BATCH, "length": LENGTH}
-        port = _free_port()
+        port = free_port()
         alone = ("ours", given | {"threads": 2}, True)
         both = {
             f"rank {rank}": ("ours", given | {"threads": 1, "rank": rank, "world": 2, "port": port}, True)
@@ -234,12 +234,6 @@ class Sides:
     def __exit__(self, *error: object) -> None:
         for child in self._running.values():
             child.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -166,7 +166,7 @@ def _tokens(store: Store) -> Artifact:
             }
         )
         pq.write_table(table, writer.file(f"{part}/made-up/00000.parquet"))
-    config = TokensConfig(vocabulary=4096, sequence_length=256, workers=1)
+    config = TokensConfig(vocab_size=4096, sequence_length=256, workers=1)
     return tokens.run(config, {"corpus": writer.commit()}, store)
 
 

@@ -164,8 +164,8 @@ def with_own_documents(recipe: Recipe, data: str, sources: dict[str, Any], sets:
     content["corpus"]["sources"] = {name: source.model_dump(mode="json") for name, source in sources.items()}
     content["corpus"]["decontamination"]["sets"] = sets
     content["evaluation_sets"] = sets
-    data = content["training"]["data"]
-    for mixture in (data, *data["phases"]):
+    mixing = content["training"]["data"]
+    for mixture in (mixing, *mixing["phases"]):
         mixture["weights"] = None
         if isinstance(mixture.get("repeat"), dict):
             mixture["repeat"] = None

@@ -6,6 +6,13 @@ from serving.config import RENAMED_SETTINGS
 
 RENAMED_KEYS = {
     "model": "export",
+    "sample.kind": "sample.domain",
+    "corpus.maximum_bad_fraction": "corpus.maximum_unreadable_fraction",
+    "corpus.dedup.threshold": "corpus.dedup.similarity_threshold",
+    "corpus.dedup.ngram": "corpus.dedup.ngram_size",
+    "corpus.decontamination.ngram": "corpus.decontamination.ngram_size",
+    "tokens.vocabulary": "tokens.vocab_size",
+    "tokens.sample_bytes": "tokens.tokenizer_training_bytes",
     "training.size": "training.model.size",
     "training.batch": "training.data.global_batch_size",
     "training.k": "training.data.rows_per_sample",

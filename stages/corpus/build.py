@@ -243,12 +243,12 @@ def _quarantine(
     for source, account in accounts.items():
         bad = account.quarantined
         few = bad <= ALWAYS_TOLERATED_BAD_RECORDS and account.read > 0
-        if bad and not few and bad > config.maximum_bad_fraction * account.records:
+        if bad and not few and bad > config.maximum_unreadable_fraction * account.records:
             place = f"{listings[source].path(first[source]['file'])}:{first[source]['record']}"
             raise InputError(
                 f"corpus: {bad} of {account.records} records of source {source} cannot be used; the first is {place}: "
-                f"{first[source]['reason']}. Repair the files, or raise maximum_bad_fraction "
-                f"(now {config.maximum_bad_fraction:g})"
+                f"{first[source]['reason']}. Repair the files, or raise maximum_unreadable_fraction "
+                f"(now {config.maximum_unreadable_fraction:g})"
             )
     if not any(account.read for account in accounts.values()):
         raise InputError("corpus: the sources have no documents; check that the files are not empty")

@@ -51,7 +51,6 @@ class SourceConfig(Config):
     """Names of its fields."""
     priority: int = 0
     """Of near duplicates the one from the source with the smaller number is kept; ties are broken by name."""
-    weight: float = runtime_field(1.0, gt=0, description="Share in the training mixture; not used by the corpus stage.")
 
     @model_validator(mode="after")
     def _only_sequences_are_cut(self) -> SourceConfig:
@@ -108,9 +107,9 @@ class DedupConfig(Config):
     """Remove documents that are equal after Unicode NFC, ignoring white space."""
     near: bool = True
     """Remove documents that share most of their word n-grams with a kept one."""
-    threshold: float = Field(0.7, gt=0, le=1)
+    similarity_threshold: float = Field(0.7, gt=0, le=1)
     """Least Jaccard similarity of the sets of word n-grams, measured exactly against the kept document."""
-    ngram: int = Field(5, ge=1)
+    ngram_size: int = Field(5, ge=1)
     """Words in an n-gram."""
     bands: int = Field(25, ge=1, le=256)
     """Bands of the MinHash signature that finds candidates; documents with an equal band are compared."""
@@ -124,20 +123,21 @@ class DedupConfig(Config):
 
     @model_validator(mode="after")
     def _bands_find_what_is_asked_for(self) -> DedupConfig:
-        found = 1 - (1 - self.threshold**self.band_rows) ** self.bands
+        found = 1 - (1 - self.similarity_threshold**self.band_rows) ** self.bands
         if self.near and found < MINIMUM_CANDIDATE_RECALL:
             raise ValueError(
                 f"{self.bands} bands of {self.band_rows} find only {found:.0%} of pairs at the threshold "
-                f"{self.threshold:g}; use more bands or fewer band_rows to find {MINIMUM_CANDIDATE_RECALL:.0%}"
+                f"{self.similarity_threshold:g}; use more bands or fewer band_rows to find "
+                f"{MINIMUM_CANDIDATE_RECALL:.0%}"
             )
         return self
 
 
 class DecontaminationConfig(Config):
-    """Removal of documents that contain evaluation questions."""
+    """Which evaluation questions are kept out, and how a match is decided."""
 
     sets: dict[str, str] = runtime_field({}, description="Path or URL of each set by name; only the content is hashed.")
-    ngram: int = Field(13, ge=1)
+    ngram_size: int = Field(13, ge=1)
     """Consecutive words that a document must share with a question and its answer, or with a context. For a question
     with fewer words, including the answer, all of them."""
     minimum_words: int = Field(8, ge=1)
@@ -161,12 +161,12 @@ class CorpusConfig(Config):
     dedup: DedupConfig = DedupConfig()
     """Removal of exact and near copies."""
     decontamination: DecontaminationConfig = DecontaminationConfig()
-    """Removal of documents that contain evaluation questions."""
+    """Evaluation sets whose questions are kept out of training."""
     heldout_fraction: float = Field(0.01, ge=0, lt=1)
     """Fraction of groups (not of documents) that is held out from training."""
     seed: int = 0
     """Seed that chooses which groups are held out."""
-    maximum_bad_fraction: float = Field(0.01, ge=0, le=1)
+    maximum_unreadable_fraction: float = Field(0.01, ge=0, le=1)
     """Above this fraction of unreadable records in a source the stage fails; up to two are always tolerated."""
     maximum_record_bytes: int = Field(MAXIMUM_RECORD_BYTES, ge=1 << 10, le=512 << 20)
     """Longer records are quarantined unread."""

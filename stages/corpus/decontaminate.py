@@ -114,14 +114,14 @@ class Index:
         batch = Texts.of(texts)
         hashes, starts = word_hashes(batch.data, batch.offsets)
         counts = np.diff(starts)
-        wanted = ~np.array(is_context, bool) | (counts >= min(config.minimum_words, config.ngram))
+        wanted = ~np.array(is_context, bool) | (counts >= min(config.minimum_words, config.ngram_size))
         hashes = hashes[np.repeat(wanted, counts)]
         counts, owners = counts[wanted], np.array(items, np.int64)[wanted]
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
         bits = np.zeros(1 << max(0, (_BITS_PER_GRAM * len(hashes)).bit_length() - 6), np.uint64)
-        grams, gram_starts = grams_of(hashes, starts, config.ngram, bits)
+        grams, gram_starts = grams_of(hashes, starts, config.ngram_size, bits)
         each = np.diff(gram_starts)
-        lengths = np.repeat(np.minimum(counts, config.ngram), each)
+        lengths = np.repeat(np.minimum(counts, config.ngram_size), each)
         return cls(names, *_tables(grams, lengths, np.repeat(owners, each), len(names)), bits)
 
     def save(self, path: Path) -> None:

@@ -18,15 +18,15 @@ GENERATE: dict[str, Callable[..., dict[str, Any]]] = {
     "finance": generate_finance,
     "genomics": generate_genomes,
 }
-"""By kind, `generate(folder, *, seed, megabytes)`, which writes `documents/<source>/`, `eval/` and `truth.jsonl`, and
+"""By domain, `generate(folder, *, seed, megabytes)`, which writes `documents/<source>/`, `eval/` and `truth.jsonl`, and
 returns counts under `documents`, `bytes`, `facts`, `planted` and `sources`."""
 
 
 class SampleConfig(Config):
     """Which synthetic sample to generate, and how much of it."""
 
-    kind: Literal["biomed", "finance", "genomics"] = "biomed"
-    """Domain. biomed: drugs, diseases and organisms; finance: a financial company's own data beside public
+    domain: Literal["biomed", "finance", "genomics"] = "biomed"
+    """biomed: drugs, diseases and organisms; finance: a financial company's own data beside public
     text; genomics: contigs of made-up bacteria in FASTA."""
     seed: int = Field(1, ge=0)
     """Seed of facts, forms and planted defects; equal seeds give equal bytes."""
@@ -37,7 +37,7 @@ class SampleConfig(Config):
 def build(config: SampleConfig, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
     """Generates into a work folder and moves every file into the artifact under its own name."""
     folder = writer.work("sample")
-    result = GENERATE[config.kind](folder, seed=config.seed, megabytes=config.megabytes)
+    result = GENERATE[config.domain](folder, seed=config.seed, megabytes=config.megabytes)
     writer.counts.update({key: result[key] for key in ("documents", "bytes", "facts")})
     writer.counts.update({f"planted {kind}": count for kind, count in result["planted"].items()})
     writer.details["sources"] = result["sources"]

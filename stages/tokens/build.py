@@ -114,7 +114,7 @@ def _tokenizer(
         tokenizer = kmer_tokenizer(config.kmers)
     else:
         path = writer.resume_dir("tokenizer") / "trained.json"
-        tokenizer = train_once(path, sample_texts(sources, config.sample_bytes), config.vocabulary)
+        tokenizer = train_once(path, sample_texts(sources, config.tokenizer_training_bytes), config.vocab_size)
     seconds = round(time.monotonic() - started, 3)
     trained = "tokenizer" not in inputs and config.kmers is None
     writer.events.emit("tokenizer", vocabulary=tokenizer.vocabulary_size, trained=trained, seconds=seconds)

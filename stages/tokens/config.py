@@ -52,14 +52,14 @@ class KmersConfig(Config):
 class TokensConfig(Config):
     """Tokenizer and token stream. With an input `tokenizer` (the listing of its folder) none is trained."""
 
-    vocabulary: int = Field(16384, ge=257, le=1 << 20)
+    vocab_size: int = Field(16384, ge=257, le=1 << 20)
     """Maximum tokens of the tokenizer that is trained, including EOS and the 256 bytes. A corpus with few different
     words gives fewer; the artifact's counts have the number."""
     sequence_length: int = Field(2048, ge=8, le=1 << 20)
     """Tokens in a row of a shard (S)."""
     shard_rows: int = Field(16384, ge=1, le=1 << 20)
     """Rows in a shard. Use a power of two, since samples of several rows never cross a shard."""
-    sample_bytes: int = Field(100_000_000, ge=1)
+    tokenizer_training_bytes: int = Field(100_000_000, ge=1)
     """Approximate text that the tokenizer is trained on: documents chosen by the hash of their id, or all of them."""
     kmers: KmersConfig | None = None
     """For DNA, RNA and protein: a k-mer or character tokenizer, which is not trained."""

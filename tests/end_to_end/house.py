@@ -19,7 +19,7 @@ from tests.support import INSTALLATION, installation
 BIN = Path(sys.executable).parent
 SHORT = {
     "sample.megabytes": "1",
-    "tokens.vocabulary": "2048",
+    "tokens.vocab_size": "2048",
     "training.model.size": "1m",
     "training.steps": "40",
     "training.data.global_batch_size": "8",

@@ -14,7 +14,7 @@ from uuid import uuid4
 import psutil
 import pytest
 
-from flows.dead_runs import HEARTBEAT, automations, watch_for_dead_runs
+from flows.dead_runs import HEARTBEAT, automations, install_automations
 from tests.end_to_end.house import BIN, House
 from tests.end_to_end.prefect_client import LONG, TIMEOUT_SECONDS, Prefect, family, kill, wait_gone
 
@@ -148,13 +148,13 @@ def test_automations_are_made_once_and_mended_when_they_differ(prefect: Prefect,
 
     before = ours()
     assert {found["name"] for found in before} == names
-    watch_for_dead_runs(client)
+    install_automations(client)
     assert ours() == before, "nothing to do: not even an update"
     first, second = ({k: v for k, v in found.items() if k not in ("id", "created", "updated")} for found in before[:2])
     place = f"/automations/{before[0]['id']}"
     prefect.ask("PUT", place, {**first, "trigger": {**first["trigger"], "within": 999}, "enabled": False})
     prefect.post("/automations/", second)
-    watch_for_dead_runs(client)
+    install_automations(client)
     assert len(ours()) == len(names), "the double is gone"
     mended = prefect.get(place)
     assert mended["trigger"]["within"] == first["trigger"]["within"]

@@ -13,7 +13,7 @@ from tests.end_to_end.house import House
 from tests.support import REPOSITORY, SHARED
 
 SETTINGS = [
-    "tokens.vocabulary=2048",
+    "tokens.vocab_size=2048",
     "training.model.size=1m",
     "training.steps=120",
     "training.data.global_batch_size=8",

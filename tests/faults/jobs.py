@@ -29,7 +29,7 @@ from tests.support import training_config
 
 Inputs = Mapping[str, HasDigest]
 SAMPLE = SampleConfig(megabytes=0.1)
-TOKENS = TokensConfig(vocabulary=400, sequence_length=64, shard_rows=32, workers=1)
+TOKENS = TokensConfig(vocab_size=400, sequence_length=64, shard_rows=32, workers=1)
 EXPORT = ExportConfig(dtype="float32")
 TRAINING = training_config(
     model__size="1m",

@@ -132,7 +132,7 @@ IN_TRAINING = [
         Moment("stages.training.checkpoint.checkpointer:Checkpointer._remove", ("step-00000002",), nth=2, after=True),
         [6],
     ),
-    (Moment("stages.training.run:Run.leave", ("loss.parquet",)), [6]),
+    (Moment("stages.training.run:Run.publish_file", ("loss.parquet",)), [6]),
     (store("create", "manifest.json"), [6]),
 ]
 """Moments, and the steps at which the second attempt may go on. The second lets a thread write a checkpoint."""

@@ -47,7 +47,10 @@ def test_every_field_is_described() -> None:
     [
         ("training.stepz=3", r"training\.stepz: unknown key; did you mean 'steps'"),
         ("trainin={}", r"trainin: unknown key; did you mean 'training'"),
-        ("corpus.dedup.treshold=0.5", r"corpus\.dedup\.treshold: unknown key; did you mean 'threshold'"),
+        (
+            "corpus.dedup.similarity_treshold=0.5",
+            r"corpus\.dedup\.similarity_treshold: unknown key; did you mean 'similarity_threshold'",
+        ),
         ("training.steps=many", r"training\.steps: .*integer.*'many'"),
         ("training.model.size=5m", r"no model size '5m'"),
         (

@@ -194,7 +194,7 @@ def test_question_sets_touch_what_reads_them(world: World) -> None:
     [
         ("corpus.heldout_fraction=0.25", "corpus", "corpus.heldout_fraction: 0.01 -> 0.25"),
         ("corpus.filters.quality.minimum_words=3", "corpus", "corpus.filters.quality.minimum_words: 20 -> 3"),
-        ("tokens.vocabulary=4096", "tokens", "tokens.vocabulary: 16384 -> 4096"),
+        ("tokens.vocab_size=4096", "tokens", "tokens.vocab_size: 16384 -> 4096"),
         ("training.steps=200", "training", "training.steps: 100 -> 200"),
         ("evaluation.default_limit=9", "evaluation", "evaluation.default_limit: none -> 9"),
         ("gate.must_beat_baselines=[exam]", "verdict", 'gate.must_beat_baselines: [] -> ["exam"]'),

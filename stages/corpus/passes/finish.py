@@ -95,7 +95,7 @@ class WriteDocuments(PipelineStep):
         verdict = {
             "rule": pa.array(["near_duplicate"] * len(copies), pa.string()),
             "value": pa.array(copies["similarity"].to_numpy().round(4)),
-            "threshold": pa.array(np.full(len(copies), self.config.dedup.threshold)),
+            "threshold": pa.array(np.full(len(copies), self.config.dedup.similarity_threshold)),
             "detail": copies["where"],
         }
         return removed_mask, pa.concat_tables(

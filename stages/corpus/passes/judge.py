@@ -111,7 +111,7 @@ def _keys(
     dedup = config.dedup
     if not dedup.near:
         return np.empty((0, len(removed)), np.uint64)
-    grams, gram_starts = ngram_hashes(words, starts, dedup.ngram)
+    grams, gram_starts = ngram_hashes(words, starts, dedup.ngram_size)
     keys = band_hashes(grams, gram_starts, dedup.bands, dedup.band_rows, dedup.seed)
     keys[:, removed] = NO_KEY
     return keys

@@ -80,7 +80,7 @@ def make_tokens(store: Store) -> Artifact:
                 "license": ["CC0-1.0"] * count,
             }
             pq.write_table(pa.table(columns), writer.file(f"{part}/{source}/00000.parquet"))
-    return tokens.run(TokensConfig(vocabulary=300, sequence_length=32, workers=1), {"corpus": writer.commit()}, store)
+    return tokens.run(TokensConfig(vocab_size=300, sequence_length=32, workers=1), {"corpus": writer.commit()}, store)
 
 
 def killed_at(number: int, run: Any, patch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,7 @@ def test_a_damaged_gzip_and_a_damaged_parquet_are_no_crash(tmp_path: Path, run: 
     noise[40:60] = random.Random(1).randbytes(20)
     (folder / "x.jsonl.gz").write_bytes(bytes(noise))
     (folder / "y.parquet").write_bytes(b"PAR1 this is not it PAR1")
-    artifact = run({"s": folder}, maximum_bad_fraction=0.9)
+    artifact = run({"s": folder}, maximum_unreadable_fraction=0.9)
     assert {bad["file"] for bad in quarantine(artifact)} == {"x.jsonl.gz", "y.parquet"}
 
 
@@ -87,7 +87,7 @@ def test_parquet_rows_and_text_files_have_places_too(tmp_path: Path, run: Run) -
     pq.write_table(pa.table({"text": texts, "id": [1, 2, 3, 4]}), folder / "a.parquet")
     (folder / "b.txt").write_text(sentence(3))
     (folder / "c.txt").write_bytes(b"caf\xe9 au lait")
-    artifact = run({"s": folder}, maximum_bad_fraction=0.9)
+    artifact = run({"s": folder}, maximum_unreadable_fraction=0.9)
     assert [(bad["file"], bad["record"]) for bad in quarantine(artifact)] == [
         ("a.parquet", 2),
         ("a.parquet", 4),
@@ -102,8 +102,8 @@ def test_too_many_bad_records_stop_the_stage_and_say_where(tmp_path: Path, run: 
     with pytest.raises(InputError, match=r"3 of 100 records of source s") as error:
         run({"s": tmp_path / "in"})
     assert f"{tmp_path}/in/x.jsonl:98: broken JSON" in str(error.value)
-    assert "maximum_bad_fraction" in str(error.value)
-    assert run({"s": tmp_path / "in"}, maximum_bad_fraction=0.03).manifest.counts["quarantined"] == 3
+    assert "maximum_unreadable_fraction" in str(error.value)
+    assert run({"s": tmp_path / "in"}, maximum_unreadable_fraction=0.03).manifest.counts["quarantined"] == 3
 
 
 def test_up_to_two_bad_records_are_put_up_with_beside_good_ones_only(tmp_path: Path, run: Run) -> None:
@@ -165,7 +165,9 @@ def test_texts_without_any_space_end(tmp_path: Path, run: Run) -> None:
         {"text": "\n" * 10},
     ]
     write_lines(tmp_path / "in" / "x.jsonl", rows)
-    artifact = run({"s": tmp_path / "in"}, heldout_fraction=0, maximum_bad_fraction=0.5, filters={"languages": []})
+    artifact = run(
+        {"s": tmp_path / "in"}, heldout_fraction=0, maximum_unreadable_fraction=0.5, filters={"languages": []}
+    )
     assert artifact.manifest.counts["in"] == 5 and len(rows_of(artifact, "documents/")) >= 1
     assert {row["rule"] for row in rows_of(artifact, "removed/")} <= {"quality_short", "quality_long_words"}
 

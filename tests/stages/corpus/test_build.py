@@ -103,7 +103,7 @@ def test_it_adds_up_wherever_it_lies(tmp_path: Path, content: dict[str, Any], he
                 "sources": {name: {"location": str(tmp_path / place / name)} for name in names},
                 "policy": {"denied_licenses": ["secret"]},
                 "heldout_fraction": heldout,
-                "maximum_bad_fraction": 1.0,
+                "maximum_unreadable_fraction": 1.0,
                 "workers": 1,
             }
         )
@@ -282,12 +282,12 @@ def test_how_does_not_change_the_plan(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
 
     def name(**fields: Any) -> str:
-        source = {"location": fields.pop("location", "/x"), "weight": fields.pop("weight", 1.0)}
+        source = {"location": fields.pop("location", "/x")}
         return corpus.plan(
             CorpusConfig.model_validate({"sources": {"s": source}, **fields}), listing, store
         ).fingerprint
 
-    assert name() == name(workers=7) == name(location="/y") == name(weight=3.0)
+    assert name() == name(workers=7) == name(location="/y")
     assert len({name(), name(seed=1), name(heldout_fraction=0.5), name(edits={"personal_data": {}})}) == 4
 
 

@@ -39,10 +39,10 @@ def plain_grams(text: str, n: int) -> set[Gram]:
 
 
 def plain_index(items: Sequence[Item], config: DecontaminationConfig) -> list[set[Gram]]:
-    least = min(config.minimum_words, config.ngram)
+    least = min(config.minimum_words, config.ngram_size)
     return [
-        plain_grams(item.asked, config.ngram).union(
-            *(plain_grams(text, config.ngram) for text in item.contexts if len(plain_words(text)) >= least)
+        plain_grams(item.asked, config.ngram_size).union(
+            *(plain_grams(text, config.ngram_size) for text in item.contexts if len(plain_words(text)) >= least)
         )
         for item in items
     ]
@@ -92,7 +92,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_matches_are_those_of_the_plain_twin(
     folder: Path, asked: list[dict[str, Any]], texts: list[str], ngram: int, least: int, minimum: int
 ) -> None:
-    config = DecontaminationConfig(ngram=ngram, minimum_words=least, minimum_hits=minimum)
+    config = DecontaminationConfig(ngram_size=ngram, minimum_words=least, minimum_hits=minimum)
     sets = {"exam": list_files(write_lines(folder / "exam.jsonl", asked))}
     index = Index.of(sets, config)
     items = list(read_items(sets))
@@ -277,7 +277,7 @@ def test_every_real_item_is_found_where_it_stands_and_nothing_in_other_text() ->
     found = index.matches(*words_in(texts))
     assert found.seen.all() and len(items) == 4333
     mine = dict(zip(zip(found.rows.tolist(), found.items.tolist(), strict=True), found.hits.tolist(), strict=True))
-    assert all(mine[i, i] >= len(plain_grams(item.asked, config.ngram)) for i, item in enumerate(items))
+    assert all(mine[i, i] >= len(plain_grams(item.asked, config.ngram_size)) for i, item in enumerate(items))
     contexts = [(i, text) for i, item in enumerate(items) for text in item.contexts if len(plain_words(text)) >= 8]
     found = index.matches(*words_in([text for _, text in contexts]))
     pairs = set(zip(found.rows.tolist(), found.items.tolist(), strict=True))

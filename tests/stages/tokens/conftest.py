@@ -63,7 +63,7 @@ DOCUMENTS: Text = {
     "tiny": ["One short note."],
 }
 HELDOUT: Text = {"abstracts": [text(n) for n in range(5000, 5010)]}
-CONFIG = TokensConfig(vocabulary=400, sequence_length=64, shard_rows=32)
+CONFIG = TokensConfig(vocab_size=400, sequence_length=64, shard_rows=32)
 
 Make = Callable[..., Artifact]
 

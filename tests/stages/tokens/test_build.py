@@ -142,7 +142,7 @@ def test_from_a_document_to_positions_and_back(reader: TokenReader) -> None:
 
 def test_large_tables_of_documents_have_several_batches(make: Callable[..., Artifact]) -> None:
     texts = [str(n) for n in range(70_000)]
-    config = TokensConfig(vocabulary=257, sequence_length=512)
+    config = TokensConfig(vocab_size=257, sequence_length=512)
     reader = TokenReader(make({"numbers": texts}, {}, config).local())
     for number in (0, 65_535, 65_536, 69_999):
         (entry,) = reader.find(uri=f"numbers.jsonl#record={number}")
@@ -183,7 +183,7 @@ def test_tokens_are_the_same_forever(made: Artifact, reader: TokenReader) -> Non
 
 def test_the_sample_for_the_tokenizer_is_about_as_large_as_asked(make: Callable[..., Artifact]) -> None:
     texts = [f"document {n} " * 20 for n in range(2000)]
-    artifact = make({"a": texts}, {}, TokensConfig(vocabulary=300, sample_bytes=100_000))
+    artifact = make({"a": texts}, {}, TokensConfig(vocab_size=300, tokenizer_training_bytes=100_000))
     (corpus,) = all_artifacts(artifact.store, "corpus")
     sources = document_files(corpus, "documents")
     chosen = [text for batch in sample_texts(sources, 100_000) for text in batch]

@@ -204,7 +204,7 @@ def test_a_file_that_is_cut_short_is_named(tmp_path: Path) -> None:
         writer = ArtifactWriter(Store(tmp_path / "s"), f"corpus/{number:016}", "corpus", 1, str(number) * 32, {}, {})
         writer.file("documents/a/00007.parquet").write_bytes(content)
         with pytest.raises(InputError, match=r"cannot read .*documents/a/00007.parquet"):
-            tokens.run(TokensConfig(vocabulary=300), {"corpus": writer.commit()}, Store(tmp_path / "s"))
+            tokens.run(TokensConfig(vocab_size=300), {"corpus": writer.commit()}, Store(tmp_path / "s"))
 
 
 KILLED = """

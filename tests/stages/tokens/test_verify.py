@@ -143,7 +143,7 @@ def test_wide_tokens_and_several_blocks_are_right_too(make: Make, monkeypatch: p
     monkeypatch.setattr("stages.tokens.verify.shards._BLOCK", 100)
     monkeypatch.setattr("stages.tokens.verify.documents._BLOCK", 7)
     monkeypatch.setattr("stages.tokens.documents_table.DOCUMENTS_PER_BATCH", 16)
-    tokens = make(config=TokensConfig(vocabulary=300, sequence_length=32, shard_rows=8))
+    tokens = make(config=TokensConfig(vocab_size=300, sequence_length=32, shard_rows=8))
     assert findings(tokens, corpus_of(tokens)) == []
 
 

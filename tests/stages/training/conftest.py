@@ -43,7 +43,7 @@ def make_tokens(store: Store, documents: int = 150, sequence_length: int = 64) -
         for source in ("alpha", "beta"):
             pq.write_table(_documents(source, count, seed), writer.file(f"{part}/{source}/00000.parquet"))
     corpus = writer.commit()
-    config = TokensConfig(vocabulary=400, sequence_length=sequence_length, workers=1)
+    config = TokensConfig(vocab_size=400, sequence_length=sequence_length, workers=1)
     return tokens.run(config, {"corpus": corpus}, store)
 
 

@@ -77,7 +77,7 @@ def near_copies(
     if not config.protect_subjects:
         subjects = WordLists.empty(len(documents.begins))
     groups, count = key_groups(np.ascontiguousarray(keys))
-    sizes, sketches = sizes_and_sketches(documents.words, documents.begins, documents.ends, config.ngram)
+    sizes, sketches = sizes_and_sketches(documents.words, documents.begins, documents.ends, config.ngram_size)
     survivor, similarity = _copies(
         documents.words,
         documents.begins,
@@ -89,8 +89,8 @@ def near_copies(
         subjects.ends,
         groups,
         count,
-        config.threshold,
-        config.ngram,
+        config.similarity_threshold,
+        config.ngram_size,
         MOST_COMPARED,
     )
     gone = np.flatnonzero(survivor >= 0)

@@ -78,12 +78,12 @@ def test_a_filter_of_ones_own_says_who_goes(path: str, options: dict[str, Any], 
     [
         ("no_such_module:f", {}, "No module named 'no_such_module'"),
         ("my_filters:f", {}, "has no attribute 'f'"),
-        ("my_filters:number", {}, "no function"),
-        ("my_filters:Longer", {"width": 1}, "cannot be made"),
+        ("my_filters:number", {}, "neither a function nor a class"),
+        ("my_filters:Longer", {"width": 1}, "cannot be created"),
         ("my_filters:Outer", {}, "cannot be called"),
         ("my_filters:fails", {}, "failed: ValueError"),
         ("my_filters:no_secrets", {"wrong": 1}, "failed: TypeError"),
-        ("my_filters:answers", {}, "answers str, not a bool"),
+        ("my_filters:answers", {}, "returned str; it must return a bool"),
     ],
 )
 def test_a_filter_of_ones_own_that_cannot_be_used_is_named(path: str, options: dict[str, Any], says: str) -> None:
@@ -121,11 +121,11 @@ def test_a_text_that_goes_keeps_what_an_earlier_filter_took() -> None:
     ("name", "options", "says"),
     [
         ("GopherQualtyFilter", {}, "GopherQualityFilter"),
-        ("BaseFilter", {}, "near to it"),
-        ("RegexFilter", {"pattern": "x"}, "cannot be made"),
+        ("BaseFilter", {}, "similar names"),
+        ("RegexFilter", {"pattern": "x"}, "cannot be created"),
     ],
 )
-def test_a_filter_that_datatrove_lacks_is_told_with_its_neighbours(
+def test_the_error_for_an_unknown_datatrove_filter_has_similar_names(
     name: str, options: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(InputError, match=name) as error:

@@ -208,7 +208,7 @@ def test_originals_are_found_again(tmp_path: Path) -> None:
 def test_a_file_name_that_is_no_text_is_an_error_that_names_it(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9.jsonl")
     write_lines(tmp_path / "x.jsonl", [{"text": "a"}]).rename(tmp_path / name)
-    with pytest.raises(InputError, match="file name that is not UTF-8"):
+    with pytest.raises(InputError, match="file name is not UTF-8"):
         source_listing(SourceConfig(location=str(tmp_path)))
 
 

@@ -184,7 +184,7 @@ def test_from_files_to_documents_and_back(run: Run, tmp_path: Path) -> None:
     (folder / "one.fna").write_bytes(GENOME)
     (folder / "two.fa.gz").write_bytes(gzip.compress(b">chr3 x\nCAT\n"))
     source = {"location": str(folder), "format": "fasta_upper", "letters_per_document": 10, "license": "CC0-1.0"}
-    artifact = run({"s": source}, maximum_bad_fraction=0.5, **PLAIN)
+    artifact = run({"s": source}, maximum_unreadable_fraction=0.5, **PLAIN)
     rows = {row["uri"]: row for row in rows_of(artifact, "documents/")}
     assert {uri: row["text"] for uri, row in rows.items()} == {
         "one.fna#1:1-10": "ACGTACGTNN",

@@ -129,7 +129,7 @@ def test_the_corpus_takes_them_as_the_truth_says(made: Made, tmp_path: Path) -> 
 
 
 def test_the_stage_makes_them_by_kind(tmp_path: Path) -> None:
-    artifact = sample.run(SampleConfig(kind="genomics", megabytes=0.1), {}, Store(tmp_path))
+    artifact = sample.run(SampleConfig(domain="genomics", megabytes=0.1), {}, Store(tmp_path))
     assert artifact.files("documents/synthetic_isolates/") and artifact.manifest.counts["planted empty"] == 1
 
 

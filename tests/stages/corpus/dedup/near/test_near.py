@@ -39,7 +39,7 @@ def similarity(first: str, second: str, n: int) -> float:
 
 
 def keys_of(texts: Texts, config: DedupConfig) -> np.ndarray:
-    grams = ngram_hashes(*word_hashes(texts.data, texts.offsets), config.ngram)
+    grams = ngram_hashes(*word_hashes(texts.data, texts.offsets), config.ngram_size)
     return band_hashes(*grams, config.bands, config.band_rows, config.seed)
 
 
@@ -106,9 +106,9 @@ def plain_copies(found: list[str], keys: np.ndarray, config: DedupConfig) -> lis
     copies = []
     for i, text in enumerate(found):
         candidates = [j for j in stay if any(a == b != NO_KEY for a, b in zip(keys[:, i], keys[:, j], strict=True))]
-        values = [(similarity(text, found[j], config.ngram), -j) for j in candidates]
+        values = [(similarity(text, found[j], config.ngram_size), -j) for j in candidates]
         value, place = max(values, default=(0.0, 0))
-        if candidates and value >= config.threshold:
+        if candidates and value >= config.similarity_threshold:
             copies.append((i, -place, value))
         else:
             stay.append(i)
@@ -123,7 +123,9 @@ few_words = st.lists(st.lists(st.sampled_from(GREEK), max_size=25).map(" ".join)
 @given(few_words, st.sampled_from([(0.7, 25, 5), (0.6, 60, 4), (0.9, 25, 5), (1.0, 3, 2)]), st.integers(1, 5))
 def test_near_copies_are_those_of_plain_python(found: list[str], how: tuple[float, int, int], n: int) -> None:
     threshold, bands, rows = how
-    config = DedupConfig(threshold=threshold, ngram=n, bands=bands, band_rows=rows, protect_subjects=False)
+    config = DedupConfig(
+        similarity_threshold=threshold, ngram_size=n, bands=bands, band_rows=rows, protect_subjects=False
+    )
     texts = Texts.of(found)
     keys = keys_of(texts, config)
     expected = [NearCopy(*copy) for copy in plain_copies(found, keys, config)]
@@ -134,7 +136,7 @@ def test_near_copies_are_those_of_plain_python(found: list[str], how: tuple[floa
 def test_near_copies_never_go_by_a_chain() -> None:
     words = [f"w{i}" for i in range(120)]
     chain = [" ".join(words[start : start + 80]) for start in range(0, 40, 8)]
-    config = DedupConfig(threshold=0.75, protect_subjects=False)
+    config = DedupConfig(similarity_threshold=0.75, protect_subjects=False)
     copies = near_duplicates_of(Texts.of(chain), config)
     assert [(copy.document, copy.survivor) for copy in copies] == [(1, 0), (3, 2)]
 
@@ -171,7 +173,7 @@ def test_pages_that_share_keys_with_very_many_still_find_their_copies(
     said = " ".join(f"said{i}" for i in range(60))
     pages = [f"{said} {page}" for page in template[:3000]]
     pages += [f"{page} and one more" for page in pages[:500]]
-    copies = near_duplicates_of(Texts.of(pages), DedupConfig(threshold=0.8, protect_subjects=False))
+    copies = near_duplicates_of(Texts.of(pages), DedupConfig(similarity_threshold=0.8, protect_subjects=False))
     right = sum(copy.survivor == copy.document - 3000 for copy in copies)
     assert right >= 490 and len(copies) == right
 

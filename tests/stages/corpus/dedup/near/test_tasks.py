@@ -52,7 +52,7 @@ def written(rows: list[Row], size: int, config: DedupConfig, folder: Path) -> li
             name = f"{len(chunks):05}"
             write_chunk(table, folder / name)
             texts = Texts.of([str(row["text"]) for row in mine])
-            grams = ngram_hashes(*word_hashes(texts.data, texts.offsets), config.ngram)
+            grams = ngram_hashes(*word_hashes(texts.data, texts.offsets), config.ngram_size)
             keys = band_hashes(*grams, config.bands, config.band_rows, config.seed)
             keys[:, [i for i, row in enumerate(mine) if row["license"] == "removed"]] = NO_KEY
             keys.tofile(folder / f"{name}.bands")
