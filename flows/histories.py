@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from flows.renamed_keys import upgrade_training_config
 from stages.store import Artifact, EventLog, Store, list_refs, load
 from stages.store.events import Event
 from stages.store.lease import STALE_SECONDS, Lease
@@ -63,7 +64,7 @@ def _overview(store: Store, folder: str) -> Overview | None:
     last = {event["type"]: event for event in events}
     if PLAN not in last and not artifact:
         return None
-    config = artifact.manifest.resolved_config if artifact else last[PLAN]["config"]
+    config = upgrade_training_config(artifact.manifest.resolved_config if artifact else last[PLAN]["config"])
     step, metrics = last.get("step", {}), artifact.manifest.metrics if artifact else {}
     return Overview(
         folder=folder,

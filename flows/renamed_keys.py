@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from serving.config import RENAMED_SETTINGS
 
 RENAMED_KEYS = {
@@ -56,3 +59,32 @@ GROUP_NOW = {
     "training.schedule": "training.schedule.kind",
 }
 """Keys that were values and are groups now, and where the value stands."""
+
+
+def upgrade_training_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A training config in today's groups, from one that a run of an earlier version has recorded; others as they are.
+
+    Such a run is not resumed, but its steps and documents stay traceable.
+    """
+    if "batch" not in config:
+        return dict(config)
+    values = dict(config)
+    if values.get("micro_batch") == 0:
+        values["micro_batch"] = "auto"
+    replicas = values.pop("replicas", 1)
+    if replicas > 1:
+        values["replicas"] = values.get("workers", 0) // replicas or None
+    values["phases"] = [
+        {"rows_per_sample" if key == "k" else key: value for key, value in phase.items()}
+        for phase in values.get("phases", ())
+    ]
+    upgraded: dict[str, Any] = {}
+    for old, value in values.items():
+        key = f"training.{old}"
+        new = (RENAMED_KEYS.get(key) or GROUP_NOW.get(key) or key).partition(" ")[0]
+        *groups, name = new.split(".")[1:]
+        at = upgraded
+        for group in groups:
+            at = at.setdefault(group, {})
+        at[name] = value
+    return upgraded

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from flows.renamed_keys import upgrade_training_config
 from stages.provenance.batch_log import EVENT_TYPES, BatchLog
 from stages.store import Artifact, EventLog, Store, StoreError, all_artifacts, by_digest, list_refs, load, read_ref
 from stages.store.events import Event
@@ -51,7 +52,7 @@ def find_run(store: Store, name: str) -> TracedRun:
     else:
         raise StoreError(f"{store.where(folder)}: the run has not recorded its plan, so its data order is unknown")
     try:
-        settings = TrainingConfig.model_validate(config)
+        settings = TrainingConfig.model_validate(upgrade_training_config(config))
     except ValidationError as error:
         raise StoreError(f"{store.where(folder)}: its config is not valid in this version: {error}") from None
     log = BatchLog.from_events(events)

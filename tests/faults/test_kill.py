@@ -127,7 +127,7 @@ IN_TRAINING = [
     (Moment("stages.training.loop.loop:Loop._step", ("(0,",)), []),
     (Moment("stages.training.checkpoint.checkpointer:Checkpointer.save", nth=1, after=True), []),
     (store("put", "step-00000002/manifest.json"), []),
-    (event("'checkpoint'", nth=2), [4]),
+    (event("('checkpoint',", nth=2), [4]),
     (
         Moment("stages.training.checkpoint.checkpointer:Checkpointer._remove", ("step-00000002",), nth=2, after=True),
         [6],

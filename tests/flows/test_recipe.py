@@ -13,8 +13,9 @@ import yaml
 
 from flows.inputs import resolve_recipe
 from flows.recipe import RECIPES, Recipe, _models_in, load_recipe, recipe_names
-from flows.renamed_keys import GROUP_NOW, RENAMED_KEYS
+from flows.renamed_keys import GROUP_NOW, RENAMED_KEYS, upgrade_training_config
 from stages.store import ConfigError, InputError
+from stages.training import TrainingConfig
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -77,6 +78,34 @@ def test_an_old_key_is_refused_with_its_new_name_which_exists(old: str, new: str
         assert part in at.model_fields
         inner = _models_in(at.model_fields[part].annotation)
         at = inner[0] if inner else None
+
+
+def test_the_config_of_a_run_of_an_earlier_version_is_read_in_today_s_groups() -> None:
+    """As version 3 of the training stage recorded it, whole."""
+    old = {
+        **{
+            "size": "nano",
+            "steps": 30,
+            "batch": 16,
+            "seed": 1,
+            "k": 1,
+            "weights": None,
+            "skip": [[3, 5]],
+            "window": 16,
+        },
+        **{"phases": [{"steps": 30, "k": 2, "weights": {"a": 1.0}, "repeat": None}], "lanes": 2, "learning_rate": None},
+        **{"warmup": 20, "schedule": "wsd", "decay": 0.3, "final_learning_rate": 0.0, "optimizer": "muon"},
+        **{"momentum": 0.95, "weight_decay": 0.1, "betas": [0.9, 0.95], "grad_clip": 1.0, "z_loss": 1e-5, "workers": 4},
+        **{"replicas": 2, "micro_batch": 0, "activation_checkpointing": "auto", "device": "auto", "precision": "auto"},
+        **{"compile": "auto", "checkpoint_every": 100, "validate_every": 50, "validation_rows": 64, "max_failures": 3},
+        "stop_grace": 60.0,
+    }
+    config = TrainingConfig.model_validate(upgrade_training_config(old))
+    assert (config.data.global_batch_size, config.data.streams, config.phases[0].rows_per_sample) == (16, 2, 2)
+    assert (config.parallelism.shards_per_replica, config.parallelism.micro_batch_size) == (2, "auto")
+    assert config.recovery.skip_batches == ((3, 5),) and config.validation.every_steps == 50
+    current = config.model_dump(mode="json")
+    assert upgrade_training_config(current) == current
 
 
 def test_an_unknown_key_of_a_source_is_refused_with_its_place() -> None:

@@ -56,7 +56,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_left_running(tokens_artifact
     Most of its time is Ray's: it starts one process after the other, and workers twice, which import all they need.
     """
     store, result = Store(tmp_path / "ray"), []
-    undisturbed = prepare(tmp_path / "undisturbed", tokens_artifact, **SETTINGS)
+    undisturbed = prepare(tmp_path / "undisturbed", tokens_artifact, **SETTINGS, parallelism__micro_batch_size="auto")
     begin_imports()  # now, or what stays would look like something of Ray's
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     driver.prestart(2)
