@@ -18,7 +18,7 @@ from models.attention_cpu import BucketLayout, attend_bucketed
 from models.loss import linear_cross_entropy
 from models.matmul import linear
 from models.ops import add_rms_norm, swiglu
-from models.rope import frequencies
+from models.rope import frequencies, host_tables
 from models.sizes import ModelConfig
 
 
@@ -167,8 +167,15 @@ class Decoder(nn.Module):
 def rotary(positions: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
     """Cosine and sine, each fp32 [B, T, 1, head_size / 2], of the rotary embedding.
 
-    Computed and not stored: a buffer would silently stay zero after construction on the meta device.
+    No buffer of the module: meta-device construction would silently leave it zero.
+
+    Args:
+        positions: int64 [B, T], each less than T.
     """
+    if positions.device.type == "cpu":
+        length = positions.shape[1]
+        cosine, sine = host_tables(config.head_size, config.rope_theta, config.rope_scaling, length)
+        return cosine[positions].unsqueeze(2), sine[positions].unsqueeze(2)
     frequency, factor = frequencies(config.head_size, config.rope_theta, config.rope_scaling)
     angles = positions.float()[:, :, None, None] * frequency.to(positions.device)
     return angles.cos() * factor, angles.sin() * factor

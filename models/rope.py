@@ -15,6 +15,7 @@ PyTorch is imported inside functions, since model sizes, and so every recipe, ar
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
@@ -80,6 +81,23 @@ def frequencies(head_size: int, theta: float, scaling: RopeScaling | None = None
     low, high = scaling.low_freq_factor, scaling.high_freq_factor
     stays = ((rotations - low) / (high - low)).clamp(0, 1)
     return plain * stays + divided * (1 - stays), 1.0
+
+
+@functools.lru_cache(maxsize=8)
+def host_tables(head_size: int, theta: float, scaling: RopeScaling | None, length: int) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of positions 0 to length - 1, each fp32 [length, head_size / 2], on the host.
+
+    By numpy and not by PyTorch, whose CPU build computes them with MKL's vector functions: when two threads make the
+    first call of a process at once, one of them now and then gets cosines that are wrong in the last bits (seen on a
+    Sapphire Rapids in 1 of 20 processes on busy cores), and then two runs of one plan differ.
+    """
+    import numpy as np
+    import torch
+
+    frequency, factor = frequencies(head_size, theta, scaling)
+    angles = (np.arange(length, dtype=np.float32)[:, None] * frequency.numpy()).astype(np.float64)
+    cosine, sine = (torch.from_numpy((f(angles) * factor).astype(np.float32)) for f in (np.cos, np.sin))
+    return cosine, sine
 
 
 def _yarn_ramp(head_size: int, theta: float, scaling: RopeScaling) -> Tensor:
