@@ -113,7 +113,7 @@ def test_a_cancelled_run_ends_as_cancelled_with_its_progress_shown_and_nothing_l
         assert time.monotonic() < deadline, prefect.artifacts(run)
         time.sleep(0.2)
     processes = family(prefect.run(run))
-    house.command(["prefect", "flow-run", "cancel", run], cwd=tmp_path)
+    house.command([str(BIN / "prefect"), "flow-run", "cancel", run], cwd=tmp_path)
     prefect.wait(run, "Cancelled")
     wait_gone(processes)
     prefect.wait(prefect.run_deployment(house.overrides), "Completed")
