@@ -70,8 +70,7 @@ def _overview(store: Store, folder: str) -> Overview | None:
         folder=folder,
         artifact=artifact,
         state=FINISHED if artifact else _state(store, folder, events),
-        # Earlier versions have it at the top level.
-        size=str(config.get("model", {}).get("size") or config.get("size", "")),
+        size=str(config.get("model", {}).get("size", "")),
         step=int(config["steps"]) if artifact else int(step.get("step", -1)) + 1,
         steps=int(config["steps"]),
         loss=metrics.get("loss", step.get("loss")),

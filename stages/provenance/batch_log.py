@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from stages.store.events import Event
+from stages.training.batch_ranges import Range, within
 
 EVENT_TYPES = ("workers", "checkpoint", "stopped", "skipped", "restart")
 """Types of the events that a log is read from, besides `step`, of which the last one between two of these suffices."""
 
 State = Literal["applied", "skipped", "discarded", "not reached"]
-Range = tuple[int, int]
-"""Batches [first, end)."""
 
 
 class BatchStatus(NamedTuple):
@@ -60,9 +59,9 @@ class BatchLog:
         discarded = sum(first <= number < end for first, end in self.discarded)
         ranks = next((world for first, world in reversed(self.world_sizes) if first <= number), 0)
         state: State = "discarded" if discarded else "not reached"
-        if _within(self.applied, number):
+        if within(self.applied, number):
             state = "applied"
-        elif _within(self.skipped, number):
+        elif within(self.skipped, number):
             state = "skipped"
         return BatchStatus(state, discarded, ranks)
 
@@ -95,10 +94,6 @@ class BatchLog:
         self.applied = [(first, min(end, to)) for first, end in self.applied if first < to]
         self.skipped = [(first, min(end, to)) for first, end in self.skipped if first < to]
         self.next = to
-
-
-def _within(ranges: list[Range], number: int) -> bool:
-    return any(first <= number < end for first, end in ranges)
 
 
 def _extend(ranges: list[Range], first: int, end: int) -> None:

@@ -11,6 +11,7 @@ from models.huggingface import to_config
 from models.sizes import config_for_size
 from stages.store import Artifact, ArtifactWriter, ConfigError, FileEntry, Stage, StoreError
 from stages.store import errors as artifact_errors
+from stages.training.batch_ranges import first_outside
 from stages.training.config import TrainingConfig
 from stages.training.errors import StoppedError, TrainingError
 from stages.training.preflight.checks import check_ranks, check_tokenizer
@@ -92,10 +93,10 @@ def check_skipped(config: TrainingConfig, run: Artifact) -> None:
     """
     skipped = run.manifest.details.get("skipped", [])
     for first, end in config.recovery.skip_batches:
-        trained = [step for step in range(first, end) if not any(begin <= step < stop for begin, stop in skipped)]
-        if trained:
+        trained = first_outside(skipped, first, end)
+        if trained is not None:
             raise ConfigError(
-                f"training.recovery.skip_batches: the finished run {run.id} was trained on batch {trained[0]} of "
+                f"training.recovery.skip_batches: the finished run {run.id} was trained on batch {trained} of "
                 f"[{first}, {end}); start a new run without it: --force-new-run"
             )
 

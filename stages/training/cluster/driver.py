@@ -16,9 +16,6 @@ from stages.training.stop import request_stop
 _FAILED_SECONDS = 10.0
 """How long other ranks may go on after one has written a failure as the outcome."""
 
-_DISCONNECT_SECONDS = 5.0
-"""How long a group that is not wanted may take to end."""
-
 _POLL_SECONDS = 0.05
 _REMOTE_POLL_SECONDS = 1.0
 """How often an object store is asked for the outcome."""
@@ -62,7 +59,7 @@ class _RaySession:
             group.assign(run)
             return group
         if group:
-            group.disconnect(_DISCONNECT_SECONDS)
+            group.disconnect()
         self.group = WorkerGroup(kind)
         self.group.start(run)
         return self.group

@@ -14,9 +14,6 @@ from stages.training.runtime.process import ALLOCATOR
 if TYPE_CHECKING:
     import psutil
 
-_DISCONNECT_SECONDS = 5.0
-"""How long a group whose work is done or not wanted may take to end."""
-
 _GROUP = ("TrainController", "RayTrainWorker")
 """Parts of the command lines of a worker group's processes."""
 _CORE = ("raylet", "gcs_server")
@@ -89,8 +86,8 @@ class Group(Protocol):
     @property
     def alive(self) -> bool: ...
 
-    def disconnect(self, seconds: float) -> None:
-        """Gives it so long to end by itself."""
+    def disconnect(self) -> None:
+        """Gives it some seconds to end by itself."""
 
 
 def stop_ray(group: Group | None) -> None:
@@ -106,7 +103,7 @@ def stop_ray(group: Group | None) -> None:
     session = ray.get_runtime_context().get_session_name()
     roots = [child for child in psutil.Process().children() if session in " ".join(_command_line(child))]
     if group is not None:
-        group.disconnect(_DISCONNECT_SECONDS)
+        group.disconnect()
         if group.alive:
             family = _with_descendants(roots)
             _kill(process for process in family if any(part in " ".join(_command_line(process)) for part in _GROUP))

@@ -18,6 +18,8 @@ from stages.training.run import Run
 from stages.training.runtime.process import BACKEND, TIMEOUT_SECONDS, without_collections
 
 _POLL_SECONDS = 0.05
+DISCONNECT_SECONDS = 5.0
+"""How long a group whose work is done or not wanted may take to end."""
 _DISMISSED = "dismissed"
 """File in a group's folder that ends workers which wait for a task."""
 
@@ -78,7 +80,7 @@ class WorkerGroup:
         aside.rename(self.task)
         self.assigned = True
 
-    def disconnect(self, seconds: float) -> None:
+    def disconnect(self, seconds: float = DISCONNECT_SECONDS) -> None:
         """Dismisses workers that still wait, and gives the group so long to end by itself."""
         with contextlib.suppress(FileNotFoundError):  # it has ended, and its folder with it
             (self.folder / _DISMISSED).touch()

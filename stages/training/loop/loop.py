@@ -20,6 +20,7 @@ from models.sizes import parameters
 from stages.store.artifact import scratch_folder
 from stages.store.errors import ConfigError, HeadwaterError, StoreError
 from stages.store.store import translate_disk_errors
+from stages.training.batch_ranges import first_outside
 from stages.training.errors import TrainingError
 from stages.training.loop.data import Batch
 from stages.training.loop.micro_batch import MICRO_BATCH_TOKENS
@@ -109,10 +110,10 @@ class Loop:
         """A batch that is in the weights cannot be skipped any more; a config that asks for it must not seem obeyed."""
         skipped = self.state.progress.skipped_ranges
         for first, end in sorted(self.config.recovery.skip_batches):
-            applied = [step for step in range(first, min(end, self.next_step)) if not _within(skipped, step)]
-            if applied:
+            applied = first_outside(skipped, first, min(end, self.next_step))
+            if applied is not None:
                 raise ConfigError(
-                    f"training.recovery.skip_batches: [{first}, {end}) cannot be skipped: batch {applied[0]} was "
+                    f"training.recovery.skip_batches: [{first}, {end}) cannot be skipped: batch {applied} was "
                     f"applied before the checkpoint that the run continues from (step {self.next_step}); remove the "
                     f"range, or remove the checkpoints above step {first} in {self.run.where}/checkpoints"
                 )
@@ -259,7 +260,3 @@ def _write_failure(run: Run, error: HeadwaterError) -> bool:
         error.add_note(f"and the outcome could not be written: {second}")
         return False
     return True
-
-
-def _within(ranges: list[tuple[int, int]], number: int) -> bool:
-    return any(first <= number < end for first, end in ranges)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
-class OptimizerBase(torch.optim.Optimizer):
+class OptimizerBase(torch.optim.Optimizer, ABC):
     """A `torch.optim.Optimizer`, so that hooks, `state_dict` and other people's tools work.
 
     PyTorch wraps two methods that every run calls so that its compiler skips them, and the wrapper imports the
@@ -26,10 +27,10 @@ class OptimizerBase(torch.optim.Optimizer):
     def zero_grad(self, set_to_none: bool = True) -> None:
         torch.optim.Optimizer.zero_grad.__wrapped__(self, set_to_none)  # type: ignore[attr-defined]
 
+    @abstractmethod
     def averages(self, parameter: nn.Parameter) -> dict[str, Tensor]:
         """A parameter's averages by name, created (as zeros) where there are none yet."""
-        raise NotImplementedError
 
+    @abstractmethod
     def update_squares(self) -> Tensor:
         """Sum of the squares of what the last update added to this rank's weights: a scalar on the device."""
-        raise NotImplementedError
