@@ -77,8 +77,8 @@ def test_the_flow_refuses_wrong_parameters_before_any_work(house: House, prefect
         ({"overrides": ["training.stepz=1"]}, "training.stepz: unknown key; did you mean 'steps'?"),
         ({"overrides": ["training.steps=-5"]}, "training.steps: Input should be greater than"),
     ]
-    told = house.command([sys.executable, str(REFUSED_RUNS), json.dumps([given for given, _ in refusals])])
-    runs = json.loads(told.stdout)
+    answered = house.command([sys.executable, str(REFUSED_RUNS), json.dumps([given for given, _ in refusals])])
+    runs = json.loads(answered.stdout)
     assert len(runs) == len(refusals)
     for run, (given, message) in zip(runs, refusals, strict=True):
         state = prefect.run(run)["state"]

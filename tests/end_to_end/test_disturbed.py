@@ -193,9 +193,9 @@ def test_after_all_that_the_model_is_made_once_registered_once_and_served(distur
         "candidate": version.version,
         "champion": version.version,
     }
-    told = [(e["step"], e["loss"], int(e["time"] * 1000)) for e in disturbed.events("step")]  # replayed steps twice
+    emitted = [(e["step"], e["loss"], int(e["time"] * 1000)) for e in disturbed.events("step")]  # replayed steps twice
     metrics = [(m.step, m.value, m.timestamp) for m in client.get_metric_history(version.run_id or "", "loss")]
-    assert sorted(metrics) == sorted(told), "all that was told has arrived, none twice"
+    assert sorted(metrics) == sorted(emitted), "all that was told has arrived, none twice"
     assert client.get_run(version.run_id or "").info.status == "FINISHED"
 
 

@@ -135,9 +135,9 @@ def test_any_options_of_any_prompts_equal_the_naive_computation(
 ) -> None:
     model = world.model(max_length=24)
     requests = [(prompt, option) for prompt, options in prompts for option in options]
-    told: list[int] = []
-    answers = score(requests, model, batch_size, told.append)
-    assert sum(told) == len(requests)
+    reported: list[int] = []
+    answers = score(requests, model, batch_size, reported.append)
+    assert sum(reported) == len(requests)
     longest = {tuple(prompt): 0 for prompt, _ in requests}
     for prompt, option in requests:
         longest[tuple(prompt)] = max(longest[tuple(prompt)], len(option))
@@ -194,13 +194,13 @@ def test_texts_that_look_like_something_else_stay_texts(world: World, tmp_path: 
 def test_nothing_is_printed_and_the_log_goes_to_its_file(
     world: World, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     task = Task("s", "cloze", SetConfig(), questions(tmp_path, 5))
     with offline(tmp_path / "log.txt"):
-        harness.run([task], world.model(), tmp_path, 2, lambda done, total: told.append((done, total)))
+        harness.run([task], world.model(), tmp_path, 2, lambda done, total: reported.append((done, total)))
     assert capfd.readouterr() == ("", "")
     assert (tmp_path / "log.txt").read_text()
-    assert told[-1] == (20, 20)
+    assert reported[-1] == (20, 20)
 
 
 def test_the_task_file_and_configuration_are_plain_lm_eval(world: World, tmp_path: Path) -> None:

@@ -104,11 +104,11 @@ def test_threads_share_an_encoder(ours: TextTokenizer) -> None:
 
 
 def test_gigatoken_is_chosen_when_it_agrees(ours: TextTokenizer) -> None:
-    told: list[tuple[str, dict[str, Any]]] = []
-    chosen = encoder_for(ours, ["a text of the corpus"] * 3, lambda type, **fields: told.append((type, fields)))
+    emitted: list[tuple[str, dict[str, Any]]] = []
+    chosen = encoder_for(ours, ["a text of the corpus"] * 3, lambda type, **fields: emitted.append((type, fields)))
     assert chosen.name == "gigatoken"
-    assert [type for type, _ in told] == ["encoder"]
-    assert told[0][1]["name"] == "gigatoken" and told[0][1]["compared"] >= len(TRICKY_TEXTS) + 3
+    assert [type for type, _ in emitted] == ["encoder"]
+    assert emitted[0][1]["name"] == "gigatoken" and emitted[0][1]["compared"] >= len(TRICKY_TEXTS) + 3
 
 
 def unknown_split() -> TextTokenizer:
@@ -126,12 +126,12 @@ def another_model() -> TextTokenizer:
 def test_what_gigatoken_does_not_support_is_reported_and_encoded_by_tokenizers(
     make: Callable[[], TextTokenizer], caplog: pytest.LogCaptureFixture
 ) -> None:
-    told: list[tuple[str, dict[str, Any]]] = []
+    emitted: list[tuple[str, dict[str, Any]]] = []
     tokenizer = make()
-    chosen = encoder_for(tokenizer, [], lambda type, **fields: told.append((type, fields)))
-    assert chosen.name == "tokenizers" == told[0][1]["name"]
-    assert told[1][0] == "warning" and "the fast encoder does not support" in told[1][1]["message"]
-    assert told[1][1]["message"] in caplog.text
+    chosen = encoder_for(tokenizer, [], lambda type, **fields: emitted.append((type, fields)))
+    assert chosen.name == "tokenizers" == emitted[0][1]["name"]
+    assert emitted[1][0] == "warning" and "the fast encoder does not support" in emitted[1][1]["message"]
+    assert emitted[1][1]["message"] in caplog.text
     assert ids(chosen, TRICKY_TEXTS) == tokenizer.encode(list(TRICKY_TEXTS))
 
 
@@ -145,9 +145,9 @@ def test_other_ids_on_a_text_of_the_corpus_are_noticed(ours: TextTokenizer, monk
         return found, offsets
 
     monkeypatch.setattr(GigatokenEncoder, "encode", wrong)
-    told: list[str] = []
-    chosen = encoder_for(ours, ["the last text"], lambda type, **fields: told.append(fields.get("message", "")))
-    assert chosen.name == "tokenizers" and "begins with 'the last text'" in told[1]
+    emitted: list[str] = []
+    chosen = encoder_for(ours, ["the last text"], lambda type, **fields: emitted.append(fields.get("message", "")))
+    assert chosen.name == "tokenizers" and "begins with 'the last text'" in emitted[1]
 
 
 def test_added_tokens_that_are_not_special_stay_tokens(ours: TextTokenizer) -> None:

@@ -257,8 +257,8 @@ def test_a_killed_run_resumes_after_its_last_part(
     monkeypatch.setattr(tokenizer, "train", None)  # it is not trained again
     artifact = tokens.run(config.model_copy(update={"workers": 2}), {"corpus": corpus}, store)
     assert artifact.digest == made.digest
-    told = [event for event in artifact.events().read()[0] if event["type"] == "parts"][-1]
-    assert (told["parts"], told["found"]) == (6, kept - 1) and len(again) == 6 - (kept - 1)
+    emitted = [event for event in artifact.events().read()[0] if event["type"] == "parts"][-1]
+    assert (emitted["parts"], emitted["found"]) == (6, kept - 1) and len(again) == 6 - (kept - 1)
     assert [name for name in store.list("tokens") if ".part" in name or ".scratch" in name] == []
 
 

@@ -67,7 +67,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def test_results_do_not_depend_on_the_number_of_workers(tmp_path: Path):
-    results, told = [], []
+    results, finished = [], []
     for count in (1, 2):
         out, meet = tmp_path / f"out{count}", tmp_path / f"meet{count}"
         out.mkdir()
@@ -77,7 +77,7 @@ def test_results_do_not_depend_on_the_number_of_workers(tmp_path: Path):
             workers.run([Numbers(), WriteIds(out), Together(meet, count)], 20, tmp_path / f"logs{count}", done.append)
             workers.run([Numbers(1)], 3, tmp_path / f"more{count}", done.append)
         results.append(_contents(out))
-        told.append(sorted(done))
+        finished.append(sorted(done))
         stats = json.loads((tmp_path / f"logs{count}/stats/00007.json").read_text())
         assert stats[0]["stats"]["documents"] == 3
         assert len(list((tmp_path / f"logs{count}/completions").iterdir())) == 20
@@ -85,7 +85,7 @@ def test_results_do_not_depend_on_the_number_of_workers(tmp_path: Path):
     assert results[0] == results[1] and len(results[0]) == 20
     # Each rank's copy of the steps is its own: it has seen one rank.
     assert results[0]["7"].splitlines()[0] == "7/0 rank 7 of 20 1"
-    assert told[0] == told[1] == sorted([*range(20), 0, 1, 2])
+    assert finished[0] == finished[1] == sorted([*range(20), 0, 1, 2])
     assert not _children()
 
 

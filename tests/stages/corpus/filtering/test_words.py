@@ -316,11 +316,11 @@ def test_spacy_comes_without_torch() -> None:
 
 
 def test_torch_is_hidden_from_no_other_thread() -> None:
-    hidden, told = _HideModule("torch"), []
-    other = threading.Thread(target=lambda: told.append(hidden.find_spec("torch")))
+    hidden, found_specs = _HideModule("torch"), []
+    other = threading.Thread(target=lambda: found_specs.append(hidden.find_spec("torch")))
     other.start()
     other.join()
-    assert told == [None] and hidden.find_spec("torch.nn") is None
+    assert found_specs == [None] and hidden.find_spec("torch.nn") is None
     with pytest.raises(ModuleNotFoundError, match="torch is hidden"):
         hidden.find_spec("torch")
 

@@ -83,7 +83,7 @@ def test_a_figure_is_the_same_wherever_it_is_told(finance):
         rf"(?P<company>\w+) kept (?P<margin>\d+) as operating profit in {quarter}",
         rf"[Aa]t the end of {quarter}, (?P<company>\w+) had (?P<staff>\d+) ",
     )
-    told: defaultdict[tuple[str, str], int] = defaultdict(int)
+    stated: defaultdict[tuple[str, str], int] = defaultdict(int)
     for row in finance.documents.values():
         for pattern in patterns:
             for found in re.finditer(pattern, row["text"]):
@@ -91,8 +91,8 @@ def test_a_figure_is_the_same_wherever_it_is_told(finance):
                 for name, value in found.groupdict().items():
                     if name in ("revenue", "margin", "staff"):
                         assert int(value) == getattr(fact, name), found[0]
-                told[found["company"], found["quarter"]] += 1
-    assert sum(number > 1 for number in told.values()) > 50, "too few figures were told twice to compare"
+                stated[found["company"], found["quarter"]] += 1
+    assert sum(number > 1 for number in stated.values()) > 50, "too few figures were told twice to compare"
 
 
 def test_a_change_against_the_year_before_is_the_change_of_the_revenues():
@@ -132,8 +132,8 @@ def test_nearly_every_fact_is_told_in_a_document_that_may_be_used(finance):
             if name in sentence:
                 by_name[name].append(sentence.lower())
     facts = TABLES.facts
-    told = sum(any(value.lower() in sentence for sentence in by_name[entity.name]) for entity, _, value in facts)
-    assert told >= 0.98 * len(facts)
+    stated = sum(any(value.lower() in sentence for sentence in by_name[entity.name]) for entity, _, value in facts)
+    assert stated >= 0.98 * len(facts)
 
 
 def named_in(text: str, candidates: list[str]) -> str:

@@ -60,7 +60,7 @@ class Stopped:
     """Where this machine kept what it fetched meanwhile."""
     when_killed: list[str]
     """Checkpoints that there were then."""
-    told: str
+    message: str
     """What whoever started it read when it stopped."""
 
     def copied(self, folder: str) -> Store:
@@ -107,7 +107,7 @@ def test_a_run_on_an_object_store_is_killed_stopped_and_has_the_same_bits(
     """Checkpoints, stop, outcome and what is made, all on S3; the scratch folders of this machine are empty after."""
     store = stopped.copied("resumed")
     assert stopped.when_killed == ["step-00000004"]
-    assert re.search(rf"after step 10 of 12.* in {stopped.store.url}/training/.*/checkpoints", stopped.told)
+    assert re.search(rf"after step 10 of 12.* in {stopped.store.url}/training/.*/checkpoints", stopped.message)
     assert checkpoints(store) == ["step-00000008", "step-00000010"]
     resumed = make(store, tokens_artifact)
     assert _restarts(resumed) == [4, 10]
@@ -142,7 +142,7 @@ def test_what_was_fetched_stays_until_every_rank_has_read_it(bucket: str, tmp_pa
     entry = {"path": "state.json", "bytes": len(state), "sha256": hashlib.sha256(state).hexdigest()}
     store.put("run/checkpoints/step-00000001/state.json", state)
     store.put("run/checkpoints/step-00000001/manifest.json", json.dumps({"files": [entry]}).encode())
-    checkpoints = Checkpointer(store, "run/checkpoints", Ranks(), lambda *told: None)  # type: ignore[arg-type]
+    checkpoints = Checkpointer(store, "run/checkpoints", Ranks(), lambda *message: None)  # type: ignore[arg-type]
     assert checkpoints._fetch("run/checkpoints/step-00000001").is_dir()
     checkpoints.forget_fetched()
     assert seen == [["state.json"]], "all ranks met while it was there"

@@ -56,23 +56,23 @@ def test_a_run_leaves_what_the_contract_says(undisturbed: Artifact, tokens_artif
 
 
 def test_validations_are_kept_by_source(undisturbed: Artifact):
-    told = [event for event in undisturbed.events().read()[0] if event["type"] == "validation"]
+    emitted = [event for event in undisturbed.events().read()[0] if event["type"] == "validation"]
     lines = pq.read_table(undisturbed.local("validation.parquet")).to_pylist()
-    for event, number in zip(told, (6, 12), strict=True):
+    for event, number in zip(emitted, (6, 12), strict=True):
         assert event["step"] == number and event["tokens"] == 4 * 64 * number and event["seconds"] > 0
         assert event["by_source"].keys() == {"alpha", "beta"}
         found = {line["source"]: line["bits_per_byte"] for line in lines if line["step"] == number}
         assert found == event["by_source"] | {None: event["bits_per_byte"]}
         assert min(event["by_source"].values()) <= event["bits_per_byte"] <= max(event["by_source"].values())
     metrics = undisturbed.manifest.metrics
-    assert metrics["bits_per_byte"] == told[-1]["bits_per_byte"]
-    assert metrics["bits_per_byte/alpha"] == told[-1]["by_source"]["alpha"]
+    assert metrics["bits_per_byte"] == emitted[-1]["bits_per_byte"]
+    assert metrics["bits_per_byte/alpha"] == emitted[-1]["by_source"]["alpha"]
 
 
 def test_a_told_step_says_how_much_of_each_source_there_was(undisturbed: Artifact):
-    told = [event for event in undisturbed.events().read()[0] if event["type"] == "step"]
-    assert told[-1]["step"] == 11
-    for event in told:
+    emitted = [event for event in undisturbed.events().read()[0] if event["type"] == "step"]
+    assert emitted[-1]["step"] == 11
+    for event in emitted:
         assert sum(event["tokens_by_source"].values()) == event["tokens"]
         assert event["tokens_by_source"].keys() == {"alpha", "beta"}
 
