@@ -2,6 +2,7 @@
 
 A worker receives cancels and ends its runs by SIGTERM. A run in a terminal has no worker, and a worker may have stopped
 listening after its server was unreachable: so a run also polls its own state, and interrupts itself as Ctrl-C would.
+Prefect takes that for a crash; the flow's hook on crashes says that it was a cancel.
 """
 
 from __future__ import annotations
@@ -15,19 +16,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import PrefectHTTPStatusError, TerminationSignal
 from prefect.states import Cancelled
+
+if TYPE_CHECKING:
+    from prefect import Flow
 
 POLL_SECONDS = 3.0
 """Interval between two reads of the run's state."""
 WORKER_GRACE_SECONDS = 20.0
 """How long a run waits for its worker's SIGTERM before it interrupts itself."""
 UNREACHABLE = (httpx.HTTPError, PrefectHTTPStatusError)
+
+
+_interrupted: set[UUID] = set()
+"""The runs of this process that were interrupted because they were cancelled."""
 
 
 class CancelledInPrefect(KeyboardInterrupt):
@@ -37,16 +46,19 @@ class CancelledInPrefect(KeyboardInterrupt):
         super().__init__(f"flow run {run} was cancelled")
         self.run = run
 
-    def confirm(self) -> None:
-        """Sets the run's state to Cancelled, after Prefect has taken the interrupt for a crash.
 
-        If the server does not answer, its automation does so later.
-        """
-        try:
-            with get_client(sync_client=True) as client:
-                client.set_flow_run_state(self.run, Cancelled(message="The run has stopped."), force=True)
-        except UNREACHABLE:
-            return
+def confirm_cancel(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """A flow's hook on crashes: sets the state of a run that a cancel interrupted to Cancelled, of no other run.
+
+    If the server does not answer, its automation does so later.
+    """
+    if flow_run.id not in _interrupted:
+        return
+    try:
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(flow_run.id, Cancelled(message="The run has stopped."), force=True)
+    except UNREACHABLE:
+        return
 
 
 @contextmanager
@@ -56,6 +68,7 @@ def interrupt_on_cancel(run: UUID) -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         # The exception being handled, if any, is that of the code that the signal interrupted.
         if not isinstance(sys.exception(), (KeyboardInterrupt, TerminationSignal)):
+            _interrupted.add(run)
             raise CancelledInPrefect(run)
         # Otherwise the run is already stopping; a second interrupt would abort its checkpoint.
 

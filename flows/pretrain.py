@@ -18,7 +18,7 @@ from rich.console import Console
 
 from flows import present, registry
 from flows.artifacts import remove_duplicates, show_link, show_report, show_table
-from flows.cancel import interrupt_on_cancel
+from flows.cancel import confirm_cancel, interrupt_on_cancel
 from flows.inputs import resolve_recipe
 from flows.job import Job
 from flows.plan_table import plan_records
@@ -47,7 +47,13 @@ def run_name() -> str:
     return given if given.startswith(prefix) else f"{prefix} {given}"
 
 
-@flow(name="pretrain", flow_run_name=run_name, persist_result=False, validate_parameters=True)
+@flow(
+    name="pretrain",
+    flow_run_name=run_name,
+    persist_result=False,
+    validate_parameters=True,
+    on_crashed=[confirm_cancel],
+)
 def pretrain(
     recipe: Name = "biomed",
     data: Place = "",

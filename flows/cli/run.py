@@ -51,7 +51,6 @@ def run(
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
 
-    from flows.cancel import CancelledInPrefect
     from flows.pretrain import pretrain
     from flows.report import Summary, print_summary
     from infra.services import register_run
@@ -66,9 +65,7 @@ def run(
                 force_new_run=force_new_run,
                 return_state=True,
             )
-    except KeyboardInterrupt as interrupt:
-        if isinstance(interrupt, CancelledInPrefect):
-            interrupt.confirm()
+    except KeyboardInterrupt:
         err.print("stopped; the same command resumes the run")
         raise typer.Exit(INTERRUPTED) from None
     if not state.is_completed():

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psutil
 import pytest
+from prefect import flow, runtime
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows.cancel import confirm_cancel, interrupt_on_cancel
 from flows.dead_runs import HEARTBEAT, automations, install_automations
 from tests.end_to_end.house import BIN, House
 from tests.end_to_end.prefect_client import LONG, TIMEOUT_SECONDS, Prefect, family, kill, wait_gone
@@ -117,6 +122,26 @@ def test_a_cancelled_run_ends_as_cancelled_with_its_progress_shown_and_nothing_l
     prefect.wait(run, "Cancelled")
     wait_gone(processes)
     prefect.wait(prefect.run_deployment(house.overrides), "Completed")
+
+
+@pytest.mark.parametrize(("stop", "state"), [("cancel", "CANCELLED"), ("ctrl-c", "CRASHED")])
+def test_a_run_that_interrupts_itself_is_cancelled_and_no_other_interrupt_is(
+    prefect: Prefect, stop: str, state: str
+) -> None:
+    """The worker may be away, or later than the run's own look at its state."""
+
+    @flow(on_crashed=[confirm_cancel])
+    def work() -> None:
+        with interrupt_on_cancel(UUID(runtime.flow_run.id)):
+            runs.append(str(runtime.flow_run.id))
+            if stop == "ctrl-c":
+                raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    runs: list[str] = []
+    with temporary_settings({PREFECT_API_URL: f"{prefect.url}/api"}), pytest.raises(KeyboardInterrupt):
+        work()
+    assert prefect.run(runs[0])["state"]["type"] == state
 
 
 @pytest.mark.full
