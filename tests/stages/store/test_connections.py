@@ -17,7 +17,7 @@ from stages.store import Store
     [(ConnectionResetError("Cannot write to closing transport"), []), (ValueError("x"), ["x"])],
     ids=repr,
 )
-def test_a_task_that_nobody_asks_after(
+def test_errors_of_tasks_that_nobody_awaits(
     error: Exception, logged: list[str], bucket: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     loop = Store(f"{bucket}/store").fs.loop

@@ -1,4 +1,4 @@
-"""Collection and verification: exactly what nothing reaches goes; whatever is damaged or missing is named."""
+"""Collection removes exactly what nothing reaches; verification names whatever is damaged or missing."""
 
 from __future__ import annotations
 
@@ -66,54 +66,54 @@ def make(store: Store, text: str, **inputs: Artifact) -> Artifact:
     return toy.run(Toy(text=text), inputs, store)
 
 
-def gone(plan: Collection) -> set[str]:
+def to_delete(plan: Collection) -> set[str]:
     return {item.name for item in plan.to_delete}
 
 
 def sweep(store: Store, **options: Any) -> dict[str, str]:
-    """Collects; names of what went or stayed after all, and why."""
+    """Collects; why each planned item was not removed, by name: empty where it was."""
     return {item.name: left for item, left in collect(store, plan_collection(store, **options))}
 
 
 @examples(25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_exactly_what_no_ref_reaches_goes(data: st.DataObject, tmp_path: Path) -> None:
+def test_exactly_what_no_ref_reaches_is_removed(data: st.DataObject, tmp_path: Path) -> None:
     store = (
         Store(f"memory://{secrets.token_hex(8)}")
         if data.draw(st.booleans())
         else Store(tmp_path / secrets.token_hex(8))
     )
-    made: list[Artifact] = []
+    artifacts: list[Artifact] = []
     inputs: list[set[int]] = []
     for number in range(data.draw(st.integers(1, 9))):
         sources = data.draw(st.sets(st.integers(0, number - 1), max_size=3)) if number else set()
         text = f"{data.draw(st.integers(0, 5))}"  # some of one content, and so of one digest
-        into: dict[str, Any] = {f"in{i}": made[i] for i in sources} | {"source/x": Files, "number": Artifact}
+        into: dict[str, Any] = {f"in{i}": artifacts[i] for i in sources} | {"source/x": Files, "number": Artifact}
         into["number"] = type("Number", (), {"digest": f"{number:064}"})
-        made.append(toy.run(Toy(text=text), into, store))
+        artifacts.append(toy.run(Toy(text=text), into, store))
         inputs.append(sources)
-    refs = data.draw(st.sets(st.integers(0, len(made) - 1)))
+    refs = data.draw(st.sets(st.integers(0, len(artifacts) - 1)))
     for number in refs:
-        write_ref(store, f"recipe{number % 2}", f"kind{number}", made[number])
+        write_ref(store, f"recipe{number % 2}", f"kind{number}", artifacts[number])
 
     reached, ahead = set[int](), list(refs)
     while ahead:
         number = ahead.pop()
         if number not in reached:
             reached.add(number)
-            digests = {made[i].digest for i in inputs[number]}
-            ahead += [i for i, artifact in enumerate(made) if artifact.digest in digests]
-    expected = {artifact.folder for i, artifact in enumerate(made) if i not in reached}
+            digests = {artifacts[i].digest for i in inputs[number]}
+            ahead += [i for i, artifact in enumerate(artifacts) if artifact.digest in digests]
+    expected = {artifact.folder for i, artifact in enumerate(artifacts) if i not in reached}
 
     before = store.list("")
     plan = plan_collection(store)
-    assert gone(plan) == expected
-    assert {kept.name for kept in plan.kept} == {made[i].folder for i in reached}
+    assert to_delete(plan) == expected
+    assert {kept.name for kept in plan.kept} == {artifacts[i].folder for i in reached}
     assert store.list("") == before, "a plan removes nothing"
     assert set(dict.fromkeys(item.name for item, left in collect(store, plan) if not left)) == expected
     left = {name for name in before if "/".join(name.split("/")[:2]) not in expected}
     assert set(store.list("")) == left
-    assert gone(plan_collection(store)) == set()
+    assert to_delete(plan_collection(store)) == set()
 
 
 def test_other_roots_and_foreign_files_stay(store: Store) -> None:
@@ -127,12 +127,12 @@ def test_other_roots_and_foreign_files_stay(store: Store) -> None:
     assert store.exists("toy/backup-of-mine/manifest.json")
 
 
-def test_what_points_at_nothing_stops_it(store: Store) -> None:
-    """What the missing artifact was made of would be taken for unreachable."""
+def test_a_ref_to_nothing_stops_the_collection(store: Store) -> None:
+    """The inputs of the missing artifact would be taken for unreachable."""
     source = make(store, "source")
-    made = make(store, "made", source=source)
-    write_ref(store, "biomed", "toy", made)
-    store.remove(made.folder)
+    artifact = make(store, "artifact", source=source)
+    write_ref(store, "biomed", "toy", artifact)
+    store.remove(artifact.folder)
     with pytest.raises(StoreError, match=r"refs/biomed/toy.*points at toy/.*holds no finished artifact"):
         plan_collection(store)
     store.put("refs/biomed/toy", b"{")
@@ -144,7 +144,7 @@ def test_what_points_at_nothing_stops_it(store: Store) -> None:
         plan_collection(store)
 
 
-def test_a_ref_that_is_set_meanwhile_saves(store: Store) -> None:
+def test_a_ref_that_is_set_after_the_plan_keeps_its_artifact(store: Store) -> None:
     first, second = make(store, "first"), make(store, "second")
     plan = plan_collection(store)
     write_ref(store, "biomed", "toy", first)
@@ -158,62 +158,62 @@ def test_two_collections_at_once(store: Store) -> None:
     assert [left for _, left in collect(store, first)] == [""]
     assert [left for _, left in collect(store, second)] == ["it has been rebuilt or removed since"]
     assert not list(store.folders("toy"))
-    assert make(store, "lost") != lost, "made again"
+    assert make(store, "lost") != lost, "rebuilt"
 
 
-def test_a_ref_that_is_set_at_the_last_moment_saves(store: Store) -> None:
+def test_a_ref_that_is_set_at_the_last_moment_keeps_its_artifact(store: Store) -> None:
     """The run looks for its artifact just before the manifest goes, and sets its ref just after."""
-    made = make(store, "made")
+    artifact = make(store, "artifact")
     asked = 0
 
     def late() -> Roots:
         nonlocal asked
         asked += 1
         if asked == 3:  # once for the plan, once before and once after the manifest is taken
-            assert load(store, made.folder) is None
-            write_ref(store, "biomed", "toy", made)
+            assert load(store, artifact.folder) is None
+            write_ref(store, "biomed", "toy", artifact)
             return ref_roots(store)
         return Roots({}, {})
 
     left = list(collect(store, plan_collection(store, late), late))
     assert [reason for _, reason in left] == ["a ref points at it by now"]
-    assert load(store, made.folder) == made
-    assert not damaged_files(made)
+    assert load(store, artifact.folder) == artifact
+    assert not damaged_files(artifact)
 
 
-def test_work_under_way_keeps_what_it_may_read(store: Store) -> None:
+def test_a_stage_that_is_running_keeps_what_it_may_read(store: Store) -> None:
     source, other, last = make(store, "source"), make(store, "other"), make(store, "last")
     working = toy.plan(Toy(text="working"), {"in": source}, store)
     with Lease(store, working.folder):
-        assert gone(plan_collection(store)) == set(), "what it reads is not known"
+        assert to_delete(plan_collection(store)) == set(), "what it reads is not known"
         store.put(f"{working.folder}/events/000000.jsonl", json.dumps({"inputs": working.inputs}).encode() + b"\n")
-        assert gone(plan_collection(store)) == {other.folder, last.folder}
+        assert to_delete(plan_collection(store)) == {other.folder, last.folder}
         plan = plan_collection(store)
         with Lease(store, other.folder):
             assert "is being written" in {i.name: left for i, left in collect(store, plan)}[other.folder]
     assert load(store, other.folder)
-    assert gone(plan_collection(store)) == {other.folder}, "a restart reads the source"
-    assert gone(plan_collection(store, now=time.time() + 8 * DAY)) == {working.folder, source.folder, other.folder}
+    assert to_delete(plan_collection(store)) == {other.folder}, "a restart reads the source"
+    assert to_delete(plan_collection(store, now=time.time() + 8 * DAY)) == {working.folder, source.folder, other.folder}
 
 
-def test_unfinished_work_has_its_time(local: Store) -> None:
+def test_an_unfinished_run_is_kept_for_a_week(local: Store) -> None:
     plan = runs.plan(Toy(text="stop"), {}, local)
     with pytest.raises(KeyboardInterrupt):
         runs.run(Toy(text="stop"), {}, local, plan)
-    assert gone(plan_collection(local)) == set()
+    assert to_delete(plan_collection(local)) == set()
     [kept] = plan_collection(local).kept
     assert (kept.name, kept.why) == (plan.folder, "unfinished: a run may resume it")
-    assert gone(plan_collection(local, now=time.time() + 6 * DAY)) == set()
+    assert to_delete(plan_collection(local, now=time.time() + 6 * DAY)) == set()
     later = plan_collection(local, now=time.time() + 8 * DAY)
     assert "nobody resumed it for 8.0 days" in later.to_delete[0].why
-    local.put(f"{plan.folder}/events.jsonl", b"again")  # written after the plan was made
+    local.put(f"{plan.folder}/events.jsonl", b"resumed")  # written after the plan
     assert [left for _, left in collect(local, later)] == ["a run has resumed it since"]
     assert sweep(local, unfinished_after=0.0, now=time.time() + 1) == {plan.folder: ""}
     assert not local.local_path(plan.folder).exists()
 
 
-def test_half_written_files_of_the_dead_go(local: Store) -> None:
-    """A writer is killed while it writes; what it had finished before, and what a restart goes on with, stays."""
+def test_half_written_files_of_killed_processes_are_removed(local: Store) -> None:
+    """A writer is killed while it writes; what it had finished before, and what a restart resumes from, stays."""
     kept = make(local, "kept")
     write_ref(local, "biomed", "toy", kept)
     plan = toy.plan(Toy(text="killed"), {}, local)
@@ -239,7 +239,7 @@ def test_half_written_files_of_the_dead_go(local: Store) -> None:
     assert local.exists(new) and not local.exists(old)
 
 
-def test_saved_offsets_go_with_their_folder(store: Store) -> None:
+def test_saved_offsets_are_removed_with_their_folder(store: Store) -> None:
     lost, kept = make(store, "lost"), make(store, "kept")
     write_ref(store, "biomed", "toy", kept)
     for artifact in (lost, kept):
@@ -254,8 +254,8 @@ def test_saved_offsets_go_with_their_folder(store: Store) -> None:
 def test_what_is_new_stays_on_request(store: Store) -> None:
     old = make(store, "old")
     new = make(store, "new", old=old)
-    assert gone(plan_collection(store, keep_newer=3600.0)) == set()
-    assert gone(plan_collection(store, keep_newer=3600.0, now=time.time() + 7200)) == {old.folder, new.folder}
+    assert to_delete(plan_collection(store, keep_newer=3600.0)) == set()
+    assert to_delete(plan_collection(store, keep_newer=3600.0, now=time.time() + 7200)) == {old.folder, new.folder}
 
 
 def test_a_collection_that_is_killed_leaves_nothing_that_looks_whole(
@@ -263,7 +263,7 @@ def test_a_collection_that_is_killed_leaves_nothing_that_looks_whole(
 ) -> None:
     """It ends at every removal in turn; then every manifest that is left has all its files and inputs."""
     source = make(store, "source")
-    make(store, "made", source=source)
+    make(store, "downstream", source=source)
     remove, calls = Store.remove, 0
     for end in range(1, 100):
         calls = 0
@@ -313,15 +313,15 @@ def findings(store: Store, start: str = "") -> list[Damage]:
 
 def test_one_flipped_byte_is_found_wherever_it_is(local: Store) -> None:
     source = make(local, "source")
-    made = make(local, "made", source=source)
-    write_ref(local, "biomed", "toy", made)
-    step = f"{made.folder}/checkpoints/step-00000001"
+    artifact = make(local, "downstream", source=source)
+    write_ref(local, "biomed", "toy", artifact)
+    step = f"{artifact.folder}/checkpoints/step-00000001"
     local.put(f"{step}/weights", b"weights")
     entry = {"path": "weights", "bytes": 7, "sha256": hashlib.sha256(b"weights").hexdigest()}
     local.put(f"{step}/manifest.json", json.dumps({"step": 1, "files": [entry]}).encode())
     assert findings(local) == []
     plan = plan_verification(local, ref_roots(local))
-    assert (plan.artifacts, plan.checkpoints, plan.bytes) == (2, 1, len("sourcemadeweights"))
+    assert (plan.artifacts, plan.checkpoints, plan.bytes) == (2, 1, len("sourcedownstreamweights"))
 
     names = [name for name in local.list("") if not name.endswith("events.jsonl")]
     assert len(names) == 7
@@ -340,26 +340,27 @@ def test_one_flipped_byte_is_found_wherever_it_is(local: Store) -> None:
     assert findings(local) == []
 
 
-def test_verifying_goes_on_after_the_first_damage(store: Store) -> None:
+def test_verification_continues_after_the_first_damage(store: Store) -> None:
     source = make(store, "source")
-    made = make(store, "made", source=source)
+    artifact = make(store, "downstream", source=source)
     other = make(store, "other")
-    write_ref(store, "biomed", "toy", made)
+    write_ref(store, "biomed", "toy", artifact)
     store.put(f"{source.folder}/data/text.txt", b"sourcf")
-    store.remove(f"{made.folder}/data/text.txt")
+    store.remove(f"{artifact.folder}/data/text.txt")
     store.put(f"{other.folder}/data/text.txt", b"other, longer")
     store.put("refs/biomed/gone", json.dumps({"folder": "toy/" + "0" * 16, "digest": "0" * 64}).encode())
     found = {damage.path: damage for damage in findings(store)}
     assert found[store.where(f"{source.folder}/data/text.txt")].problem == "its sha256 is not the manifest's"
-    assert found[store.where(f"{made.folder}/data/text.txt")].problem == "missing"
+    assert found[store.where(f"{artifact.folder}/data/text.txt")].problem == "missing"
     assert "13 bytes, the manifest says 5" in found[store.where(f"{other.folder}/data/text.txt")].problem
     assert "holds no finished artifact" in found[store.where("refs/biomed/gone")].problem
     assert len(found) == 4
-    remedy = found[store.where(f"{made.folder}/data/text.txt")].remedy
-    assert remedy == f"remove {store.where(made.folder)} and run the recipe again, which rebuilds it"
+    remedy = found[store.where(f"{artifact.folder}/data/text.txt")].remedy
+    assert remedy == f"remove {store.where(artifact.folder)} and run the recipe again, which rebuilds it"
 
     named = {damage.path for damage in findings(store, "biomed/toy")}
-    assert named == {store.where(f"{a.folder}/data/text.txt") for a in (source, made)}, "with its inputs, and no other"
+    expected = {store.where(f"{a.folder}/data/text.txt") for a in (source, artifact)}
+    assert named == expected, "with its inputs, and no other"
     assert [d.of for d in findings(store, other.digest[:9])] == [other.id]
     assert [d.of for d in findings(store, "refs/biomed/gone")] == ["refs/biomed/gone"]
     with pytest.raises(StoreError, match="no artifact 'toy/ffff'"):
@@ -368,7 +369,7 @@ def test_verifying_goes_on_after_the_first_damage(store: Store) -> None:
     assert findings(store, "biomed/toy")[0].problem.startswith("its input source")
 
 
-def test_files_that_go_while_they_are_verified_are_no_damage(local: Store) -> None:
+def test_files_that_are_removed_during_verification_are_no_damage(local: Store) -> None:
     lost = make(local, "lost")
     plan = plan_verification(local, ref_roots(local))
     assert sweep(local) == {lost.folder: ""}

@@ -94,7 +94,7 @@ def test_digest_ignores_the_order_of_files(entries: list[FileEntry], random: obj
     assert digest(entries) == digest(shuffled)
 
 
-def test_digest_ignores_what_only_tells_about_the_artifact() -> None:
+def test_digest_ignores_files_that_only_describe_the_artifact() -> None:
     entries = [FileEntry(path="a", bytes=1, sha256="x")]
     about = [
         FileEntry(path=path, bytes=1, sha256="y") for path in ("events.jsonl", "report/index.html", "manifest.json")

@@ -91,7 +91,7 @@ def test_inputs_and_config_name_the_plan(store: Store) -> None:
     other = toy.run(Toy(text="x"), {}, store)
     downstream = toy.run(Toy(), {"in": other}, store)
     assert len({first.fingerprint, other.fingerprint, downstream.fingerprint}) == 3
-    assert first.digest == downstream.digest, "the same bytes have the same digest, whatever they were made from"
+    assert first.digest == downstream.digest, "the same bytes have the same digest, whatever the inputs were"
     assert downstream.manifest.inputs == {"in": other.digest}
 
 
@@ -165,13 +165,13 @@ def test_a_lease_that_is_garbage_is_named(garbage: bytes, local_store: Store) ->
         toy.run(Toy(), {}, local_store)
 
 
-def test_runs_are_kept_apart_and_unfinished_ones_go_on(store: Store) -> None:
+def test_runs_have_folders_of_their_own_and_unfinished_ones_resume(store: Store) -> None:
     first = runs.run(Toy(), {}, store)
     assert first.folder.startswith(f"runs/{first.fingerprint[:16]}-")
     assert runs.run(Toy(), {}, store).folder == first.folder, "a finished run is skipped"
-    again = runs.run(Toy(), {}, store, runs.plan(Toy(), {}, store, force_new_run=True))
-    assert again.folder != first.folder
-    assert again.manifest.run != first.manifest.run
+    forced = runs.run(Toy(), {}, store, runs.plan(Toy(), {}, store, force_new_run=True))
+    assert forced.folder != first.folder
+    assert forced.manifest.run != first.manifest.run
     unfinished = runs.plan(Toy(text="fail"), {}, store)
     with pytest.raises(RuntimeError):
         runs.run(Toy(text="fail"), {}, store, unfinished)
@@ -263,11 +263,11 @@ def test_a_second_process_waits_and_finds_it_done(store: Store) -> None:
 
     artifact = toy.run(Toy(), {}, store, on_wait=waiting)
     assert artifact.read("data/text.txt") == b"hello"
-    assert calls == ["hello"], "made once"
+    assert calls == ["hello"], "built once"
     assert [by.pid for by in seen] == [os.getpid()] * 2
 
 
-def test_a_second_process_goes_on_when_the_first_dies(store: Store) -> None:
+def test_a_second_process_takes_over_when_the_first_dies(store: Store) -> None:
     plan = toy.plan(Toy(), {}, store)
     script = (
         "import sys, time\nfrom stages.store import Store\nfrom stages.store.lease import Lease\n"
@@ -285,8 +285,8 @@ def test_a_second_process_goes_on_when_the_first_dies(store: Store) -> None:
     assert calls == ["hello"]
 
 
-def test_whoever_was_taken_for_dead_does_not_commit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A suspended process comes back after another one took its work over."""
+def test_a_process_that_lost_its_lease_does_not_commit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A suspended process continues after another one took its work over."""
     plan = toy.plan(Toy(), {}, store)
     record = {"pid": 1, "host": "elsewhere", "beat": time.time()}
 
@@ -297,7 +297,7 @@ def test_whoever_was_taken_for_dead_does_not_commit(store: Store, monkeypatch: p
     with pytest.raises(LeaseHeldError, match="process 1 on elsewhere took over the lease"):
         Stage("toy", 1, build_and_lose).run(Toy(), {}, store)
     assert load(store, plan.folder) is None
-    assert store.exists(f"{plan.folder}/lease-1"), "the other's lease is left alone"
+    assert store.exists(f"{plan.folder}/lease-1"), "the other's lease stays"
 
 
 def test_a_lease_whose_clock_is_wrong_is_watched_before_it_is_taken(store: Store, monkeypatch) -> None:

@@ -72,14 +72,14 @@ def test_absolute_names_and_relative_stores_are_refused() -> None:
         Store("some/folder")
 
 
-def test_unwritable_store_says_so(tmp_path: Path) -> None:
+def test_an_unwritable_store_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for write in (Store.put, Store.create):
         with pytest.raises(StoreError, match=r"cannot (write|create) .*is a file"):
             write(Store(tmp_path / "file"), "a", b"x")
 
 
-def test_a_bucket_that_is_not_there_is_named(object_store: ObjectStore) -> None:
+def test_a_missing_bucket_is_named(object_store: ObjectStore) -> None:
     store = Store("s3://no-such-bucket/store")
     assert not store.exists("a") and store.list("") == [] and list(store.folders("")) == []
     for write in (store.put, store.create):
@@ -87,7 +87,7 @@ def test_a_bucket_that_is_not_there_is_named(object_store: ObjectStore) -> None:
             write("a", b"x")
 
 
-def test_a_store_that_goes_away_says_so_and_serves_on_when_it_is_back(object_store: ObjectStore, bucket: str) -> None:
+def test_an_unreachable_store_is_reported_and_works_once_it_is_back(object_store: ObjectStore, bucket: str) -> None:
     store = Store(f"{bucket}/store")
     store.put("a", b"1")
     object_store.stop()
@@ -101,8 +101,8 @@ def test_a_store_that_goes_away_says_so_and_serves_on_when_it_is_back(object_sto
     assert store.create("b", b"2")
 
 
-def test_a_creation_whose_answer_was_lost_is_known_again(bucket: str) -> None:
-    """s3fs sends such a request again, and the second meets what the first wrote."""
+def test_a_creation_whose_answer_was_lost_is_recognized_on_retry(bucket: str) -> None:
+    """s3fs retries such a request, and the second finds what the first wrote."""
     store = Store(bucket)
     assert store.create("lease-0", b"mine")
     assert store.create("lease-0", b"mine")
@@ -149,7 +149,7 @@ def test_a_listing_is_whole_while_files_come_and_go_beside_it(tmp_path: Path) ->
     assert all("folder/lease-0" in names for names in seen)
 
 
-def test_a_creation_whose_aside_file_was_tidied_away_is_tried_again(tmp_path: Path, monkeypatch) -> None:
+def test_a_creation_whose_temporary_file_was_removed_is_retried(tmp_path: Path, monkeypatch) -> None:
     """Whoever holds the lease removes what dead writers left, and cannot tell a living one's from it."""
     store, link, tidied = Store(tmp_path), os.link, []
 
