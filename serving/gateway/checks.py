@@ -8,12 +8,13 @@ Only what was checked is forwarded: the body is serialized again from the parsed
 from __future__ import annotations
 
 import asyncio
-import json
+from collections.abc import Iterator
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
 from serving.config import LimitsConfig
+from serving.gateway.json_body import parse_object
 from serving.gateway.responses import RefusedError
 
 _COMMON = """
@@ -34,6 +35,8 @@ FIELDS = {
 """Fields that a request may have, by route."""
 IGNORED_FIELDS = ("best_of", "metadata", "store")
 """OpenAI fields that clients often send and that have no meaning here; they are not forwarded."""
+MAX_INT32 = (1 << 31) - 1
+"""The engine's tensors hold token ids and `top_k` in 32 bits; a larger one would fail there."""
 RESPONSE_FORMATS = ("text", "json_object", "json_schema")
 
 
@@ -69,12 +72,7 @@ def check_request(path: str, body: bytes, limits: LimitsConfig, *, has_chat_temp
     Raises:
         RefusedError: 400, with the field and the reason.
     """
-    try:
-        fields = json.loads(body, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise RefusedError(400, f"the body is not valid JSON: {error}", "invalid_json") from None
-    if not isinstance(fields, dict):
-        raise RefusedError(400, "the body must be a JSON object", "invalid_json")
+    fields = parse_object(body)
     unknown = sorted(set(fields) - FIELDS[path])
     if unknown:
         raise RefusedError(400, f"field {unknown[0]!r} is not supported by this endpoint", "unknown_field", unknown[0])
@@ -85,6 +83,7 @@ def check_request(path: str, body: bytes, limits: LimitsConfig, *, has_chat_temp
             "send a prompt to /v1/completions instead",
             "no_chat_template",
         )
+    _check_model(fields)
     _check_numbers(fields, limits)
     _check_prompt(fields, limits)
     _check_messages(fields.get("messages"))
@@ -96,6 +95,13 @@ def check_request(path: str, body: bytes, limits: LimitsConfig, *, has_chat_temp
     return {name: value for name, value in fields.items() if name not in IGNORED_FIELDS}
 
 
+def _check_model(fields: dict[str, Any]) -> None:
+    """An engine takes a missing name for its own model: the client would get another one's answer after an exchange."""
+    name = fields.get("model")
+    if not isinstance(name, str) or not name:
+        raise RefusedError(400, "model must be the name of a model of /v1/models", "bad_field", "model")
+
+
 def _check_numbers(fields: dict[str, Any], limits: LimitsConfig) -> None:
     bounds = {
         "n": (1, limits.max_sequences),
@@ -104,6 +110,8 @@ def _check_numbers(fields: dict[str, Any], limits: LimitsConfig) -> None:
         "min_tokens": (0, 1 << 20),
         "top_logprobs": (0, limits.max_logprobs),
         "best_of": (1, 1),
+        "top_k": (-1, MAX_INT32),
+        "truncate_prompt_tokens": (-1, 1 << 20),
     }
     if not isinstance(fields.get("logprobs"), bool):
         bounds["logprobs"] = (0, limits.max_logprobs)
@@ -121,11 +129,20 @@ def _check_numbers(fields: dict[str, Any], limits: LimitsConfig) -> None:
 
 def _check_prompt(fields: dict[str, Any], limits: LimitsConfig) -> None:
     prompt = fields.get("prompt")
+    for name in ("prompt", "stop_token_ids"):
+        if not all(0 <= token <= MAX_INT32 for token in _integers(fields.get(name))):
+            raise RefusedError(400, f"a token id in {name} must be from 0 to {MAX_INT32}", "bad_field", name)
     count = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
     if count * (fields.get("n") or 1) > limits.max_sequences:
         raise RefusedError(
             400, f"one request may have at most {limits.max_sequences} sequences (prompts times n)", "bad_field", "n"
         )
+
+
+def _integers(value: Any) -> Iterator[int]:
+    """The integers of a list, or of a list of lists."""
+    for item in value if isinstance(value, list) else []:
+        yield from [item] if isinstance(item, int) else _integers(item)
 
 
 def _check_messages(messages: Any) -> None:
@@ -135,7 +152,3 @@ def _check_messages(messages: Any) -> None:
         for part in content if isinstance(content, list) else []:
             if not isinstance(part, dict) or part.get("type") != "text":
                 raise RefusedError(400, "messages may contain only text", "bad_field", "messages")
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")

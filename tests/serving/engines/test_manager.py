@@ -132,7 +132,7 @@ def test_queued_requests_wait_no_longer_than_their_timeout(narrow: Gateway, tmp_
 async def disconnect_from_queue(gateway: Gateway) -> None:
     """A client that disconnects while its request is queued."""
     async with httpx.AsyncClient(base_url=gateway.url, headers=gateway.headers, verify=False) as client:
-        waiting = asyncio.create_task(client.post("/v1/completions", json={"prompt": "x"}, timeout=60))
+        waiting = asyncio.create_task(client.post("/v1/completions", json={"model": "toy", "prompt": "x"}, timeout=60))
         while gateway.status().queued == 0:
             await asyncio.sleep(0.02)
         assert not waiting.done()

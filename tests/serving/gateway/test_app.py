@@ -96,8 +96,14 @@ def test_a_body_that_is_not_json_is_refused(client: httpx.Client) -> None:
     assert client.post("/v1/completions", content=b"{").json()["error"]["code"] == "invalid_json"
 
 
+def test_a_value_that_cannot_be_forwarded_is_refused_by_name(client: httpx.Client) -> None:
+    for value in (rb'"\ud800"', b"1e400", b"[" * 900 + b"]" * 900):
+        answer = client.post("/v1/completions", content=b'{"model": "toy", "prompt": "x", "user": %s}' % value)
+        assert answer.status_code == 400 and answer.json()["error"]["param"].startswith("user")
+
+
 def test_a_chat_without_a_template_is_refused(client: httpx.Client) -> None:
-    chat = client.post("/v1/chat/completions", json={"messages": []})
+    chat = client.post("/v1/chat/completions", json={"model": "toy", "messages": []})
     assert chat.status_code == 400 and "no chat template" in chat.json()["error"]["message"]
 
 

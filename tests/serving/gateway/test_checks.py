@@ -2,6 +2,7 @@
 
 import json
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,16 +10,19 @@ from hypothesis import strategies as st
 from serving.config import LimitsConfig
 from serving.gateway.checks import FIELDS, check_request
 from serving.gateway.responses import RefusedError
+from tests.support import examples
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 LIMITS = LimitsConfig(max_sequences=8)
 
 
-def check(fields: object, path: str = COMPLETIONS, chat: bool = True) -> dict[str, object]:
-    return check_request(path, json.dumps(fields).encode(), LIMITS, has_chat_template=chat)
+def check(fields: dict[str, object], path: str = COMPLETIONS, chat: bool = True) -> dict[str, object]:
+    """What is forwarded of a request to model `m`."""
+    body = json.dumps({"model": "m", **fields}).encode()
+    return check_request(path, body, LIMITS, has_chat_template=chat)
 
 
-def refused(fields: object, path: str = COMPLETIONS, chat: bool = True) -> RefusedError:
+def refused(fields: dict[str, object], path: str = COMPLETIONS, chat: bool = True) -> RefusedError:
     with pytest.raises(RefusedError) as caught:
         check(fields, path, chat)
     assert caught.value.status == 400
@@ -65,6 +69,11 @@ def test_fields_that_control_the_engine_are_refused(name: str) -> None:
         {"max_tokens": "5"},
         {"logprobs": 21},
         {"best_of": 2},
+        {"top_k": 1 << 31},
+        {"truncate_prompt_tokens": 1 << 31},
+        {"prompt": [5, -1]},
+        {"prompt": [[1], [1 << 31]]},
+        {"stop_token_ids": [-1]},
         {"logit_bias": {str(i): 1 for i in range(2000)}},
         {"response_format": {"type": "structural_tag"}},
     ],
@@ -73,19 +82,47 @@ def test_values_out_of_bounds_are_refused(fields: dict[str, object]) -> None:
     assert refused({"prompt": "x", **fields}).code
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b'{"n": NaN}', b"[" * 100_000, b"\xff\xfe", b'{"a":1}x'])
-def test_what_is_not_a_json_object_is_refused(body: bytes) -> None:
-    with pytest.raises(RefusedError) as caught:
-        check_request(COMPLETIONS, body, LIMITS, has_chat_template=True)
-    assert caught.value.code == "invalid_json"
+@pytest.mark.parametrize("model", [None, "", 5, ["m"]])
+def test_a_request_names_its_model(model: object) -> None:
+    assert refused({"prompt": "x", "model": model}).param == "model"
+    with pytest.raises(RefusedError, match="model must be"):
+        check_request(COMPLETIONS, b'{"prompt": "x"}', LIMITS, has_chat_template=True)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.just("\ud800"),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(), max_size=3), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+FIELD = st.sampled_from(sorted(FIELDS[COMPLETIONS] | FIELDS[CHAT]))
+
+
+@examples(50)
+@given(st.dictionaries(FIELD, JSON, max_size=4), st.binary(max_size=3), st.integers(0, 200), st.sampled_from([*FIELDS]))
+def test_every_body_is_refused_or_can_be_forwarded(
+    fields: dict[str, object], damage: bytes, place: int, path: str
+) -> None:
+    whole = json.dumps({"model": "m", **fields}).encode()
+    for body in (whole, whole[:place] + damage + whole[place + len(damage) :]):
+        try:
+            forwarded = check_request(path, body, LIMITS, has_chat_template=True)
+        except RefusedError as refusal:
+            assert refusal.status == 400 and refusal.response().body
+        else:
+            assert httpx.Request("POST", "http://engine", json=forwarded).content
 
 
 def test_ignored_fields_are_accepted_and_not_forwarded() -> None:
-    assert check({"prompt": "x", "best_of": 1, "store": False, "metadata": {}}) == {"prompt": "x"}
+    assert check({"prompt": "x", "best_of": 1, "store": False, "metadata": {}}) == {"model": "m", "prompt": "x"}
 
 
 def test_chat_needs_a_template_and_accepts_only_text() -> None:
-    text = {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]}
+    text: dict[str, object] = {
+        "model": "m",
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}],
+    }
     assert check(text, CHAT) == text
     assert refused(text, CHAT, chat=False).code == "no_chat_template"
     image = {"type": "image_url", "image_url": {"url": "http://192.0.2.1/x"}}

@@ -43,7 +43,9 @@ def test_the_engines_request_is_cancelled_when_the_client_disconnects(gateway: G
 
     async def disconnect() -> None:
         async with httpx.AsyncClient(base_url=gateway.url, headers=gateway.headers, verify=False) as client:
-            asking = asyncio.create_task(client.post("/v1/completions", json={"prompt": prompt}, timeout=60))
+            asking = asyncio.create_task(
+                client.post("/v1/completions", json={"model": "toy", "prompt": prompt}, timeout=60)
+            )
             while f"asked: {prompt}" not in gateway.logs():
                 await asyncio.sleep(0.02)
             assert not asking.done()
