@@ -1,4 +1,4 @@
-"""A small tokens artifact, made by the tokens stage from a corpus written by hand, and runs that many tests look at."""
+"""A small tokens artifact, built by the tokens stage from a corpus written here, and runs that many tests read."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def _documents(source: str, count: int, seed: int) -> pa.Table:
 
 
 def make_tokens(store: Store, documents: int = 150, sequence_length: int = 64) -> Artifact:
-    """Two sources of made-up words, a vocabulary of 400, and their held-out documents, in tokens."""
-    writer = ArtifactWriter(store, "corpus/made-up", "corpus", 1, "0" * 32, {}, {})
+    """Two sources of random words, a vocabulary of 400, and their held-out documents, in tokens."""
+    writer = ArtifactWriter(store, "corpus/random-words", "corpus", 1, "0" * 32, {}, {})
     for seed, (part, count) in enumerate((("documents", documents), ("heldout", 12))):
         for source in ("alpha", "beta"):
             pq.write_table(_documents(source, count, seed), writer.file(f"{part}/{source}/00000.parquet"))
@@ -70,7 +70,7 @@ def _one_core() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def undisturbed(tokens_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """What the stage made in this process, to be looked at only."""
+    """The artifact of an uninterrupted run in this process; read only."""
     with one_core():
         return make(Store(tmp_path_factory.mktemp("undisturbed")), tokens_artifact)
 
@@ -87,15 +87,15 @@ def _killed(tokens_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def interrupted(_killed: Store, tmp_path: Path) -> Store:
-    """A run of one's own that was killed before step 10, with checkpoints 4 and 8 committed."""
+    """A copy, for this test alone, of a run that was killed before step 10, with checkpoints 4 and 8 committed."""
     shutil.copytree(_killed.root, tmp_path / "interrupted")
     return Store(tmp_path / "interrupted")
 
 
 @pytest.fixture(scope="session")
 def alone(tokens_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A finished run of one process on all of the machine's cores, started as a machine without Ray would: to be looked
-    at and copied only."""
+    """A finished run of one process on all of the machine's cores, started as on a machine without Ray; read
+    and copied only."""
     run = prepare(tmp_path_factory.mktemp("alone"), tokens_artifact)
     file = path(run, "run.json")
     file.write_text(json.dumps(run.as_dict()))

@@ -1,4 +1,4 @@
-"""Runs that tests of training make, look into and copy."""
+"""Runs that tests of training start, read and copy."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SETTINGS: dict[str, Any] = {
     "validation__every_steps": 6,
     "validation__rows": 4,
 }
-"""Of runs that the stage makes, in this process."""
+"""Settings of runs of the whole stage, in this process."""
 
 FOR_RANKS: dict[str, Any] = {
     "model__size": "1m",
@@ -52,19 +52,19 @@ FOR_RANKS: dict[str, Any] = {
     "validation__every_steps": 3,
     "validation__rows": 5,
 }
-"""Of runs that are prepared here and given to whichever processes are to train them."""
+"""Settings of runs that are prepared here and trained by other processes."""
 
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """This process computes with one thread, and training in it takes the machine for one of a single core."""
+    """This process computes with one thread, and training in it sees one core."""
     with one_thread(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "sched_getaffinity", lambda process: {0})
         yield
 
 
 def make(store: Store, tokens: Artifact, **changes: Any) -> Artifact:
-    """What the stage makes of the tokens in this process."""
+    """Runs the training stage on the tokens, in this process."""
     return training.run(training_config(**(SETTINGS | changes)), {"tokens": tokens}, store)
 
 
@@ -102,7 +102,7 @@ def die(loop: Loop) -> None:
 
 
 def prepare(folder: Path, tokens: Artifact, **changes: Any) -> Run:
-    """A run for processes that are told of it, in a store of its own."""
+    """A run that other processes train, in a store of its own."""
     store = Store(folder)
     (folder / "run").mkdir(parents=True, exist_ok=True)
     settings = training_config(**(FOR_RANKS | changes))
@@ -117,7 +117,7 @@ def prepare(folder: Path, tokens: Artifact, **changes: Any) -> Run:
 
 
 def prepare_from(finished: Run, folder: Path, tokens: Artifact, checkpoint: int, **changes: Any) -> Run:
-    """A copy of a finished run that has come to an earlier checkpoint and not beyond."""
+    """A copy of a finished run as it was at an earlier checkpoint."""
     run = prepare(folder, tokens, **changes)
     shutil.copytree(path(finished), path(run), dirs_exist_ok=True)
     for later in path(run, "checkpoints").iterdir():

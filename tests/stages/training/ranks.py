@@ -1,8 +1,7 @@
 """Real ranks in real processes over gloo, forked from a process that has imported PyTorch already.
 
-A rank of torchrun starts from nothing and imports for seconds; four on two cores for a quarter of a minute. That
-process is there once for all modules of a test run, and has the environment of the moment at which it was first asked
-for.
+A rank of torchrun starts a new interpreter and imports for seconds; four on two cores for a quarter of a minute. The
+forking process is started once for all modules of a test run, and keeps the environment of that moment.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ PRELOADED = [
     "torch.distributed.tensor",
     "tests.stages.training.prepared",
 ]
-"""What a rank imports until it has written a checkpoint, by whomever."""
+"""Everything that a rank imports until it has written a checkpoint."""
 SECONDS = 300
 
 
 def begin_imports() -> None:
-    """Starts the process from which ranks are forked, if it is not there, and returns at once."""
+    """Starts the process from which ranks are forked, if it is not running, and returns at once."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
     forkserver.ensure_running()
 
@@ -38,8 +37,8 @@ def on_ranks(count: int, folder: Path, function: Callable[..., None], *arguments
     """Calls `function(*arguments)` in as many processes, which form a process group.
 
     Args:
-        folder: an empty one, for the meeting point and what went wrong.
-        function: of a module, so that it travels by name.
+        folder: an empty one, for the rendezvous file and tracebacks.
+        function: defined in a module, so that it is pickled by name.
     """
     folder.mkdir(parents=True)
     begin_imports()
@@ -53,8 +52,8 @@ def on_ranks(count: int, folder: Path, function: Callable[..., None], *arguments
     try:
         for process in processes:
             process.join(SECONDS)
-        trouble = [path.read_text() for path in sorted(folder.glob("trouble-*"))]
-        assert [process.exitcode for process in processes] == [0] * count, "\n".join(trouble)
+        tracebacks = [path.read_text() for path in sorted(folder.glob("traceback-*"))]
+        assert [process.exitcode for process in processes] == [0] * count, "\n".join(tracebacks)
     finally:
         for process in processes:
             process.kill()
@@ -69,10 +68,10 @@ def _rank(rank: int, count: int, folder: Path, function: Callable[..., None], ar
     torch.set_num_threads(1)
     try:
         if count > 1:
-            dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count)
+            dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=count)
         function(*arguments)
         if count > 1:
             dist.destroy_process_group()
     except BaseException:
-        (folder / f"trouble-{rank}").write_text(traceback.format_exc())
+        (folder / f"traceback-{rank}").write_text(traceback.format_exc())
         raise

@@ -1,4 +1,4 @@
-"""What a training section of a recipe may say, and which of it is part of the artifact's name."""
+"""What a recipe's training section accepts, and which of its settings are part of the fingerprint."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_stock_transformers_loads_it_and_agrees(store: Store):
     assert done.manifest.metrics["bits_per_byte"] == 1.5
 
 
-def test_it_is_bf16_by_default_and_holds_nothing_that_runs(store: Store):
+def test_it_is_bf16_by_default_and_contains_no_code(store: Store):
     tokens = _tokens(store)
     done = export.run(ExportConfig(), {"training": _training(store, tokens), "tokens": tokens}, store)
     names = {entry.path for entry in done.files()}
@@ -80,7 +80,7 @@ def test_it_is_bf16_by_default_and_holds_nothing_that_runs(store: Store):
     assert "auto_map" not in json.loads(done.read("weights/config.json"))
 
 
-def test_chat_templates_leave_with_the_tokenizer(store: Store):
+def test_chat_templates_are_exported_with_the_tokenizer(store: Store):
     from transformers import AutoTokenizer
 
     template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"

@@ -30,7 +30,7 @@ def _flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-def test_damaged_and_half_written_checkpoints_are_passed_over(interrupted: Store, tokens_artifact, undisturbed):
+def test_damaged_and_half_written_checkpoints_are_skipped(interrupted: Store, tokens_artifact, undisturbed):
     folder = run_folder(interrupted) / "checkpoints"
     half = folder / "step-00000011"
     shutil.copytree(folder / "step-00000008", half)
@@ -44,7 +44,7 @@ def test_damaged_and_half_written_checkpoints_are_passed_over(interrupted: Store
     assert resumed.read("weights.safetensors") == undisturbed.read("weights.safetensors")
 
 
-def test_nothing_but_damaged_checkpoints_is_refused_by_name(interrupted: Store, tokens_artifact):
+def test_a_run_whose_checkpoints_are_all_damaged_is_refused_by_name(interrupted: Store, tokens_artifact):
     for name in checkpoints(interrupted):
         _flip(run_folder(interrupted) / "checkpoints" / name / "state.json")
     with pytest.raises(StoreError, match=r"step-00000008/state\.json, step-00000004/state\.json"):
@@ -53,15 +53,15 @@ def test_nothing_but_damaged_checkpoints_is_refused_by_name(interrupted: Store, 
 
 @dataclass(frozen=True)
 class Stopped:
-    """A run on S3 that was killed before step 6, started again, and stopped after step 10."""
+    """A run on S3 that was killed before step 6, resumed, and stopped after step 10."""
 
     store: Store
     cache: Path
-    """Where this machine kept what it fetched meanwhile."""
+    """This machine's cache of the objects it fetched."""
     when_killed: list[str]
-    """Checkpoints that there were then."""
+    """Names of the checkpoints at the time of the kill."""
     message: str
-    """What whoever started it read when it stopped."""
+    """The message of its `StoppedError`."""
 
     def copied(self, folder: str) -> Store:
         """The store as it was then."""
@@ -104,7 +104,7 @@ def _restarts(artifact: Artifact) -> list[int]:
 def test_a_run_on_an_object_store_is_killed_stopped_and_has_the_same_bits(
     stopped: Stopped, tokens_artifact, undisturbed
 ):
-    """Checkpoints, stop, outcome and what is made, all on S3; the scratch folders of this machine are empty after."""
+    """Checkpoints, stop file, outcome and artifact, all on S3; the scratch folders of this machine are empty after."""
     store = stopped.copied("resumed")
     assert stopped.when_killed == ["step-00000004"]
     assert re.search(rf"after step 10 of 12.* in {stopped.store.url}/training/.*/checkpoints", stopped.message)
@@ -117,7 +117,7 @@ def test_a_run_on_an_object_store_is_killed_stopped_and_has_the_same_bits(
     assert not left
 
 
-def test_an_object_store_s_damaged_checkpoint_is_passed_over(stopped: Stopped, tokens_artifact, undisturbed):
+def test_an_object_store_s_damaged_checkpoint_is_skipped(stopped: Stopped, tokens_artifact, undisturbed):
     store = stopped.copied("damaged")
     folder = next(store.folders("training"))
     store.remove(f"{folder}/checkpoints/step-00000010/__0_0.distcp")
@@ -126,8 +126,8 @@ def test_an_object_store_s_damaged_checkpoint_is_passed_over(stopped: Stopped, t
     assert resumed.read("weights.safetensors") == undisturbed.read("weights.safetensors")
 
 
-def test_what_was_fetched_stays_until_every_rank_has_read_it(bucket: str, tmp_path: Path, monkeypatch) -> None:
-    """A machine's ranks share what they fetch from an object store; the quicker one must not take it away."""
+def test_a_fetched_checkpoint_is_kept_until_every_rank_has_read_it(bucket: str, tmp_path: Path, monkeypatch) -> None:
+    """A machine's ranks share what they fetch from an object store; the first to finish must not remove it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     store, seen = Store(bucket), []
 
@@ -145,5 +145,5 @@ def test_what_was_fetched_stays_until_every_rank_has_read_it(bucket: str, tmp_pa
     checkpoints = Checkpointer(store, "run/checkpoints", Ranks(), lambda *message: None)  # type: ignore[arg-type]
     assert checkpoints._fetch("run/checkpoints/step-00000001").is_dir()
     checkpoints.forget_fetched()
-    assert seen == [["state.json"]], "all ranks met while it was there"
+    assert seen == [["state.json"]], "all ranks met before it was removed"
     assert not list((tmp_path / "cache").rglob("state.json"))

@@ -84,15 +84,15 @@ def test_an_outcome_ends_the_wait_and_a_file_assigns_waiting_workers(tmp_path: P
 
 
 def test_ray_is_imported_by_the_thread_that_asks_for_it(monkeypatch: pytest.MonkeyPatch):
-    """Its own thread would do so while others import other large libraries, and either may get a half imported one."""
+    """A thread of its own would import it while others import large libraries, and either may see half a module."""
     seen, real = [], builtins.__import__
 
-    def noted(name: str, *arguments: Any, **keywords: Any) -> Any:
+    def record(name: str, *arguments: Any, **keywords: Any) -> Any:
         if name == "ray":
             seen.append(threading.current_thread())
         return real(name, *arguments, **keywords)
 
-    monkeypatch.setattr(builtins, "__import__", noted)
+    monkeypatch.setattr(builtins, "__import__", record)
     monkeypatch.setattr(driver._RaySession, "_hold", lambda self: None)
     driver._RaySession(2, 0, early=True)
     assert set(seen) == {threading.main_thread()}

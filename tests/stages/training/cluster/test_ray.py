@@ -27,7 +27,7 @@ SETTINGS: dict[str, Any] = {
     "schedule__warmup_steps": 5,
     "optimizer__lr": 3e-3,
     "parallelism__precision": "fp32",
-    "checkpoint__every_steps": 4,  # the kill comes after the first: there must be time until the end
+    "checkpoint__every_steps": 4,  # the kill comes after the first, and must come before the end
     "validation__every_steps": 40,
     "validation__rows": 4,
     "parallelism__workers": 2,
@@ -51,17 +51,17 @@ def _wait(root: Path, kind: str, seconds: float = 400) -> dict[str, Any]:
 
 
 def test_a_killed_worker_is_replaced_and_nothing_is_left_running(tokens_artifact: Artifact, tmp_path: Path):
-    """Ray notices that a worker is gone and starts its group again from the last checkpoint: no shorter test has Ray.
+    """Ray notices that a worker is gone and restarts its group from the last checkpoint: no shorter test has Ray.
 
     Most of its time is Ray's: it starts one process after the other, and workers twice, which import all they need.
     """
     store, result = Store(tmp_path / "ray"), []
     undisturbed = prepare(tmp_path / "undisturbed", tokens_artifact, **SETTINGS, parallelism__micro_batch_size="auto")
-    begin_imports()  # now, or what stays would look like something of Ray's
+    begin_imports()  # now, or this process would be taken for one of Ray's
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     driver.prestart(2)
     try:
-        # Another pair of ranks meanwhile, which nobody kills.
+        # Meanwhile another pair of ranks, which is not killed.
         assert train_on(2, undisturbed)["status"] == "finished"
         thread = threading.Thread(
             target=lambda: result.append(training.run(training_config(**SETTINGS), {"tokens": tokens_artifact}, store))

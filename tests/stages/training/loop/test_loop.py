@@ -1,4 +1,4 @@
-"""Whole runs in this process: what they leave, resuming, stopping, bad numbers."""
+"""Whole runs in this process: their files, resuming, stopping, values that are not finite."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _losses(artifact: Artifact) -> list[float]:
     return pq.read_table(artifact.local("loss.parquet"))["loss"].to_pylist()
 
 
-def test_a_run_leaves_what_the_contract_says(undisturbed: Artifact, tokens_artifact: Artifact):
+def test_a_run_writes_what_the_contract_names(undisturbed: Artifact, tokens_artifact: Artifact):
     assert [f.path for f in undisturbed.files()] == [
         "config.json",
         "loss.parquet",
@@ -50,7 +50,7 @@ def test_a_run_leaves_what_the_contract_says(undisturbed: Artifact, tokens_artif
     for name in ("forward_seconds", "backward_seconds", "optimizer_seconds", "data_seconds", "memory_bytes"):
         assert min(history[name]) > 0
     in_between = [at for at, value in enumerate(history["validation_seconds"]) if value]
-    assert in_between == [6], "of the two validations one lies before another step"
+    assert in_between == [6], "one of the two validations is followed by another step"
     assert {4, 8} <= {at for at, value in enumerate(history["checkpoint_seconds"]) if value}
     assert checkpoints(undisturbed.store) == ["step-00000008", "step-00000012"]
 
@@ -69,7 +69,7 @@ def test_validations_are_kept_by_source(undisturbed: Artifact):
     assert metrics["bits_per_byte/alpha"] == emitted[-1]["by_source"]["alpha"]
 
 
-def test_a_told_step_says_how_much_of_each_source_there_was(undisturbed: Artifact):
+def test_a_step_event_has_the_tokens_of_each_source(undisturbed: Artifact):
     emitted = [event for event in undisturbed.events().read()[0] if event["type"] == "step"]
     assert emitted[-1]["step"] == 11
     for event in emitted:
@@ -83,7 +83,7 @@ def test_a_resumed_run_has_the_same_bits(interrupted: Store, tokens_artifact, un
     assert resumed.read("weights.safetensors") == undisturbed.read("weights.safetensors")
     assert _losses(resumed) == _losses(undisturbed)
     seconds = pq.read_table(resumed.local("loss.parquet"))["seconds"].to_pylist()
-    assert seconds == sorted(seconds), "time goes on from the checkpoint's"
+    assert seconds == sorted(seconds), "seconds continue from the checkpoint's"
     kept = [pq.read_table(a.local("validation.parquet")).drop_columns("seconds") for a in (resumed, undisturbed)]
     assert kept[0] == kept[1]
 
@@ -112,7 +112,7 @@ def test_another_micro_batch_agrees_within_rounding(tokens_artifact, tmp_path):
     assert other.fingerprint == whole.fingerprint
 
 
-def test_a_stop_writes_a_checkpoint_and_the_run_goes_on(interrupted: Store, tokens_artifact, undisturbed, monkeypatch):
+def test_a_stopped_run_resumes_from_its_last_checkpoint(interrupted: Store, tokens_artifact, undisturbed, monkeypatch):
     before_step(monkeypatch, 9, lambda loop: request_stop(loop.run))
     with pytest.raises(StoppedError, match="after step 10 of 12"):
         make(interrupted, tokens_artifact)
@@ -130,7 +130,7 @@ def test_sigterm_stops_too(tokens_artifact, tmp_path, monkeypatch):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_refused_run_gives_the_signal_back(tokens_artifact, tmp_path):
+def test_a_refused_run_restores_the_signal_handler(tokens_artifact, tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(ConfigError, match="70b does not fit"):
         make(Store(tmp_path), tokens_artifact, model__size="70b")
@@ -162,7 +162,7 @@ def test_batches_in_the_weights_cannot_be_skipped(interrupted: Store, tokens_art
         make(undisturbed.store, tokens_artifact, recovery__skip_batches=[[2, 3]])
 
 
-def test_a_loss_that_is_no_number_ends_the_run(interrupted: Store, tokens_artifact, monkeypatch):
+def test_a_loss_that_is_not_finite_ends_the_run(interrupted: Store, tokens_artifact, monkeypatch):
     def spoil(loop: Any) -> None:
         with torch.no_grad():
             next(loop.state.model.parameters()).fill_(float("nan"))
@@ -174,10 +174,10 @@ def test_a_loss_that_is_no_number_ends_the_run(interrupted: Store, tokens_artifa
 
 
 @pytest.mark.parametrize(("number", "every"), [(11, 4), (9, 5)], ids=["the last", "one to save at"])
-def test_a_gradient_that_is_no_number_never_reaches_a_checkpoint(
+def test_a_gradient_that_is_not_finite_never_reaches_a_checkpoint(
     number: int, every: int, interrupted: Store, tokens_artifact, monkeypatch
 ):
-    """Even where its loss was one: the weights are spoiled by the update."""
+    """Even where the loss was finite: the update spoils the weights."""
 
     def spoil(loop: Any) -> None:
         compute = loop.state.updater.compute

@@ -118,7 +118,7 @@ def test_measuring_changes_nothing(tokens_folder: Path, optimizer: str) -> None:
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
-def test_a_cut_holds_what_led_to_an_update_and_no_more(tokens_folder: Path) -> None:
+def test_a_cut_has_the_spans_of_one_update_only(tokens_folder: Path) -> None:
     trained = Trained(tokens_folder)
     with trained.clock.phase("data"):
         pass

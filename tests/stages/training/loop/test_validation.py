@@ -51,7 +51,7 @@ def test_validation_equals_a_naive_sum(held_out, micro_batch):
     assert found.by_source == pytest.approx(expected, rel=1e-5)
 
 
-def test_validation_on_one_source_s_rows_tells_of_no_other(held_out):
+def test_validation_on_one_source_s_rows_reports_that_source_only(held_out):
     reader = TokenReader(held_out, "heldout")
     with torch.device("meta"):
         model = Decoder(config_for_size("1m", reader.vocabulary_size, 64), reader.eos_id)

@@ -28,14 +28,14 @@ def _history() -> History:
     return history
 
 
-def test_a_checkpoint_s_state_brings_every_bit_back() -> None:
+def test_a_checkpoint_s_state_restores_every_bit() -> None:
     history = _history()
-    again = History.from_state(json.loads(json.dumps(history.state())))
+    restored = History.from_state(json.loads(json.dumps(history.state())))
     for name in STEPS.names:
-        np.testing.assert_array_equal(again.column(name), history.column(name))
-    assert again.validations == history.validations and again.bits_per_byte == 2.0
-    again.append(_entry(5))
-    assert len(again) == 6 and again.last("step") == 5
+        np.testing.assert_array_equal(restored.column(name), history.column(name))
+    assert restored.validations == history.validations and restored.bits_per_byte == 2.0
+    restored.append(_entry(5))
+    assert len(restored) == 6 and restored.last("step") == 5
 
 
 def test_a_history_without_entries() -> None:

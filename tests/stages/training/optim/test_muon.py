@@ -31,7 +31,7 @@ def _params() -> list[nn.Parameter]:
     return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in SHAPES]
 
 
-def test_singular_values_are_made_about_one() -> None:
+def test_singular_values_become_about_one() -> None:
     torch.manual_seed(0)
     for shape in ((3, 40, 30), (2, 30, 40), (1, 1, 7)):
         found = torch.linalg.svdvals(orthogonalize(torch.randn(shape), torch.float32))

@@ -1,4 +1,4 @@
-"""Layers that compute again what they did not keep: the same bits, fewer bytes, the same names."""
+"""Layers that recompute activations: the same bits, fewer bytes, the same names."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def _batch() -> torch.Tensor:
 @pytest.mark.parametrize("mode", MODES[1:])
 def test_gradients_have_the_same_bits(mode):
     gradients = []
-    for how in ("none", mode):
+    for each in ("none", mode):
         torch.manual_seed(0)
-        model = _model(how)
+        model = _model(each)
         model(*_batch())[0].backward()
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
     assert gradients[0].keys() == gradients[1].keys()
@@ -47,7 +47,7 @@ def test_gradients_have_the_same_bits(mode):
     assert all(gradient.any() for gradient in gradients[0].values())
 
 
-def test_names_stay():
+def test_parameter_names_do_not_change():
     names = [list(_model(mode).state_dict()) for mode in MODES]
     assert names[0] == names[1] == names[2]
     restored = _model("none")
@@ -55,8 +55,8 @@ def test_names_stay():
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_bytes_that_a_layer_keeps_for_its_backward_pass(mode):
-    """One document a row, so that attention pads nothing; on a CPU selective checkpointing makes attention again."""
+def test_bytes_that_a_layer_saves_for_its_backward_pass(mode):
+    """One document a row, so that attention pads nothing; on a CPU selective checkpointing recomputes attention."""
     tokens, targets = _batch()
     tokens += 1
     kept, expected = [], []

@@ -93,7 +93,7 @@ def _decoder(tied: bool) -> Decoder:
         return Decoder(config, 0)
 
 
-def _awake(model: Decoder) -> None:
+def _break_identity(model: Decoder) -> None:
     """Lets gradients through the blocks, which begin as the identity."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -116,7 +116,7 @@ def _gradients(cases: list[Case], result: Path) -> None:
         model = _decoder(tied)
         shard(model, ranks, replicas, gathered)
         set_values(model, ranks, 7)
-        _awake(model)
+        _break_identity(model)
         checkpoint_layers(model, mode)
         parts = _rows(ranks.rank, ranks.world)
         for number, (tokens, targets) in enumerate(parts):
@@ -135,7 +135,7 @@ def test_gradients_are_those_of_one_process_for_every_way_to_shard(tmp_path: Pat
     found = torch.load(result)
     for tied in (True, False):
         model = parallelize(_decoder(tied), Ranks(0, 1, 1, torch.device("cpu")), 7)
-        _awake(model)
+        _break_identity(model)
         for tokens, targets in _rows(0, 1):
             model(tokens, targets, 0.1, 1e-3)[0].backward()
         norm = clip_gradients(model, 0.05, True)

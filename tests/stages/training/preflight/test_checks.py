@@ -1,4 +1,4 @@
-"""Bad input is refused before the first step, and the message says what to change."""
+"""Bad input is refused before the first step, and the message names what to change."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def test_an_id_beyond_the_vocabulary_is_found_before_the_first_step(tokens_artif
 def test_the_file_and_row_of_a_wrong_id_are_named_in_samples_of_several_rows(tokens_artifact: Artifact):
     reader = TokenReader(tokens_artifact.local())
     rows = reader.batch([(0, 0, 4), (1, 0, 2)], rows_per_sample=2)
-    check_ids(rows, reader, lambda: pytest.fail("nobody asks for places while all is well"))
+    check_ids(rows, reader, lambda: pytest.fail("places are computed only for an error"))
     rows[1, reader.sequence_length + 5] = reader.vocabulary_size
     with pytest.raises(StoreError, match=r"shards/beta/00000\.arrow: token 5 of row 3 is"):
         check_ids(rows, reader, lambda: np.array([(0, 0, 4), (1, 0, 2)]))
     check_ids(rows[:0], reader, lambda: pytest.fail("a short rank's batch is empty"))
 
 
-def test_held_out_rows_are_looked_at_too(tokens_artifact: Artifact, tmp_path: Path):
+def test_held_out_rows_are_checked_too(tokens_artifact: Artifact, tmp_path: Path):
     name = "heldout/shards/alpha/00000.arrow"
     rows = TokenReader(tokens_artifact.local(), "heldout").shard(0, 0)
     spoilt = np.full_like(rows, 60_000)

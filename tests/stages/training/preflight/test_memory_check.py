@@ -1,4 +1,4 @@
-"""A model that cannot fit is refused with what would; one that does never is."""
+"""A model that does not fit is refused, and the message proposes settings that do; one that fits is accepted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GPU = Demand("7b", 32_000, 2048, 8, "none", 2, workers=8, replicas=1, sharing=1,
 HOST = Demand("125m", 16_384, 512, 8, "none", 4, workers=2, replicas=1, sharing=2, host=True)
 
 
-def test_what_fits_is_let_through():
+def test_a_model_that_fits_is_accepted():
     for demand in (GPU, HOST):
         check_memory(demand, demand.estimate())
         check_memory(demand, demand.least())
@@ -25,7 +25,7 @@ def test_what_fits_is_let_through():
 
 @pytest.mark.parametrize("demand", [GPU, HOST, replace(HOST, size="2.7b"), replace(GPU, size="70b", workers=64)])
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.9])
-def test_what_is_proposed_fits_and_is_in_the_message(demand: Demand, share: float):
+def test_proposed_settings_fit_and_are_in_the_message(demand: Demand, share: float):
     available = int(demand.least() * share)
     proposed = alternatives(demand, available)
     assert proposed
@@ -40,7 +40,7 @@ def test_what_is_proposed_fits_and_is_in_the_message(demand: Demand, share: floa
             assert (f"training.{setting}: {value}" in str(caught.value)) or value == getattr(demand, field)
 
 
-def test_the_message_names_the_parts_and_what_there_is():
+def test_the_message_names_the_parts_and_the_available_memory():
     with pytest.raises(ConfigError) as caught:
         check_memory(GPU, 20 * GIB)
     message = str(caught.value)

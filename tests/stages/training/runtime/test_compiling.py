@@ -21,7 +21,7 @@ def test_compiled_layers_compute_the_same(monkeypatch):
         model = Decoder(ModelConfig(64, 16, 1, 2, 1, 8, 32), 0)
         initialize(model, seed=0)
         if compiled:
-            compile_layers(model, "aot_eager")  # traced and differentiated; kernels are made on GPUs
+            compile_layers(model, "aot_eager")  # traced and differentiated; kernels are generated on GPUs only
         loss, nats = model(tokens, targets)
         loss.backward()
         results.append((nats, {name: parameter.grad for name, parameter in model.named_parameters()}))
@@ -39,10 +39,10 @@ def test_on_a_cpu_nothing_is_compiled():
         wants_compiler("on", cpu)
 
 
-def test_on_a_gpu_it_goes_by_the_compiler(monkeypatch):
+def test_on_a_gpu_layers_are_compiled_where_triton_is_installed(monkeypatch):
     gpu = torch.device("cuda")
-    for there in (True, False):
-        monkeypatch.setattr("stages.training.runtime.compiling.find_spec", lambda name, there=there: there or None)
-        assert wants_compiler("auto", gpu) == there and not wants_compiler("off", gpu)
+    for triton in (True, False):
+        monkeypatch.setattr("stages.training.runtime.compiling.find_spec", lambda name, triton=triton: triton or None)
+        assert wants_compiler("auto", gpu) == triton and not wants_compiler("off", gpu)
     with pytest.raises(ConfigError, match="triton"):
         wants_compiler("on", gpu)

@@ -39,7 +39,7 @@ def test_the_rate_is_that_of_a_product():
     assert precision.matmul_flops_per_second(torch.float32, CPU, size=64) > 0
 
 
-def test_an_emulated_format_is_known_by_small_products_of_one_thread(monkeypatch):
+def test_an_emulated_format_is_detected_by_small_products_of_one_thread(monkeypatch):
     asked, threads = [], torch.get_num_threads()
 
     def seconds(dtype: torch.dtype, device: torch.device, size: int, repeats: int) -> float:

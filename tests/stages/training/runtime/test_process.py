@@ -1,4 +1,4 @@
-"""What a process imports before its first step: all else would keep it waiting."""
+"""What a process imports before its first step; each further import would delay it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _imported(code: str, *arguments: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_one_process_comes_to_its_first_step_without_compiler_sympy_and_dtensor(tokens_artifact: Artifact, tmp_path):
+def test_one_process_reaches_its_first_step_without_compiler_sympy_and_dtensor(tokens_artifact: Artifact, tmp_path):
     run = prepare(tmp_path, tokens_artifact, steps=1, schedule__warmup_steps=0)
     file = path(run, "run.json")
     file.write_text(json.dumps(run.as_dict()))
@@ -52,19 +52,19 @@ def test_one_process_comes_to_its_first_step_without_compiler_sympy_and_dtensor(
 
 
 def test_a_recipe_is_read_without_pytorch():
-    """Neither of the two imports it: then it is not there when both were imported."""
+    """Imported together, so that one check covers both: neither imports PyTorch."""
     modules = {"stages.training", "flows.recipe"}
     imported = _imported(f"import sys, {', '.join(sorted(modules))}; print(*sys.modules)")
     assert modules <= imported
     assert "torch" not in imported
 
 
-def test_the_collector_does_not_look_through_what_was_imported():
+def test_garbage_collection_skips_what_was_imported():
     before = gc.get_freeze_count()
     try:
         with without_collections():
             assert not gc.isenabled()
-            made = [[] for _ in range(100)]
-        assert gc.isenabled() and gc.get_freeze_count() >= before + len(made)
+            lists = [[] for _ in range(100)]
+        assert gc.isenabled() and gc.get_freeze_count() >= before + len(lists)
     finally:
         gc.unfreeze()
