@@ -34,10 +34,10 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise RefusedError(400, f"the body is not valid JSON in UTF-8: {error}", "invalid_json") from None
     if not isinstance(value, dict):
         raise RefusedError(400, "the body must be a JSON object", "invalid_json")
-    problem = _find_problem(value)
-    if problem:
-        path, reason = problem[0].removeprefix("."), problem[1]
-        raise RefusedError(400, f"{path or 'the body'} {reason}", "bad_field", path or None)
+    if problem := _find_problem(value):
+        path, reason = problem
+        param = path.removeprefix(".") if path else None
+        raise RefusedError(400, f"{param or 'the body'} {reason}", "bad_field", param)
     return value
 
 

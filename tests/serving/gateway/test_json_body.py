@@ -66,6 +66,7 @@ def test_a_number_that_no_engine_can_represent_is_refused_by_name(value: str) ->
         (f'{{"messages": [{{"content": [{{"text": {HALF}}}]}}]}}', "messages[0].content[0].text"),
         (f'{{"tools": [{{"function": {{{HALF}: 1}}}}]}}', "tools[0].function"),
         (f"{{{HALF}: 1}}", None),
+        (f'{{"": {HALF}}}', ""),
         (r'{"user": "\udc00\ud83d"}', "user"),
     ],
 )
