@@ -1,4 +1,4 @@
-"""One shortened run of the whole house that many tests look at."""
+"""One installation with a shortened run, whose results many tests read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support import REPOSITORY
 
 @pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """Runs `headwater run biomed`, shortened, and stops everything at the end; nothing may stay alive."""
+    """Runs `headwater run biomed`, shortened, and stops everything at the end; no process may survive."""
     folder = tmp_path_factory.mktemp("house")
     env = own_environment(folder)
     house = House(env, folder, {}, "")
@@ -33,7 +33,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 @pytest.fixture
 def prefect(house: House) -> Iterator[Prefect]:
-    """The server's interface; runs that a failed test left are ended."""
+    """The server's interface; runs that a failed test left behind are ended."""
     prefect = Prefect(house)
     yield prefect
     prefect.end_unfinished()
@@ -41,7 +41,7 @@ def prefect(house: House) -> Iterator[Prefect]:
 
 @pytest.fixture(scope="session")
 def watched_run(house: House, tmp_path_factory: pytest.TempPathFactory) -> WatchedRun:
-    """`prefect deployment run pretrain/biomed --watch` from a foreign directory, of what is made already."""
+    """`prefect deployment run pretrain/biomed --watch` from a foreign directory; every stage is cached."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     code, output = deployment_run(house, elsewhere, f"overrides={json.dumps(house.overrides)}")
     return WatchedRun(Prefect(house).last_started()["id"], code, output)

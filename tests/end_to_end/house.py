@@ -37,7 +37,7 @@ class House:
     folder: Path
     summary: dict[str, Any]
     first_output: str
-    """What the first command printed on standard error."""
+    """Standard error of the first command."""
 
     @property
     def overrides(self) -> list[str]:
@@ -59,7 +59,7 @@ class House:
         return result
 
     def ask(self, *arguments: str) -> str:
-        """What the `headwater` command prints, in this process: a question that only reads costs no start of Python."""
+        """Output of a `headwater` command that only reads; it runs in this process, without a start of Python."""
         with patch.dict(os.environ, self.env, clear=True):  # the command sets more of it
             result = CliRunner().invoke(app, arguments, catch_exceptions=False)
         assert result.exit_code == 0, result.output
@@ -75,7 +75,7 @@ class House:
 
     @property
     def key_header(self) -> dict[str, str]:
-        """What a request to the gateway must carry."""
+        """The header that authorizes a request to the gateway."""
         return {"Authorization": f"Bearer {self.key}"}
 
 
@@ -92,6 +92,6 @@ def processes_of(folder: Path) -> dict[int, str]:
 
 
 def own_environment(folder: Path) -> dict[str, str]:
-    """This process's environment with an installation below a folder in the place of any that it names."""
+    """This process's environment with an installation below a folder instead of any that it names."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(INSTALLATION)}
     return env | installation(folder)

@@ -18,7 +18,7 @@ from flows.cli.main import main
 
 
 def kill_after(method: str) -> None:
-    """The first call of the method is this process's last deed."""
+    """Kills this process after the first call of the method."""
     real = getattr(MlflowClient, method)
 
     def last(self: MlflowClient, *args: Any, **kwargs: Any) -> None:

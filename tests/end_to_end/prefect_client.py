@@ -1,4 +1,4 @@
-"""What the tests ask an installation's Prefect server, by its own HTTP interface."""
+"""Requests to an installation's Prefect server, by its own HTTP interface."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Prefect:
         self._http = httpx.Client(base_url=f"{self.url}/api", timeout=TIMEOUT_SECONDS, trust_env=False)
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """The answer's content; None where there is none. SQLite is busy at times (503): asked again, as clients do."""
+        """The response's content; None without one. SQLite is busy at times (503): retried, as clients do."""
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while (answer := self._http.request(method, path, json=body)).status_code == 503:
             assert time.monotonic() < deadline, answer.text
@@ -82,7 +82,7 @@ class Prefect:
         return self.post("/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
 
     def end_unfinished(self) -> None:
-        """Ends what a failed test left running, so that the next one finds room."""
+        """Ends what a failed test left running, so that the next one can start."""
         states = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
         for run in self.post("/flow_runs/filter", {"flow_runs": states}):
             self.post(f"/flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLED"}, "force": True})
@@ -95,8 +95,8 @@ class Prefect:
 def deployment_run(house: House, tmp_path: Path, *parameters: str) -> tuple[int, str]:
     """`prefect deployment run` in a directory: its exit status and output, watched to the end.
 
-    A busy server may cut Prefect's stream (which says so, and leaves the run at work): then it is watched again, as the
-    README tells.
+    A busy server may cut Prefect's stream (Prefect prints that, and the run continues): then `flow-run watch` follows
+    it, as the README describes.
     """
     command = [str(BIN / "prefect"), "deployment", "run", "pretrain/biomed", "--watch"]
     for parameter in parameters:
@@ -127,13 +127,13 @@ def family(run: dict[str, Any]) -> list[psutil.Process]:
 
 
 def kill(processes: Sequence[psutil.Process]) -> None:
-    """SIGKILL to those that are still there."""
+    """SIGKILL to those that are still alive."""
     for process in processes:
         if process.is_running():
             process.kill()
 
 
 def wait_gone(processes: Sequence[psutil.Process]) -> None:
-    """Until none of these processes is alive."""
+    """Waits until none of these processes is alive."""
     _, left = psutil.wait_procs(alive(processes), timeout=TIMEOUT_SECONDS)
     assert not alive(left), left

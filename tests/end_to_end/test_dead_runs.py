@@ -1,4 +1,4 @@
-"""Runs that are killed or cancelled: how they end, that nothing of them stays, and that the next one can start."""
+"""Runs that are killed or cancelled: their final state, no process left, and the next run can start."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _worker(house: House) -> psutil.Process:
 
 
 class Beats:
-    """Runs without a process, whose signs of life the test sends."""
+    """Runs without a process, whose heartbeats the test sends."""
 
     def __init__(self, prefect: Prefect):
         self.prefect = prefect
@@ -59,7 +59,7 @@ class Beats:
 
 
 @pytest.mark.full
-def test_a_run_that_lost_its_process_and_its_worker_ends_as_crashed_and_makes_room(
+def test_a_run_that_lost_its_process_and_its_worker_ends_as_crashed_and_frees_its_slot(
     house: House, prefect: Prefect
 ) -> None:
     killed = prefect.run_deployment(LONG)
@@ -89,7 +89,7 @@ def test_a_run_that_lost_its_process_and_its_worker_ends_as_crashed_and_makes_ro
 
 
 def test_a_run_in_a_terminal_that_is_cancelled_ends_too(house: House, prefect: Prefect) -> None:
-    """It has no worker that would hear of it."""
+    """It has no worker that would receive the cancel."""
     command = [str(BIN / "headwater"), "run", "biomed", *(f"--set={item}" for item in LONG)]
     log = house.folder / "cancelled.log"
     with log.open("w") as file:
@@ -128,7 +128,7 @@ def test_a_cancelled_run_ends_as_cancelled_with_its_progress_shown_and_nothing_l
 def test_a_run_that_interrupts_itself_is_cancelled_and_no_other_interrupt_is(
     prefect: Prefect, stop: str, state: str
 ) -> None:
-    """The worker may be away, or later than the run's own look at its state."""
+    """The worker may be down, or act later than the run's own check of its state."""
 
     @flow(on_crashed=[confirm_cancel])
     def work() -> None:
@@ -165,7 +165,7 @@ def client(prefect: Prefect) -> Iterator[Any]:
         yield client
 
 
-def test_automations_are_made_once_and_mended_when_they_differ(prefect: Prefect, client: Any) -> None:
+def test_automations_are_created_once_and_restored_when_they_differ(prefect: Prefect, client: Any) -> None:
     names = {wanted.name for wanted in automations()}
 
     def ours() -> list[dict[str, Any]]:
@@ -180,8 +180,8 @@ def test_automations_are_made_once_and_mended_when_they_differ(prefect: Prefect,
     prefect.ask("PUT", place, {**first, "trigger": {**first["trigger"], "within": 999}, "enabled": False})
     prefect.post("/automations/", second)
     install_automations(client)
-    assert len(ours()) == len(names), "the double is gone"
-    mended = prefect.get(place)
-    assert mended["trigger"]["within"] == first["trigger"]["within"]
-    assert mended["enabled"] is False, "who paused it meant it"
+    assert len(ours()) == len(names), "the duplicate is deleted"
+    restored = prefect.get(place)
+    assert restored["trigger"]["within"] == first["trigger"]["within"]
+    assert restored["enabled"] is False, "paused by a user: stays paused"
     prefect.ask("PUT", place, first)

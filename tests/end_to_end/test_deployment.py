@@ -17,7 +17,7 @@ REFUSED_RUNS = Path(__file__).with_name("refused_runs.py")
 
 
 def test_runs_from_any_directory_with_parameters(house: House, prefect: Prefect, watched_run: WatchedRun) -> None:
-    """The whole way of the command: Prefect's own, its server, its worker, the flow, and the end told by `--watch`."""
+    """The command's whole path: Prefect's own, its server, its worker, the flow, and the final state by `--watch`."""
     assert watched_run.code == 0, watched_run.output
     assert "Completed" in watched_run.output and "Traceback" not in watched_run.output
     run = prefect.run(watched_run.id)
@@ -26,8 +26,8 @@ def test_runs_from_any_directory_with_parameters(house: House, prefect: Prefect,
 
 
 @pytest.mark.full
-def test_a_run_that_fails_is_told_by_the_command(house: House, prefect: Prefect, tmp_path: Path) -> None:
-    """The command's exit status where the flow refuses in the process of the worker; the refusals stand below."""
+def test_a_failed_run_is_reported_by_the_command(house: House, prefect: Prefect, tmp_path: Path) -> None:
+    """The command's exit status where the flow refuses in the worker's process; the tests below have the refusals."""
     code, output = deployment_run(house, tmp_path, "recipe=biomet")
     assert code != 0, output
     run = prefect.last_started()
@@ -35,7 +35,7 @@ def test_a_run_that_fails_is_told_by_the_command(house: House, prefect: Prefect,
     assert "recipe 'biomet' not found" in run["state"]["message"]
 
 
-def test_the_command_refuses_an_unknown_parameter_before_there_is_a_run(
+def test_the_command_refuses_an_unknown_parameter_before_it_creates_a_run(
     house: House, prefect: Prefect, tmp_path: Path
 ) -> None:
     before = prefect.post("/flow_runs/count", {})
@@ -57,7 +57,7 @@ def test_the_command_refuses_an_unknown_parameter_before_there_is_a_run(
     ],
     ids=str,
 )
-def test_the_server_refuses_wrong_parameters_before_there_is_a_run(
+def test_the_server_refuses_wrong_parameters_before_it_creates_a_run(
     prefect: Prefect, parameters: dict[str, Any], message: str
 ) -> None:
     """As the command, the UI and every other client ask for a run."""
@@ -70,7 +70,7 @@ def test_the_server_refuses_wrong_parameters_before_there_is_a_run(
 
 
 def test_the_flow_refuses_wrong_parameters_before_any_work(house: House, prefect: Prefect) -> None:
-    """What the schema lets through; one process runs the flow for them all, as a worker's would."""
+    """Parameters that the schema accepts; one process runs the flow for all of them, as a worker's would."""
     refusals = [
         ({"recipe": "biomet"}, "recipe 'biomet' not found"),
         ({"data": "/no/such/folder"}, "/no/such/folder"),

@@ -1,7 +1,7 @@
-"""The whole flow on an object store, disturbed at its most dangerous moments, ends as if nothing had happened.
+"""The whole flow on an object store, interrupted at its most dangerous moments, ends as if it had not been.
 
-One story, in order: Ctrl-C, SIGKILL and a cancel in the middle of training, two SIGKILLs while registering, and a run
-that finishes. Each part goes on from the last checkpoint of the one before. At last the house is stopped in training.
+A sequence: Ctrl-C, SIGKILL and a cancel in the middle of training, two SIGKILLs while registering, and a run that
+finishes. Each part resumes from the last checkpoint of the one before. The last test stops all services in training.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ KILLED = Path(__file__).parent / "killed_while_registering.py"
 
 
 class Disturbed(House):
-    """The installation, and what its one training run has told so far."""
+    """The installation, and the events of its one training run so far."""
 
     killed = ""
     """Prefect's id of the run that was killed in training."""
     finished: list[str] = []
-    """Training folders that are over and done with."""
+    """Training folders of earlier, finished runs."""
 
     @property
     def arguments(self) -> list[str]:
@@ -48,7 +48,7 @@ class Disturbed(House):
 
     @property
     def services(self) -> Path:
-        """Where each service has its record and its log."""
+        """Folder of each service's record and log."""
         return self.folder / "home" / "services"
 
     @property
@@ -86,8 +86,8 @@ class Disturbed(House):
             time.sleep(0.2)
 
     def own_processes(self) -> list[str]:
-        """What is alive of this installation, services aside, and Ray's agents: of a run that was killed they wait a
-        minute for a server that is gone. The end of the story waits for everything."""
+        """Living processes of this installation, but for services and Ray's agents: those of a killed run wait a minute
+        for a server that is gone. The end of the sequence waits for everything."""
         service_pids = set()
         for record in self.services.glob("*.json"):
             try:
@@ -104,7 +104,7 @@ def disturbed(object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("disturbed")
     env = own_environment(folder) | object_store.env
     env |= {"HEADWATER_STORE": "s3://disturbed/store", "XDG_CACHE_HOME": str(folder / "cache")}
-    del env["AWS_MAX_ATTEMPTS"]  # the store stays here: a request that fails is sent again, as everywhere
+    del env["AWS_MAX_ATTEMPTS"]  # this store is never stopped: failed requests are retried, as by default
     fsspec.filesystem("s3").mkdir("disturbed")
     house = Disturbed(env, folder, {}, "")
     try:
@@ -126,8 +126,8 @@ def test_ctrl_c_in_training_leaves_a_checkpoint_and_no_process(disturbed: Distur
     assert "stopped; the same command resumes the run" in log and "Traceback" not in log
 
 
-def test_a_run_that_is_killed_in_training_leaves_no_process_and_the_next_goes_on(disturbed: Disturbed) -> None:
-    """Ray, which the flow's process started, ends with it however that ends."""
+def test_a_run_that_is_killed_in_training_leaves_no_process_and_the_next_resumes(disturbed: Disturbed) -> None:
+    """Ray ends with the flow's process, which started it, however that ends."""
     stopped = disturbed.events("stopped")[-1]["step"]
     run = disturbed.start_training()
     assert disturbed.events("restart")[-1]["step"] == stopped
@@ -146,12 +146,12 @@ def test_a_deployment_run_that_is_cancelled_in_training_leaves_a_checkpoint_and_
     overrides = [f"{key}={value}" for key, value in SETTINGS.items()]
     run = Prefect(disturbed).run_deployment(overrides)
     disturbed.wait(lambda: len(disturbed.events("restart")) > restarts)
-    # The killed one may have committed one that it had no time to tell of.
-    assert last <= disturbed.events("restart")[-1]["step"] <= last + 20, "it goes on where the killed one was"
+    # The killed one may have committed a checkpoint without its event.
+    assert last <= disturbed.events("restart")[-1]["step"] <= last + 20, "it resumes where the killed one was"
     asked = time.monotonic()
     disturbed.command([str(BIN / "prefect"), "flow-run", "cancel", run], cwd=tmp_path)
     Prefect(disturbed).wait(run, "Cancelled")
-    # Where the machine is so busy that its half minute was over, the checkpoint is there all the same: see below.
+    # On a machine so busy that the half minute was over, the checkpoint exists all the same: see below.
     killed = time.monotonic() - asked > PREFECT_PATIENCE
     disturbed.wait(lambda: not disturbed.own_processes())
     log = (disturbed.services / "prefect-worker.log").read_text()
@@ -165,7 +165,7 @@ def test_a_deployment_run_that_is_cancelled_in_training_leaves_a_checkpoint_and_
     "method", [pytest.param("create_logged_model", marks=pytest.mark.full), "create_model_version"]
 )
 def test_a_run_that_is_killed_while_registering_leaves_no_process(disturbed: Disturbed, method: str) -> None:
-    """A real MLflow, and the process gone between its answer and our next word."""
+    """A real MLflow, and a kill between its response and our next request."""
     # It trains to the end first: in one process, from the checkpoint of two.
     run = disturbed.start(
         [sys.executable, str(KILLED), method, *disturbed.arguments, "--set=training.parallelism.workers=0"]
@@ -175,8 +175,8 @@ def test_a_run_that_is_killed_while_registering_leaves_no_process(disturbed: Dis
     disturbed.wait(lambda: not disturbed.own_processes())
 
 
-def test_after_all_that_the_model_is_made_once_registered_once_and_served(disturbed: Disturbed) -> None:
-    """Whatever was cut off before: one model, one version, every step and every metric once, and it is served."""
+def test_after_these_kills_the_model_is_built_once_registered_once_and_served(disturbed: Disturbed) -> None:
+    """In spite of the interrupted runs: one model, one version, every step and every metric once, and it is served."""
     result = disturbed.headwater(*disturbed.arguments, "--json")
     summary = json.loads(result.stdout)
     assert {row["stage"]: row["state"] for row in summary["stages"]}["training"] == "cached"
@@ -195,7 +195,7 @@ def test_after_all_that_the_model_is_made_once_registered_once_and_served(distur
     }
     emitted = [(e["step"], e["loss"], int(e["time"] * 1000)) for e in disturbed.events("step")]  # replayed steps twice
     metrics = [(m.step, m.value, m.timestamp) for m in client.get_metric_history(version.run_id or "", "loss")]
-    assert sorted(metrics) == sorted(emitted), "all that was told has arrived, none twice"
+    assert sorted(metrics) == sorted(emitted), "every event's metric has arrived, none twice"
     assert client.get_run(version.run_id or "").info.status == "FINISHED"
 
 
@@ -214,7 +214,7 @@ def test_and_the_store_is_whole_and_tidy(disturbed: Disturbed) -> None:
 
 
 @pytest.mark.parametrize("workers", [pytest.param(2, marks=pytest.mark.full), 0])
-def test_stopping_the_house_in_training_leaves_a_checkpoint_and_nothing_at_all(
+def test_stopping_the_installation_in_training_leaves_a_checkpoint_and_no_process(
     disturbed: Disturbed, workers: int
 ) -> None:
     """`make stop` ends another process's run with the services. Last, since they are gone then; of another plan."""

@@ -99,7 +99,7 @@ def test_served_answers_are_streamed_and_a_chat_without_a_template_is_refused(ho
 
 
 def test_an_engine_whose_core_dies_is_replaced_from_a_warm_start(house: House) -> None:
-    """vLLM's core behind its server is gone: clients are told to come back, and the spare interpreter takes over."""
+    """vLLM's core dies behind its server: clients get 503 with Retry-After, and the spare interpreter takes over."""
     completion = house.summary["completions"][0]
     body = {"model": "biomed", "prompt": completion["prompt"], "max_tokens": 48, "temperature": 0}
     wait_for(lambda: gateway_status(house.gateway).warm_ready, 300)
@@ -117,7 +117,7 @@ def test_an_engine_whose_core_dies_is_replaced_from_a_warm_start(house: House) -
 
 
 def test_a_second_run_skips_everything(house: House) -> None:
-    """The README's command a second time, set-up included, with what a person sees."""
+    """The README's command a second time, set-up included, with its output."""
     settings = " ".join(house.overrides)
     result = house.command(["make", "biomed", f"SET={settings}"], cwd=REPOSITORY)
     for stage in ("sample", "corpus", "tokens", "training", "model", "evaluation"):
@@ -128,7 +128,7 @@ def test_a_second_run_skips_everything(house: House) -> None:
     assert "Traceback" not in result.stdout + result.stderr
 
 
-def test_dry_run_says_what_is_cached_and_what_a_change_touches(house: House) -> None:
+def test_dry_run_shows_what_is_cached_and_what_a_change_touches(house: House) -> None:
     def states(*more: str) -> dict[str, str]:
         arguments = [f"--set={item}" for item in [*house.overrides, *more]]
         rows = json.loads(house.ask("run", "biomed", "--dry-run", "--json", *arguments))

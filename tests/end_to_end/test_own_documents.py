@@ -23,7 +23,7 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.skipif(not (SHARED / "medquad").is_dir(), reason="no real documents were made a model: no MedQuAD here")
+@pytest.mark.skipif(not (SHARED / "medquad").is_dir(), reason="a model of real documents not tested: no MedQuAD here")
 def test_a_cut_of_medquad_becomes_a_served_model(house: House, tmp_path: Path) -> None:
     """Real documents, guessed fields and question sets through every stage to an endpoint, by the README's command."""
     data, questions = tmp_path / "medquad", tmp_path / "questions"

@@ -1,4 +1,4 @@
-"""A manual run in Prefect's own UI, by a person's clicks in a real headless Chromium."""
+"""A manual run in Prefect's own UI, by clicks in a real headless Chromium."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, prefect: Prefect, tmp_path: Path) -> Iterator[Page]:
-    """Prefect's UI where a person lands; the last thing seen is kept as a picture beside the test's files."""
+    """Prefect's start page; its last state is saved as a screenshot beside the test's files."""
     page = browser.new_page(viewport={"width": 1280, "height": 1100})
     page.set_default_timeout(TIMEOUT_SECONDS * 1000)
     page.goto(prefect.url)
@@ -94,13 +94,13 @@ def test_the_form_shows_fields_descriptions_defaults_and_refuses_a_wrong_value(p
     form.get_by_label("data (Optional)", exact=True).fill("some/folder")
     page.get_by_role("button", name="Submit").click()
     expect(form.get_by_text("'some/folder' does not match")).to_be_visible()
-    assert prefect.post("/flow_runs/count", {}) == runs, "refused before there is a run"
+    assert prefect.post("/flow_runs/count", {}) == runs, "refused before a run is created"
 
 
 def test_the_page_of_a_run_shows_progress_tables_and_links(
     page: Page, prefect: Prefect, house: House, watched_run: WatchedRun
 ) -> None:
-    """In a browser, what a person reads of a run that is through."""
+    """The page of a finished run, in a browser."""
     run = watched_run.id
     page.goto(f"{prefect.url}/v2/runs/flow-run/{run}")
     expect(page.get_by_text("Completed", exact=True).first).to_be_visible()

@@ -1,4 +1,4 @@
-"""Every command in the README is run as it stands there."""
+"""Every command in the README is run as it is written."""
 
 from __future__ import annotations
 
@@ -37,11 +37,13 @@ def test_the_readme_has_the_two_commands() -> None:
 
 @pytest.mark.parametrize("command", [c for c in commands() if c not in ELSEWHERE])
 def test_a_command_of_the_readme(house: House, command: str) -> None:
-    """In this test's installation: its ports, state folder and shortened recipe stand for the defaults."""
+    """In this test's installation: its ports, state folder and shortened recipe replace the defaults."""
     here = command.replace("http://127.0.0.1:8000", house.gateway).replace(".headwater/", f"{house.folder}/home/")
     short = " ".join(f"--set '{item}'" for item in house.overrides)
     if "curl" in here and json.loads(house.ask("status", "--json"))["served"]["name"] != "biomed":
-        house.headwater("run", "biomed", *(f"--set={item}" for item in house.overrides))  # another test served its own
+        house.headwater(
+            "run", "biomed", *(f"--set={item}" for item in house.overrides)
+        )  # another test serves a model of its own
     if "headwater run " in here or "tokens plan" in here:
         here += f" {short}"
     result = house.command(["bash", "-c", here], cwd=REPOSITORY)

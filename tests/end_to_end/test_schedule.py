@@ -1,4 +1,4 @@
-"""The weekly schedule is there, and a schedule that is due starts a run by itself."""
+"""The weekly schedule exists, and a schedule that is due starts a run by itself."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ def test_the_weekly_schedule_has_its_next_runs_waiting(prefect: Prefect) -> None
 
 @pytest.fixture
 def short_schedule(house: House, prefect: Prefect) -> Iterator[str]:
-    """The id of a schedule whose first run, of what is made already, is due in some seconds; removed at the end."""
+    """The id of a schedule whose first run, of cached stages, is due in some seconds; removed at the end."""
     place = f"/deployments/{prefect.deployment['id']}/schedules"
     schedule = {
-        # A busy server may miss the first one. Before the next one is due, a run is through.
+        # A busy server may miss the first one. A run finishes before the next one is due.
         "schedule": {"interval": 90, "anchor_date": (datetime.now(UTC) + timedelta(seconds=20)).isoformat()},
         "parameters": {"overrides": house.overrides},
         "active": True,
     }
-    made = prefect.post(place, [schedule])[0]["id"]
-    yield made
-    prefect.ask("DELETE", f"{place}/{made}")
+    schedule_id = prefect.post(place, [schedule])[0]["id"]
+    yield schedule_id
+    prefect.ask("DELETE", f"{place}/{schedule_id}")
 
 
-def test_a_run_that_is_due_starts_by_itself_when_a_killed_one_has_made_room(
+def test_a_run_that_is_due_starts_by_itself_when_a_killed_one_has_freed_its_slot(
     prefect: Prefect, house: House, request: pytest.FixtureRequest
 ) -> None:
-    """Schedule, worker and the pool's only place together: a run that is killed ends as crashed and blocks nobody."""
+    """Schedule, worker and the pool's only slot together: a killed run ends as crashed and blocks no other."""
     killed = prefect.run_deployment(LONG)
     request.getfixturevalue("short_schedule")
     processes = family(prefect.wait(killed, "Running"))
@@ -67,7 +67,7 @@ def test_a_run_that_is_due_starts_by_itself_when_a_killed_one_has_made_room(
 
 
 def test_a_removed_schedule_starts_nothing_more(prefect: Prefect) -> None:
-    """After the test above: what it had planned ahead is gone too."""
+    """After the test above: the runs that it had planned are removed too."""
     soon = datetime.now(UTC) + timedelta(minutes=30)
     waiting = [run for run in _scheduled(prefect, soon) if run["state"]["type"] == "SCHEDULED"]
     assert waiting == []
