@@ -1,5 +1,5 @@
 """Fixtures that several parts share. Never imported by name (support.py is for that): it would run a second time and
-take back the Hypothesis profile that was asked for."""
+undo the Hypothesis profile of the command line."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ settings.load_profile(REPEATABLE)
 
 def pytest_configure(config: pytest.Config) -> None:
     """Hypothesis also draws from constants of the modules that are imported just then: others in each process of tests,
-    and in a part of them. With those left out one commit has one verdict; exploring keeps them."""
+    and in a part of them. Without those, one commit has one verdict; exploring uses them."""
     if settings.get_current_profile_name() == REPEATABLE:
         nothing = providers.Constants()
         providers._get_local_constants = lambda: nothing
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGroup:
-    """Tests that share something dear are run by one process."""
+    """Tests that share something slow to start are run by one process."""
     return ByGroup(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first."""
+    """The slowest tests start first."""
     in_order(items)
 
 
@@ -60,7 +60,7 @@ def own_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 @pytest.fixture(scope="session")
 def object_store() -> Iterator[ObjectStore]:
-    """An S3 server for the session, named by this process's environment; whoever stops it starts it again."""
+    """An S3 server for the session, named by this process's environment; a test that stops it restarts it."""
     server = ObjectStore()
     with pytest.MonkeyPatch.context() as patch:
         for name, value in server.env.items():

@@ -76,7 +76,7 @@ def mutants_of(file: str, source: str) -> Iterator[Mutant]:
             if left.end_lineno == right.lineno and left.end_col_offset is not None:
                 line = source.splitlines()[right.lineno - 1].encode()
                 between = line[left.end_col_offset : right.col_offset].decode()
-                if not set(between) & set("()"):  # an operand in brackets: leave it
+                if not set(between) & set("()"):  # an operand in brackets: unchanged
                     flipped = f" {FLIPPED[type(node.ops[0])]} "
                     yield Mutant(
                         file, right.lineno, left.end_col_offset, right.col_offset, flipped, "flipped comparison"
@@ -117,7 +117,7 @@ def draw(seed: int, count: int) -> list[Mutant]:
 def tests_of(mutant: Mutant, folder: Path) -> list[str]:
     """The tests that run a line, in whichever process, by the data of `infra.check --coverage`.
 
-    Where no data can tell, as of lines that numba compiles, it is the folder of tests that mirrors the file's.
+    Without data, as for lines that numba compiles, it is the folder of tests that mirrors the file's.
     """
     with sqlite3.connect(folder / "data") as data:
         rows = data.execute(
@@ -149,7 +149,7 @@ def notices(mutant: Mutant, tests: list[str], seconds: dict[str, float], quick_o
     try:
         path.write_text(mutant.apply(source))
         for chosen in (quick, [] if quick_only and quick else tests[len(quick) :]):
-            # File by file, or what the tests of a file share would be made, and fail, a second time.
+            # File by file, or the fixtures of a file would be set up, and fail, a second time.
             if chosen and (failed := _first_failure(sorted(chosen))):
                 return failed
     finally:

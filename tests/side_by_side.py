@@ -1,4 +1,4 @@
-"""How tests are handed to processes side by side (`pytest -n 3`): what shares something dear stays together."""
+"""How tests are handed to processes side by side (`pytest -n 3`): tests that share a slow start stay together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GROUPS = {
     r"tests/end_to_end/": "the finished installation",
     r"tests/faults/": "the forge and what stages make undisturbed",
 }
-"""By the beginning of a test's id. All else goes by file. The longest stand first, so that none is left for the end."""
+"""By the beginning of a test's id; all else is grouped by file. The slowest groups start first."""
 
 
 def group(test: str) -> str:
@@ -24,7 +24,7 @@ def group(test: str) -> str:
 
 
 def in_order(items: list[pytest.Item]) -> None:
-    """Sorts tests by group, the groups of `GROUPS` first; inside one, and in files, they stay as they stand there."""
+    """Sorts tests by group, the groups of `GROUPS` first; inside a group or a file, their order does not change."""
     first = list(GROUPS.values())
     items.sort(key=lambda item: first.index(name) if (name := group(item.nodeid)) in first else len(first))
 

@@ -1,4 +1,4 @@
-"""What several parts of the tests call: paths, ports, processes, an installation of one's own, a small tokenizer."""
+"""Helpers of several parts of the tests: paths, ports, processes, a separate installation, a small tokenizer."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def examples(count: int, **options: Any) -> settings:
     """Settings of a property test that draws `count` examples, and 20 times as many when it explores.
 
     Args:
-        count: at most 50, which is what a test has that says nothing.
+        count: at most 50, the default of a test without these settings.
         options: further settings of Hypothesis.
     """
     assert count <= 50, "more examples are what the profile `explore` is for"
@@ -56,12 +56,12 @@ def examples(count: int, **options: Any) -> settings:
 
 
 FIRST_PORT, PORTS_A_WORKER = 20_000, 1_500
-"""Below what the kernel gives to whoever asks for any port: nobody takes one between our look and its use."""
+"""Below the kernel's range of ephemeral ports: no other process gets one between the check and its use."""
 _next_port = itertools.count(os.getpid())
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now. Processes with tests side by side take from parts of their own."""
+    """A loopback port that is free now. Processes that run tests side by side use ranges of their own."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
     for number in itertools.islice(_next_port, PORTS_A_WORKER):
         port = FIRST_PORT + worker * PORTS_A_WORKER + number % PORTS_A_WORKER
@@ -72,12 +72,12 @@ def free_port() -> int:
 
 
 def alive(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """Those that are still running."""
+    """The processes that are still running."""
     return [process for process in processes if is_alive(process)]
 
 
 INSTALLATION = ("HEADWATER_", "PREFECT_", "MLFLOW_")
-"""How the variables begin that name an installation: those of whoever runs the tests are not for them."""
+"""Prefixes of the variables that name an installation: tests do not use those of the user who runs them."""
 
 
 def installation(folder: Path) -> dict[str, str]:
@@ -108,7 +108,7 @@ def byte_level_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
 
 
 class ObjectStore:
-    """moto's S3 on loopback, in this process. It can go away and come back with what it holds."""
+    """moto's S3 on loopback, in this process. It can be stopped and restarted with its content."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -122,7 +122,7 @@ class ObjectStore:
             "AWS_ACCESS_KEY_ID": "testing",
             "AWS_SECRET_ACCESS_KEY": "testing",
             "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_MAX_ATTEMPTS": "1",  # tests take it away on purpose
+            "AWS_MAX_ATTEMPTS": "1",  # tests stop it on purpose
         }
 
     def start(self) -> None:
@@ -131,7 +131,7 @@ class ObjectStore:
         self._server.start()
 
     def stop(self) -> None:
-        """Nothing answers any more; `start` brings it back, buckets included."""
+        """Closes the port; `start` opens it with the same buckets."""
         if self._server is not None:
             self._server.stop()
             self._server = None

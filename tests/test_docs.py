@@ -1,4 +1,4 @@
-"""What the documents name is there: links, and the tests that show what they claim."""
+"""What the documents name exists: links, and the tests that show what they claim."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests count on of one another."""
+"""Ports of tests that run side by side."""
 
 from __future__ import annotations
 

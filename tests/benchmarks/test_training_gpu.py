@@ -51,9 +51,11 @@ def test_it_runs_with_pytorch_alone(tmp_path: Path):
     assert "1m on the host's processor" in done.stdout
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: what is printed without one was not run")
-def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """As a script, and in this process: another would import PyTorch for this one line."""
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU: the output without one was not tested")
+def test_without_a_gpu_it_names_what_was_not_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """As a script, and in this process: another process would import PyTorch for this one line."""
     script = REPOSITORY / "benchmarks/training_gpu.py"
     monkeypatch.setattr(sys, "argv", [str(script)])
     monkeypatch.syspath_prepend(str(script.parent))  # where a script finds those beside it

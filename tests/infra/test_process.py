@@ -1,4 +1,4 @@
-"""Background processes are recorded, found again, and stopped with all their descendants."""
+"""Background processes are recorded, found by their record, and stopped with all their descendants."""
 
 from __future__ import annotations
 

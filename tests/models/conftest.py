@@ -1,4 +1,4 @@
-"""One thread for all that is small, two where threads share the work."""
+"""One thread for small models, two where threads share the rows."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def two_threads() -> Iterator[None]:
-    """As where rows are shared out: each has a part of its own to sum up in."""
+    """Where rows are divided among threads: each thread has an accumulator of its own."""
     with threads(2):
         yield

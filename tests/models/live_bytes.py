@@ -1,4 +1,4 @@
-"""Counting the bytes that tensors take, while a model runs."""
+"""Counts the bytes that tensors occupy while a model runs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class LiveBytes(TorchDispatchMode):
     """Bytes of the storages that live, each once, and their peak while this mode is on.
 
     Args:
-        there: tensors that live already.
+        existing: tensors that are allocated already.
     """
 
-    def __init__(self, there: Iterable[Tensor]):
+    def __init__(self, existing: Iterable[Tensor]):
         super().__init__()
         self._live: dict[int, int] = {}
         self.now = self.peak = 0
-        for tensor in there:
+        for tensor in existing:
             self._add(tensor)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""Folders of stock Hugging Face models, written and read: beside transformers, and refused where they are none."""
+"""Folders of stock Hugging Face models, written and read: compared with transformers, and refused where invalid."""
 
 from __future__ import annotations
 
@@ -85,13 +85,13 @@ def test_imported_it_has_the_logits_of_stock_transformers(tied, qk_norm, scaling
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_saved_decoder_comes_back(tied, tmp_path):
+def test_a_saved_decoder_is_restored(tied, tmp_path):
     model = small_decoder(tied)
     save_weights(dict(model.named_parameters()), tmp_path / "w.safetensors")
-    again = load_decoder(to_config(model.config, EOS), load_weights(tmp_path / "w.safetensors"))
-    assert again.config == model.config and again.eos_id == EOS
+    restored = load_decoder(to_config(model.config, EOS), load_weights(tmp_path / "w.safetensors"))
+    assert restored.config == model.config and restored.eos_id == EOS
     tokens = torch.randint(0, 96, (2, 9))
-    assert torch.equal(again(tokens), model(tokens))
+    assert torch.equal(restored(tokens), model(tokens))
 
 
 def _folder(tmp_path: Path, **changes: Any) -> Path:
@@ -127,7 +127,7 @@ def _folder(tmp_path: Path, **changes: Any) -> Path:
         ({"architectures": ["LlamaForCausalLM"]}, "k_norm.weight is not a tensor of this model"),
     ],
 )
-def test_what_is_no_such_model_is_refused(changes, message, tmp_path):
+def test_other_models_are_refused(changes, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         load_folder(_folder(tmp_path, **changes))
 

@@ -50,7 +50,7 @@ def test_sum_and_norm(dtype, shape):
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
-def test_norm_alone_hands_its_input_on(dtype):
+def test_norm_alone_returns_its_input_unchanged(dtype):
     torch.manual_seed(0)
     x, weight = torch.randn(4, 7, 16, dtype=dtype, requires_grad=True), torch.rand(16) + 0.5
     same, normed = add_rms_norm(x, None, weight, 1e-6)
@@ -89,7 +89,7 @@ def test_exponential_over_its_whole_range():
 
 @pytest.mark.parametrize("dtype", FORMATS)
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_what_is_no_number_stays_none(dtype, bad):
+def test_nan_and_infinity_are_propagated(dtype, bad):
     x = torch.randn(4, 16, dtype=dtype)
     x[2, 5] = bad
     weight = torch.ones(16)
@@ -101,15 +101,15 @@ def test_what_is_no_number_stays_none(dtype, bad):
     assert not nats[2].isfinite() and nats[[0, 1, 3]].isfinite().all()
 
 
-def test_the_same_bits_again_whatever_the_number_of_rows_beside():
+def test_the_bits_do_not_depend_on_the_number_of_other_rows():
     torch.manual_seed(0)
     x, weight = torch.randn(64, 32), torch.rand(32)
-    once, again = (_value_and_gradients(lambda x, w: add_rms_norm(x, None, w, 1e-6)[1], x, weight) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
-    assert torch.equal(add_rms_norm(x[:7], None, weight, 1e-6)[1], once[0][:7])
+    first, second = (_value_and_gradients(lambda x, w: add_rms_norm(x, None, w, 1e-6)[1], x, weight) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert torch.equal(add_rms_norm(x[:7], None, weight, 1e-6)[1], first[0][:7])
 
 
-def test_without_a_compiler_pytorch_does_it(monkeypatch):
+def test_without_a_compiler_pytorch_computes_it(monkeypatch):
     library_module._compiled.cache_clear()
     library_module._library.cache_clear()
     try:
@@ -126,7 +126,7 @@ def test_without_a_compiler_pytorch_does_it(monkeypatch):
     assert library(torch.float32) is not None
 
 
-def test_where_the_source_s_folder_cannot_be_written_the_user_s_cache_does(monkeypatch, tmp_path):
+def test_without_write_access_to_the_source_s_folder_the_user_s_cache_is_used(monkeypatch, tmp_path):
     blocked = tmp_path / "file"
     blocked.touch()
     folders = [blocked / "below", tmp_path / "cache"]

@@ -79,7 +79,7 @@ def test_bf16_stays_close_to_fp32():
 
 @pytest.mark.usefixtures("two_threads")
 def test_of_bf16_logits_the_cross_entropy_is_exact():
-    """The products are rounded, once; what is told of them is not: a partition near 10 is off by 0.03 in bf16."""
+    """The products are rounded, once; what is computed from them is not: a partition near 10 is off by 0.03 in bf16."""
     torch.manual_seed(0)
     hidden, weight = torch.randn(64, 32).bfloat16(), (torch.randn(3000, 32) * 0.2).bfloat16()
     targets = torch.randint(0, 3000, (64,))

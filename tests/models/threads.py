@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """So many for PyTorch and the compiled loops, in this process."""
+    """Sets the number for PyTorch and the compiled loops, in this process."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -20,6 +20,6 @@ def threads(count: int) -> Iterator[None]:
 
 
 def one_thread() -> AbstractContextManager[None]:
-    """For models as small as the tests': they gain nothing by a second thread, and where another process keeps a core
-    busy, threads that wait for one another take ten times as long."""
+    """For models as small as the tests': they gain nothing by a second thread, and where another process uses a core,
+    threads that wait for one another take ten times as long."""
     return threads(1)

@@ -53,7 +53,7 @@ def test_a_slower_machine_may_take_longer() -> None:
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
-    """A file of tests whose `test_documented` alone says why it is long."""
+    """A file of tests in which only `test_documented` documents why it is long."""
     file = tmp_path / "tests/a/test_long.py"
     file.parent.mkdir(parents=True)
     file.write_text(
@@ -68,7 +68,7 @@ def test_a_reason_is_the_first_line_of_the_docstring(written: Path) -> None:
     assert reason_of("tests/a/test_long.py::test_undocumented", written) == ""
 
 
-def test_long_tests_that_do_not_say_why_are_named(written: Path) -> None:
+def test_long_tests_without_a_reason_are_named(written: Path) -> None:
     file = "tests/a/test_long.py"
     seconds = {f"{file}::test_undocumented": duration(21), f"{file}::T::test_documented": duration(30)}
     named = [line for line in report(BUDGET, 900, 60, seconds, written) if "docstring" in line]

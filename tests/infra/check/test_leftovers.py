@@ -1,4 +1,4 @@
-"""Processes that tests leave running are reported and killed."""
+"""Processes that outlive their tests are reported and killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What generate() promises about its files: determinism, counts, licences, and a truth that holds in the texts."""
+"""The files of generate(): determinism, counts, licences, and a truth file that agrees with the texts."""
 
 import gzip
 import hashlib
@@ -100,7 +100,7 @@ def test_records_have_all_fields_and_their_source_s_licence(sample):
     assert LICENSES[DENIED] == "LicenseRef-proprietary"
 
 
-def test_everything_says_that_it_is_synthetic(sample):
+def test_everything_is_marked_as_synthetic(sample):
     assert "SYNTHETIC" in (sample.folder / "README.txt").read_text().splitlines()[0]
     assert all(name.startswith("synthetic_") for name in LICENSES)
     assert {path.name for path in (sample.folder / "documents").iterdir()} == set(LICENSES)

@@ -1,4 +1,4 @@
-"""The finance sample: reproducible, true to its own facts and figures, with a truth that holds in the texts."""
+"""The finance sample: reproducible and consistent in its facts and figures; its truth file agrees with the texts."""
 
 import hashlib
 import random
@@ -72,7 +72,7 @@ def test_the_truth_holds_in_the_texts(finance):
         assert not re.search(r"@|\b555\b|\d{3}-\d{2}-\d{4}|\d+\.\d+\.\d+\.\d+", row["text"])
 
 
-def test_a_figure_is_the_same_wherever_it_is_told(finance):
+def test_a_figure_is_the_same_wherever_it_is_stated(finance):
     """Revenue and margin of a company in a quarter, read back from the texts, are those of the table."""
     table = {(e.name, q.name): q for e in TABLES.rows("companies") for q in quarters(e.name)}
     quarter = r"(?P<quarter>the \w+ quarter of \d{4})"
@@ -92,7 +92,7 @@ def test_a_figure_is_the_same_wherever_it_is_told(finance):
                     if name in ("revenue", "margin", "staff"):
                         assert int(value) == getattr(fact, name), found[0]
                 stated[found["company"], found["quarter"]] += 1
-    assert sum(number > 1 for number in stated.values()) > 50, "too few figures were told twice to compare"
+    assert sum(number > 1 for number in stated.values()) > 50, "too few figures are stated twice to compare"
 
 
 def test_a_change_against_the_year_before_is_the_change_of_the_revenues():
@@ -118,7 +118,7 @@ def test_every_relation_has_forms_and_no_form_leaves_a_slot():
             assert entity.name in text and value in text and not re.search(r"[<>\[\]|]|  ", text), text
 
 
-def test_nearly_every_fact_is_told_in_a_document_that_may_be_used(finance):
+def test_nearly_every_fact_is_stated_in_a_document_that_may_be_used(finance):
     sentences = {
         sentence
         for row in finance.documents.values()

@@ -1,4 +1,4 @@
-"""The synthetic genomes: the same for a seed, with the structure and the defects that they say they have."""
+"""The synthetic genomes: equal for equal seeds, with the structure and the defects that the truth file lists."""
 
 import gzip
 import hashlib
@@ -19,7 +19,7 @@ from stages.sample.stage import SampleConfig, sample
 from stages.store import Artifact, Store
 
 
-class Made(NamedTuple):
+class Genomes(NamedTuple):
     folder: Path
     counts: dict[str, Any]
     truth: list[dict[str, Any]]
@@ -39,7 +39,7 @@ def digest(folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def genomes(tmp_path_factory: pytest.TempPathFactory) -> Genomes:
     folder = tmp_path_factory.mktemp("genomes")
     counts = generate(folder, seed=1, megabytes=1.0)
     records = {}
@@ -49,7 +49,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
             assert record.header.split()[0] not in records
             records[record.header.split()[0]] = record
     truth = [json.loads(line) for line in (folder / "truth.jsonl").read_text().splitlines()]
-    return Made(folder, counts, truth, records)
+    return Genomes(folder, counts, truth, records)
 
 
 def test_equal_seeds_give_equal_bytes(tmp_path: Path) -> None:
@@ -58,37 +58,37 @@ def test_equal_seeds_give_equal_bytes(tmp_path: Path) -> None:
     assert digest(tmp_path / "a") == digest(tmp_path / "b") != digest(tmp_path / "c")
 
 
-def test_counts_are_those_of_the_files(made: Made) -> None:
+def test_counts_are_those_of_the_files(genomes: Genomes) -> None:
     broken = {"broken-empty", "broken-numbered"}
-    assert {name for name, record in made.records.items() if record.reason} == broken
-    sizes = Counter(name.rsplit("-", 1)[0] for name in made.records if name not in broken)
+    assert {name for name, record in genomes.records.items() if record.reason} == broken
+    sizes = Counter(name.rsplit("-", 1)[0] for name in genomes.records if name not in broken)
     assert {f"synthetic_{name}": count for name, count in sizes.items()} == {
-        source: row["documents"] for source, row in made.counts["sources"].items()
+        source: row["documents"] for source, row in genomes.counts["sources"].items()
     }
-    assert sum(len(record.letters) for record in made.records.values()) == made.counts["bytes"]
-    assert made.counts["bytes"] == pytest.approx(1e6, rel=0.1)
-    assert {source: row["license"] for source, row in made.counts["sources"].items()} == LICENSES
-    assert made.counts["planted"] == Counter(row["kind"] for row in made.truth)
-    assert any(b"\r\n" in path.read_bytes() for path in made.folder.glob("documents/*/*.fna"))
+    assert sum(len(record.letters) for record in genomes.records.values()) == genomes.counts["bytes"]
+    assert genomes.counts["bytes"] == pytest.approx(1e6, rel=0.1)
+    assert {source: row["license"] for source, row in genomes.counts["sources"].items()} == LICENSES
+    assert genomes.counts["planted"] == Counter(row["kind"] for row in genomes.truth)
+    assert any(b"\r\n" in path.read_bytes() for path in genomes.folder.glob("documents/*/*.fna"))
 
 
-def test_defects_are_where_the_truth_says(made: Made) -> None:
-    for row in made.planted("soft_masked"):
-        assert sum(map(str.islower, made.records[row["id"]].letters)) == row["bases"] > 0
-    for row in made.planted("gap"):
-        assert made.records[row["id"]].letters.count("N") == row["bases"]
-    for row in made.planted("exact_duplicate"):
-        assert made.records[row["id"]].letters == made.records[row["of"]].letters
-    spoiled = {row["id"] for row in made.truth}
-    for name, record in made.records.items():
+def test_defects_are_those_of_the_truth_file(genomes: Genomes) -> None:
+    for row in genomes.planted("soft_masked"):
+        assert sum(map(str.islower, genomes.records[row["id"]].letters)) == row["bases"] > 0
+    for row in genomes.planted("gap"):
+        assert genomes.records[row["id"]].letters.count("N") == row["bases"]
+    for row in genomes.planted("exact_duplicate"):
+        assert genomes.records[row["id"]].letters == genomes.records[row["of"]].letters
+    spoiled = {row["id"] for row in genomes.truth}
+    for name, record in genomes.records.items():
         if name not in spoiled:
             assert set(record.letters) <= set("ACGT")
-    assert not [row for row in made.truth if row["source"] == "synthetic_customer"]
+    assert not [row for row in genomes.truth if row["source"] == "synthetic_customer"]
 
 
-def test_looking_back_tells_what_short_contexts_do_not(made: Made) -> None:
+def test_satellites_are_predicted_by_long_contexts_only(genomes: Genomes) -> None:
     """Satellites make bases equal to those one unit before; of new contigs a Markov model hardly knows anything."""
-    texts = [record.letters.upper().encode() for record in made.records.values() if len(record.letters) > 1000]
+    texts = [record.letters.upper().encode() for record in genomes.records.values() if len(record.letters) > 1000]
     bases = np.frombuffer(b"".join(texts), np.uint8)
     equal = {lag: float((bases[lag:] == bases[:-lag]).mean()) for lag in (SATELLITE_UNIT, SATELLITE_UNIT + 1)}
     assert equal[SATELLITE_UNIT] > 0.5 and equal[SATELLITE_UNIT + 1] < 0.3
@@ -102,9 +102,9 @@ def test_looking_back_tells_what_short_contexts_do_not(made: Made) -> None:
     assert 1.9 < bits < 2.01
 
 
-def test_the_corpus_takes_them_as_the_truth_says(made: Made, tmp_path: Path) -> None:
+def test_the_corpus_stage_removes_what_the_truth_file_lists(genomes: Genomes, tmp_path: Path) -> None:
     sources = {
-        source: {"location": str(made.folder / "documents" / source), "format": "fasta_upper", "license": license}
+        source: {"location": str(genomes.folder / "documents" / source), "format": "fasta_upper", "license": license}
         for source, license in LICENSES.items()
     }
     config = CorpusConfig.model_validate(
@@ -118,17 +118,17 @@ def test_the_corpus_takes_them_as_the_truth_says(made: Made, tmp_path: Path) -> 
         }
     )
     artifact: Artifact = corpus.run(config, inputs_of(config), Store(tmp_path))
-    counts, planted = artifact.manifest.counts, made.counts["planted"]
-    customer = made.counts["sources"]["synthetic_customer"]["documents"]
+    counts, planted = artifact.manifest.counts, genomes.counts["planted"]
+    customer = genomes.counts["sources"]["synthetic_customer"]["documents"]
     duplicates = planted["exact_duplicate"]
     assert counts["quarantined"] == planted["empty"] + planted["numbered"]
-    assert counts["kept"] + counts["heldout"] == made.counts["documents"] - customer - duplicates
+    assert counts["kept"] + counts["heldout"] == genomes.counts["documents"] - customer - duplicates
     rules = json.loads(artifact.read("summary.json"))["rules"]
     assert sum(of.get("exact_duplicate", 0) for of in rules.values()) == duplicates
     assert rules["synthetic_customer"] == {"policy_license": customer}
 
 
-def test_the_stage_makes_them_by_kind(tmp_path: Path) -> None:
+def test_the_stage_generates_genomes(tmp_path: Path) -> None:
     artifact = sample.run(SampleConfig(domain="genomics", megabytes=0.1), {}, Store(tmp_path))
     assert artifact.files("documents/synthetic_isolates/") and artifact.manifest.counts["planted empty"] == 1
 
