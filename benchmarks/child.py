@@ -1,4 +1,4 @@
-"""A measured job in a process of its own: imports and warm-up first, then `READY`, then a wait for the word to go.
+"""A measured job in a process of its own: imports and warm-up first, then `READY`, then a wait for the start signal.
 
 So neither memory nor imports of one job touch another's figures, and two jobs can be started at the same moment.
 """
@@ -56,12 +56,12 @@ class Child:
         """Returns when imports and warm-up are done.
 
         Raises:
-            NotMeasured: what it needs is not there, or it failed.
+            NotMeasured: a requirement is missing, or it failed.
         """
         assert self._process.stdout
         for line in self._process.stdout:
             if line == "READY\n":
-                if self._result.exists():  # it cannot be run here, and left why
+                if self._result.exists():  # it cannot be run here, and wrote the reason
                     self.result()
                 return self
         self._fail()
@@ -79,7 +79,7 @@ class Child:
         return self.end_round()
 
     def begin_round(self) -> None:
-        """Starts the work once more and returns at once: several jobs can be at it together."""
+        """Starts the work once more and returns at once: several jobs can run together."""
         assert self._process.stdin
         self._result.unlink(missing_ok=True)
         with suppress(BrokenPipeError):  # it has ended: `end_round` finds out
@@ -101,7 +101,7 @@ class Child:
         """Waits for the end; with `memory`, peak bytes of all its processes as `peak_pss`, `peak_anonymous`."""
         assert self._process.stdout
         peak = Peak(self._process.pid) if memory else None
-        # Whatever the job still prints is read away, so that it never waits for a full pipe.
+        # The job's remaining output is read and dropped, so that it never waits for a full pipe.
         self._process.stdout.read()
         code = self._process.wait()
         found = peak.stop() if peak else {}
@@ -114,7 +114,7 @@ class Child:
         return result | found
 
     def end(self) -> None:
-        """Lets a process that did rounds end by itself, so that it removes what it left outside of its memory."""
+        """Lets a process that did rounds end by itself, so that it removes its files and shared memory."""
         assert self._process.stdin and self._process.stdout
         if not self._process.stdin.closed:
             with suppress(BrokenPipeError):
@@ -179,7 +179,7 @@ class Peak:
 
 
 def serve(jobs: Mapping[str, Callable[..., Work]]) -> None:
-    """The child's side: prepares the job that the command line names, says READY, waits, works, leaves the result.
+    """The child's side: prepares the job that the command line names, prints READY, waits, works, writes the result.
 
     A job is a function of its options that imports, loads and warms up, and returns the work. Its result has
     `seconds`, of the work alone, unless the work measures itself. The work is done at every further word to go.

@@ -2,10 +2,10 @@
 
     .venv/bin/python benchmarks/corpus.py [--json FILE] [--large] [--medquad FOLDER] [--evaluation FOLDER]
 
-Makes a corpus from MedQuAD (20 % exact and 20 % near copies, see `corpus_data.py`) and an environment for the rivals
-(`.venv-bench`, untimed), then measures in processes of their own, after imports and warm-up, ours on 100 MB and the
-slow rivals, once each between runs of ours, on its first 10 MB. Megabytes are 10^6 bytes of text. Absolute figures
-depend on the machine; what counts are ratios of one run. What a removal is worth is told by `corpus_check.py`, which
+Generates a corpus from MedQuAD (20 % exact and 20 % near copies, see `corpus_data.py`) and an environment for the
+rivals (`.venv-bench`, untimed), then measures in processes of their own, after imports and warm-up, ours on 100 MB and
+the slow rivals, once each between runs of ours, on its first 10 MB. Megabytes are 10^6 bytes of text. Absolute figures
+depend on the machine; what counts are ratios of one run. The value of removals is measured by `corpus_check.py`, which
 shares no code with any of them.
 """
 
@@ -66,7 +66,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--medquad", type=Path, default=SHARED / "medquad", help="folder with MedQuAD's *.jsonl.gz")
-    parser.add_argument("--evaluation", type=Path, default=SHARED / "eval", help="sets that the stage keeps out")
+    parser.add_argument("--evaluation", type=Path, default=SHARED / "eval", help="sets to decontaminate against")
     parser.add_argument("--megabytes", type=float, default=100, help="what ours and the fast rival are measured on")
     parser.add_argument("--peer-megabytes", type=float, default=10, help="what the slow rivals are measured on")
     parser.add_argument("--repeats", type=int, default=3, help="runs of ours and of the fast rival")
@@ -94,7 +94,7 @@ class Benchmark:
         with console.status("an environment for the rivals ..."):
             self.rivals = rivals_python(HERE.parent / ".venv-bench", HERE / "requirements-peers.txt")
         self._say("environment for the rivals")
-        # What the environment takes is not in the ten minutes: it is made once.
+        # The environment is not in the ten minutes: it is created once.
         self.began = time.monotonic()
         self.large, self.planted = self._make()
         self.corpus = prefix_of(self.large, folder / "corpus.jsonl", options.megabytes)
@@ -186,7 +186,7 @@ class Benchmark:
         head = texts[: self.prefix.documents]
         for job in (datatrove, rensa):
             if job.result:
-                # rensa is greedy: what it says of the first documents does not depend on those behind them.
+                # rensa is greedy: its result for the first documents does not depend on later ones.
                 removed = {i for i in job.result["removed"] if i < len(head)}
                 found[job.name] = {
                     **_recalled(first, removed, self.planted, len(head)),
@@ -256,7 +256,7 @@ class Benchmark:
                 child.close()
 
     def _memory(self) -> dict[str, Any]:
-        """Peak memory of the stage with one worker at 10, 100 and (by option, or if there is time) 1,000 MB."""
+        """Peak memory of the stage with one worker at 10, 100 and (by option, or if time remains) 1,000 MB."""
         rows = []
         small = prefix_of(self.corpus, self.folder / "small.jsonl", self.corpus.megabytes / 10)
         for corpus in (small, self.corpus):
@@ -344,9 +344,9 @@ class Benchmark:
         options = self.options
         megabytes = options.megabytes * (10 if self.sections & {"two-workers", "memory"} else 1)
         with console.status(f"a corpus of {megabytes:g} MB ..."):
-            made = make_corpus(options.medquad, self.folder / "large.jsonl", megabytes, options.seed)
-        self._say(f"a corpus of {megabytes:g} MB: {made[0].documents:,} documents")
-        return made
+            generated = make_corpus(options.medquad, self.folder / "large.jsonl", megabytes, options.seed)
+        self._say(f"a corpus of {megabytes:g} MB: {generated[0].documents:,} documents")
+        return generated
 
     def _all_texts(self) -> list[str]:
         if not self.texts:

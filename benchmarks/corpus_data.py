@@ -2,7 +2,7 @@
 
 Of the documents 20 % are exact copies of an earlier one and 20 % are near copies (3 % of an earlier one's words
 replaced). The others are unique: first MedQuAD's own documents, then, pass by pass, the same documents with 30 % of
-their words replaced, which leaves about a tenth of their 5-grams. A smaller corpus is a prefix of a larger one.
+their words replaced, after which about a tenth of their 5-grams remain. A smaller corpus is a prefix of a larger one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MEGABYTE = 10**6
 
 @dataclass(frozen=True)
 class Planted:
-    """What was planted: document i is of `kinds[i]` and was made from document `origins[i]` (-1: from MedQuAD)."""
+    """What was planted: document i is of `kinds[i]` and was copied from document `origins[i]` (-1: from MedQuAD)."""
 
     kinds: NDArray[np.int8]
     origins: NDArray[np.int64]
@@ -105,7 +105,7 @@ def _read_medquad(folder: Path) -> list[dict[str, str]]:
 
 
 class _Passes:
-    """Unique documents: document i of pass p, made again whenever a copy of it is asked for."""
+    """Unique documents: document i of pass p, regenerated whenever a copy of it is requested."""
 
     def __init__(self, texts: list[str], seed: int):
         pieces = [re.findall(r"\S+\s*", text) for text in texts]
@@ -131,7 +131,7 @@ class _Passes:
         while len(self._replaced) < number:
             draw = np.random.default_rng([self.seed, len(self._replaced) + 1])
             chosen = draw.random(len(self.pieces)) < PASS_REPLACED
-            chosen[self.starts[:-1]] = True  # So that no document, however short, is left as it was.
+            chosen[self.starts[:-1]] = True  # So that every document changes, however short.
             places = np.flatnonzero(chosen)
             words = draw.integers(0, len(self.pieces), len(places))
             self._replaced.append((places, words, np.searchsorted(places, self.starts)))

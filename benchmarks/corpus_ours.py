@@ -16,7 +16,7 @@ from corpus_peers import Reasons, outcomes
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 WARM_UP_DOCUMENTS = 200
-"""Enough to load every kernel; the caches of words that the filters keep hardly fill."""
+"""Enough to load every kernel; the filters' caches of words hardly fill."""
 
 
 def filters(path: str) -> Work:
@@ -114,7 +114,7 @@ def stage(path: str, warm_up: str, evaluation: str, workers: int = 1) -> Work:
     """The corpus stage from JSON Lines to Parquet: its defaults, decontaminated against every set of a folder.
 
     In the time: listing and hashing the source, the pool of workers, every pass, the artifact's manifest.
-    Result: `counts`, `digest`, `steps` (name -> seconds, as the stage's events tell).
+    Result: `counts`, `digest`, `steps` (name -> seconds, from the stage's events).
     """
     import datatrove.executor.local
     import datatrove.pipeline.readers  # noqa: F401  (imports are not in the time)

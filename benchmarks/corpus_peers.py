@@ -68,7 +68,7 @@ class Reasons:
         pass
 
     def write(self, document: Any, rank: int = 0) -> None:
-        """Notes why a document goes."""
+        """Records why a document is removed."""
         self.found[document.id] = document.metadata["filter_reason"]
 
 
@@ -242,11 +242,11 @@ def dolma_tag(path: str) -> Work:
 
     def work() -> dict[str, Any]:
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        made = list((folder / "corpus" / "attributes").rglob("*.gz"))
-        if done.returncode or not made:
+        files = list((folder / "corpus" / "attributes").rglob("*.gz"))
+        if done.returncode or not files:
             last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-            return {"not_measured": f"dolma tag ended with {done.returncode} and {len(made)} files: {last[0][:200]}"}
-        return {"tagged": sum(gzip.decompress(file.read_bytes()).count(b"\n") for file in made)}
+            return {"not_measured": f"dolma tag ended with {done.returncode} and {len(files)} files: {last[0][:200]}"}
+        return {"tagged": sum(gzip.decompress(file.read_bytes()).count(b"\n") for file in files)}
 
     return work
 

@@ -1,4 +1,4 @@
-"""The tables of `benchmarks/corpus.py`, and how far two sides agree on what the filters say."""
+"""The tables of `benchmarks/corpus.py`, and how far two sides agree on the filters' verdicts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ RULES = {
     "curly_bracket": "c4_curly_bracket",
     "too_few_sentences": "c4_too_few_sentences",
 }
-"""datatrove's reasons, and what the rules are called here."""
+"""datatrove's reasons, and the names of the rules here."""
 SHOWN = 20
 
 

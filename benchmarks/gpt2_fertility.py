@@ -106,7 +106,7 @@ def sample_texts(kind: str) -> dict[str, list[str]]:
 
 
 def sequences(path: Path) -> list[str]:
-    """The sequences of a FASTA file in upper case; recipes leave planted defects of sequences to the corpus stage."""
+    """The sequences of a FASTA file in upper case; the corpus stage handles planted defects of sequences."""
     with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
         records = lines.read().split(">")[1:]
     return ["".join(record.split("\n")[1:]).upper() for record in records]

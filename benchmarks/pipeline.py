@@ -29,7 +29,7 @@ HEADWATER = Path(sys.executable).with_name("headwater")
 
 
 def main() -> None:
-    """Runs the pipeline twice (made, then skipped) and prints the tables."""
+    """Runs the pipeline twice (built, then cached) and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--recipe", default="biomed")
@@ -65,7 +65,7 @@ def main() -> None:
         print(f"{row['stage']:<14}{row['seconds']:9.1f}{row['own_seconds']:9.1f}")
     for name, seconds in result["service_seconds"].items():
         print(f"start of {name:<14}{seconds:9.1f}")
-    print(f"whole command {first['wall']:.1f} s, again with nothing changed {second['wall']:.1f} s")
+    print(f"whole command {first['wall']:.1f} s, a second time with nothing changed {second['wall']:.1f} s")
     print(f"overhead_fraction {result['overhead_fraction']:.3f} (limit 0.15), peak {result['peak_memory_gib']:.1f} GiB")
     if options.json:
         options.json.write_text(json.dumps(result, indent=1))
@@ -84,7 +84,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def measured(command: list[str], env: dict[str, str]) -> dict[str, Any]:
-    """Runs the command; wall seconds, peak resident bytes of everything that works for it, its JSON summary."""
+    """Runs the command; wall seconds, peak resident bytes of all its processes, its JSON summary."""
     began = time.monotonic()
     process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
     peak, services = Peak(env["HEADWATER_HOME"]), Services(env)
@@ -97,7 +97,7 @@ def measured(command: list[str], env: dict[str, str]) -> dict[str, Any]:
 
 
 def ray_seconds(store: Path) -> dict[str, float]:
-    """How long Ray took to start, as the training stage's events tell."""
+    """Seconds that Ray took to start, from the training stage's events."""
     for log in store.glob("training/*/events.jsonl"):
         for event in map(json.loads, log.read_text().splitlines()):
             if event["type"] == "ray":

@@ -1,4 +1,4 @@
-"""A rival where transformers is not installed: Qwen3 as anybody would write it, by PyTorch's own parts.
+"""A rival where transformers is not installed: a plain Qwen3 of PyTorch's own parts.
 
 Nothing of Headwater's is in it but the numbers of a shape.
 """

@@ -12,14 +12,14 @@ from pathlib import Path
 
 
 def rivals_python(folder: Path, requirements: Path, beside_ours: bool = False) -> Path:
-    """Makes the environment, or leaves it where it is what the requirements ask for; returns its Python.
+    """Creates the environment unless it has what the requirements name; returns its Python.
 
     Args:
-        folder: where it lies.
+        folder: of the environment.
         requirements: exact versions of all that is installed.
         beside_ours: what is not installed in it is imported from the pipeline's own environment.
 
-    Packages come from wherever uv's or pip's own settings say. One that cannot be installed leaves the others
+    Packages come from the index in uv's or pip's own settings. One that cannot be installed leaves the others
     installed: a rival that does not start is reported when it is asked for.
     """
     python = folder / "bin" / "python"

@@ -8,5 +8,5 @@ from typing import Any
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Median, least and most of some values, and how many there are."""
+    """Median, least and most of some values, and their number."""
     return {"median": median(values), "least": min(values), "most": max(values), "runs": len(values)}

@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/tokens.py [--json FILE] [--medquad FOLDER] [--only SECTION]
 
-Makes text, rows and a table of 10^9 rows, and an environment for the rivals (`.venv-bench-tokens`, untimed). Who is
-compared takes turns: a figure is the median of the ratios of turns that followed each other, and its spread is told.
+Generates text, rows and a table of 10^9 rows, and an environment for the rivals (`.venv-bench-tokens`, untimed). The
+compared sides take turns: a figure is the median of the ratios of consecutive turns, with its spread.
 Absolute figures depend on the machine; what counts are ratios of one run.
 """
 
@@ -46,7 +46,7 @@ def main() -> None:
     """Measures, prints the tables, writes the JSON."""
     options = arguments()
     with tempfile.TemporaryDirectory(prefix="headwater-tokens-", dir=options.scratch) as folder:
-        # For the jobs too: some rivals leave locks in it.
+        # For the jobs too: some rivals do not remove their locks from it.
         tempfile.tempdir = os.environ["TMPDIR"] = folder
         result = Benchmark(options, Path(folder)).run()
     print_report(result)
@@ -84,7 +84,7 @@ class Benchmark:
             self.rivals = rivals_python(HERE.parent / ".venv-bench-tokens", requirements, beside_ours=True)
             _stand_in_for_torchvision(self.rivals)
         self._say("environment for the rivals")
-        # What the environment takes is not in the ten minutes: it is made once.
+        # The environment is not in the ten minutes: it is created once.
         self.began = time.monotonic()
 
     def run(self) -> dict[str, Any]:
@@ -249,7 +249,7 @@ class Benchmark:
     ) -> dict[str, list[dict[str, Any]]]:
         """Rounds of all children by turns; the first, which fills caches, is not counted. One that fails is out.
 
-        With `before_each` that child has its turn before each of the others; what it found there is `before` in theirs.
+        With `before_each` that child has its turn before each of the others; its result is `before` in theirs.
         """
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in children}
         left = dict(children)
@@ -286,7 +286,7 @@ class Benchmark:
         return self.folder / "rows"
 
     def _write(self, rival: str, folder: Path) -> bool:
-        """Has a rival write the rows in its own format, once; whether they are there."""
+        """Has a rival write the rows in its own format, once; whether they exist then."""
         if (folder / FOLDERS[rival]).exists():
             return True
         try:
@@ -299,16 +299,16 @@ class Benchmark:
         return True
 
     def _make(self, what: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Makes data in a folder of that name, in a process of its own, unless they are there."""
+        """Generates data in a folder of that name, in a process of its own, unless the folder exists."""
         folder = self.folder / what
         if folder.exists():
             return {}
         folder.mkdir()
         with console.status(f"{what} ..."):
             given = {"folder": folder, **options}
-            made = run_job(Path(sys.executable), HERE / "tokens_ours.py", f"make_{what}", given)
-        self._say(f"{what} made")
-        return made
+            generated = run_job(Path(sys.executable), HERE / "tokens_ours.py", f"make_{what}", given)
+        self._say(f"{what} generated")
+        return generated
 
     def _say(self, what: str) -> None:
         console.print(f"[dim]{time.monotonic() - self.began:6.0f} s[/dim]  {what}", highlight=False)
@@ -328,7 +328,7 @@ RATIOS = {"streaming": "MosaicML", "litdata": "LitData", "hf": "HF"}
 
 
 def _over_fastest(readers: Mapping[str, Any], word: str) -> float | None:
-    """How many times as fast ours is as a rival in the setting that made it fastest."""
+    """How many times as fast ours is as a rival in its fastest setting."""
     rows = [row for name, row in readers.items() if name.startswith(word) and "ratio" in row]
     fastest = max(rows, key=lambda row: row["rows_per_second"]["median"], default=None)
     return None if fastest is None else float(fastest["ratio"]["median"])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 BETWEEN_LOOKS = 16
-"""Batches between two looks at the clock: a look costs little beside a batch, but not nothing."""
+"""Batches between two readings of the clock: a reading costs little compared with a batch, but not nothing."""
 
 
 def rows_per_second(step: Callable[[], int], seconds: float = 1.0) -> float:

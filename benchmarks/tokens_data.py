@@ -30,7 +30,7 @@ SEQUENCE, SHARD_ROWS, VOCABULARY, EOS_ID = 2048, 16384, 16384, 0
 DOCUMENT_TOKENS = 600
 """Tokens of a document with its EOS in the rows that loaders read: what MedQuAD's have about."""
 FILES = 4
-"""Parquet files that the corpus lies in."""
+"""Parquet files of the corpus."""
 
 
 def make_text(medquad: Path, folder: Path, megabytes: float, trained_on: float, seed: int) -> dict[str, Any]:

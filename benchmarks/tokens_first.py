@@ -1,6 +1,6 @@
 """A cold process up to its first batch: `tokens_first.py WHO OPTIONS`, OPTIONS the arguments of `tokens_open`'s WHO.
 
-Prints `FIRST` and the seconds since its imports ended; whoever started it knows how long all took.
+Prints `FIRST` and the seconds since its imports ended; the parent process measures the total.
 """
 
 import json

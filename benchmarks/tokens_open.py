@@ -1,7 +1,7 @@
 """The loaders that `benchmarks/tokens.py` compares, each opened at a row of its order: endless int64 tensors [16, S].
 
 Every function imports what it needs when it is called, so that a process that reads with one of them has imported
-nothing of the others. Rivals have the settings that made them fastest here: no worker processes unless asked for, and
+nothing of the others. Rivals have the settings that are fastest here: no worker processes unless asked for, and
 the collation that costs least.
 """
 

@@ -66,9 +66,9 @@ def stage(store: str, corpus: str, tokenizer: str, threads: int) -> Work:
         with tempfile.TemporaryDirectory(prefix="headwater-store-") as folder:
             began = time.perf_counter()
             inputs = {"corpus": artifact, "tokenizer": list_files(tokenizer)}
-            made = tokens.run(config, inputs, Store(folder))
+            built = tokens.run(config, inputs, Store(folder))
             seconds = time.perf_counter() - began
-            return {"seconds": seconds, "counts": dict(made.manifest.counts), "digest": made.digest, **memory()}
+            return {"seconds": seconds, "counts": dict(built.manifest.counts), "digest": built.digest, **memory()}
 
     return work
 

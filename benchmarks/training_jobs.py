@@ -2,7 +2,7 @@
 a plain PyTorch model.
 
 All learn the same tokens: rows in which every other token follows from the one before, so that the loss falls within
-a few steps and number formats can be told apart by it.
+a few steps and number formats can be distinguished by it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LEARNING_RATE = 1e-3
 BETAS, WEIGHT_DECAY, CLIP = (0.9, 0.95), 0.1, 1.0
 OPTIMIZER = {"name": "adamw", "betas": BETAS, "weight_decay": WEIGHT_DECAY, "grad_clip": CLIP, "z_loss": 1e-5}
 SCHEDULE = {"kind": "wsd", "warmup_steps": 0, "decay_ratio": 0.0, "min_lr_ratio": 0.0}
-"""What an update needs of `OptimizerConfig` and `ScheduleConfig`, which need pydantic; there may be PyTorch alone."""
+"""What an update needs of `OptimizerConfig` and `ScheduleConfig`, which need pydantic: it may not be installed."""
 VOCABULARY = {"cpu": 16_384, "cuda": 32_000}
 
 
@@ -195,7 +195,7 @@ def rate(precision: str, size: int = 2048) -> Work:
 
 
 def products_alone(size: str, precision: str, batch: int, length: int, threads: int) -> Work:
-    """Every product of a step by itself, as our code makes it: seconds by kind."""
+    """Every product of a step by itself, as our code computes it: seconds by kind."""
     import torch
 
     from models import matmul

@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/training_startup.py [--json FILE] [--rounds 7] [--size 11m]
 
 Each round starts three processes in turn: an empty Python, one that imports torch, and a whole training of three steps
-(`python -m stages.training RUN.json`) on a token stream made before. A round that is not counted fills the caches. The
-parts within the training are as its `startup` event tells them; what it imports besides torch is what it takes longer
+(`python -m stages.training RUN.json`) on a prepared token stream. A round that is not counted fills the caches. The
+parts within the training are those of its `startup` event; what it imports besides torch is what it takes longer
 than the process that imports torch only. Absolute seconds depend on the machine: ratios count.
 """
 
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def _bare(code: str) -> float:
-    """Seconds from the start of a process to the end of its imports; how it ends is not in it."""
+    """Seconds from the start of a process to the end of its imports; its exit is not included."""
     began = time.time()
     program = f"{code}\nimport time; print(time.time())"
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
@@ -152,10 +152,10 @@ def _print(console: Console, result: dict[str, Any]) -> None:
 
 
 def _tokens(store: Store) -> Artifact:
-    """A token stream of made-up words, by the tokens stage."""
+    """A token stream of random words, by the tokens stage."""
     draw = random.Random(1)
     words = ["".join(draw.choices("abcdefghijklmnop", k=draw.randint(2, 9))) for _ in range(5000)]
-    writer = ArtifactWriter(store, "corpus/made-up", "corpus", 1, "0" * 32, {}, {})
+    writer = ArtifactWriter(store, "corpus/random-words", "corpus", 1, "0" * 32, {}, {})
     for part, count in (("documents", DOCUMENTS), ("heldout", 4)):
         table = pa.table(
             {
@@ -165,7 +165,7 @@ def _tokens(store: Store) -> Artifact:
                 "license": ["CC0-1.0"] * count,
             }
         )
-        pq.write_table(table, writer.file(f"{part}/made-up/00000.parquet"))
+        pq.write_table(table, writer.file(f"{part}/random-words/00000.parquet"))
     config = TokensConfig(vocab_size=4096, sequence_length=256, workers=1)
     return tokens.run(config, {"corpus": writer.commit()}, store)
 
