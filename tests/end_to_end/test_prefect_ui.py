@@ -19,7 +19,7 @@ FLAGS = [
     "--disable-dev-shm-usage",
     "--disable-gpu",
     "--no-first-run",
-    # Nothing leaves this machine, whatever a page or the browser itself would like to fetch.
+    # No request goes beyond this machine, whatever a page or the browser itself would fetch.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     *(["--no-sandbox"] if os.geteuid() == 0 else []),
 ]
@@ -31,7 +31,7 @@ def browser() -> Iterator[Browser]:
     path = shutil.which("chromium")
     if path is None:
         pytest.skip(
-            "nobody clicked through Prefect's UI: no Chromium (infra/browser.sh installs it, for root on Debian)"
+            "Prefect's UI not tested: no Chromium (infra/browser.sh installs it, for root on Debian)"
         )
     expect.set_options(timeout=TIMEOUT_SECONDS * 1000)  # the page asks the server now and then, and both may be slow
     with sync_playwright() as playwright:

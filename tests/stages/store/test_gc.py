@@ -162,7 +162,7 @@ def test_two_collections_at_once(store: Store) -> None:
 
 
 def test_a_ref_that_is_set_at_the_last_moment_keeps_its_artifact(store: Store) -> None:
-    """The run looks for its artifact just before the manifest goes, and sets its ref just after."""
+    """The run looks for its artifact just before the manifest is removed, and sets its ref just after."""
     artifact = make(store, "artifact")
     asked = 0
 

@@ -128,7 +128,7 @@ def test_damaged_json_names_the_file(store: Store) -> None:
 
 
 def test_a_listing_is_whole_while_files_come_and_go_beside_it(tmp_path: Path) -> None:
-    """A lease must not be overlooked because somebody else's file vanished while the folder was listed."""
+    """A lease must not be overlooked because another process's file vanished while the folder was listed."""
     store, done = Store(tmp_path), threading.Event()
     store.put("folder/lease-0", b"ours")
 
@@ -150,7 +150,7 @@ def test_a_listing_is_whole_while_files_come_and_go_beside_it(tmp_path: Path) ->
 
 
 def test_a_creation_whose_temporary_file_was_removed_is_retried(tmp_path: Path, monkeypatch) -> None:
-    """Whoever holds the lease removes what dead writers left, and cannot tell a living one's from it."""
+    """The holder of the lease removes the files of dead writers, and cannot distinguish those of a living one."""
     store, link, tidied = Store(tmp_path), os.link, []
 
     def tidy_first(aside: str, path: str) -> None:

@@ -74,7 +74,7 @@ def test_two_ranks_resume_with_the_same_bits_and_one_takes_over(two: Run, tokens
     assert train_on(2, run)["status"] == "finished"
     assert path(run, WEIGHTS).read_bytes() == path(two, WEIGHTS).read_bytes()
     assert column(run) == column(two)
-    # Now one rank goes on from what two wrote.
+    # Now one rank resumes from the checkpoint of two.
     last = prepare_from(run, tmp_path / "one", tokens_artifact, 3)
     assert train_on(1, last)["status"] == "finished"
     assert column(last) == pytest.approx(column(two), rel=1e-4)
