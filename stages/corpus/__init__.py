@@ -17,7 +17,7 @@ from stages.corpus.config import (
 from stages.corpus.filtering.config import FilterConfig
 from stages.corpus.reading.guess import printable, source_listing, sources_in
 from stages.corpus.reading.listing import ListedFile, Listing, list_files
-from stages.corpus.reading.records import read_original
+from stages.corpus.reading.originals import read_original
 from stages.corpus.summary import summary_rows
 from stages.store import ArtifactWriter, Stage
 

@@ -14,8 +14,11 @@ from datatrove.pipeline.readers.base import BaseReader
 from stages.corpus.config import FieldMapping, SourceConfig
 from stages.corpus.heldout import group_of
 from stages.corpus.policy import normalize_license
+from stages.corpus.reading.field_counts import CONSTANT_FIELDS
+from stages.corpus.reading.fields import ABSENT, columns_of, text_of, value_at
 from stages.corpus.reading.file_ranges import ReadTask
-from stages.corpus.reading.records import BadRecord, Record, RecordCount, format_in, read_records, text_of
+from stages.corpus.reading.record import BadRecord, Record, RecordCount
+from stages.corpus.reading.records import format_in, read_records
 from stages.corpus.texts import text_hash
 
 MOST_LICENSES = 10_000
@@ -44,8 +47,9 @@ class QuarantiningReader(BaseReader):
                 count = RecordCount()
                 format = format_in(file_range.file, task.config)
                 window = task.config.letters_per_document
+                text = _text_field(task.config.fields, format)
                 for record in read_records(task.listing, file_range, format, columns, self.limit, count, window):
-                    found = builder.build(record, file_range.file, place)
+                    found = builder.build(record, file_range.file, place, text)
                     if isinstance(found, Document):
                         yield found
                         continue
@@ -63,9 +67,16 @@ class QuarantiningReader(BaseReader):
         (self.folder / f"{rank:05}.counts.json").write_text(json.dumps(counts))
 
 
+def _text_field(fields: FieldMapping, format: str) -> str:
+    """The field with the text: the source's, unless files of this format cannot have it, beside others that can."""
+    named = fields.text or "text"
+    constant = CONSTANT_FIELDS.get(format)
+    return "text" if constant and not set(named.split("+")) <= set(constant) else named
+
+
 def _columns(fields: FieldMapping) -> list[str]:
     names = [value for value in fields.model_dump().values() if value]
-    return sorted({part for name in names for part in (name, *name.split("+"))})
+    return sorted(set().union(*map(columns_of, names)))
 
 
 class _DocumentBuilder:
@@ -73,7 +84,6 @@ class _DocumentBuilder:
 
     def __init__(self, config: SourceConfig):
         fields = config.fields
-        self._text = fields.text or "text"
         self._title, self._url, self._group = fields.title, fields.url, fields.group
         self._retrieved_at, self._id, self._license_field = fields.retrieved_at, fields.id, fields.license
         self._source_license = config.license
@@ -81,14 +91,14 @@ class _DocumentBuilder:
         self._licenses: dict[str, str] = {}
         self._last_group = ("", "")
 
-    def build(self, record: Record, file: str, file_range: int) -> Document | BadRecord:
+    def build(self, record: Record, file: str, file_range: int, text_field: str) -> Document | BadRecord:
         """A record as a document, its text in Unicode NFC; or why it cannot be used."""
         row = record.value
         if isinstance(row, BadRecord):
             return row
-        text = row.get(self._text)
+        text = row.get(text_field)
         if type(text) is not str or not text or text.isspace():
-            text = text_of(row, self._text)
+            text = text_of(row, text_field, record.columns)
             if isinstance(text, BadRecord):
                 return text
         steps = []
@@ -134,4 +144,6 @@ def _value(row: dict[str, Any], field: str | None) -> str:
     if not field:
         return ""
     found = row.get(field)
+    if found is None and "." in field and (found := value_at(row, field)) is ABSENT:
+        return ""
     return found if isinstance(found, str) else "" if found is None else str(found)

@@ -102,6 +102,11 @@ def identifier(header: str) -> str:
     return (header.split(maxsplit=1) or [""])[0]
 
 
+def region(header: str, span: str) -> str:
+    """Name of a part of a sequence as in samtools: `chr1:1-1000`."""
+    return f"{identifier(header)}:{span}" if span else identifier(header)
+
+
 class _Record:
     """The letters of one record, yielded a window at a time."""
 

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from stages.corpus.config import SourceConfig
 from stages.corpus.reading.listing import ListedFile, Listing
-from stages.corpus.reading.records import FileRange, format_in
+from stages.corpus.reading.record import FileRange
+from stages.corpus.reading.records import format_in
 
 TASK_BYTES, TASK_RANGES = 8 << 20, 1000
 """Most bytes and ranges of a task: enough to be worth its overhead, few enough for workers to be equally busy."""

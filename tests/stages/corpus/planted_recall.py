@@ -10,8 +10,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from stages.corpus.reading.guess import source_listing, sources_in
-from stages.corpus.reading.records import BadRecord, format_of, read_records
+from stages.corpus import source_listing, sources_in
+from stages.corpus.reading.record import BadRecord
+from stages.corpus.reading.records import format_of, read_records
 from stages.store import Artifact, InputError
 
 RULES: dict[str, tuple[str, ...]] = {

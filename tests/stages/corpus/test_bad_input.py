@@ -35,11 +35,12 @@ def quarantine(artifact: Artifact) -> list[dict[str, Any]]:
     [
         (b'{"text": "never ended', "broken JSON"),
         (b'["text"]', "a JSON list, not an object"),
+        (b'{"text": "a", "text": "b"}', "the key 'text' occurs more than once"),
         (b'{"id": 3}', "no field 'text'; there are: id"),
-        (b'{"text": 5}', "field 'text' is a int, not a string"),
-        (b'{"text": null}', "no field 'text'"),
+        (b'{"text": 5}', "field 'text' is of type number, not string"),
+        (b'{"text": null}', "field 'text' is null"),
         (b'{"text": "  "}', "field 'text' is empty"),
-        (b'{"text": "caf\xe9"}', "invalid UTF-8: invalid continuation byte at byte 13 of the line"),
+        (b'{"text": "caf\xe9"}', "invalid UTF-8: invalid continuation byte at byte 13"),
         (b'{"text": "half a pair \\ud800"}', "lone surrogate: no low surrogate"),
         (b'{"text": "the other half \\udc00"}', "lone surrogate: "),
         (b'{"text": ' + b"[" * 1100 + b"]" * 1100 + b"}", "the record has 2,210 bytes, more than the 1,400"),
@@ -176,7 +177,7 @@ def test_a_file_in_another_encoding_is_named(tmp_path: Path, run: Run) -> None:
     write_lines(tmp_path / "in" / "x.jsonl", [good(1)])
     (tmp_path / "in" / "y.jsonl").write_text(json.dumps(good(2)) + "\n", encoding="utf-16")
     (bad,) = quarantine(run({"s": tmp_path / "in"}))
-    assert bad["reason"] == "the file is UTF-16; only UTF-8 is read" and bad["rest_lost"]
+    assert bad["reason"] == "the file is UTF-16; JSON Lines are read as UTF-8 only: convert it" and bad["rest_lost"]
 
 
 def test_a_parquet_row_that_is_no_text_is_lost_alone(tmp_path: Path, run: Run) -> None:

@@ -18,13 +18,11 @@ from stages.corpus import list_files, source_listing
 from stages.corpus.config import CorpusConfig, FieldMapping, SourceConfig
 from stages.corpus.passes import prepare
 from stages.corpus.passes.prepare import Prepare
-from stages.corpus.reading import records
 from stages.corpus.reading.documents import QuarantiningReader
 from stages.corpus.reading.file_ranges import read_tasks
-from stages.corpus.reading.records import BadRecord, Record, read_original, read_records
 from stages.corpus.tables import READ, read_chunk
 from stages.store import InputError
-from tests.stages.corpus.corpus_world import sentence, write_lines
+from tests.stages.corpus.corpus_world import write_lines
 
 FIELDS = FieldMapping(text="text", id="id", url="url", license="license", title="title", retrieved_at="when")
 
@@ -116,31 +114,39 @@ def test_chunks_are_bounded_in_documents_and_in_characters_of_all_fields(
     assert sizes[0] == 25, "titles and what is made of them count"
 
 
-def read_all(folder: Path, name: str, format: str = "jsonl", **more: Any) -> list[Record]:
-    return list(read_records(list_files(folder), name, format, **more))
+def test_fields_inside_objects_are_found_by_their_paths(tmp_path: Path) -> None:
+    rows = [
+        {"text": "outer", "data": {"text": "Inner text.", "meta": {"title": "One"}}},
+        {"data": {"text": "Second."}},
+        {"data": {"text": None}},
+    ]
+    write_lines(tmp_path / "json" / "x.jsonl", rows)
+    (tmp_path / "parquet").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "parquet" / "x.parquet")
+    fields = FieldMapping(text="data.text", title="data.meta.title")
+    for format in ("json", "parquet"):
+        found, bad = first_pass(tmp_path / format, tmp_path / f"{format}-out", fields)
+        assert [(row["text"], row["subject"]) for row in found] == [("Inner text.", "One"), ("Second.", "")]
+        assert [(one["record"], one["reason"]) for one in bad] == [(3, "field 'data.text' is null")]
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
-def test_utf16_is_called_so(tmp_path: Path, encoding: str) -> None:
-    text = '{"text": "Some text of a Windows machine"}\n' * 3
-    (tmp_path / "x.jsonl").write_bytes(text.encode(encoding))
-    (tmp_path / "x.txt").write_bytes(text.encode(encoding))
-    (whole,) = read_all(tmp_path, "x.jsonl")
-    assert whole.value == BadRecord(records.UTF16, rest_lost=True)
-    (whole,) = read_all(tmp_path, "x.txt", "txt")
-    assert whole.value == BadRecord(records.UTF16)
-    lines = (b'{"text": "UTF-8"}\n' + text.encode(encoding)).split(b"\n")
-    (tmp_path / "y.jsonl").write_bytes(b"\n".join(lines))
-    values = [record.value for record in read_all(tmp_path, "y.jsonl")]
-    assert values[0] == {"text": "UTF-8"} and BadRecord(records.UTF16) in values[1:]
-    assert all(isinstance(value, BadRecord) for value in values[1:])
+def test_a_parquet_file_with_other_columns_is_named_with_all_of_them(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"body": ["a"], "id": [1]}), tmp_path / "in" / "x.parquet")
+    pq.write_table(pa.table({"body": ["a"]}), tmp_path / "in" / "y.parquet")
+    _, bad = first_pass(tmp_path / "in", tmp_path / "out")
+    reasons = [(one["file"], one["reason"]) for one in bad]
+    assert reasons == [
+        ("x.parquet", "no field 'text'; there are: body, id"),
+        ("y.parquet", "no field 'text'; there are: body"),
+    ]
 
 
-def test_a_few_zero_bytes_are_no_utf16(tmp_path: Path) -> None:
-    (tmp_path / "x.txt").write_bytes(b"one\x00two\x00three")
-    (tmp_path / "y.txt").write_bytes(b"\x00" * 50)
-    assert [record.value for record in read_all(tmp_path, "x.txt", "txt")] == [{"text": "one\x00two\x00three"}]
-    assert [record.value for record in read_all(tmp_path, "y.txt", "txt")] == [{"text": "\x00" * 50}]
+def test_text_files_beside_records_keep_their_own_field(tmp_path: Path) -> None:
+    write_lines(tmp_path / "in" / "x.jsonl", [{"body": "A record."}])
+    (tmp_path / "in" / "y.txt").write_text("A text.")
+    found, bad = first_pass(tmp_path / "in", tmp_path / "out", FieldMapping(text="body"))
+    assert [row["text"] for row in found] == ["A record.", "A text."] and bad == []
 
 
 def test_reasons_are_short_however_strange_a_record_is(tmp_path: Path) -> None:
@@ -148,61 +154,6 @@ def test_reasons_are_short_however_strange_a_record_is(tmp_path: Path) -> None:
     _, (bad,) = first_pass(tmp_path / "in", tmp_path / "out")
     assert bad["reason"].startswith("no field 'text'; there are: 0000") and len(bad["reason"]) < 2000
     assert bad["reason"].endswith("and 8,980 more")
-
-
-def test_parquet_values_without_a_counterpart_in_python(tmp_path: Path) -> None:
-    texts = pa.array(["a", "b", "c"])
-    days = pa.array([1, 4_000_000, None], pa.date32())
-    pq.write_table(pa.table({"text": texts, "when": days}), tmp_path / "days.parquet")
-    found = [record.value for record in read_all(tmp_path, "days.parquet", "parquet")]
-    assert [isinstance(value, dict) and value["text"] for value in found] == ["a", "b", "c"]
-    assert isinstance(found[1], dict) and found[1]["when"].startswith("12921-")
-    far = pa.array([1, 10**9, None], pa.date32())
-    pq.write_table(pa.table({"text": texts, "when": far}), tmp_path / "far.parquet")
-    found = [record.value for record in read_all(tmp_path, "far.parquet", "parquet")]
-    assert [isinstance(value, BadRecord) for value in found] == [False, True, False]
-    zones = pa.array([1, 2, None], pa.timestamp("us", "Nowhere/Land"))
-    pq.write_table(pa.table({"text": texts, "when": zones}), tmp_path / "zones.parquet")
-    for record in read_all(tmp_path, "zones.parquet", "parquet")[:2]:
-        assert isinstance(record.value, BadRecord) and record.value.reason.startswith("field when cannot be read")
-    read_only_text = [record.value for record in read_all(tmp_path, "zones.parquet", "parquet", columns=["text"])]
-    assert read_only_text == [{"text": "a"}, {"text": "b"}, {"text": "c"}]
-
-
-def test_parquet_is_read_few_rows_at_a_time_where_they_are_large(tmp_path: Path) -> None:
-    rows = [{"text": f"{i}" * 1000} for i in range(2000)]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet", use_dictionary=False, row_group_size=1000)
-    metadata = pq.read_metadata(tmp_path / "x.parquet")
-    assert records._rows_at_a_time(metadata, [0, 1]) == records.PARQUET_ROWS
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(records, "PARQUET_BYTES", 50_000)
-        assert 10 <= records._rows_at_a_time(metadata, [0, 1]) <= 20
-        assert [record.value for record in read_all(tmp_path, "x.parquet", "parquet")] == rows
-    assert records._rows_at_a_time(metadata, []) == records.PARQUET_ROWS
-
-
-def test_limits_count_bytes_not_characters(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"text": ["é" * 1000, "e" * 1000, "é" * 400]}), tmp_path / "x.parquet")
-    found = [record.value for record in read_all(tmp_path, "x.parquet", "parquet", limit=1500)]
-    assert isinstance(found[0], BadRecord) and "2,000 bytes" in found[0].reason
-    assert [isinstance(value, BadRecord) for value in found] == [True, False, False]
-
-
-def test_originals_are_found_again(tmp_path: Path) -> None:
-    rows = [{"id": i, "text": sentence(i)} for i in range(50)]
-    write_lines(tmp_path / "x.jsonl", [b"\xef\xbb\xbf" + json.dumps(rows[0]).encode(), b"", b"{", *rows[1:]])
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "y.parquet", row_group_size=7)
-    write_lines(tmp_path / "z.json", rows)
-    listing, lines = list_files(tmp_path), SourceConfig(location=str(tmp_path), format="jsonl")
-    for record in read_all(tmp_path, "x.jsonl"):
-        if not isinstance(record.value, BadRecord):
-            assert read_original(listing, f"x.jsonl#{record.number}") == record.value
-    assert [read_original(listing, f"y.parquet#{i + 1}") for i in range(50)] == rows
-    assert read_original(listing, "z.json#50", lines) == rows[-1]
-    wrong = ["x.jsonl#3", "x.jsonl#0", "x.jsonl#53", "y.parquet#51", "y.parquet#0", "z.json#1", "x.jsonl", "#1", "x#²"]
-    for uri in wrong:
-        with pytest.raises(InputError, match="no record"):
-            read_original(listing, uri)
 
 
 def test_a_file_name_that_is_no_text_is_an_error_that_names_it(tmp_path: Path) -> None:

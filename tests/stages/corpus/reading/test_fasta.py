@@ -20,7 +20,8 @@ from stages.corpus import CorpusConfig, list_files, read_original, sources_in
 from stages.corpus.config import SourceConfig
 from stages.corpus.reading import fasta as module
 from stages.corpus.reading.fasta import letters_of, sequences
-from stages.corpus.reading.records import BadRecord, format_in, read_records
+from stages.corpus.reading.record import BadRecord
+from stages.corpus.reading.records import format_in, read_records
 from stages.store import Artifact
 from tests.stages.corpus.corpus_world import rows_of
 from tests.support import examples

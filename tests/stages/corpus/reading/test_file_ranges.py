@@ -21,12 +21,14 @@ from hypothesis import strategies as st
 from stages.corpus import list_files
 from stages.corpus.config import SourceConfig
 from stages.corpus.kernels.collapse import collapse_white_space, fingerprints
-from stages.corpus.reading import file_ranges, records
+from stages.corpus.reading import file_ranges, json_lines
 from stages.corpus.reading import lines as lines_module
 from stages.corpus.reading.file_ranges import first_records, read_tasks
 from stages.corpus.reading.lines import TooLong, lines
 from stages.corpus.reading.listing import ListedFile, Listing
-from stages.corpus.reading.records import BadRecord, FileRange, RecordCount, format_of, read_original, read_records
+from stages.corpus.reading.originals import read_original
+from stages.corpus.reading.record import BadRecord, FileRange, RecordCount
+from stages.corpus.reading.records import format_of, read_records
 from stages.corpus.texts import Texts
 from stages.store import InputError
 from tests.stages.corpus.corpus_world import sentence, write_lines
@@ -193,7 +195,7 @@ def test_a_range_that_cannot_be_read_ends_the_run(tmp_path: Path, monkeypatch: p
         raise OSError("Input/output error")
 
     write_lines(tmp_path / "a.jsonl", [{"text": "a"}])
-    monkeypatch.setattr(records, "lines", broken)
+    monkeypatch.setattr(json_lines, "lines", broken)
     listing = list_files(tmp_path)
     assert [record.number for record in read_records(listing, "a.jsonl", "jsonl")] == [1, 2]
     with pytest.raises(InputError, match=r"a\.jsonl cannot be read .*Input/output error"):
