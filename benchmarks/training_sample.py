@@ -187,7 +187,7 @@ def run(options: argparse.Namespace, store: Store) -> dict[str, Any]:
     matmul.set_backend(matmul.faster_backend(torch.device("cpu"), FORMATS[precision]))
     folder = tokens.local()
     name, listing = next(iter(made.sets.items()))
-    questions = Questions(read_set(listing), folder / "tokenizer" / "tokenizer.json", options.questions)
+    questions = Questions(read_set(listing).questions, folder / "tokenizer" / "tokenizer.json", options.questions)
     validation = Validation(folder, recipe.training.validation.rows)
     own = recipe.training.model_copy(update={"steps": options.steps or recipe.training.steps})
     stream = json.loads(tokens.read("stream.json"))

@@ -13,10 +13,10 @@ from stages.evaluation.decide import build_verdict, scores
 from stages.evaluation.evaluate import build
 from stages.evaluation.gate import GatePolicy, Reason, Scores, Verdict
 from stages.evaluation.offline import preload
-from stages.evaluation.sets import ROLE, question_sets, scored_sets
+from stages.evaluation.sets import ROLE, question_sets, read_set, scored_sets
 from stages.store import Artifact, Stage
 
-evaluation: Stage[EvaluationConfig] = Stage("evaluation", 1, build)
+evaluation: Stage[EvaluationConfig] = Stage("evaluation", 2, build)
 verdict: Stage[GatePolicy] = Stage("verdict", 1, build_verdict)
 
 
@@ -43,6 +43,7 @@ __all__ = [
     "evaluation",
     "preload",
     "question_sets",
+    "read_set",
     "reasons",
     "scored_sets",
     "scores",

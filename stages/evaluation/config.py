@@ -11,6 +11,7 @@ from stages.store import Config, ConfigError, runtime_field
 
 Formulation = Literal["cloze", "letter"]
 Normalisation = Literal["none", "characters", "bytes"]
+EqualOptions = Literal["refuse", "leave_out"]
 
 TRAIN_SUFFIX = "_train"
 """Sets whose name ends in this are used for decontamination only and never scored."""
@@ -35,6 +36,10 @@ class SetConfig(Config):
     """Prompt of the letter formulation; `{options}` becomes one line per option, `A. text`."""
     context_prompt: str = "{context}\n\n"
     """Prefix of the prompt if a question has a context."""
+
+    equal_options: EqualOptions = "refuse"
+    """What is done with questions in which two options are equal, so that the second can never be predicted: `refuse`
+    the set, or `leave_out` those questions, counted."""
 
     @field_validator("formulations")
     @classmethod

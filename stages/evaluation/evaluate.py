@@ -72,10 +72,13 @@ def _tasks(
         if name.endswith(TRAIN_SUFFIX):
             writer.events.emit("set_left_out", set=name, why=f"names ending in {TRAIN_SUFFIX} are never scored")
             continue
-        questions = read_set(listing)
-        sizes[name] = len(questions)
-        chosen = subset(questions, config.limit(name), config.seed)
         options = config.options(name)
+        found = read_set(listing, options.equal_options)
+        if found.left_out:
+            why = "two options are equal"
+            writer.events.emit("questions_left_out", set=name, questions=len(found.left_out), why=why)
+        sizes[name] = len(found.questions) + len(found.left_out)
+        chosen = subset(found.questions, config.limit(name), config.seed)
         tasks += [Task(name, formulation, options, chosen) for formulation in options.formulations]
     return tasks, sizes
 
@@ -164,6 +167,7 @@ def _write(
                 accuracy=result.accuracy[key],
                 stderr=result.stderr[key],
                 questions=len(questions),
+                truncated=result.truncated,
             )
         lines = (record for result in group for record in result.records)
         writer.put(f"samples/{name}.jsonl", _json_lines(lines))
@@ -205,7 +209,12 @@ def _set_summary(name: str, group: Sequence[TaskResult], base: Baselines, size: 
         "majority": base.majority,
         "normalise": group[0].task.options.normalise,
         "formulations": {
-            result.task.formulation: {"accuracy": result.accuracy, "stderr": result.stderr} for result in group
+            result.task.formulation: {
+                "accuracy": result.accuracy,
+                "stderr": result.stderr,
+                "truncated": result.truncated,
+            }
+            for result in group
         },
     }
 

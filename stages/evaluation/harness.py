@@ -2,13 +2,15 @@
 of `scoring.py`).
 
 Each (set, formulation) becomes one lm-eval task of type `multiple_choice`: a plain configuration over a file with the
-columns `prompt`, `choices`, `gold`, so that stock lm-eval gives the same figures with both. Prompts longer than the
-model's context are truncated on the left. Metrics are lm-eval's `acc` (highest log-likelihood),
-`acc_norm` (per character of the option) and `acc_bytes` (per byte), each with the standard error of the mean.
+columns `prompt`, `choices`, `gold`, so that stock lm-eval gives the same figures with both, apart from what
+`encoding.py` says. Prompts longer than the model's context are truncated on the left, and counted. Metrics are
+lm-eval's `acc` (highest log-likelihood), `acc_norm` (per character of the option) and `acc_bytes` (per byte), each with
+the standard error of the mean.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.evaluation.config import Formulation, SetConfig
+from stages.evaluation.encoding import EncodedQuestion, encode_question
 from stages.evaluation.language_model import LanguageModel
-from stages.evaluation.scoring import score, shares_prompts
+from stages.evaluation.scoring import Answer, score, shares_prompts
 from stages.evaluation.sets import Question
+from stages.questions.answers import LETTERS
 
 Progress = Callable[[int, int], None]
 """Called with (scored, total) options."""
@@ -31,8 +35,6 @@ METRICS = {"none": "acc", "characters": "acc_norm", "bytes": "acc_bytes"}
 _SCHEMA = pa.schema(
     [("id", pa.string()), ("prompt", pa.string()), ("choices", pa.list_(pa.string())), ("gold", pa.int64())]
 )
-
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,8 @@ class TaskResult:
     records: list[dict[str, Any]]
     """Per question, in the order of the task: id, formulation, gold, predictions, per option the log-likelihood in
     nats and the length in characters and bytes."""
+    truncated: int
+    """Questions that are longer than the model's context with one of their options."""
 
 
 def run(
@@ -136,7 +140,10 @@ def run(
     lm = _harness_model(model, batch_size, progress)
     results = evaluate(lm=lm, task_dict=loaded, bootstrap_iters=1, log_samples=True)
     assert results is not None  # None is for other ranks of a distributed run
-    return [_result(task, results["results"][task.name], results["samples"][task.name]) for task in tasks]
+    return [
+        _result(task, results["results"][task.name], results["samples"][task.name], lm.truncated[task.name])
+        for task in tasks
+    ]
 
 
 def _harness_model(model: LanguageModel, batch_size: int | None, progress: Progress) -> Any:
@@ -148,29 +155,58 @@ def _harness_model(model: LanguageModel, batch_size: int | None, progress: Progr
     class LocalModel(HFLM):
         """lm-eval's `hf` class around a loaded model: no bars, calls `progress`, shares prompts between options."""
 
-        def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
-            return super().loglikelihood(requests, disable_tqdm=True)
+        truncated: Counter[str]
+        """Questions that were truncated, by task."""
 
-        def _loglikelihood_tokens(self, requests: Any, *args: Any, **kwargs: Any) -> Any:
-            counter = _Counter(len(requests), progress)
+        def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
+            """Answers to the requests, in their order; those of one question are encoded and truncated together."""
+            places: dict[tuple[str, int], list[int]] = {}
+            for place, request in enumerate(requests):
+                places.setdefault((request.task_name, request.doc_id), []).append(place)
+            questions = [
+                encode_question(self.tokenizer, requests[own[0]].args[0], [requests[place].args[1] for place in own])
+                for own in places.values()
+            ]
+            self.truncated = Counter(
+                task
+                for (task, _), question in zip(places, questions, strict=True)
+                if question.is_longer_than(model.max_length)
+            )
+            counter = _AnswerCounter(len(requests), progress)
             if shared:
-                pairs = [(context, option) for _, context, option in requests]
-                return score(pairs, model, batch_size, counter.add)
+                scored = score(questions, model, batch_size, counter.add)
+            else:
+                scored = self._score_one_by_one(questions, counter)
+            answers = [(0.0, False)] * len(requests)
+            for own, found in zip(places.values(), scored, strict=True):
+                for place, answer in zip(own, found, strict=True):
+                    answers[place] = answer
+            return answers
+
+        def _score_one_by_one(
+            self, questions: Sequence[EncodedQuestion], counter: _AnswerCounter
+        ) -> list[list[Answer]]:
+            """As `score`, by lm-eval's own forward passes."""
             self.cache_hook = counter
             torch.set_num_threads(torch.get_num_threads() * model.workers)  # one forward pass at a time, on all threads
-            # lm-eval fails for an option longer than the context; here its last tokens are scored, as in `score`.
-            truncated = [(texts, context, option[-self.max_length :]) for texts, context, option in requests]
-            self.batch_size_per_gpu = batch_size or model.batch_size(
-                min(max(len(context) + len(option) for _, context, option in truncated), self.max_length)
-            )
-            return super()._loglikelihood_tokens(truncated, *args, **kwargs)
+            cut = [question.truncate(model.max_length) for question in questions]
+            # lm-eval's first field is the text, for its cache; it only distinguishes requests here.
+            requests = [
+                ((str(number), str(place)), question.context, option)
+                for number, question in enumerate(cut)
+                for place, option in enumerate(question.options)
+            ]
+            longest = max(len(context) + len(option) for _, context, option in requests)
+            self.batch_size_per_gpu = batch_size or model.batch_size(min(longest, model.max_length))
+            answers = iter(self._loglikelihood_tokens(requests, disable_tqdm=True))
+            return [[next(answers) for _ in question.options] for question in questions]
 
     return LocalModel(
         pretrained=model.model, tokenizer=model.tokenizer, backend="causal", batch_size=1, max_length=model.max_length
     )
 
 
-class _Counter:
+class _AnswerCounter:
     """Counts answers. Also used as lm-eval's cache hook, which is called once per answer."""
 
     def __init__(self, total: int, progress: Progress):
@@ -184,7 +220,7 @@ class _Counter:
         self.add(1)
 
 
-def _result(task: Task, figures: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> TaskResult:
+def _result(task: Task, figures: Mapping[str, Any], samples: Sequence[Mapping[str, Any]], truncated: int) -> TaskResult:
     by_id = {sample["doc"]["id"]: sample for sample in samples}
     records = [_record(task, q, by_id[q.id]) for q in task.questions]
     return TaskResult(
@@ -192,6 +228,7 @@ def _result(task: Task, figures: Mapping[str, Any], samples: Sequence[Mapping[st
         {name: float(figures[f"{name},none"]) for name in METRICS.values()},
         {name: _stderr(figures[f"{name}_stderr,none"]) for name in METRICS.values()},
         records,
+        truncated,
     )
 
 

@@ -6,16 +6,17 @@ and itself only. The results are the same (a test compares them with lm-eval), f
 options; and logits are computed for the options' positions only. On 40 MedQA questions and a 5M-parameter model this
 took 0.9 s of CPU time, lm-eval 5.4 s.
 
-If prompt and option together are longer than the context, the prompt is truncated on the left as in lm-eval, but by the
-question's longest option, so that all its options have the same prompt.
+A sequence holds options of one question only, so that a question's score and cost do not depend on other questions,
+whether or not their prompts are equal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stages.evaluation.encoding import EncodedQuestion
 from stages.evaluation.language_model import LanguageModel, in_parallel
 
 if TYPE_CHECKING:
@@ -27,9 +28,10 @@ Answer = tuple[float, bool]
 
 @dataclass(frozen=True)
 class _Group:
-    """The options of one prompt, truncated to the context; `index` are their indexes among the requests."""
+    """Options of one question in one sequence; `question` and `first` say which."""
 
-    index: list[int]
+    question: int
+    first: int
     context: list[int]
     options: list[list[int]]
 
@@ -38,45 +40,49 @@ class _Group:
         """Positions after the prompt: an option's last token is only a target."""
         return sum(len(option) - 1 for option in self.options)
 
+    @property
+    def length(self) -> int:
+        return len(self.context) + self.tail
+
 
 def score(
-    requests: Sequence[tuple[list[int], list[int]]],
+    questions: Sequence[EncodedQuestion],
     model: LanguageModel,
     batch_size: int | None,
     progress: Callable[[int], None],
-) -> list[Answer]:
-    """Answers to (prompt tokens, option tokens), both not empty, in the order given.
+) -> list[list[Answer]]:
+    """Answers to the options of each question, truncated to the model's context, in the order given.
 
     Args:
         batch_size: prompts per forward pass; None: as many as the model's `logit_bytes` allow.
-        progress: called with the number of requests of each pass.
+        progress: called with the number of options of each pass.
     """
-    groups = sorted(_groups(requests, model.max_length), key=lambda g: (len(g.context) + g.tail, g.index), reverse=True)
+    groups = [group for number, question in enumerate(questions) for group in _groups(number, question, model)]
+    groups.sort(key=lambda group: (-group.length, group.question, group.first))
     batches: list[list[_Group]] = []
     while groups:
-        size = batch_size or model.batch_size(len(groups[0].context) + groups[0].tail)
+        size = batch_size or model.batch_size(groups[0].length)
         batches.append(groups[:size])
         groups = groups[size:]
-    answers: list[Answer] = [(0.0, False)] * len(requests)
+    answers = [[(0.0, False)] * len(question.options) for question in questions]
     results = in_parallel(model, lambda batch: _forward(batch, model), batches)
     for batch, scored in zip(batches, results, strict=True):
         for group, options in zip(batch, scored, strict=True):
-            for place, answer in zip(group.index, options, strict=True):
-                answers[place] = answer
-        progress(sum(len(group.index) for group in batch))
+            answers[group.question][group.first : group.first + len(options)] = options
+        progress(sum(len(group.options) for group in batch))
     return answers
 
 
-def _groups(requests: Sequence[tuple[list[int], list[int]]], max_length: int) -> list[_Group]:
-    by_context: dict[tuple[int, ...], list[int]] = {}
-    for number, (prompt, _) in enumerate(requests):
-        by_context.setdefault(tuple(prompt), []).append(number)
-    groups = []
-    for context, index in by_context.items():
-        options = [requests[number][1][-max_length:] for number in index]
-        prompt_length = max_length + 1 - max(len(option) for option in options)
-        groups.append(_Group(index, list(context)[-prompt_length:], options))
-    return groups
+def _groups(number: int, question: EncodedQuestion, model: LanguageModel) -> Iterator[_Group]:
+    """Divides a question's options so that those of a sequence have at most `max_length` positions, or are one."""
+    question = question.truncate(model.max_length)
+    group = _Group(number, 0, question.context, [])
+    for place, option in enumerate(question.options):
+        if group.options and group.tail + len(option) - 1 > model.max_length:
+            yield group
+            group = _Group(number, place, question.context, [])
+        group.options.append(option)
+    yield group
 
 
 def _forward(batch: Sequence[_Group], model: LanguageModel) -> list[list[Answer]]:
@@ -159,7 +165,7 @@ def shares_prompts(model: LanguageModel) -> bool:
     if model.max_length < 8 or model.vocabulary_size <= tokens:
         return False
     try:
-        together = score([(context, option) for option in options], model, None, lambda _: None)
+        (together,) = score([EncodedQuestion(context, options)], model, None, lambda _: None)
     except (TypeError, ValueError, RuntimeError):  # the model does not support the mask or an argument
         return False
     for option, (value, _) in zip(options, together, strict=True):

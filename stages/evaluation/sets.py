@@ -1,29 +1,28 @@
-"""Question sets: reading and checking JSON Lines, choosing a subset, and baselines without a model.
+"""Question sets for scoring: which questions can be scored, choosing a subset, and baselines without a model.
 
-A row is `{"id", "question", "options": [...], "answer": index, "context"?, "subject"?}`; other keys are ignored.
+What a row says is read by `stages.questions`, for decontamination too.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
 import os
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
 from stages.corpus import Listing, list_files
-from stages.evaluation.config import TRAIN_SUFFIX, check_name
+from stages.evaluation.config import TRAIN_SUFFIX, EqualOptions, check_name
+from stages.questions import PATTERNS, QuestionSet, Row, plain, read_rows, set_name
 from stages.store import InputError
 
 ROLE = "set/"
 """Prefix of the roles of question sets among the stage's inputs."""
 
-SUFFIXES = (".jsonl", ".jsonl.gz")
 MAX_OPTIONS = 26
+SHOWN_PLACES = 20
+"""Most places that one message names."""
 
 
 @dataclass(frozen=True)
@@ -39,85 +38,99 @@ class Question:
     subject: str = ""
 
 
-def read_set(listing: Listing) -> list[Question]:
-    """All questions of a set's files, in order.
+@dataclass(frozen=True)
+class ScoredSet:
+    """The questions of a set that can be scored, in order."""
+
+    questions: list[Question]
+    spelling: str
+    """See `QuestionSet.spelling`."""
+    left_out: tuple[str, ...]
+    """Places (`path:line`) of questions with equal options."""
+    other_files: tuple[str, ...]
+    """Files of the listing that are not JSON Lines."""
+
+
+def read_set(listing: Listing, equal_options: EqualOptions = "refuse") -> ScoredSet:
+    """All questions of a set's files.
+
+    Args:
+        equal_options: whether questions with two equal options are an error or left out. The second of the two can
+            never be the prediction, so such a question may have no right one.
 
     Raises:
-        InputError: with file and line: invalid UTF-8 or JSON, a missing field, an answer that is not an option, or a
-            duplicate id; or a set without questions.
+        InputError: with file and line: a row that `read_rows` refuses, that cannot be scored, or whose id repeats; or
+            a set without questions.
     """
+    found = read_rows(listing)
     questions: list[Question] = []
-    seen: dict[str, str] = {}
-    for file in listing.files:
-        path = listing.path(file.name)
-        with listing.open(file.name) as raw:
-            for number, line in _lines(raw, file.name, path):
-                where = f"{path}:{number}"
-                question = parse(line, where)
-                if question.id in seen:
-                    raise InputError(
-                        f"{where}: duplicate id {question.id!r}, first at {seen[question.id]}; the gate pairs answers "
-                        "by id, so every question needs a unique one"
-                    )
-                seen[question.id] = where
-                questions.append(question)
+    equal: list[str] = []
+    first_place: dict[str, str] = {}
+    for row in found.rows:
+        question = _question(row, found)
+        if question.id in first_place:
+            what = "duplicate id" if row.fields.get("id") is not None else "the same question and options: id"
+            raise InputError(
+                f"{row.where}: {what} {question.id!r}, first at {first_place[question.id]}; the gate pairs answers "
+                "by id, so every question needs a unique one"
+            )
+        first_place[question.id] = row.where
+        if len({plain(option) for option in question.options}) < len(question.options):
+            equal.append(row.where)
+        else:
+            questions.append(question)
+    if equal and equal_options == "refuse":
+        raise InputError(
+            f"{equal[0]}: two options are equal, and the second can never be predicted; the same in {len(equal)} of "
+            f"{len(found.rows)} questions: {places(equal)}. Correct them, or leave them out: set "
+            "evaluation.sets.NAME.equal_options=leave_out"
+        )
     if not questions:
-        raise InputError(f"{listing.location}: no questions; a set is JSON Lines, one question per line")
-    return questions
+        raise InputError(f"{listing.location}: every question has two equal options, so none can be scored")
+    return ScoredSet(questions, found.spelling, tuple(equal), found.left_out)
 
 
-def _lines(raw: BinaryIO, name: str, path: str) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines that are not blank, without byte-order mark."""
-    stream: Any = gzip.GzipFile(fileobj=raw) if name.lower().endswith(".gz") else raw
-    try:
-        for number, line in enumerate(stream, start=1):
-            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if text.strip():
-                yield number, text
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{path}: the gzip file is truncated or damaged ({error}); download it again") from error
+def places(where: Sequence[str]) -> str:
+    """The places for a message, at most `SHOWN_PLACES` of them, a path once: `/a/exam.jsonl:3, 7 and 2 more`."""
+    parts: list[str] = []
+    last = ""
+    for place in where[:SHOWN_PLACES]:
+        path, _, line = place.rpartition(":")
+        parts.append(line if path == last else place)
+        last = path
+    more = f" and {len(where) - SHOWN_PLACES} more" if len(where) > SHOWN_PLACES else ""
+    return ", ".join(parts) + more
 
 
-def parse(line: bytes, where: str) -> Question:
-    """Parses one row; `where` is `file:line`, the prefix of error messages.
+def _question(row: Row, found: QuestionSet) -> Question:
+    """The question of one row.
 
     Raises:
-        InputError: an invalid row.
+        InputError: it cannot be scored.
     """
-    try:
-        row = json.loads(line.decode())
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where}: not valid UTF-8 (byte {error.start}); save the file as UTF-8") from error
-    except ValueError as error:
-        raise InputError(f"{where}: not valid JSON ({error}); a set has one question per line") from error
-    if not isinstance(row, dict):
-        raise InputError(f"{where}: a question must be a JSON object, not {type(row).__name__}")
-    missing = [key for key in ("question", "options", "answer") if key not in row]
+    where, fields = row.where, row.fields
+    missing = [name for name in (found.option_field, found.answer_field) if fields.get(name) in (None, "")]
     if missing:
         raise InputError(f"{where}: {', '.join(missing)} missing; a question has id, question, options, answer")
-    options = row["options"]
-    if not isinstance(options, list) or not all(isinstance(item, str) and item.strip() for item in options):
-        raise InputError(f"{where}: options must be a list of non-empty texts")
+    options = tuple(option.strip() for option in row.options)
+    if not all(options):
+        raise InputError(f"{where}: option {options.index('') + 1} is empty; options must be non-empty texts")
     if not 2 <= len(options) <= MAX_OPTIONS:
         raise InputError(f"{where}: {len(options)} options; must be 2 to {MAX_OPTIONS}")
-    answer = row["answer"]
-    if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(options):
-        raise InputError(
-            f"{where}: answer {answer!r} is not the index of an option; must be an integer, 0 to {len(options) - 1}"
-        )
-    text = _text(row, "question", where).strip()
+    assert row.answer is not None
+    text = row.question.strip()
     if not text:
         raise InputError(f"{where}: question is empty")
-    name = row.get("id")
-    if name is not None and not isinstance(name, str | int):
+    name = fields.get("id")
+    if isinstance(name, bool) or not isinstance(name, str | int | None):
         raise InputError(f"{where}: id must be a text or an integer, not {name!r}")
     return Question(
-        id=_content_id(text, options) if name is None else str(name),
+        id=_content_id(text, row.options) if name is None else str(name),
         question=text,
-        options=tuple(item.strip() for item in options),
-        answer=answer,
-        context=_text(row, "context", where).strip(),
-        subject=_text(row, "subject", where).strip(),
+        options=options,
+        answer=row.answer,
+        context=_text(fields, "context", where).strip(),
+        subject=_text(fields, "subject", where).strip(),
     )
 
 
@@ -178,8 +191,8 @@ def baselines(questions: Sequence[Question]) -> Baselines:
 def question_sets(location: str | os.PathLike[str]) -> dict[str, str]:
     """Question sets in a folder and its subfolders, or in one file: name -> path or URL, sorted by name.
 
-    The name of a set is its file's without `.jsonl` or `.jsonl.gz`. Sets ending in `_train` are included, for
-    decontamination; `scored_sets` excludes them.
+    The name of a set is its file's without suffix (`stages.questions.SUFFIXES`). Sets ending in `_train` are included,
+    for decontamination; `scored_sets` excludes them.
 
     Args:
         location: local path or any fsspec URL.
@@ -188,16 +201,15 @@ def question_sets(location: str | os.PathLike[str]) -> dict[str, str]:
         InputError: the location does not exist or has no sets, or two sets have one name.
         ConfigError: an invalid name of a set.
     """
-    listing = list_files(location, [f"*{suffix}" for suffix in SUFFIXES])
+    listing = list_files(location, PATTERNS)
     found: dict[str, str] = {}
     for file in listing.files:
-        path = listing.path(file.name)
-        base = file.name.rsplit("/", 1)[-1]
-        suffix = next(end for end in reversed(SUFFIXES) if base.lower().endswith(end))
-        name = base[: -len(suffix)]
+        path, name = listing.path(file.name), set_name(file.name) or ""
         check_name(name, path)
-        if name in found:
-            raise InputError(f"{found[name]} and {path} are both named {name!r}; rename one of them")
+        # Results are files named by set, and some file systems do not distinguish case.
+        same = next((other for other in found if other.casefold() == name.casefold()), None)
+        if same is not None:
+            raise InputError(f"{found[same]} and {path} are both named {same!r}; rename one of them")
         found[name] = path
     return dict(sorted(found.items()))
 

@@ -62,7 +62,7 @@ def test_documents_and_sets_may_lie_anywhere(place: str, tmp_path: Path) -> None
     # On an object store by two processes, which have connections of their own.
     made_of, made = corpus(place, store, workers=2 if place.startswith("s3://") else 1)
     assert made_of.manifest.counts["kept"] == 6
-    assert [each.question for each in read_set(made.sets["exam"])] == [text("exam")]
+    assert [each.question for each in read_set(made.sets["exam"]).questions] == [text("exam")]
 
     local = str(tmp_path / "local")
     fill(local)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from stages.corpus.reading.listing import Listing, list_files
 from stages.evaluation.config import EvaluationConfig
@@ -59,6 +60,19 @@ def train_tokenizer(folder: Path, vocabulary: int = 330) -> Any:
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": EOS, "pad_token": EOS}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return AutoTokenizer.from_pretrained(folder)
+
+
+def crossing_tokenizer() -> Any:
+    """A byte-level BPE without split, whose merges join the prompt's end with the option's beginning."""
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [(":", "Ġ"), (":Ġ", "k"), (":Ġk", "i"), (":Ġki", "d"), ("Ġ", "l"), ("r", ":")]
+    tokens = [EOS, *alphabet, *("".join(pair) for pair in merges)]
+    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.add_special_tokens([AddedToken(EOS, special=True, normalized=False)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS)
 
 
 def write_model(folder: Path, tokenizer: Any, seed: int, max_length: int = 64) -> None:

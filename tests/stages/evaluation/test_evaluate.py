@@ -54,7 +54,7 @@ def lines(artifact: Artifact, path: str) -> list[dict]:  # type: ignore[type-arg
 def test_metrics_and_counts(artifact: Artifact, listings: dict[str, Listing]) -> None:
     metrics, counts = artifact.manifest.metrics, artifact.manifest.counts
     assert counts == {"questions/four": 20, "questions/long": 25, "heldout_documents": 22}
-    chosen = subset(read_set(listings["set/four"]), 20, 0)
+    chosen = subset(read_set(listings["set/four"]).questions, 20, 0)
     base = baselines(chosen)
     assert (metrics["four/random"], metrics["four/majority"]) == (base.random, base.majority)
     rows = lines(artifact, "samples/four.jsonl")
@@ -99,6 +99,9 @@ def test_events_tell_progress_scores_and_what_was_left_out(artifact: Artifact) -
         assert total is None or steps[-1]["total"] == total
         assert [e["done"] for e in steps] == sorted(e["done"] for e in steps)
     assert {e.get("set", e.get("source")) for e in events if e["type"] == "score"} >= {"all", "four", "long"}
+    truncated = {e["set"]: e["truncated"] for e in events if e["type"] == "score" and "set" in e}
+    summary = json.loads(artifact.read("results.json"))["sets"]
+    assert truncated["long"] == summary["long"]["formulations"]["cloze"]["truncated"] > 0
 
 
 def test_how_it_is_run_changes_no_figure(world: World, listings: dict[str, Listing], artifact: Artifact) -> None:
@@ -117,6 +120,22 @@ def test_a_bad_row_stops_before_anything_is_scored(world: World, listings: dict[
     )
     with pytest.raises(InputError, match=r"bad.jsonl:1: answer 7"):
         evaluate(world, {**listings, "set/bad": bad})
+
+
+def test_questions_with_equal_options_are_left_out_and_counted(world: World) -> None:
+    rows = make_questions(4)
+    rows[2]["options"][3] = f" {rows[2]['options'][0]} "
+    listing = write_set(world.folder / "sets" / "equal.jsonl", rows)
+    config = EvaluationConfig(
+        sets={"equal": SetConfig(equal_options="leave_out")}, heldout_documents=0, device="cpu", threads=1
+    )
+    with pytest.raises(InputError, match=r"equal\.jsonl:3: two options are equal"):
+        evaluate(world, {"set/equal": listing}, config=EvaluationConfig(heldout_documents=0, device="cpu"))
+    artifact = evaluate(world, {"set/equal": listing}, config=config)
+    assert [row["id"] for row in lines(artifact, "samples/equal.jsonl")] == ["q0", "q1", "q3"]
+    assert ev.table(artifact)[1][0][1] == "3 of 4"
+    (left_out,) = [e for e in artifact.events().read()[0] if e["type"] == "questions_left_out"]
+    assert (left_out["set"], left_out["questions"]) == ("equal", 1)
 
 
 def test_options_for_a_set_that_is_not_there(world: World, listings: dict[str, Listing]) -> None:

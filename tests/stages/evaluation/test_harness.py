@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,19 +16,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.evaluation import harness
+from stages.evaluation import harness, scoring
 from stages.evaluation.config import SetConfig
+from stages.evaluation.encoding import EncodedQuestion, encode_question
 from stages.evaluation.harness import Task, TaskResult
 from stages.evaluation.language_model import LanguageModel
 from stages.evaluation.offline import offline
 from stages.evaluation.scoring import score, shares_prompts
 from stages.evaluation.sets import Question, read_set
-from tests.stages.evaluation.evaluation_world import World, make_questions, write_set
+from tests.stages.evaluation.evaluation_world import World, crossing_tokenizer, make_questions, write_set
 from tests.support import examples
 
 
 def questions(tmp_path: Path, count: int, **kwargs: Any) -> list[Question]:
-    return read_set(write_set(tmp_path / "questions.jsonl", make_questions(count, **kwargs)))
+    return read_set(write_set(tmp_path / "questions.jsonl", make_questions(count, **kwargs))).questions
 
 
 def evaluate(tasks: Sequence[Task], model: LanguageModel, folder: Path) -> list[TaskResult]:
@@ -89,17 +91,21 @@ def test_stock_lm_eval_gives_the_same(world: World, tmp_path: Path, monkeypatch:
     """Shared prompts against lm-eval's own forward passes, with and without a context that must be cut."""
     model = world.model()
     short = Task("short", "cloze", SetConfig(), questions(tmp_path, 15))
-    same_length = [replace(q, options=("x", "y", "z")) for q in questions(tmp_path, 15, options=3, context=True)]
-    long = Task("long", "cloze", SetConfig(), same_length)
+    long = Task("long", "cloze", SetConfig(), questions(tmp_path, 15, options=3, context=True))
     shared = evaluate([short, long], model, tmp_path)
-    assert len({len(encode(model, f" {letter}")) for letter in "xyz"}) == 1  # else the two cut at different places
-    assert any(len(encode(model, long.prompt(q))) > model.max_length for q in same_length)
+    truncated = sum(
+        len(encode(model, long.prompt(q))) + max(len(encode(model, f" {option}")) for option in q.options)
+        > model.max_length + 1
+        for q in long.questions
+    )
+    assert [result.truncated for result in shared] == [0, truncated] and truncated
     monkeypatch.setattr(harness, "shares_prompts", lambda model: False)
     for ours, stock in zip(shared, evaluate([short, long], model, tmp_path), strict=True):
         for one, two in zip(ours.records, stock.records, strict=True):
             assert one["loglikelihoods"] == pytest.approx(two["loglikelihoods"], abs=1e-3)
         assert ours.accuracy == stock.accuracy
         assert ours.stderr == stock.stderr
+        assert ours.truncated == stock.truncated
 
 
 def test_an_option_longer_than_the_context_is_cut(
@@ -113,6 +119,19 @@ def test_an_option_longer_than_the_context_is_cut(
     monkeypatch.setattr(harness, "shares_prompts", lambda model: False)
     (stock,) = evaluate([task], model, tmp_path)
     assert ours.records[0]["loglikelihoods"][0] == pytest.approx(stock.records[0]["loglikelihoods"][0], abs=1e-3)
+
+
+def test_a_tokenizer_whose_tokens_cross_into_the_option_is_scored(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = replace(world.model(), tokenizer=crossing_tokenizer())
+    task = Task("s", "cloze", SetConfig(prompt="{question}:"), [Question("q", "Answer", ("kid", "lung", "x"), 0)])
+    question = encode_question(model.tokenizer, "Answer:", [" kid", " lung", " x"])
+    expected = [naive(model, question.context, option) for option in question.options]
+    for shares in (True, False):
+        monkeypatch.setattr(harness, "shares_prompts", lambda model, shares=shares: shares)
+        (result,) = evaluate([task], model, tmp_path)
+        assert result.records[0]["loglikelihoods"] == pytest.approx(expected, abs=1e-3)
 
 
 tokens = st.integers(0, 250)
@@ -134,17 +153,54 @@ def test_any_options_of_any_prompts_equal_the_naive_computation(
     world: World, prompts: list[tuple[list[int], list[list[int]]]], batch_size: int
 ) -> None:
     model = world.model(max_length=24)
-    requests = [(prompt, option) for prompt, options in prompts for option in options]
+    encoded = [EncodedQuestion(prompt, options) for prompt, options in prompts]
     reported: list[int] = []
-    answers = score(requests, model, batch_size, reported.append)
-    assert sum(reported) == len(requests)
-    longest = {tuple(prompt): 0 for prompt, _ in requests}
-    for prompt, option in requests:
-        longest[tuple(prompt)] = max(longest[tuple(prompt)], len(option))
-    for (prompt, option), (value, greedy) in zip(requests, answers, strict=True):
-        cut = prompt[-(model.max_length + 1 - longest[tuple(prompt)]) :]
-        assert value == pytest.approx(naive(model, cut, option), abs=2e-3)
-        assert isinstance(greedy, bool)
+    answers = score(encoded, model, batch_size, reported.append)
+    assert sum(reported) == sum(len(options) for _, options in prompts)
+    for (prompt, options), scored in zip(prompts, answers, strict=True):
+        cut = prompt[-(model.max_length + 1 - max(map(len, options))) :]
+        for option, (value, greedy) in zip(options, scored, strict=True):
+            assert value == pytest.approx(naive(model, cut, option), abs=2e-3)
+            assert isinstance(greedy, bool)
+
+
+@examples(10)
+@given(
+    st.lists(
+        st.tuples(
+            # Few prompts, so that several questions have the same.
+            st.sampled_from([[5], [7, 8, 9], list(range(30))]),
+            st.lists(st.lists(tokens, min_size=1, max_size=30), min_size=1, max_size=4),
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    st.randoms(),
+)
+def test_the_score_of_a_question_is_its_own(
+    world: World, prompts: list[tuple[list[int], list[list[int]]]], rng: random.Random
+) -> None:
+    model = world.model(max_length=24)
+    encoded = [EncodedQuestion(prompt, options) for prompt, options in prompts]
+    order = rng.sample(range(len(encoded)), len(encoded))
+    together = score([encoded[number] for number in order], model, None, lambda _: None)
+    for number, scored in zip(order, together, strict=True):
+        (alone,) = score([encoded[number]], model, None, lambda _: None)
+        assert [value for value, _ in scored] == pytest.approx([value for value, _ in alone], abs=2e-3)
+
+
+def test_questions_with_equal_prompts_are_sequences_of_their_own(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time and memory are linear in the questions: no sequence grows with them, nor with long options of one."""
+    model, lengths = world.model(max_length=24), []
+    forward = scoring._forward
+    monkeypatch.setattr(
+        scoring, "_forward", lambda batch, model: lengths.extend(g.length for g in batch) or forward(batch, model)
+    )
+    score([EncodedQuestion([1, 2, 3], [[4, 5], [6]])] * 40, model, None, lambda _: None)
+    assert lengths == [4] * 40
+    lengths.clear()
+    score([EncodedQuestion([1, 2, 3], [[4] * 90] * 6)], model, None, lambda _: None)
+    assert lengths == [24] * 6
 
 
 def test_greedy_answers_are_marked(world: World) -> None:
@@ -152,10 +208,8 @@ def test_greedy_answers_are_marked(world: World) -> None:
     prompt = [5, 6, 7]
     with torch.inference_mode():
         best = int(model.model(torch.tensor([prompt])).logits[0, -1].argmax())
-    assert [greedy for _, greedy in score([(prompt, [best]), (prompt, [(best + 1) % 200])], model, None, print)] == [
-        True,
-        False,
-    ]
+    (scored,) = score([EncodedQuestion(prompt, [[best], [(best + 1) % 200]])], model, None, lambda _: None)
+    assert [greedy for _, greedy in scored] == [True, False]
 
 
 def test_shared_prompts_are_refused_where_a_model_does_not_attend_to_all(world: World) -> None:

@@ -1,0 +1,9 @@
+"""Question sets: one reader for all that use them, evaluation and the corpus' decontamination."""
+
+from __future__ import annotations
+
+from stages.questions.answers import plain
+from stages.questions.files import PATTERNS, SUFFIXES, set_name
+from stages.questions.reader import QuestionSet, Row, read_rows
+
+__all__ = ["PATTERNS", "SUFFIXES", "QuestionSet", "Row", "plain", "read_rows", "set_name"]

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from stages.corpus import list_files
+from stages.questions.files import read_lines, set_name
+from stages.store import InputError
+
+
+def test_lines_are_numbered_without_blanks_byte_order_mark_and_line_ends(tmp_path: Path) -> None:
+    data = b'\xef\xbb\xbf{"a": 1}\r\n\n  \n{"a":  2}\n{"a": 3}'
+    for name, content in (("s.jsonl", data), ("s.NDJSON.gz", gzip.compress(data))):
+        (tmp_path / name).write_bytes(content)
+        lines = list(read_lines(list_files(tmp_path / name)))
+        assert [(line.number, line.content) for line in lines] == [
+            (1, b'{"a": 1}'),
+            (4, b'{"a":  2}'),
+            (5, b'{"a": 3}'),
+        ]
+        assert lines[1].where == f"{tmp_path}/{name}:4"
+        assert [line.fields["a"] for line in lines] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"id": "a", "question"', "not valid JSON: broken JSON"),
+        (b'{"a": NaN}', "NaN is not a JSON value"),
+        (b'{"answer": 0, "answer": 1}', "'answer' occurs more than once"),
+        (b'{"a": "\\ud800"}', "lone surrogate"),
+        (b'{"a": "\xff"}', "invalid UTF-8"),
+        (b'"text"', "must be a JSON object, not str"),
+        (b'[{"question": "?"}]', "a JSON array; a set has one question per line"),
+        (b"[", "a JSON array; a set has one question per line"),
+    ],
+)
+def test_a_bad_line_is_named_with_file_and_line(tmp_path: Path, line: bytes, message: str) -> None:
+    (tmp_path / "s.jsonl").write_bytes(b"{}\n\n" + line + b"\n")
+    with pytest.raises(InputError, match=message) as error:
+        list(read_lines(list_files(tmp_path / "s.jsonl")))
+    assert str(error.value).startswith(f"{tmp_path}/s.jsonl:3: ")
+
+
+@pytest.mark.parametrize("content", [gzip.compress(b"{}\n" * 9000)[:-12], b"plain", gzip.compress(b"{}\n")[:-6]])
+def test_damaged_compression_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "s.jsonl.gz").write_bytes(content)
+    with pytest.raises(InputError, match=r"s\.jsonl\.gz: the gzip file is truncated or damaged after line \d+"):
+        list(read_lines(list_files(tmp_path / "s.jsonl.gz")))
+
+
+def test_other_files_are_no_set(tmp_path: Path) -> None:
+    (tmp_path / "exam.json").write_text("[]")
+    with pytest.raises(InputError, match=r"has no questions: .*\.jsonl\.gz.*its files are: exam\.json"):
+        list(read_lines(list_files(tmp_path)))
+    names = ["a/exam.jsonl", "exam.JSONL.gz", "exam.v2.ndjson", "exam.json", "exam.jsonl.bz2"]
+    assert [set_name(name) for name in names] == ["exam", "exam", "exam.v2", None, None]
