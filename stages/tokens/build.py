@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from stages.tokens.encoder import Encoder, encoder_for
 from stages.tokens.existing_tokenizer import load_tokenizer
 from stages.tokens.fertility import Fertility, gpt2_comparison, measure
 from stages.tokens.kmers import KmerEncoder
+from stages.tokens.long_words import MAX_WORD_CHARACTERS, LongWords
 from stages.tokens.reader import STREAM
 from stages.tokens.stream import (
     DocumentFiles,
@@ -34,6 +36,8 @@ from stages.tokens.stream import (
 from stages.tokens.table import SCHEMA, SHARDS
 from stages.tokens.tokenizer import TextTokenizer, train_once
 from stages.tokens.tokenizer_kmers import kmer_tokenizer
+
+log = logging.getLogger(__name__)
 
 _PROGRESS_SECONDS = 0.5
 
@@ -118,7 +122,21 @@ def _tokenizer(
     seconds = round(time.monotonic() - started, 3)
     trained = "tokenizer" not in inputs and config.kmers is None
     writer.events.emit("tokenizer", vocabulary=tokenizer.vocabulary_size, trained=trained, seconds=seconds)
+    if trained:
+        _report_long_words(tokenizer.long_words, writer)
     return tokenizer
+
+
+def _report_long_words(long: LongWords, writer: ArtifactWriter) -> None:
+    writer.counts |= {"long_words": long.words, "long_word_characters": long.characters}
+    if long.words:
+        message = (
+            f"tokens: {long.words:,} words of more than {MAX_WORD_CHARACTERS} characters, {long.characters:,} in "
+            "all, were cut into parts of that length to train the tokenizer; they are encoded whole. If they are not "
+            "words of a language (base64, sequences), filter them, or see `tokens.kmers`"
+        )
+        writer.events.emit("warning", message=message)
+        log.warning("%s", message)
 
 
 def _encoder(config: TokensConfig, tokenizer: TextTokenizer, samples: Iterable[str], writer: ArtifactWriter) -> Encoder:
@@ -173,5 +191,5 @@ def _summarize(
 
 _COLUMNS = ("documents", "bytes", "tokens", "rows", "shards")
 
-tokens: Stage[TokensConfig] = Stage("tokens", 2, build)
+tokens: Stage[TokensConfig] = Stage("tokens", 3, build)
 """Input `corpus` (and optionally `tokenizer`); see `build`."""

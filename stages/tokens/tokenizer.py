@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from stages.tokens.atomic_write import atomic_write
+from stages.tokens.long_words import MAX_WORD_CHARACTERS, LongWords
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,8 @@ class TextTokenizer:
     """Entries of an existing tokenizer's `tokenizer_config.json` that are written unchanged."""
     chat_templates: Mapping[str, str] = field(default_factory=dict)
     """Jinja chat templates of an existing tokenizer by name; `default` is used unless another is requested."""
+    long_words: LongWords = field(default_factory=LongWords)
+    """Words that were cut when it was trained."""
 
     def __post_init__(self) -> None:
         self.tokenizer.no_truncation()
@@ -156,14 +159,14 @@ def split_json(text: str) -> tuple[dict[str, Any], str]:
 def train(texts: Iterable[list[str]], vocabulary: int) -> TextTokenizer:
     """Trains the BPE on batches of texts. The result does not depend on their order or on the number of threads.
 
-    A pair must occur twice to be merged, so a small corpus gives fewer than `vocabulary` tokens.
+    A pair must occur twice to be merged, so a small corpus gives fewer than `vocabulary` tokens. Words longer than
+    `MAX_WORD_CHARACTERS` are trained on in parts of that length.
     """
+    split = pre_tokenizers.Split(Regex(LLAMA3_SPLIT), behavior="isolated")
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=False)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(LLAMA3_SPLIT), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=False),
-        ]
+        [split, pre_tokenizers.FixedLength(MAX_WORD_CHARACTERS), to_bytes]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -173,8 +176,10 @@ def train(texts: Iterable[list[str]], vocabulary: int) -> TextTokenizer:
         special_tokens=[AddedToken(EOS, special=True, normalized=False)],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
-    tokenizer.train_from_iterator(_batches(texts), trainer)
-    found = TextTokenizer(tokenizer, EOS, EOS, {})
+    long_words = LongWords()
+    tokenizer.train_from_iterator(long_words.count(texts, split), trainer)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
+    found = TextTokenizer(tokenizer, EOS, EOS, {}, long_words=long_words)
     assert found.eos_id == EOS_ID
     return found
 
@@ -182,16 +187,15 @@ def train(texts: Iterable[list[str]], vocabulary: int) -> TextTokenizer:
 def train_once(path: Path, texts: Iterable[list[str]], vocabulary: int) -> TextTokenizer:
     """The tokenizer that an earlier attempt saved at `path`, else the result of `train`, saved there."""
     try:
-        return TextTokenizer(Tokenizer.from_str(path.read_text()), EOS, EOS, {})
+        saved = json.loads(path.read_text())
+        long_words = LongWords(**saved["long_words"])
+        return TextTokenizer(Tokenizer.from_str(saved["tokenizer"]), EOS, EOS, {}, long_words=long_words)
     except FileNotFoundError:
         pass
     except Exception as error:  # the library raises bare Exception
         log.warning("tokens: %s is damaged, training again: %s", path, error)
     tokenizer = train(texts, vocabulary)
     with atomic_write(path) as temporary:
-        temporary.write_text(tokenizer.tokenizer.to_str())
+        saved = {"tokenizer": tokenizer.tokenizer.to_str(), "long_words": asdict(tokenizer.long_words)}
+        temporary.write_text(json.dumps(saved))
     return tokenizer
-
-
-def _batches(texts: Iterable[list[str]]) -> Iterator[list[str]]:
-    yield from texts
