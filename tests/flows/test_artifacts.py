@@ -1,4 +1,4 @@
-"""What a run shows in Prefect, on a real server."""
+"""A run's artifacts in Prefect, on a real server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def shown(run: str) -> list[tuple[str, object]]:
 
 
 @pytest.mark.parametrize("repeated_first", [True, False])
-def test_what_a_repeated_request_made_twice_is_shown_once(repeated_first: bool):
+def test_an_artifact_that_a_retried_request_created_twice_is_shown_once(repeated_first: bool):
     rows = [{"documents": "3"}]
 
     @flow

@@ -1,4 +1,4 @@
-"""A cancel that the run hears itself: it interrupts work, never the stop that is under way."""
+"""A cancel that the run receives itself: it interrupts work, never a stop that has begun."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def server_away() -> Iterator[None]:
         yield
 
 
-def test_it_interrupts_the_work_and_leaves_every_handler_as_it_was():
+def test_it_interrupts_the_work_and_restores_every_handler():
     watched = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
     before = [signal.getsignal(number) for number in watched]
     run = uuid4()
     with pytest.raises(CancelledInPrefect) as caught, interrupt_on_cancel(run):
-        # Prefect takes a cancel for a crash where the handler of SIGTERM is not its own.
+        # Prefect reports a cancel as a crash where the handler of SIGTERM is not its own.
         assert [signal.getsignal(number) for number in watched[:2]] == before[:2]
         os.kill(os.getpid(), signal.SIGUSR1)
     assert caught.value.run == run
@@ -34,7 +34,7 @@ def test_it_interrupts_the_work_and_leaves_every_handler_as_it_was():
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), TerminationSignal(signal.SIGTERM)], ids=["ctrl-c", "sigterm"])
-def test_a_stop_that_is_under_way_is_not_interrupted(stop: BaseException):
+def test_a_stop_that_has_begun_is_not_interrupted(stop: BaseException):
     checkpoints = []
     with pytest.raises(type(stop)) as caught, interrupt_on_cancel(uuid4()):
         try:

@@ -86,7 +86,7 @@ def tokens(store: Store) -> tuple[Artifact, Artifact]:
     return one, two
 
 
-def test_runs_are_listed_with_what_became_of_them(store: Store, tokens: tuple[Artifact, Artifact]) -> None:
+def test_runs_are_listed_with_their_states(store: Store, tokens: tuple[Artifact, Artifact]) -> None:
     done = put(store, "training", 1, {"steps": 3}, {"tokens": tokens[0].digest}, loss_parquet=history([3, 2, 1]))
     write_ref(store, "biomed", "training", done)
     stopped = write_events(store, "training/stopped", tokens[0], [5.0, 4.5], steps=9, model__size="1m")
@@ -203,7 +203,7 @@ def test_losses_are_means_at_equal_tokens() -> None:
     assert [line["second"] for line in losses_at_equal_tokens(first, rare, points=3)] == [None, None, 1.0]
 
 
-def test_the_page_is_whole_and_takes_no_name_for_markup(store: Store, tokens: tuple[Artifact, Artifact]) -> None:
+def test_the_page_is_complete_and_escapes_names(store: Store, tokens: tuple[Artifact, Artifact]) -> None:
     one = put(store, "training", 1, {"steps": 4}, {"tokens": tokens[0].digest}, loss_parquet=history([4, 3, 2, 1]))
     write_events(store, "training/going", tokens[0], [4.0], steps=4, data__weights={"<b>&": 1.0})
     page = comparison_page(compare(store, find_run(store, one.id), find_run(store, "training/going")))

@@ -1,4 +1,4 @@
-"""The forwarder: every event reaches every sink in order; one that fails gets the same events again."""
+"""The forwarder: every event reaches every sink in order; a sink that fails receives the same events once more."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_failing_sink_misses_nothing_and_does_not_delay_the_others(
     assert "Recorder has received all events" in caplog.text
 
 
-def test_a_saved_offset_goes_on_where_it_was(log: EventLog) -> None:
+def test_forwarding_resumes_at_the_saved_offset(log: EventLog) -> None:
     first = Recorder()
     with Forwarder(log.store, log.folder, [first]):
         log.emit("before")

@@ -1,4 +1,4 @@
-"""What the flow does beside its stages."""
+"""The flow's work outside of its stages."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from flows import pretrain
 from stages.training.cluster import driver as launch
 
 
-def test_ray_is_not_started_beside_the_import_of_a_library_that_holds_locks_in_forks(
+def test_ray_is_not_started_during_the_import_of_a_library_that_holds_locks_in_forks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """loguru lets go of its locks after every fork; imported in the middle of one it breaks, and the corpus with it."""
+    """loguru releases its locks after every fork; a fork during its import breaks it, and the corpus stage with it."""
     monkeypatch.delitem(sys.modules, "loguru", raising=False)
     started: list[tuple[int, bool]] = []
     monkeypatch.setattr(launch, "prestart", lambda workers: started.append((workers, "loguru" in sys.modules)))

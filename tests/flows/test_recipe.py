@@ -1,4 +1,4 @@
-"""Recipes: what is refused, how it is said, and that every recipe that ships is valid."""
+"""Recipes: what is refused, with which message, and that every recipe that ships is valid."""
 
 from __future__ import annotations
 

@@ -56,8 +56,8 @@ def run_here(command, extra_env, **how):
 mlflow.server._exec_cmd = run_here
 mlflow.cli.cli()
 """
-"""The command line of MLflow, whose server is what it starts: here in its own process, not in another one that would
-import everything again."""
+"""MLflow's command line, which starts its server: here in its own process, not in another one that would import
+everything a second time."""
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def _build_all(store: Store, name: str) -> dict[str, Artifact]:
     return artifacts
 
 
-def test_curves_arrive_once_even_if_the_forwarder_starts_again(server: str, tmp_path: Path) -> None:
+def test_curves_arrive_once_even_if_the_forwarder_restarts(server: str, tmp_path: Path) -> None:
     store = Store(tmp_path)
     stage = _stage("training")
     plan = stage.plan(Toy(), {}, store)
@@ -120,20 +120,20 @@ def test_curves_arrive_once_even_if_the_forwarder_starts_again(server: str, tmp_
     assert client.get_run(run.info.run_id).data.metrics == newest
 
 
-def test_curves_arrive_later_when_mlflow_was_away_and_none_twice(
+def test_curves_arrive_once_after_mlflow_was_unreachable(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     store = Store(tmp_path)
     stage = _stage("training")
     plan = stage.plan(Toy(), {}, store)
-    nobody = f"http://127.0.0.1:{free_port()}"
-    sink = MlflowSink(nobody, "away", store, plan.folder, {})
+    unreachable = f"http://127.0.0.1:{free_port()}"
+    sink = MlflowSink(unreachable, "away", store, plan.folder, {})
     with Forwarder(store, plan.folder, [sink]) as forwarder:
         stage.run(Toy(), {}, store, plan)
     assert forwarder.lagging == [sink]
     assert "Mlflow does not answer; the run continues" in caplog.text
-    assert not forward_rest(store, plan.folder, MlflowSink(nobody, "away", store, plan.folder, {}))
+    assert not forward_rest(store, plan.folder, MlflowSink(unreachable, "away", store, plan.folder, {}))
     client = MlflowClient(server)
 
     def steps() -> list[int]:
@@ -144,7 +144,7 @@ def test_curves_arrive_later_when_mlflow_was_away_and_none_twice(
     for _ in range(2):
         assert forward_rest(store, plan.folder, MlflowSink(server, "away", store, plan.folder, {}))
         assert steps() == list(range(20))
-    # Killed between MLflow's answer and the offset: everything is sent again, MLflow keeps one of each.
+    # Killed between MLflow's answer and the offset: everything is sent a second time, MLflow stores one of each.
     (name,) = store.list("forwarded")
     store.put(name, json.dumps(store.read_json(name) | {"offset": 0}).encode())
     assert forward_rest(store, plan.folder, MlflowSink(server, "away", store, plan.folder, {}))
@@ -188,7 +188,7 @@ def test_a_model_is_registered_once_and_aliases_follow_the_gate(server: str, tmp
     assert str(client.get_registered_model("toy+docs").aliases["candidate"]) == first.version
     promote(server, first, artifacts["verdict"], True)
     other = _build_all(store, "second")
-    # Killed between the logged model and the version: the next run makes no second one.
+    # Killed between the logged model and the version: the next run creates no second one.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MlflowClient, "create_model_version", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""Planning: a changed input or setting touches what depends on it and nothing else, and the plan says why."""
+"""Planning: a changed input or setting touches what depends on it and nothing else, and the plan gives the reason."""
 
 from __future__ import annotations
 
@@ -77,11 +77,11 @@ class World:
 
     def run(self, *overrides: str, store: str = "store") -> list[str]:
         """Builds what is not cached yet; returns the kinds of what was built."""
-        place, recipe, made, done = self.store(store), self.recipe(*overrides), RunArtifacts(), []
-        list_inputs(recipe, made)
+        place, recipe, artifacts, done = self.store(store), self.recipe(*overrides), RunArtifacts(), []
+        list_inputs(recipe, artifacts)
         for step in STEPS[1:]:
-            inputs = step.inputs(recipe, made)
-            plan = step.stage.plan(step.config(recipe, made), inputs, place)
+            inputs = step.inputs(recipe, artifacts)
+            plan = step.stage.plan(step.config(recipe, artifacts), inputs, place)
             if plan.done is None:
                 done.append(step.kind)
             stage: Stage[Any] = (
@@ -89,8 +89,8 @@ class World:
                 if step.kind == "corpus"
                 else Stage(step.kind, step.stage.version, stand_in, step.stage.separate_runs)
             )
-            made[step.kind] = stage.run(step.config(recipe, made), inputs, place, plan)
-            write_ref(place, recipe.name, step.kind, made[step.kind])
+            artifacts[step.kind] = stage.run(step.config(recipe, artifacts), inputs, place, plan)
+            write_ref(place, recipe.name, step.kind, artifacts[step.kind])
         return done
 
     def store(self, name: str = "store") -> Store:
@@ -134,7 +134,7 @@ def after(first: str, *kinds: str) -> dict[str, list[str]]:
     return {kind: [f"after {first}"] for kind in kinds}
 
 
-def test_files_that_are_touched_or_moved_remake_nothing(world: World) -> None:
+def test_files_that_are_touched_or_moved_rebuild_nothing(world: World) -> None:
     assert world.why()["corpus"] == ["never built"]
     assert world.why()["tokens"] == ["after corpus", "never built"]
     assert world.run() == KINDS
@@ -165,7 +165,7 @@ def test_an_existing_tokenizer_is_known_by_its_content(world: World) -> None:
 
 
 @pytest.mark.parametrize("change", ["changed", "added", "removed"])
-def test_a_source_file_remakes_the_corpus_and_what_comes_after(world: World, change: str) -> None:
+def test_a_source_file_rebuilds_the_corpus_and_later_stages(world: World, change: str) -> None:
     world.run()
     before = world.digest("corpus")
     name = {"changed": "1.txt", "added": "new/4.txt", "removed": "2.txt"}[change]
@@ -177,7 +177,7 @@ def test_a_source_file_remakes_the_corpus_and_what_comes_after(world: World, cha
     assert world.run() == KINDS
     assert world.digest("corpus") != before
     world.run(store="scratch")
-    assert world.digest("corpus") == world.digest("corpus", "scratch"), "as if made from scratch"
+    assert world.digest("corpus") == world.digest("corpus", "scratch"), "as if built from scratch"
 
 
 def test_question_sets_touch_what_reads_them(world: World) -> None:
@@ -215,7 +215,7 @@ def test_runtime_settings_touch_nothing(world: World) -> None:
 
 
 def test_several_changes_are_all_reported(world: World) -> None:
-    """Of the stages behind the first too: what they wait for is not the only reason."""
+    """Also of later stages, whose reason is not only the stage before them."""
     world.run()
     for number in range(5):
         world.write(f"reports/{number}.txt", text(f"report {number}"))
@@ -258,7 +258,7 @@ def test_another_version_of_a_stage_is_reported(world: World, monkeypatch: pytes
     assert world.why()["tokens"] == [f"the stage itself: version {before} -> 9"]
 
 
-def test_an_artifact_without_note_still_says_which_source(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_recorded_input_files_the_source_is_still_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Artifacts of versions that did not record their inputs' files."""
     monkeypatch.setattr("flows.changes.read_input_list", lambda artifact: {})
     world.run()
@@ -273,7 +273,7 @@ def test_places_of_a_recipe_with_a_sample_may_be_urls(world: World) -> None:
     world.run()
     corpus = read_ref(world.store(), "mine", "corpus")
     assert corpus
-    made = RunArtifacts(by_kind={"sample": corpus})  # any artifact: its folder is what counts
-    list_inputs(world.recipe(), made)
-    assert made.sources["far"].location == "memory:///steps/in"
-    assert made.sources["notes"].location == world.path("notes")
+    artifacts = RunArtifacts(by_kind={"sample": corpus})  # any artifact: its folder is what counts
+    list_inputs(world.recipe(), artifacts)
+    assert artifacts.sources["far"].location == "memory:///steps/in"
+    assert artifacts.sources["notes"].location == world.path("notes")

@@ -1,4 +1,4 @@
-"""`headwater tokens`: on runs that were killed, left batches out, or are not finished; without shards; with damage."""
+"""`headwater tokens`: on runs that were killed, skipped batches, or are not finished; without shards; with damage."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def failure(*arguments: str) -> HeadwaterError:
 
 
 def make_tokens(store: Store) -> Artifact:
-    """Two sources of made-up words, and a held-out document of each."""
-    writer = ArtifactWriter(store, "corpus/made-up", "corpus", 1, "0" * 32, {}, {})
+    """Two sources of random words, and a held-out document of each."""
+    writer = ArtifactWriter(store, "corpus/random-words", "corpus", 1, "0" * 32, {}, {})
     for part, count in (("documents", 120), ("heldout", 1)):
         for source in ("alpha", "beta"):
             rng = random.Random(f"{part}/{source}")
@@ -83,8 +83,8 @@ def make_tokens(store: Store) -> Artifact:
     return tokens.run(TokensConfig(vocab_size=300, sequence_length=32, workers=1), {"corpus": writer.commit()}, store)
 
 
-def killed_at(number: int, run: Any, patch: pytest.MonkeyPatch) -> None:
-    """Starts a run, which dies just before it computes a step."""
+def kill_at(number: int, run: Any, patch: pytest.MonkeyPatch) -> None:
+    """Starts a run, which ends just before it computes a step."""
     real = loop_module.Loop._step
 
     def step(self: Any, at: int, batch: Any) -> None:
@@ -100,7 +100,7 @@ def killed_at(number: int, run: Any, patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """`made/training` was killed after step 9 with a checkpoint at 8, goes on, and leaves out 3 and 4. Another run, of
+    """`demo/training` was killed after step 9 with a checkpoint at 8, resumed, and skipped 3 and 4. Another run, of
     other phases, was killed after step 5 and is unfinished."""
     folder = tmp_path_factory.mktemp("store")
     store = Store(folder)
@@ -109,13 +109,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         patch.setattr(logger, "EVENT_SECONDS", 0.0)
         config = training_config(**SETTINGS, recovery__skip_batches=((3, 5),))
         run = lambda: training.run(config, {"tokens": artifact}, store)  # noqa: E731
-        killed_at(10, run, patch)
+        kill_at(10, run, patch)
         done = run()
         phases = [{"steps": 8, "weights": {"alpha": 3, "beta": 1}}, {"steps": 4, "rows_per_sample": 2}]
         other = training_config(**SETTINGS, data__phases=phases)
-        killed_at(6, lambda: training.run(other, {"tokens": artifact}, store), patch)
-    write_ref(store, "made", "tokens", artifact)
-    write_ref(store, "made", "training", done)
+        kill_at(6, lambda: training.run(other, {"tokens": artifact}, store), patch)
+    write_ref(store, "demo", "tokens", artifact)
+    write_ref(store, "demo", "training", done)
     write_ref(store, "other", "tokens", artifact)
     return store
 
@@ -129,15 +129,15 @@ def unfinished(store: Store) -> str:
     return next(f for f in store.folders("training") if not store.exists(f"{f}/manifest.json"))
 
 
-def test_a_step_s_documents_and_what_became_of_it() -> None:
-    assert [answer("at", "made", str(n))["fate"] for n in range(STEPS)] == [
+def test_a_step_s_documents_and_state() -> None:
+    assert [answer("at", "demo", str(n))["fate"] for n in range(STEPS)] == [
         *["applied"] * 3,
         *["skipped"] * 2,
         *["applied"] * 3,
         *["applied, discarded once before"] * 2,
         *["applied"] * 2,
     ]
-    found = answer("at", "made/training", "9")
+    found = answer("at", "demo/training", "9")
     assert (found["state"], found["discarded"], found["samples"], found["rows_per_sample"]) == ("applied", 1, BATCH, 1)
     assert {line["slot"] for line in found["documents"]} == set(range(BATCH))
     assert {line["license"] for line in found["documents"]} == {"CC0-1.0"}
@@ -145,36 +145,36 @@ def test_a_step_s_documents_and_what_became_of_it() -> None:
         lines = [line for line in found["documents"] if line["slot"] == slot]
         ends = sum(line["offset"] + line["tokens"] == line["of"] for line in lines)
         assert sum(line["tokens"] for line in lines) + ends in (32, 33)  # the last one's EOS may come in the next row
-    shown = ask("at", "made", "9").stdout
+    shown = ask("at", "demo", "9").stdout
     assert "step 9: applied, discarded once before" in shown and found["documents"][0]["uri"] in shown
 
 
 def test_ranks_share_a_step_out() -> None:
-    whole = answer("at", "made", "2")["documents"]
+    whole = answer("at", "demo", "2")["documents"]
     for ranks in (1, 2, 3):
-        parts = [answer("at", "made", "2", "--rank", str(rank), "--ranks", str(ranks)) for rank in range(ranks)]
+        parts = [answer("at", "demo", "2", "--rank", str(rank), "--ranks", str(ranks)) for rank in range(ranks)]
         assert sorted((line for part in parts for line in part["documents"]), key=lambda line: line["slot"]) == whole
         for rank, part in enumerate(parts):
             assert {line["slot"] for line in part["documents"]} == set(rank_slots(BATCH, rank, ranks).tolist())
-    assert answer("at", "made", "2", "--rank", "0")["documents"] == whole  # one process trained
+    assert answer("at", "demo", "2", "--rank", "0")["documents"] == whole  # one process trained
 
 
 def test_a_document_s_steps_are_those_that_list_it() -> None:
-    batches = [answer("at", "made", str(n)) for n in range(STEPS)]
+    batches = [answer("at", "demo", str(n)) for n in range(STEPS)]
     for uri in {d["uri"] for step in (3, 9) for d in batches[step]["documents"]}:
-        found = answer("where", "made", uri)
+        found = answer("where", "demo", uri)
         listed = [(b["step"], d["slot"], d["offset"]) for b in batches for d in b["documents"] if d["uri"] == uri]
         assert [(line["step"], line["slot"], line["offset"]) for line in found["steps"]] == sorted(listed) != []
         assert [line["state"] for line in found["steps"]] == [batches[line["step"]]["state"] for line in found["steps"]]
-        assert answer("where", "made", found["documents"][0]["doc_id"]) == found
-        shown = ask("where", "made", uri).stdout
+        assert answer("where", "demo", found["documents"][0]["doc_id"]) == found
+        shown = ask("where", "demo", uri).stdout
         assert uri in shown and "CC0-1.0" in shown
 
 
 def test_a_held_out_document_is_in_no_step() -> None:
-    found = answer("where", "made", "heldout/alpha.jsonl#0")
+    found = answer("where", "demo", "heldout/alpha.jsonl#0")
     assert found["steps"] == [] and [line["held_out"] for line in found["documents"]] == [True]
-    shown = ask("where", "made", "heldout/alpha.jsonl#0").stdout
+    shown = ask("where", "demo", "heldout/alpha.jsonl#0").stdout
     assert "held out: no step reads it" in shown
 
 
@@ -187,7 +187,7 @@ def test_an_unfinished_run_is_traced_too(store: Store) -> None:
 
 
 def test_no_shard_is_read(store: Store) -> None:
-    asked = [("at", "made", "7"), ("where", "made", "documents/alpha.jsonl#3"), ("plan", "made/training")]
+    asked = [("at", "demo", "7"), ("where", "demo", "documents/alpha.jsonl#3"), ("plan", "demo/training")]
     before = [answer(*arguments) for arguments in asked]
     shards = [*Path(store.root).glob("tokens/*/shards/*/*.arrow")]
     assert shards
@@ -200,7 +200,7 @@ def test_no_shard_is_read(store: Store) -> None:
             path.with_suffix(".away").rename(path)
 
 
-def test_the_plan_is_told_before_the_run_and_on_demand(store: Store) -> None:
+def test_the_plan_is_shown_before_the_run_and_on_demand(store: Store) -> None:
     events = EventLog(store, unfinished(store)).read()[0]
     kinds = [event["type"] for event in events]
     assert kinds.index("plan") < kinds.index("workers")
@@ -225,7 +225,7 @@ def test_the_plan_is_told_before_the_run_and_on_demand(store: Store) -> None:
 def test_a_recipe_s_plan_needs_its_tokens() -> None:
     error = failure("plan", "biomed")
     assert isinstance(error, StoreError) and "sample would run" in str(error) and "headwater run biomed" in str(error)
-    assert isinstance(failure("plan", "made/training", "--set", "training.steps=2"), ConfigError)
+    assert isinstance(failure("plan", "demo/training", "--set", "training.steps=2"), ConfigError)
 
 
 @pytest.mark.parametrize(
@@ -241,21 +241,21 @@ def test_a_recipe_s_plan_needs_its_tokens() -> None:
         ),
     ],
 )
-def test_a_mixture_that_cannot_be_is_refused_by_field(setting: str, message: str) -> None:
+def test_an_invalid_mixture_is_refused_by_field(setting: str, message: str) -> None:
     error = failure("plan", "biomed", "--set", setting)
     assert isinstance(error, ConfigError) and message in str(error)
 
 
-def test_what_is_not_there_is_said() -> None:
-    assert "steps 0 to 11, not 12" in str(failure("at", "made", "12"))
-    assert "ranks 0 to 0, not by rank 1" in str(failure("at", "made", "1", "--rank", "1"))
+def test_unknown_steps_ranks_and_names_are_reported() -> None:
+    assert "steps 0 to 11, not 12" in str(failure("at", "demo", "12"))
+    assert "ranks 0 to 0, not by rank 1" in str(failure("at", "demo", "1", "--rank", "1"))
     assert "no artifact 'nothing'" in str(failure("at", "nothing", "1"))
-    assert "is a training artifact" in str(failure("at", "made/tokens", "1"))
-    assert isinstance(failure("where", "made", "nothing"), InputError)
+    assert "is a training artifact" in str(failure("at", "demo/tokens", "1"))
+    assert isinstance(failure("where", "demo", "nothing"), InputError)
 
 
 def test_verify_names_the_file_and_fails(store: Store) -> None:
-    for name in ([], ["made"], ["made/training"]):
+    for name in ([], ["demo"], ["demo/training"]):
         result = ask("verify", *name)
         assert result.exit_code == 0 and "compared with corpus/" in result.stdout, result.output
         assert "no errors" in result.stdout
@@ -263,7 +263,7 @@ def test_verify_names_the_file_and_fails(store: Store) -> None:
     good = shard.read_bytes()
     try:
         shard.write_bytes(good[:500] + bytes([good[500] ^ 1]) + good[501:])
-        result = ask("verify", "made")
+        result = ask("verify", "demo")
         assert result.exit_code == 1
         assert f"{shard}: sha256: differs from shards.parquet" in result.stderr
         assert ": 1 error" in result.stdout
@@ -273,11 +273,11 @@ def test_verify_names_the_file_and_fails(store: Store) -> None:
         shard.write_bytes(good)
 
 
-def test_verify_does_without_a_corpus_that_is_gone(store: Store) -> None:
-    manifest = Path(store.root) / "corpus/made-up/manifest.json"
+def test_verify_works_without_the_corpus(store: Store) -> None:
+    manifest = Path(store.root) / "corpus/random-words/manifest.json"
     aside = manifest.rename(manifest.with_suffix(".aside"))
     try:
-        result = ask("verify", "made")
+        result = ask("verify", "demo")
         assert result.exit_code == 0 and "its corpus is missing" in result.stdout
     finally:
         aside.rename(manifest)

@@ -1,4 +1,4 @@
-"""`headwater gc` and `headwater verify`, as a person calls them."""
+"""`headwater gc` and `headwater verify`, by the command."""
 
 from __future__ import annotations
 
@@ -73,15 +73,15 @@ def test_gc_removes_what_neither_ref_nor_deployment_reaches(store: Store) -> Non
 
 
 def test_gc_keeps_on_request(store: Store) -> None:
-    made = run(store, "new")
+    artifacts = run(store, "new")
     assert json.loads(headwater("gc", "--keep-hours", "1", "--json"))["items"] == []
-    assert len(json.loads(headwater("gc", "--json"))["items"]) == len(made)
+    assert len(json.loads(headwater("gc", "--json"))["items"]) == len(artifacts)
 
 
 def test_gc_refuses_where_a_ref_points_at_nothing(store: Store) -> None:
-    made = run(store, "champion")[1]
-    write_ref(store, "biomed", "champion", made)
-    store.remove(made.folder)
+    champion = run(store, "champion")[1]
+    write_ref(store, "biomed", "champion", champion)
+    store.remove(champion.folder)
     result = CliRunner().invoke(app, ["gc"])
     assert "refs/biomed/champion points at" in str(result.exception)
     shown = json.loads(headwater("verify", "--json", code=1))
@@ -89,16 +89,16 @@ def test_gc_refuses_where_a_ref_points_at_nothing(store: Store) -> None:
     headwater("verify", "biomed/champion", code=1)
 
 
-def test_verify_names_the_file_and_how_to_mend_it(store: Store) -> None:
-    trained, made = run(store, "champion")
-    write_ref(store, "biomed", "champion", made)
+def test_verify_names_the_file_and_the_remedy(store: Store) -> None:
+    trained, champion = run(store, "champion")
+    write_ref(store, "biomed", "champion", champion)
     other = run(store, "other")[1]
     assert "no damage" in headwater("verify")
-    path = made.local("weights/text.txt")
+    path = champion.local("weights/text.txt")
     path.write_bytes(b"champioN")
     os.unlink(trained.local("weights/text.txt"))
     shown = headwater("verify", code=1)
-    assert re.search(rf"{path} \({made.id}\): its sha256 is not the manifest's; remove {path.parents[1]}", shown)
+    assert re.search(rf"{path} \({champion.id}\): its sha256 is not the manifest's; remove {path.parents[1]}", shown)
     assert f"{trained.local('weights/text.txt')} ({trained.id}): missing" in shown
     assert "2 damaged or missing" in shown
     shown = json.loads(headwater("verify", "biomed/champion", "--json", code=1))

@@ -36,7 +36,7 @@ def order() -> Order:
     return run_order(table, "digest", training)
 
 
-def test_weights_say_51_to_49() -> None:
+def test_weights_are_51_to_49() -> None:
     (phase,) = load_recipe("finance").training.data.phases
     assert phase.weights is not None and set(phase.weights) == {*OWN, *PUBLIC}
     assert sum(phase.weights[source] for source in OWN) == pytest.approx(0.51)
@@ -69,7 +69,7 @@ def test_the_denied_feed_is_a_source_and_in_no_mixture() -> None:
     assert "LicenseRef-proprietary" in recipe.corpus.policy.denied_licenses
 
 
-def test_a_mixture_of_sources_that_are_not_there_is_refused() -> None:
+def test_a_mixture_of_unknown_sources_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"training\.data\.phases\.0\.weights: 'synthetic_filings' is no source"):
         load_recipe("finance", ["corpus.sources={mine: {location: /data/mine}}"])
     with pytest.raises(ConfigError, match=r"training\.data\.weights: 'nowhere' is no source"):
@@ -105,26 +105,26 @@ def test_from_documents_to_a_verdict(tmp_path: Path) -> None:
     recipe = load_recipe(
         "finance", [f"{key}={value}" for key, value in short.items()] + [f"training.data.phases=[{mixture}]"]
     )
-    made, store = RunArtifacts(), Store(tmp_path)
+    artifacts, store = RunArtifacts(), Store(tmp_path)
     for step in STEPS:
         if step.kind == "corpus":
-            list_inputs(recipe, made)
-        made[step.kind] = step.stage.run(step.config(recipe, made), step.inputs(recipe, made), store)
+            list_inputs(recipe, artifacts)
+        artifacts[step.kind] = step.stage.run(step.config(recipe, artifacts), step.inputs(recipe, artifacts), store)
 
-    corpus = made["corpus"].manifest
-    assert corpus.counts["removed_policy"] == made["sample"].manifest.counts["planted denied_license"]
-    assert corpus.counts["removed_exact_duplicate"] == made["sample"].manifest.counts["planted exact_duplicate"]
+    corpus = artifacts["corpus"].manifest
+    assert corpus.counts["removed_policy"] == artifacts["sample"].manifest.counts["planted denied_license"]
+    assert corpus.counts["removed_exact_duplicate"] == artifacts["sample"].manifest.counts["planted exact_duplicate"]
     assert corpus.counts["removed"] == corpus.counts["removed_policy"] + corpus.counts["removed_exact_duplicate"]
-    assert DENIED not in {line["source"] for line in made["tokens"].manifest.details["table"]}
-    for line in fertility_rows(made["tokens"]):
+    assert DENIED not in {line["source"] for line in artifacts["tokens"].manifest.details["table"]}
+    for line in fertility_rows(artifacts["tokens"]):
         assert line["gpt2_text"] == f"finance/{line['source']}"
         assert line["bytes_per_token"] > 0.7 * line["gpt2_bytes_per_token"]
 
-    measured = made["evaluation"].manifest.metrics
+    measured = artifacts["evaluation"].manifest.metrics
     assert {"bits_per_byte", "bits_per_byte_unigram", "bits_per_byte_markov"} <= measured.keys()
     by_source = {name.removeprefix("bits_per_byte_markov/") for name in measured if "_markov/" in name}
     assert by_source and by_source <= {*OWN, *PUBLIC}
-    verdict = made["verdict"].manifest.details["verdict"]
+    verdict = artifacts["verdict"].manifest.details["verdict"]
     failed = {reason["rule"] for reason in verdict["reasons"] if not reason["passed"]}
     assert not verdict["accepted"]
     assert failed == {"bits_per_byte < unigram", "bits_per_byte < Markov", "finance_synthetic > baselines"}
