@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from flows.question_sets import check_question_sets
 from flows.recipe import Recipe, load_recipe, with_own_documents
 from stages.corpus.reading.guess import printable, sources_in
 from stages.evaluation import question_sets
@@ -25,7 +26,7 @@ def resolve_recipe(
     chosen.storage.apply()
     notes: list[str] = []
     if not data and not evaluation_data:
-        return chosen, notes
+        return chosen, check_question_sets(chosen)
     if not data:
         raise ConfigError("evaluation_data: give it together with data; a recipe names its own question sets")
     with _naming("data"):
@@ -46,7 +47,10 @@ def resolve_recipe(
         notes.append(f"question sets in {evaluation_data}: {', '.join(sets)}")
     if any(phase.weights for phase in chosen.training.phases):
         notes.append(f"{chosen.name}'s shares are of its own sources: yours are drawn by size (a recipe gives shares)")
-    return with_own_documents(chosen, data, sources, sets), notes
+    own = with_own_documents(chosen, data, sources, sets)
+    with _naming("evaluation_data"):
+        notes += check_question_sets(own)
+    return own, notes
 
 
 @contextmanager

@@ -169,7 +169,7 @@ def with_own_documents(recipe: Recipe, data: str, sources: dict[str, Any], sets:
         mixture["weights"] = None
         if isinstance(mixture.get("repeat"), dict):
             mixture["repeat"] = None
-    content["evaluation"]["sets"] = {}
+    content["evaluation"]["sets"] = {name: own for name, own in content["evaluation"]["sets"].items() if name in sets}
     content["gate"]["must_beat_baselines"] = [s for s in recipe.gate.must_beat_baselines if s in sets]
     return parse_recipe(content, f"recipe {recipe.name} with data {data}")
 
