@@ -23,7 +23,7 @@ Text = Mapping[str, Sequence[str]]
 
 
 def text(number: int) -> str:
-    """A document made from its number: 5 to 84 words."""
+    """A document that its number determines: 5 to 84 words."""
     words, state = [], number * 2654435761 % 2**32 + 1
     for _ in range(5 + number * 37 % 80):
         state = state * 1664525 % 2**32 + 1013904223
@@ -99,16 +99,16 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
 
 
 @pytest.fixture(scope="session")
-def made(make: Make) -> Artifact:
+def artifact(make: Make) -> Artifact:
     """The tokens of `documents` and `heldout` under `config`."""
     return make()
 
 
-def make_again(store: Path, workers: int, a_file: int) -> str:
-    """Digest of the tokens of `DOCUMENTS` and `HELDOUT`, made by so many workers from files of so many documents."""
+def rebuild(store: Path, workers: int, a_file: int) -> str:
+    """Digest of the tokens of `DOCUMENTS` and `HELDOUT`, built by so many workers from files of so many documents."""
     corpus = write_corpus(store, DOCUMENTS, HELDOUT, a_file)
     return tokens.run(CONFIG.model_copy(update={"workers": workers}), {"corpus": corpus}, Store(store)).digest
 
 
 if __name__ == "__main__":  # the same in a process of its own
-    print(make_again(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+    print(rebuild(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))

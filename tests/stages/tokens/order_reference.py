@@ -1,7 +1,7 @@
 """A second implementation of the design's "Order", slow and simple: integers, lists, loops, slot by slot.
 
-It shares no code with `stages/tokens`, only the specification (docs/design.md) and the constants of the hash. As there,
-k is the rows per sample.
+It shares no code with `stages/tokens`, only the specification (docs/design.md) and the constants of the hash. As in the
+specification, k is the rows per sample.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def keyed_hash(key: int, *values: int) -> int:
 
 
 def permuted(index: int, n: int, key: int) -> int:
-    """Eight rounds of a Feistel network over the bits of n - 1, again until the result is below n."""
+    """Eight rounds of a Feistel network over the bits of n - 1, repeated until the result is below n."""
     bits = (n - 1).bit_length()
     low = bits // 2
     while True:

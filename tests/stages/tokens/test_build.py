@@ -1,4 +1,4 @@
-"""The artifact: streams are the documents' encodings, every token leads to its document, and it is made the same."""
+"""The artifact: streams are the documents' encodings, every token leads to its document, builds are reproducible."""
 
 import hashlib
 import subprocess
@@ -20,20 +20,20 @@ from stages.tokens.phase import Phase
 from stages.tokens.reader import TokenReader
 from stages.tokens.stream import document_files, sample_texts
 from stages.tokens.tokenizer import EOS, EOS_ID, TextTokenizer
-from tests.stages.tokens.conftest import make_again
+from tests.stages.tokens.conftest import rebuild
 
 S = 64
 Documents = dict[str, list[str]]
 
 
 @pytest.fixture(scope="module")
-def reader(made: Artifact) -> TokenReader:
-    return TokenReader(made.local())
+def reader(artifact: Artifact) -> TokenReader:
+    return TokenReader(artifact.local())
 
 
 @pytest.fixture(scope="module")
-def encode(made: Artifact) -> Callable[[list[str]], list[list[int]]]:
-    return TextTokenizer(Tokenizer.from_file(str(made.local("tokenizer/tokenizer.json"))), EOS, EOS, {}).encode
+def encode(artifact: Artifact) -> Callable[[list[str]], list[list[int]]]:
+    return TextTokenizer(Tokenizer.from_file(str(artifact.local("tokenizer/tokenizer.json"))), EOS, EOS, {}).encode
 
 
 def stream(reader: TokenReader, source: int) -> list[int]:
@@ -43,9 +43,13 @@ def stream(reader: TokenReader, source: int) -> list[int]:
 
 @pytest.mark.parametrize("part", ["", "heldout"])
 def test_streams_are_the_encoded_documents(
-    made: Artifact, documents: Documents, heldout: Documents, encode: Callable[[list[str]], list[list[int]]], part: str
+    artifact: Artifact,
+    documents: Documents,
+    heldout: Documents,
+    encode: Callable[[list[str]], list[list[int]]],
+    part: str,
 ) -> None:
-    reader = TokenReader(made.local(), part)
+    reader = TokenReader(artifact.local(), part)
     texts = heldout if part else documents
     assert reader.shards.sources == tuple(name for name in sorted(texts) if texts[name])
     for number, source in enumerate(reader.shards.sources):
@@ -57,12 +61,12 @@ def test_streams_are_the_encoded_documents(
         assert (rows[:-1] == 32).all() and rows.sum() == len(found) // S
 
 
-def test_shards_open_with_plain_pyarrow(made: Artifact) -> None:
-    shards = pq.read_table(made.local("shards.parquet")).to_pylist()
+def test_shards_open_with_plain_pyarrow(artifact: Artifact) -> None:
+    shards = pq.read_table(artifact.local("shards.parquet")).to_pylist()
     assert len(shards) > 5
     total = 0
     for line in shards:
-        path = made.local(f"shards/{line['source']}/{line['number']:05}.arrow")
+        path = artifact.local(f"shards/{line['source']}/{line['number']:05}.arrow")
         assert (path.stat().st_size, sha256_file(path)) == (line["bytes"], line["sha256"])
         with pa.memory_map(str(path)) as source:
             file = pa.ipc.open_file(source)
@@ -70,7 +74,7 @@ def test_shards_open_with_plain_pyarrow(made: Artifact) -> None:
             assert file.num_record_batches == 1
             assert file.read_all().num_rows == line["rows"]
         total += line["tokens"]
-    assert total == made.manifest.counts["tokens"]
+    assert total == artifact.manifest.counts["tokens"]
 
 
 def test_rows_are_views_of_the_file(reader: TokenReader) -> None:
@@ -113,7 +117,7 @@ def test_every_token_leads_to_its_document(
                     assert {(source, shard, row + i) for i in range(k)} & set(rows_of(reader, span.doc_id))
                     rest[span.place : span.place + span.length] = EOS_ID
                     seen[span.document] += span.length
-                assert (rest == EOS_ID).all()  # nothing is left over but ends and filler
+                assert (rest == EOS_ID).all()  # only EOS and filler remain
         if k == 1:
             assert seen == [len(ids) for ids in encoded]
 
@@ -151,37 +155,37 @@ def test_large_tables_of_documents_have_several_batches(make: Callable[..., Arti
         assert number in {span.document for span in reader.documents(source, shard, row)}
 
 
-def test_counts_metrics_and_events_say_what_was_made(made: Artifact, documents: Documents, heldout: Documents) -> None:
-    counts, table = made.manifest.counts, {line["source"]: line for line in made.manifest.details["table"]}
+def test_counts_metrics_and_events(artifact: Artifact, documents: Documents, heldout: Documents) -> None:
+    counts, table = artifact.manifest.counts, {line["source"]: line for line in artifact.manifest.details["table"]}
     assert counts["documents"] == sum(len(texts) for texts in documents.values())
     assert counts["bytes"] == sum(len(text.encode()) for texts in documents.values() for text in texts)
     assert counts["heldout_documents"] == len(heldout["abstracts"]) == table["abstracts"]["heldout_documents"]
     assert counts["rows/labels"] == table["labels"]["rows"] and "nothing" not in table
     assert sum(line["tokens"] for line in table.values()) == counts["tokens"]
     text_tokens = counts["tokens"] - counts["documents"]
-    assert made.manifest.metrics["bytes_per_token"] == pytest.approx(counts["bytes"] / text_tokens)
-    events, _ = made.events().read()
+    assert artifact.manifest.metrics["bytes_per_token"] == pytest.approx(counts["bytes"] / text_tokens)
+    events, _ = artifact.events().read()
     last = [event for event in events if event["type"] == "progress"][-1]
     assert last["done"] == last["total"] == counts["bytes"] + counts["heldout_bytes"] and last["unit"] == "bytes"
     assert [event["source"] for event in events if event["type"] == "empty_source"] == ["nothing"]
 
 
-def test_another_process_other_workers_and_other_files_make_the_same(made: Artifact, tmp_path: Path) -> None:
-    command = [sys.executable, str(Path(__file__).with_name("conftest.py")), str(tmp_path / "there"), "2", "33"]
+def test_another_process_other_workers_and_other_files_build_the_same(artifact: Artifact, tmp_path: Path) -> None:
+    command = [sys.executable, str(Path(__file__).with_name("conftest.py")), str(tmp_path / "process"), "2", "33"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == made.digest
-    assert make_again(tmp_path / "here", workers=1, a_file=150) == made.digest
+    assert done.stdout.strip() == artifact.digest
+    assert rebuild(tmp_path / "here", workers=1, a_file=150) == artifact.digest
 
 
-def test_tokens_are_the_same_forever(made: Artifact, reader: TokenReader) -> None:
+def test_tokens_are_the_same_forever(artifact: Artifact, reader: TokenReader) -> None:
     # over tokens, not files: other releases of pyarrow may write other headers
-    total = hashlib.sha256(made.read("tokenizer/tokenizer.json"))
+    total = hashlib.sha256(artifact.read("tokenizer/tokenizer.json"))
     for source in range(len(reader.shards.sources)):
         total.update(np.array(stream(reader, source), dtype="<u4").tobytes())
     assert total.hexdigest() == GOLDEN, "ids changed: raise the stage's version if that is meant"
 
 
-def test_the_sample_for_the_tokenizer_is_about_as_large_as_asked(make: Callable[..., Artifact]) -> None:
+def test_the_sample_for_the_tokenizer_is_about_as_large_as_configured(make: Callable[..., Artifact]) -> None:
     texts = [f"document {n} " * 20 for n in range(2000)]
     artifact = make({"a": texts}, {}, TokensConfig(vocab_size=300, tokenizer_training_bytes=100_000))
     (corpus,) = all_artifacts(artifact.store, "corpus")

@@ -176,7 +176,7 @@ def test_long_texts_have_the_ids_of_the_whole(split: str, text: str) -> None:
 
 
 def _plain(split: str, known: dict[str, Tokenizer] = {}) -> Tokenizer:  # noqa: B006 - the three that hypothesis asks for
-    """A tokenizer whose merges cross everything, so that ids tell where text was split."""
+    """A tokenizer whose merges cross everything, so that ids show where text was split."""
     if split not in known:
         content = json.loads(with_split(split).text_json)
         step = content["pre_tokenizer"]["pretokenizers"]

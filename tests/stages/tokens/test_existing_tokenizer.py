@@ -1,4 +1,4 @@
-"""An existing tokenizer comes out as it went in: the same ids and the same chat prompts for anybody's transformers."""
+"""An existing tokenizer is exported unchanged: the same ids and the same chat prompts in stock transformers."""
 
 import json
 import re
@@ -40,7 +40,7 @@ BASE = 296
 
 
 def save(folder: Path, added: list[AddedToken], config: dict[str, Any], files: dict[str, str]) -> Path:
-    """A tokenizer of somebody else's: `BASE` tokens and those that are `added`."""
+    """A foreign tokenizer: `BASE` tokens and those that are `added`."""
     ours = train([["the dose of aspirin did not change in the liver, and the dose was low"] * 4], BASE).tokenizer
     tokenizer = Tokenizer.from_str(ours.to_str())
     tokenizer.add_tokens([token for token in added if not token.special])
@@ -71,7 +71,7 @@ LAYOUTS: dict[str, tuple[list[AddedToken], dict[str, Any], dict[str, str]]] = {
         },
         {},
     ),
-    # several there
+    # several templates in the settings
     "several in settings": (
         special("<s>", "<|im_start|>", "<|im_end|>"),
         {
@@ -118,9 +118,9 @@ def test_transformers_gives_the_same_ids_and_prompts(
 
     added, settings, files = LAYOUTS[layout]
     folder = save(tmp_path / "theirs", added, COMMON | settings, files)
-    made = make({"notes": TEXTS}, {}, config, tokenizer=list_files(folder, PATTERNS))
-    theirs, ours = (AutoTokenizer.from_pretrained(path) for path in (folder, made.local("tokenizer")))
-    assert len(ours) == len(theirs) == made.manifest.counts["vocabulary"]
+    artifact = make({"notes": TEXTS}, {}, config, tokenizer=list_files(folder, PATTERNS))
+    theirs, ours = (AutoTokenizer.from_pretrained(path) for path in (folder, artifact.local("tokenizer")))
+    assert len(ours) == len(theirs) == artifact.manifest.counts["vocabulary"]
     assert ours.get_vocab() == theirs.get_vocab()
     for text in TEXTS:
         assert ours(text)["input_ids"] == theirs(text)["input_ids"]
@@ -199,7 +199,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return snapshot
 
 
-def test_a_hub_id_is_found_in_the_cache_while_the_hub_is_away(hub: Path) -> None:
+def test_a_hub_id_is_found_in_the_cache_without_the_hub(hub: Path) -> None:
     for name in ("someone/base", "someone/base@main", f"someone/base@{'a' * 40}"):
         assert Path(tokenizer_location(name)) == hub
     listed = list_files(tokenizer_location("someone/base"), PATTERNS)
@@ -211,7 +211,7 @@ def test_a_hub_id_is_found_in_the_cache_while_the_hub_is_away(hub: Path) -> None
         tokenizer_location("someone/base@dev")
 
 
-def test_paths_and_urls_are_taken_as_they_are(tmp_path: Path) -> None:
+def test_paths_and_urls_are_not_changed(tmp_path: Path) -> None:
     assert tokenizer_location(str(tmp_path)) == str(tmp_path)
     assert tokenizer_location("s3://bucket/tokenizer") == "s3://bucket/tokenizer"
     for wrong in ("./here", "a/b/c", "", "owner/name@"):

@@ -1,4 +1,4 @@
-"""The keyed permutation is one, and runs backwards."""
+"""The keyed permutation is a bijection with an exact inverse."""
 
 import numpy as np
 import pytest
@@ -20,11 +20,11 @@ def test_is_a_bijection(n: int, key: int) -> None:
 
 
 @given(st.integers(1, 2**48), keys, st.data())
-def test_runs_backwards_at_any_size(n: int, key: int, data: st.DataObject) -> None:
+def test_has_an_inverse_at_any_size(n: int, key: int, data: st.DataObject) -> None:
     index = np.array(data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=20)))
-    there = permute(index, n, key)
-    assert ((there >= 0) & (there < n)).all()
-    assert (invert(there, n, key) == index).all()
+    image = permute(index, n, key)
+    assert ((image >= 0) & (image < n)).all()
+    assert (invert(image, n, key) == index).all()
 
 
 @given(st.lists(st.tuples(st.integers(1, 2**40), keys, st.floats(0, 0.999)), min_size=1, max_size=20))
@@ -37,7 +37,7 @@ def test_each_element_may_have_its_own_size_and_key(cases: list[tuple[int, int, 
     assert together.tolist() == alone
 
 
-def test_neighbours_part_and_keys_differ() -> None:
+def test_neighbours_are_separated_and_keys_differ() -> None:
     n = 100_000
     found = permute(np.arange(n), n, 1)
     # of a random permutation 2 neighbours in 100,000 stay neighbours, and 1 element stays where another key puts it
@@ -48,7 +48,7 @@ def test_neighbours_part_and_keys_differ() -> None:
     assert abs(int(low.sum()) - n // 4) < 700
 
 
-def test_refuses_what_lies_outside() -> None:
+def test_refuses_values_outside_the_range() -> None:
     for index in (-1, 10):
         with pytest.raises(ValueError, match="outside"):
             permute(index, 10, 0)

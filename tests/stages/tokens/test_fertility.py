@@ -1,4 +1,4 @@
-"""Fertility is counted as people count, and stands beside GPT-2's recorded figures."""
+"""Fertility is counted in words as usual, and compared with GPT-2's recorded figures."""
 
 from pathlib import Path
 
@@ -63,8 +63,8 @@ def test_as_much_of_every_file_is_measured_with_its_own_tokens(
     assert measure(corpus, "notes", tmp_path / "notes.arrow", max_bytes) == expected
 
 
-def test_the_stage_reports_it_by_source(made: Artifact, documents: dict[str, list[str]]) -> None:
-    table = {line["source"]: line for line in made.manifest.details["table"]}
+def test_the_stage_reports_it_by_source(artifact: Artifact, documents: dict[str, list[str]]) -> None:
+    table = {line["source"]: line for line in artifact.manifest.details["table"]}
     for source, texts in documents.items():
         if not texts:
             continue
@@ -73,7 +73,7 @@ def test_the_stage_reports_it_by_source(made: Artifact, documents: dict[str, lis
         assert table[source]["words_per_token"] == pytest.approx(words / tokens, abs=5e-5)
         assert table[source]["tokens_per_word"] == pytest.approx(tokens / words, abs=5e-5)
         assert table[source]["gpt2_text"] == "medquad" and table[source]["gpt2_bytes_per_token"] > 4
-    assert 0 < made.manifest.metrics["words_per_token"] < 1
+    assert 0 < artifact.manifest.metrics["words_per_token"] < 1
 
 
 def test_every_source_of_the_embedded_samples_has_figures_of_its_own() -> None:

@@ -54,7 +54,7 @@ def test_rows_are_those_of_the_files(folder: Path, k: int, slots: int) -> None:
 
 @examples(50)
 @given(st.integers(1, 6), st.lists(st.lists(st.integers(0, 127), min_size=1, max_size=12), max_size=8))
-def test_slots_are_used_again(folder: Path, slots: int, calls: list[list[int]]) -> None:
+def test_slots_are_reused(folder: Path, slots: int, calls: list[list[int]]) -> None:
     reader = TokenReader(folder)
     mapped, triples = reader.mapped(slots), every(reader)
     for call in calls:
@@ -76,7 +76,7 @@ def test_uint32_tokens(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("triple", [(0, 6, 0), (0, 5, 10), (0, -1, 0), (2, 0, -1), (1, 0, 16)])
-def test_rows_that_are_not_there(folder: Path, triple: tuple[int, int, int]) -> None:
+def test_missing_rows_are_refused(folder: Path, triple: tuple[int, int, int]) -> None:
     with pytest.raises(IndexError):
         TokenReader(folder).batch([(0, 0, 0), triple])
 
@@ -86,7 +86,7 @@ def test_a_sample_never_crosses_a_shard(folder: Path) -> None:
         TokenReader(folder).batch([(0, 0, 15)], 2)
 
 
-def test_no_file_stays_open_and_the_range_is_given_back(folder: Path) -> None:
+def test_no_file_stays_open_and_the_range_is_unmapped(folder: Path) -> None:
     def maps() -> int:
         return sum(".arrow" in line for line in Path("/proc/self/maps").read_text().splitlines())
 
@@ -100,7 +100,7 @@ def test_no_file_stays_open_and_the_range_is_given_back(folder: Path) -> None:
     assert maps() == mapped_before
 
 
-def test_a_shard_is_asked_for_once_and_may_be_removed_after(copy: Path) -> None:
+def test_a_shard_is_opened_once_and_may_be_removed_after(copy: Path) -> None:
     asked: list[tuple[str, int]] = []
 
     class Once(LocalFetch):
@@ -174,7 +174,7 @@ def test_damaged_shards_are_named(copy: Path, message: str) -> None:
     path = copy / "shards/a/00002.arrow"
     DAMAGES[message](path)
     reader = TokenReader(copy)
-    if path.exists() and ":" not in message[-2:]:  # whoever changed the file may have changed the table too
+    if path.exists() and ":" not in message[-2:]:  # a file that was changed may have a changed table too
         reader.shards.bytes[0][2] = path.stat().st_size
     mapped = reader.mapped()
     for read in (lambda: mapped.gather(*np.array([[0, 1, 0], [0, 2, 3]]).T), lambda: reader.shard(0, 2)):

@@ -1,4 +1,4 @@
-"""The order, its mixture and its plan, one promise at a time; the grid of cases is in test_order_properties.py."""
+"""The order, its mixture and its plan, one property at a time; the grid of cases is in test_order_properties.py."""
 
 import json
 import subprocess
@@ -94,7 +94,7 @@ def test_a_source_leaves_the_mixture_when_it_reaches_its_repeat(repeat: int, str
     if len(segments) > 1:
         assert segments[0].exhausted_sources == ("b",)
         assert (found.source[segments[1].first_position :] == 0).all()
-        # all streams stop where the first of them has used its part up
+        # all streams stop where the first of them has exhausted its part
         used = [int((found.source[stream::streams] == 1).sum()) for stream in range(streams)]
         caps = [repeat * ((stream + 1) * 18 // streams - stream * 18 // streams) for stream in range(streams)]
         assert any(u == c for u, c in zip(used, caps, strict=True))
@@ -167,7 +167,7 @@ def test_the_plan_is_json_and_adds_up() -> None:
         assert source.epochs == pytest.approx(rows[name] / found.rows[name], abs=1e-6)
 
 
-def test_the_plan_warns_of_what_is_read_too_often_or_never() -> None:
+def test_the_plan_warns_of_sources_that_are_read_too_often_or_never() -> None:
     shards = table([64] * 4, [16], [16])
     order = Order(shards, "d", 1, [Phase(512, weights={"a": 3, "b": 1})], 2)
     often, never = plan(order, 64).warnings
@@ -187,7 +187,7 @@ def test_largest_remainder_gives_all_slots_and_is_off_by_less_than_one(weights: 
 
 @quick
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(0, 2**64 - 1), st.integers(1, 3000))
-def test_mixture_runs_backwards(weights: list[int], key: int, slots: int) -> None:
+def test_a_mixture_has_an_inverse(weights: list[int], key: int, slots: int) -> None:
     mixture = Mixture(largest_remainder(np.array(weights, dtype=np.float64)), key)
     slot = np.arange(slots)
     stream = np.full_like(slot, 3)

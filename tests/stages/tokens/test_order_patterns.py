@@ -1,7 +1,7 @@
-"""No pattern in the order: what comes next says nothing, by chi-squared tests on neighbours.
+"""No pattern in the order: the next sample is unpredictable, by chi-squared tests on neighbours.
 
 Seeds are fixed, so each test has one outcome for ever. A fair order fails one of them with the probability `ALPHA`;
-the last tests hold the same statistics against orders that do have a pattern, which they must tell.
+the last tests hold the same statistics against orders that do have a pattern, which they must detect.
 """
 
 from __future__ import annotations
@@ -86,14 +86,14 @@ def test_neighbours_are_of_any_shard_of_the_window(seed: int, window: int) -> No
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_an_epoch_says_nothing_about_the_next(seed: int) -> None:
+def test_successive_epochs_are_independent(seed: int) -> None:
     place = np.argsort(ranks(*epochs(seed, 4)), axis=1)  # when each sample comes, epoch by epoch
     for first, second in itertools.pairwise(place):
         assert table_p(first, second, ROWS * SHARDS) > ALPHA
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_when_a_sample_comes_says_nothing_about_where_it_lies(seed: int) -> None:
+def test_the_position_of_a_sample_is_independent_of_its_shard_and_row(seed: int) -> None:
     found = ranks(*epochs(seed, 4))
     when = np.broadcast_to(np.arange(found.shape[1]), found.shape)
     assert table_p(when, found, ROWS * SHARDS) > ALPHA
@@ -112,14 +112,14 @@ def test_shards_share_a_window_with_any_other() -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("weights", [{"a": 1, "b": 1}, {"a": 6, "b": 3, "c": 1}])
-def test_sources_follow_each_other_as_chance_has_it(seed: int, weights: dict[str, float]) -> None:
+def test_sources_follow_each_other_at_random(seed: int, weights: dict[str, float]) -> None:
     shards = ShardTable(tuple(weights), tuple(np.full(4, ROWS) for _ in weights))
     order = Order(shards, "d", seed, [Phase(BLOCK * 60, weights=weights)], 2)
     source = order.at(np.arange(order.samples)).source.reshape(-1, BLOCK)
     assert neighbours_p(source, np.bincount(source[0])) > ALPHA
 
 
-def test_streams_know_nothing_of_each_other() -> None:
+def test_streams_are_independent() -> None:
     """Two streams of equal size go through their parts, and through their sources, independently."""
     shards = ShardTable(("a", "b"), (np.full(16, 256), np.full(16, 256)))
     order = Order(shards, "d", 1, [Phase(BLOCK * 64 * 2)], 8, streams=2)
@@ -141,11 +141,11 @@ def test_in_a_small_window_everything_lands_anywhere(n: int) -> None:
 
 @pytest.mark.parametrize("n", [5, 6, 7])
 def test_the_smallest_windows_are_fair_within_an_eighth(n: int) -> None:
-    """Three bits leave a Feistel network little to work with where walking drops some of the eight values."""
+    """Three bits are few for a Feistel network, and cycle walking drops some of the eight values."""
     assert np.abs(places(n) / (50_000 / n) - 1).max() < 1 / 8
 
 
-def test_the_statistics_tell_patterns() -> None:
+def test_the_statistics_detect_patterns() -> None:
     """A shuffle within blocks of 256, a stride, and a read of two shards in turn are not orders like ours."""
     n, generator = ROWS * SHARDS, np.random.default_rng(0)
     blocks = (np.arange(n).reshape(-1, 256)[:, generator.permutation(256)]).ravel()

@@ -1,4 +1,4 @@
-"""The order held against the design, case by case over a grid: the same sequence as the plain reference, complete
+"""The order compared with the design, case by case over a grid: the same sequence as the plain reference, complete
 epochs, an exact inverse, and nothing that depends on ranks, restarts or the length of the run."""
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def check_epochs(order: Order, found: Sequence[Sample]) -> None:
             every = sum(int(rows) // k for rows in order.shards.rows[source])
             n = (stream + 1) * every // order.streams - stream * every // order.streams
             firsts.append(drawn[k, source, stream][:n] if len(drawn[k, source, stream]) >= n else None)
-        if all(first is not None for first in firsts):  # then the streams together hold every sample there is
+        if all(first is not None for first in firsts):  # then the streams together hold every sample
             together = [sample for first in firsts for sample in first or ()]
             assert sorted(together) == [
                 (shard, row * k)
@@ -202,7 +202,7 @@ def test_every_split_into_ranks_gives_the_same_batches(streams: int, ranks: int)
 
 @pytest.mark.parametrize("streams", [1, 3])
 def test_every_resume_point_gives_the_same_samples(streams: int) -> None:
-    """An order that has not been asked before gives, from each step on, what the whole run has there."""
+    """An order that has not been asked before gives, from each step on, what the whole run has from that step on."""
     batch, parts = 6, [Part(60, weights={"a": 3, "b": 1}, repeat={"b": 2}), Part(36, 2), Part(48)]
     whole = read(order_of(ROWS, parts, 3, streams), range(144))
     for step in range(144 // batch):
@@ -224,7 +224,7 @@ def test_every_resume_point_gives_the_same_samples(streams: int) -> None:
 def test_any_order_is_the_references(
     sizes: list[tuple[int, int]], k: int, streams: int, window: int, seed: int, length: int, data: st.DataObject
 ) -> None:
-    """Sizes, weights and seeds that nobody chose."""
+    """Sizes, weights and seeds at random."""
     rows = tuple((8,) * (shards - 1) + (last,) for shards, last in sizes)
     names = "abcdefgh"[: len(rows)]
     weights = data.draw(
@@ -244,7 +244,7 @@ def test_any_order_is_the_references(
 
 
 @pytest.mark.parametrize(("streams", "window"), [(1, 1), (1, 2), (1, 9), (3, 2)])
-def test_however_positions_are_asked_for(streams: int, window: int) -> None:
+def test_the_way_of_requesting_positions_does_not_matter(streams: int, window: int) -> None:
     """Shards of some size: all at once, in spans of any length, one by one, and in no order at all."""
     rows: Rows = ((400,) * 4 + (77,), (64, 64, 9))
     parts = [Part(4200, weights={"a": 5, "b": 1}), Part(300, 2), Part(900)]

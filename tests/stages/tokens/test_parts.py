@@ -1,4 +1,4 @@
-"""Parts: whole or not there, found again after a kill, and their tokens where the stream has them."""
+"""Parts: complete or missing, found after a kill, with their tokens at their places in the stream."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def written(folder: Path, files: DocumentFiles, form: StreamFormat = FORM) -> En
 
 
 @given(st.lists(st.lists(st.integers(0, 70_000), max_size=5), max_size=8), st.sampled_from([np.uint16, np.uint32]))
-def test_an_end_stands_behind_every_document(documents: list[list[int]], dtype: type) -> None:
+def test_every_document_is_followed_by_an_end(documents: list[list[int]], dtype: type) -> None:
     documents = [[min(token, np.iinfo(dtype).max) for token in document] for document in documents]
     ids = np.array([token for document in documents for token in document], np.uint32)
     offsets = np.cumsum([0, *map(len, documents)]).astype(np.int64)
@@ -69,7 +69,7 @@ def test_an_end_stands_behind_every_document(documents: list[list[int]], dtype: 
     assert found.tolist() == [token for document in documents for token in [*document, 9]]
 
 
-def test_tokens_of_all_parts_stand_one_behind_the_other(tmp_path: Path) -> None:
+def test_tokens_of_all_parts_are_consecutive(tmp_path: Path) -> None:
     texts = ["one", "", "three and more", "four", "", "", "", "x" * 50]
     stream = written(tmp_path, source(tmp_path / "store", texts))
     assert len(stream.parts) == 3
@@ -92,7 +92,7 @@ def test_tokens_of_all_parts_stand_one_behind_the_other(tmp_path: Path) -> None:
     st.lists(st.integers(1, 199), max_size=5),
     st.randoms(use_true_random=False),
 )
-def test_shards_that_were_written_piece_by_piece_are_what_arrow_writes(
+def test_shards_written_in_ranges_are_the_bytes_that_arrow_writes(
     tokens: int, sizes: tuple[int, int], vocabulary: int, cuts: list[int], random: random.Random
 ) -> None:
     sequence, rows = sizes
@@ -116,7 +116,7 @@ def test_shards_that_were_written_piece_by_piece_are_what_arrow_writes(
             content = sink.getvalue().to_pybytes()
             left = min(tokens - number * rows * sequence, here.size)
             expected = (number, len(here), left, len(content), hashlib.sha256(content).hexdigest())
-            for _ in range(2):  # an attempt that finds it finished finishes it again
+            for _ in range(2):  # finishing a finished shard changes nothing
                 assert tuple(files.finish(number, tokens).values()) == expected
                 assert files.path(number).read_bytes() == content
         assert len([*Path(folder).iterdir()]) == files.count(tokens)
@@ -144,21 +144,21 @@ def test_only_a_whole_part_of_the_same_plan_is_found(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["0.part"]
 
 
-def test_a_part_that_stood_elsewhere_is_made_again(tmp_path: Path) -> None:
+def test_a_part_at_another_place_is_rebuilt(tmp_path: Path) -> None:
     files = source(tmp_path / "store", ["some text"] * 3)
     stream = written(tmp_path, files)
     (old,), (groups,) = stream.parts, files.parts
-    for first, was_there in ((0, True), (3, False), (3, True)):
+    for first, expected_found in ((0, True), (3, False), (3, True)):
         start, end = Future[int](), Future[int]()
         start.set_result(first)
         encoded = partial(encode_part, files, groups, Bytes(), FORM)
         part, found = encode._part(old.path, KEY, encoded, stream.shards, start, end)
-        assert (found, part.start, end.result()) == (was_there, first, first + old.count)
+        assert (found, part.start, end.result()) == (expected_found, first, first + old.count)
         assert b"".join(stream.shards.read(first + 5, 4)) == b"t\0e\0x\0t\0"
 
 
 @pytest.mark.parametrize("failing", [0, 2])
-def test_one_part_that_fails_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
+def test_a_part_that_fails_ends_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
     texts = [f"text {n}" for n in range(30)]
     texts[3 * failing] = "bad \x07 bad"
     (tmp_path / "corpus").mkdir()
@@ -168,17 +168,17 @@ def test_one_part_that_fails_ends_all(tmp_path: Path, monkeypatch: pytest.Monkey
         encode.encode_sources([encode.Source("", files)], Bytes(), FORM, KEY, 4, writer, lambda more: None)
 
 
-def test_parts_follow_from_the_corpus_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_depend_on_the_corpus_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["x" * 1000] * 1000
     files = source(tmp_path, texts, a_file=600)
     assert [(part.groups.start, part.groups.stop, part.rows) for part in files.parts] == [(0, 10, 600), (0, 7, 400)]
     monkeypatch.setattr(stream, "PART_BYTES", 2000)
-    smaller = source(tmp_path / "again", texts, a_file=600)
+    smaller = source(tmp_path / "smaller", texts, a_file=600)
     assert sum(part.rows for part in smaller.parts) == 1000 and len(smaller.parts) > 2
     assert [part.rows for part in smaller.parts] == [part.rows for part in source(tmp_path / "b", texts, 600).parts]
 
 
-def test_what_is_held_at_once_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_of_a_batch_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "BATCH_BYTES", 10_000)
     files = source(tmp_path, [f"{n} " * 1000 for n in range(40)], a_file=40)
     sizes = [batch.column("text").nbytes for part in files.parts for batch in files.read(part)]
@@ -231,7 +231,7 @@ tokens.run(CONFIG.model_copy(update={"workers": 1}), {"corpus": corpus}, Store(s
 
 @pytest.mark.parametrize(("function", "calls", "kept"), [("write_part", 4, 4), ("write_documents", 1, 6)])
 def test_a_killed_run_resumes_after_its_last_part(
-    made: Artifact,
+    artifact: Artifact,
     config: TokensConfig,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -246,24 +246,24 @@ def test_a_killed_run_resumes_after_its_last_part(
     (corpus,) = all_artifacts(store, "corpus")
     (torn, *_) = sorted((tmp_path / "tokens").rglob("*.part"))[1:]
     torn.write_bytes(torn.read_bytes()[:-100])
-    again: list[str] = []
+    rewritten: list[str] = []
     real = encode.write_part
 
-    def counted(path: Path, *args: object) -> Part:
-        again.append(path.name)
+    def record(path: Path, *args: object) -> Part:
+        rewritten.append(path.name)
         return real(path, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(encode, "write_part", counted)
-    monkeypatch.setattr(tokenizer, "train", None)  # it is not trained again
-    artifact = tokens.run(config.model_copy(update={"workers": 2}), {"corpus": corpus}, store)
-    assert artifact.digest == made.digest
-    emitted = [event for event in artifact.events().read()[0] if event["type"] == "parts"][-1]
-    assert (emitted["parts"], emitted["found"]) == (6, kept - 1) and len(again) == 6 - (kept - 1)
+    monkeypatch.setattr(encode, "write_part", record)
+    monkeypatch.setattr(tokenizer, "train", None)  # it is not trained a second time
+    resumed = tokens.run(config.model_copy(update={"workers": 2}), {"corpus": corpus}, store)
+    assert resumed.digest == artifact.digest
+    emitted = [event for event in resumed.events().read()[0] if event["type"] == "parts"][-1]
+    assert (emitted["parts"], emitted["found"]) == (6, kept - 1) and len(rewritten) == 6 - (kept - 1)
     assert [name for name in store.list("tokens") if ".part" in name or ".scratch" in name] == []
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_run_that_failed_keeps_its_parts_and_says_why(
+def test_a_failed_run_keeps_its_parts_and_reports_the_cause(
     documents: Text, config: TokensConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     corpus = write_corpus(tmp_path, documents, {})

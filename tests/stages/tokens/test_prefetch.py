@@ -26,23 +26,23 @@ def test_every_step_in_any_order(steps: int, depth: int, data: st.DataObject) ->
     assert not running()
 
 
-def test_it_works_ahead_but_only_so_far() -> None:
-    made, third = [], threading.Event()
+def test_it_works_ahead_up_to_its_depth() -> None:
+    computed, third = [], threading.Event()
 
     def make(step: int) -> int:
-        made.append(step)
-        if len(made) == 3:
+        computed.append(step)
+        if len(computed) == 3:
             third.set()
         return step
 
     ahead = Prefetch(make, 100, depth=2)
     assert ahead[5] == 5
-    assert third.wait(30)  # two more were made that nobody requested yet
+    assert third.wait(30)  # two more were computed ahead of any request
     ahead.close()
-    assert made in ([5, 6, 7], [5, 6, 7, 8])
+    assert computed in ([5, 6, 7], [5, 6, 7, 8])
 
 
-def test_an_error_is_raised_for_its_step_and_the_steps_before_come() -> None:
+def test_an_error_is_raised_for_its_step_after_the_earlier_steps() -> None:
     def make(step: int) -> int:
         if step == 2:
             raise ValueError("step 2 is broken")
@@ -50,7 +50,7 @@ def test_an_error_is_raised_for_its_step_and_the_steps_before_come() -> None:
 
     ahead = Prefetch(make, 5, depth=4)
     assert [ahead[0], ahead[1]] == [0, 1]
-    for _ in range(2):  # and again, when asked again
+    for _ in range(2):  # each time it is requested
         with pytest.raises(ValueError, match="step 2 is broken"):
             ahead[2]
         assert not running()

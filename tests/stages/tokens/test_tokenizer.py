@@ -1,4 +1,4 @@
-"""The tokenizer gives transformers' ids, loses no byte, and never takes text for the end of text."""
+"""The tokenizer gives transformers' ids, loses no byte, and never encodes text as the end of text."""
 
 import json
 from collections.abc import Callable
@@ -53,22 +53,22 @@ def test_a_small_corpus_gives_a_smaller_vocabulary() -> None:
 
 def test_order_and_batches_of_the_texts_do_not_matter(ours: TextTokenizer, documents: dict[str, list[str]]) -> None:
     everything = [text for texts in documents.values() for text in texts]
-    again = train([[text] for text in reversed(everything)], 400)
-    assert again.tokenizer.to_str() == ours.tokenizer.to_str()
+    reordered = train([[text] for text in reversed(everything)], 400)
+    assert reordered.tokenizer.to_str() == ours.tokenizer.to_str()
 
 
-def test_transformers_loads_it_with_equal_ids(made: Artifact, documents: dict[str, list[str]]) -> None:
+def test_transformers_loads_it_with_equal_ids(artifact: Artifact, documents: dict[str, list[str]]) -> None:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    theirs = AutoTokenizer.from_pretrained(made.local("tokenizer"))
+    theirs = AutoTokenizer.from_pretrained(artifact.local("tokenizer"))
     assert isinstance(theirs, PreTrainedTokenizerFast)
     assert (theirs.eos_token, theirs.pad_token) == (EOS, EOS)
     assert theirs.eos_token_id == theirs.pad_token_id == EOS_ID
     assert theirs.model_max_length == 64 and theirs.chat_template is None and theirs.bos_token is None
-    reader = TokenReader(made.local())
-    assert len(theirs) == reader.vocabulary_size == len(reader.token_bytes) == made.manifest.counts["vocabulary"]
+    reader = TokenReader(artifact.local())
+    assert len(theirs) == reader.vocabulary_size == len(reader.token_bytes) == artifact.manifest.counts["vocabulary"]
     everything = [text for texts in documents.values() for text in texts] + ["tab\t \r\n  x", "e\u0301 ﬁ İ"]
-    ours = TextTokenizer(Tokenizer.from_file(str(made.local("tokenizer/tokenizer.json"))), EOS, EOS, {})
+    ours = TextTokenizer(Tokenizer.from_file(str(artifact.local("tokenizer/tokenizer.json"))), EOS, EOS, {})
     for text, ids in zip(everything, ours.encode(everything), strict=True):
         assert theirs(text, split_special_tokens=True)["input_ids"] == ids
         assert theirs.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False) == text
@@ -89,7 +89,7 @@ def listing(folder: Path) -> Any:
 
 @pytest.fixture
 def folder(tmp_path: Path, ours: TextTokenizer) -> Path:
-    """A tokenizer of somebody else: its end of text is not ours, and its last token."""
+    """A foreign tokenizer: its end of text is not ours, and is its last token."""
     from tokenizers import AddedToken
 
     other = Tokenizer.from_str(ours.tokenizer.to_str().replace(EOS, "<other>"))
@@ -155,7 +155,7 @@ def test_a_folder_in_the_config_must_be_an_input(config: TokensConfig) -> None:
         tokens.build(config.model_copy(update={"tokenizer": "/some/folder"}), {}, None)  # type: ignore[arg-type]
 
 
-def test_what_stands_before_the_model_is_read_without_it(folder: Path) -> None:
+def test_fields_before_the_model_are_read_without_it(folder: Path) -> None:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.add_special_tokens(["model", ',"model":{'])
     names = ["</s>", "model"]
@@ -177,6 +177,6 @@ def test_a_tokenizer_is_trained_once(
     if left is not None:
         path.write_text(left)
     first = train_once(path, documents.values(), 400)
-    again = train_once(path, iter([["never asked for"]]), 400)
-    assert first.tokenizer.to_str() == again.tokenizer.to_str() == ours.tokenizer.to_str()
+    second = train_once(path, iter([["never requested"]]), 400)
+    assert first.tokenizer.to_str() == second.tokenizer.to_str() == ours.tokenizer.to_str()
     assert [path.name for path in tmp_path.iterdir()] == ["trained.json"]

@@ -1,4 +1,4 @@
-"""The k-mer tokenizer loses no byte, is stock to transformers, and its compiled twin gives the same ids."""
+"""The k-mer tokenizer loses no byte, is loaded by stock transformers, and its compiled encoder gives the same ids."""
 
 import re
 from collections.abc import Callable
@@ -127,7 +127,7 @@ def test_invalid_alphabets_are_refused(fields: dict[str, object], message: str) 
         TokensConfig(kmers=KmersConfig(), tokenizer="/somewhere")
 
 
-def test_the_stage_makes_streams_of_kmers(make: Callable[..., Artifact]) -> None:
+def test_the_stage_writes_streams_of_kmers(make: Callable[..., Artifact]) -> None:
     texts = {"genome": ["ACGTACGTAC", "", "NNNACGTT", "acg<|endoftext|>"]}
     artifact = make(texts, {}, TokensConfig(sequence_length=8, shard_rows=4, kmers=KmersConfig(k=3)))
     reader = TokenReader(artifact.local())

@@ -30,12 +30,12 @@ PHASES = [
 
 
 @pytest.fixture(scope="module")
-def reader(made: Artifact, tmp_path_factory: pytest.TempPathFactory) -> TokenReader:
-    """A reader of the artifact's tables in a folder in which there is no shard."""
+def reader(artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> TokenReader:
+    """A reader of the artifact's tables in a folder without shards."""
     folder = tmp_path_factory.mktemp("without-shards")
-    for path in tables_folder(made.store, made.folder).rglob("*"):
-        if path.is_file() and "shards" not in path.relative_to(made.local()).parts:
-            target = folder / path.relative_to(made.local())
+    for path in tables_folder(artifact.store, artifact.folder).rglob("*"):
+        if path.is_file() and "shards" not in path.relative_to(artifact.local()).parts:
+            target = folder / path.relative_to(artifact.local())
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
     assert not list(folder.glob("**/shards/**/*.arrow"))
@@ -44,7 +44,7 @@ def reader(made: Artifact, tmp_path_factory: pytest.TempPathFactory) -> TokenRea
 
 @pytest.fixture(scope="module", params=[1, 4])
 def order(request: pytest.FixtureRequest, reader: TokenReader) -> Order:
-    # Lanes of a source with one row each would be too many: then it is left out.
+    # Streams of a source with one row each would be too many: then it is left out.
     streams = request.param
     phases = (
         PHASES if streams == 1 else [Phase(p.samples, p.rows_per_sample, {"abstracts": 3, "labels": 1}) for p in PHASES]
@@ -68,7 +68,7 @@ def owners(reader: TokenReader) -> dict[str, list[tuple[str, int] | None]]:
 
 @pytest.fixture(scope="module")
 def walked(order: Order, owners: dict[str, list[tuple[str, int] | None]]) -> list[list[tuple[str, str, int, int]]]:
-    """Per position what lies there: (source, uri, first token, tokens) in order, by looking at each token."""
+    """Per position its documents: (source, uri, first token, tokens) in order, by a walk over each token."""
     found = []
     for position in range(order.samples):
         source, shard, row, k = order.at([position])
@@ -161,7 +161,7 @@ def billion(tmp_path_factory: pytest.TempPathFactory) -> TokenReader:
 
 
 def test_over_a_billion_rows(billion: TokenReader) -> None:
-    """Two epochs and some: each document is found at each of its rows once an epoch, and is what lies there."""
+    """Two epochs and some: each document is found at each of its rows once an epoch, and that row has it."""
     order = Order(billion.shards, "digest", 1, [Phase(2_400_000_000), Phase(1_024_000, 4)], 16)
     for number in (7, 199_998):
         (document,) = find_documents(billion, f"{number:032x}")

@@ -1,4 +1,4 @@
-"""Every way in which a tokens artifact can be wrong is told by file and field, and a right one has no finding."""
+"""Every error in a tokens artifact is reported with file and field, and a correct artifact has no finding."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def findings(tokens: Artifact, corpus: Artifact | None = None) -> list[Finding]:
 
 
 @pytest.fixture
-def copy(made: Artifact, tmp_path: Path) -> Callable[..., Artifact]:
-    """Makes a copy of the artifact, with files changed *before* they are hashed (`rehashed`: then the checksums fit and
+def copy(artifact: Artifact, tmp_path: Path) -> Callable[..., Artifact]:
+    """Copies the artifact, with files changed *before* they are hashed (`rehashed`: then the checksums fit and
     the content alone is wrong) or after the manifest was written (`damaged`)."""
 
     number = itertools.count()
@@ -40,22 +40,22 @@ def copy(made: Artifact, tmp_path: Path) -> Callable[..., Artifact]:
         rehashed: dict[str, Callable[[Path], None]] | None = None,
         damaged: dict[str, Callable[[Path], None]] | None = None,
     ) -> Artifact:
-        manifest = made.manifest
+        manifest = artifact.manifest
         writer = ArtifactWriter(
             Store(tmp_path / str(next(number))),
-            made.folder,
+            artifact.folder,
             "tokens",
             1,
-            made.fingerprint,
+            artifact.fingerprint,
             manifest.config,
             manifest.inputs,
         )
         writer.resolved_config = manifest.resolved_config
-        for entry in made.files():
-            writer.put(entry.path, made.read(entry.path))
+        for entry in artifact.files():
+            writer.put(entry.path, artifact.read(entry.path))
         for name, change in (rehashed or {}).items():
             change(writer.file(name))
-        _list_shards_again(writer, rehashed or {})
+        _update_shard_table(writer, rehashed or {})
         tokens = writer.commit()
         for name, change in (damaged or {}).items():
             change(tokens.local(name))
@@ -64,7 +64,7 @@ def copy(made: Artifact, tmp_path: Path) -> Callable[..., Artifact]:
     return make
 
 
-def _list_shards_again(writer: ArtifactWriter, changed: dict[str, Callable[[Path], None]]) -> None:
+def _update_shard_table(writer: ArtifactWriter, changed: dict[str, Callable[[Path], None]]) -> None:
     """Gives changed shards their new size and checksum in the table of shards, as a writer with a bug would."""
     path = writer.file("shards.parquet")
     table = pq.read_table(path)
@@ -112,7 +112,7 @@ def _write(path: Path, batch: pa.RecordBatch) -> None:
 
 
 def edit_stream(**fields: object) -> Callable[[Path], None]:
-    """Written as the stage writes it, so that a digit for a digit leaves the file's size."""
+    """Written as the stage writes it, so that replacing a digit by a digit keeps the file's size."""
     return lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | fields, indent=1) + "\n") and None
 
 
@@ -133,13 +133,13 @@ def edit_index(values: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], N
     return lambda path: np.save(path, values(np.load(path)))
 
 
-def test_a_right_artifact_has_no_finding(made: Artifact) -> None:
+def test_a_correct_artifact_has_no_finding(artifact: Artifact) -> None:
     read: list[int] = []
-    assert list(verify_tokens(made, corpus_of(made), read.append)) == []
-    assert sum(read) == bytes_to_read(made)
+    assert list(verify_tokens(artifact, corpus_of(artifact), read.append)) == []
+    assert sum(read) == bytes_to_read(artifact)
 
 
-def test_wide_tokens_and_several_blocks_are_right_too(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wide_tokens_and_several_blocks_have_no_finding(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stages.tokens.verify.shards._BLOCK", 100)
     monkeypatch.setattr("stages.tokens.verify.documents._BLOCK", 7)
     monkeypatch.setattr("stages.tokens.documents_table.DOCUMENTS_PER_BATCH", 16)
@@ -184,8 +184,8 @@ def test_a_damaged_file_is_named(copy, file: str, change: Callable[[Path], None]
 )
 def test_an_edited_stream_is_reported_by_field(copy, change: Callable[[Path], None], field: str, message: str) -> None:
     """With or without the manifest's checksum."""
-    for how in ("rehashed", "damaged"):
-        found = findings(copy(**{how: {"stream.json": change}}))
+    for kind in ("rehashed", "damaged"):
+        found = findings(copy(**{kind: {"stream.json": change}}))
         assert [f for f in found if f.file == "stream.json" and f.field == field and message in f.problem], found
 
 
@@ -214,9 +214,9 @@ def test_wrong_content_with_right_checksums_is_reported(
     assert [f for f in found if f.file == file and f.field == field and message in f.problem], found
 
 
-def test_a_missing_end_of_a_document(copy, made: Artifact) -> None:
+def test_a_missing_end_of_a_document(copy, artifact: Artifact) -> None:
     """The EOS of some document in the second shard, and one of the filler behind the last document."""
-    with pa.memory_map(str(made.local(DOCS))) as source:
+    with pa.memory_map(str(artifact.local(DOCS))) as source:
         table = pa.ipc.open_file(source).read_all()
     ends = (table.column("start").to_numpy() + table.column("length").to_numpy()).tolist()
     number = next(n for n, end in enumerate(ends) if end >= 32 * 64)
@@ -252,9 +252,9 @@ def test_a_table_of_shards_that_does_not_add_up(copy) -> None:
         assert [f for f in found if f.file == "shards.parquet" and f.field == column and message in f.problem], found
 
 
-def test_documents_of_another_corpus(copy, made: Artifact, tmp_path: Path) -> None:
+def test_documents_of_another_corpus(copy, artifact: Artifact, tmp_path: Path) -> None:
     """Another order, one document less, another document, a source less, one more, and another artifact's table."""
-    corpus = corpus_of(made)
+    corpus = corpus_of(artifact)
 
     def other(change: Callable[[pa.Table], pa.Table], more: str = "") -> Artifact:
         """The corpus with all documents of one source in one file, changed, and a copy of that under another name."""
@@ -271,7 +271,7 @@ def test_documents_of_another_corpus(copy, made: Artifact, tmp_path: Path) -> No
         return writer.commit()
 
     whole = other(lambda table: table)
-    assert findings(made, whole) == []
+    assert findings(artifact, whole) == []
     for change, field, message in (
         (lambda table: pa.concat_tables([table[1:2], table[:1], table[2:], table[:1]]), "doc_id", "document 0 is"),
         (lambda table: table[:-1], "doc_id", f"400 documents; {whole.id.split('/')[0]}/"),
@@ -279,10 +279,10 @@ def test_documents_of_another_corpus(copy, made: Artifact, tmp_path: Path) -> No
         (lambda table: table[:0], "doc_id", "has 0 of abstracts"),
         (lambda table: table.set_column(4, "license", pa.array(["MIT"] * 400))[:399], "license", "it is 'MIT'"),
     ):
-        found = findings(made, other(change, more="copy" if field == "license" else ""))
+        found = findings(artifact, other(change, more="copy" if field == "license" else ""))
         assert [f for f in found if f.file == DOCS and f.field == field and message in f.problem], found
     added = other(lambda table: table, more="more")
-    assert findings(made, added) == [
+    assert findings(artifact, added) == [
         Finding("shards.parquet", "source", f"no shard of 'more', which has 400 documents in {added.id}")
     ]
     theirs = edit_documents("doc_id", 3, "0" * 32)

@@ -1,4 +1,4 @@
-"""Token streams written by hand, in which a token says where it lies: no corpus and no tokenizer needed."""
+"""Token streams written by hand, in which a token encodes its place: no corpus and no tokenizer needed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EOS = 0
 
 
 def stream_tokens(source: int, rows: int) -> NDArray[np.uint32]:
-    """uint32 [rows * S]: numbers that repeat nowhere near each other, with an EOS here and there."""
+    """uint32 [rows * S]: numbers that do not repeat nearby, with an EOS every 23 tokens."""
     place = np.arange(rows * S, dtype=np.uint64) + np.uint64(source * 7919)
     tokens = (place * np.uint64(48271) % np.uint64(60_000) + np.uint64(1)).astype(np.uint32)
     tokens[place % np.uint64(23) == 0] = EOS
