@@ -1,4 +1,4 @@
-"""Prepared inputs, what the stages make of them undisturbed, the forge, and small file systems."""
+"""Prepared inputs, the stages' artifacts without any fault, the forge, and small file systems."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
 
 @pytest.fixture(scope="session")
 def undisturbed(forge: Forge, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
-    """What each stage makes when nothing goes wrong."""
+    """Each stage's artifact without any fault."""
     store = Store(tmp_path_factory.mktemp("undisturbed"))
-    made = {}
+    artifacts = {}
     for name in jobs.STAGES:
         artifact = load(store, forge.run(name, store.url).result["folder"])
         assert artifact is not None
-        made[name] = artifact
-    return made
+        artifacts[name] = artifact
+    return artifacts
 
 
 @pytest.fixture
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """URL of an empty store, local or on S3 as the test's parameter says; the cache is the test's own."""
+    """URL of an empty store, local or on S3 by the test's parameter; the cache is the test's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     if getattr(request, "param", "file") == "s3":
         return request.getfixturevalue("bucket") + "/store"
@@ -51,12 +51,12 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     """A file system of its own, whose size and writability the test sets."""
     if os.geteuid() != 0:
-        pytest.skip("full and read-only disks were not tried: only root can mount a tmpfs")
+        pytest.skip("full and read-only disks not tested: only root can mount a tmpfs")
     disk = SmallDisk(tmp_path / "disk")
     try:
         disk.mount()
     except subprocess.CalledProcessError as error:
-        pytest.skip(f"full and read-only disks were not tried: no tmpfs can be mounted here: {error.stderr.strip()}")
+        pytest.skip(f"full and read-only disks not tested: no tmpfs can be mounted here: {error.stderr.strip()}")
     try:
         yield disk
     finally:

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 LARGE = 64 << 20
-"""Bytes in which every job of these tests finds room."""
+"""Bytes that are enough for every job of these tests."""
 
 
 class SmallDisk:

@@ -1,11 +1,11 @@
 """Real stages on tiny inputs in processes of their own, which end, or wait, at an exact moment.
 
 A moment is a call of a function in the program: of `EventLog.emit` with an event, of `Store.put_file` with a name.
-So a kill hits the same place every time, and nothing sleeps in the hope of hitting one.
+So a kill hits the same place every time, and no test sleeps for a guessed time.
 
 `python -m tests.faults.forge` imports the stages and loads their compiled kernels once, and forks a process for each
 run asked for, which saves the seconds that this takes. It reads requests from its input, a line of JSON each, and
-answers on its output. A run is a process in a session of its own, so that what it starts is found when it is gone.
+answers on its output. A run is a process in a session of its own, so that its children are found after its end.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Run:
         return json.loads(path.read_text())
 
     def reached(self) -> bool:
-        """True when it waits at its moment; False when it ended without coming there."""
+        """True when it waits at its moment; False when it ended without reaching it."""
         while not (self.folder / "reached").exists():
             if self.ended():
                 return (self.folder / "reached").exists()
@@ -93,7 +93,7 @@ class Run:
         return self.status is not None or _state(self.pid) in ("", "Z")
 
     def go(self) -> None:
-        """Lets it go on."""
+        """Ends its wait."""
         (self.folder / "go").touch()
 
     def wait(self) -> int:
@@ -103,11 +103,11 @@ class Run:
         return self.status
 
     def survivors(self) -> list[int]:
-        """Processes of its session that are still there."""
+        """Processes of its session that are alive."""
         return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _session(pid) == self.pid]
 
-    def nobody_survives(self, patience: float = 60.0) -> bool:
-        """Waits until nothing that it started is alive."""
+    def all_ended(self, patience: float = 60.0) -> bool:
+        """Waits until nothing that it started is alive; False when something is after `patience` seconds."""
         until = time.monotonic() + patience
         while self.survivors():
             if time.monotonic() > until:
@@ -124,7 +124,7 @@ class Forge:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.forge"],
             cwd=REPOSITORY,
-            # OpenMP's threads wait asleep: where cores are few or busy they else spend most of a training run waiting.
+            # OpenMP's threads sleep while they wait: on few or busy cores, spinning would take most of a training run.
             env={**os.environ, "OMP_WAIT_POLICY": "passive"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -159,7 +159,7 @@ class Forge:
         return json.loads(answer)
 
     def end(self) -> None:
-        """Ends it; runs that are still there are killed."""
+        """Ends it; runs that are still alive are killed."""
         self._process.communicate()
 
 
@@ -195,7 +195,7 @@ def _serve() -> None:
     from tests.faults import jobs
 
     jobs.preload()
-    gc.freeze()  # or every run's collector would touch, and so copy, what it shares with this process
+    gc.freeze()  # or each run's garbage collector would copy the pages that it shares with this process
     alive: set[int] = set()
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
@@ -207,15 +207,15 @@ def _serve() -> None:
         else:
             answer = os.fork()
             if not answer:
-                _live(_Order(**request["run"]), jobs.JOBS)
+                _run_job(_Order(**request["run"]), jobs.JOBS)
             alive.add(answer)
         print(json.dumps(answer), file=answers, flush=True)
     for pid in alive:
         os.kill(pid, signal.SIGKILL)
 
 
-def _live(order: _Order, jobs: dict[str, Callable[..., Any]]) -> None:
-    """The life of a run. It never returns; what is left out at its end is freeing memory piece by piece."""
+def _run_job(order: _Order, jobs: dict[str, Callable[..., Any]]) -> None:
+    """Runs a job and exits the process without freeing its memory."""
     folder = Path(order.folder)
     os.setsid()
     log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -244,7 +244,7 @@ def _live(order: _Order, jobs: dict[str, Callable[..., Any]]) -> None:
 
 
 def _arm(moment: Moment, folder: Path) -> None:
-    """Replaces the function by one that strikes at the moment."""
+    """Replaces the function by one that kills or holds the process at the moment."""
     module, _, name = moment.call.partition(":")
     owner: Any = importlib.import_module(module)
     *path, last = name.split(".")
@@ -275,7 +275,7 @@ def _strike(act: str, folder: Path) -> None:
     parent = os.getppid()
     (folder / "reached").touch()
     while not (folder / "go").exists():
-        if os.getppid() != parent:  # whoever would say so is gone
+        if os.getppid() != parent:  # the forge is gone
             os._exit(1)
         time.sleep(0.01)
 

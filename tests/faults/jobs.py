@@ -1,6 +1,6 @@
 """The stages as jobs for the forge: each takes a store's URL and the folder of prepared inputs.
 
-Inputs are made once, in a store of their own, so that the store under test holds nothing but what the stage leaves.
+Inputs are prepared once, in a store of their own, so that the store under test has nothing but the stage's files.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ TRAINING = training_config(
 
 
 def corpus_config(inputs: Path, workers: int) -> CorpusConfig:
-    """Three sources with copies, a held-out part and a set to keep out."""
+    """Three sources with duplicates, a held-out part and a set to decontaminate against."""
     return CorpusConfig.model_validate(
         {
             "sources": {name: {"location": str(inputs / "sources" / name)} for name in ("books", "notes", "web")},
@@ -58,7 +58,7 @@ def corpus_config(inputs: Path, workers: int) -> CorpusConfig:
 
 
 def prepare(url: str, folder: Path) -> dict[str, Any]:
-    """Makes the inputs of every job below `folder`, and names them in `inputs.json`."""
+    """Writes the inputs of every job below `folder`, and their names to `inputs.json`."""
     for number, name in enumerate(("books", "notes", "web")):
         lines = [{"id": n, "text": words(300 * number + n), "license": "CC0-1.0"} for n in range(60)]
         lines += lines[:5]
@@ -82,10 +82,10 @@ def prepare(url: str, folder: Path) -> dict[str, Any]:
                 }
             )
             pq.write_table(table, writer.file(f"{part}/{source}/00000.parquet"))
-    made = {"corpus": writer.commit()}
-    made["tokens"] = tokens.run(TOKENS, {"corpus": made["corpus"]}, store)
-    made["training"] = training.run(TRAINING, {"tokens": made["tokens"]}, store)
-    (folder / "inputs.json").write_text(json.dumps({name: artifact.folder for name, artifact in made.items()}))
+    artifacts = {"corpus": writer.commit()}
+    artifacts["tokens"] = tokens.run(TOKENS, {"corpus": artifacts["corpus"]}, store)
+    artifacts["training"] = training.run(TRAINING, {"tokens": artifacts["tokens"]}, store)
+    (folder / "inputs.json").write_text(json.dumps({name: artifact.folder for name, artifact in artifacts.items()}))
     return {}
 
 
@@ -142,26 +142,26 @@ def _job(name: str) -> Callable[..., dict[str, Any]]:
         stage, config, given = arguments(name, inputs, workers)
         stages.store.stage.POLL_SECONDS = 0.05
         if workers_first:
-            _let_workers_begin()
+            _let_workers_start_first()
         waited: list[int] = []
 
         def wait(holder: Holder) -> None:
             waited.append(holder.pid)
-            tell_waiting(holder)
+            report_waiting(holder)
 
-        made = stage.run(config, given, Store(url), on_wait=wait if waiting else None)
-        return {"digest": made.digest, "folder": made.folder, "waited_for": sorted(set(waited))}
+        result = stage.run(config, given, Store(url), on_wait=wait if waiting else None)
+        return {"digest": result.digest, "folder": result.folder, "waited_for": sorted(set(waited))}
 
     return run
 
 
-def tell_waiting(holder: Holder) -> None:
-    """Called when a run finds the lease in somebody else's hands: a moment to hold it at."""
+def report_waiting(holder: Holder) -> None:
+    """Called when a run finds the lease held by another process: a moment to hold it at."""
 
 
-def _let_workers_begin() -> None:
-    """This process takes part in a pass when the pool has finished a rank of it: inputs as small as these would be done
-    before the first worker has started."""
+def _let_workers_start_first() -> None:
+    """This process takes ranks of a pass only after a worker has finished one: with inputs as small as these it would
+    finish them all before the first worker has started."""
     pop, returned = RankQueue.pop, RankQueue._returned
     begun: set[RankQueue] = set()
 

@@ -1,4 +1,4 @@
-"""Every prefix of what a run asks of its store: there is no artifact, or a whole one; and the next run makes the same.
+"""After every prefix of a run's store operations there is no artifact or a whole one, and the next run has the same.
 
 The store refuses everything from its n-th operation on, for every n, and in two ways: the last operation was done and
 its answer lost, or it was not done.
@@ -84,11 +84,11 @@ def attempt(stage: Stage[Toy], store: FailingStore) -> Artifact | None:
     except StoreError:
         return None
     finally:
-        store.allowed = 1 << 30  # events that wait in the background may come late, and no test's log is filled
+        store.allowed = 1 << 30  # events that are buffered may be written late, and must not fill another test's log
 
 
 def whole(store: Store) -> Artifact | None:
-    """The one artifact, all of whose bytes are what its manifest says, or None."""
+    """The one artifact, all of whose bytes match its manifest, or None."""
     found = [artifact for folder in store.folders("toy") if (artifact := load(store, folder))]
     for artifact in found:
         artifact.check_sizes()
@@ -99,37 +99,37 @@ def whole(store: Store) -> Artifact | None:
 
 
 CASES = [*itertools.product(["file", "memory"], [toy, runs], [False, True]), ("s3", runs, True)]
-AGAIN = [("s3", toy, False)]
-"""What the case before shows of S3 and those of `memory` of the rest."""
+ALSO_ON_S3 = [("s3", toy, False)]
+"""Marked full: the S3 case above and those on `memory` cover it."""
 
 
 def case(url: str, stage: Stage[Toy], lost: bool, marks: Any = ()) -> Any:
-    name = f"{url}-{'runs kept apart' if stage.separate_runs else 'one'}-{'answer lost' if lost else 'refused'}"
+    name = f"{url}-{'separate runs' if stage.separate_runs else 'one'}-{'answer lost' if lost else 'refused'}"
     return pytest.param(url, stage, lost, marks=marks, id=name)
 
 
 @pytest.mark.parametrize(
     ("url", "stage", "answer_lost"),
-    [*itertools.starmap(case, CASES), *(case(*each, marks=pytest.mark.full) for each in AGAIN)],
+    [*itertools.starmap(case, CASES), *(case(*each, marks=pytest.mark.full) for each in ALSO_ON_S3)],
     indirect=["url"],
 )
 def test_every_prefix_of_a_run(answer_lost: bool, stage: Stage[Toy], url: str, tmp_path: Path) -> None:
-    """All operations of a run, one after the other, are the last one that the store does."""
+    """Each operation of a run in turn is the last one that the store does."""
     expected = stage.run(Toy(), {}, Store(f"{url}/undisturbed")).digest
     absent = present = 0
     for allowed in itertools.count():
         place = f"{url}/{allowed}"
         done = attempt(stage, FailingStore(place, allowed, answer_lost))
-        there = whole(Store(place))
-        assert there is not None or done is None
-        absent, present = absent + (there is None), present + (there is not None)
-        again = stage.run(Toy(), {}, Store(place))
-        assert again.digest == expected
-        names = {f"{again.folder}/{name}" for name in ("manifest.json", "events.jsonl", "a/1", "a/2", "b")}
-        left = {name for name in Store(place).list("") if not name.startswith(f"{again.folder}/events/")} - names
+        artifact = whole(Store(place))
+        assert artifact is not None or done is None
+        absent, present = absent + (artifact is None), present + (artifact is not None)
+        rerun = stage.run(Toy(), {}, Store(place))
+        assert rerun.digest == expected
+        names = {f"{rerun.folder}/{name}" for name in ("manifest.json", "events.jsonl", "a/1", "a/2", "b")}
+        left = {name for name in Store(place).list("") if not name.startswith(f"{rerun.folder}/events/")} - names
         assert not left
         if done is not None:
             break
-    assert absent >= 8, "the store was asked for that much before the manifest"
-    assert present >= 2, "the manifest, then what comes behind it"
+    assert absent >= 8, "operations before the manifest"
+    assert present >= 2, "the manifest, then what follows it"
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]

@@ -18,20 +18,20 @@ from tests.faults.forge import HOLD, Forge
 from tests.faults.forge import store as at_store
 
 PAGE = 4096
-"""A tmpfs's smallest piece."""
+"""Bytes that a tmpfs allocates at once."""
 
 SIZES = {
     "sample": (3, 40, 64),  # the event log; files of the sample
     "corpus": (4, 60, 90, 104),  # the passes until candidates are gathered, reported by Python and by Arrow
-    "tokens": (5, 57, 110),  # the scratch folder; an index, where numpy tells no cause; a shard
+    "tokens": (5, 57, 110),  # the scratch folder; an index, where numpy gives no cause; a shard
     "model": (2, 200),  # the weights, which SafeTensors writes
     "training": (150, 2000),  # the first checkpoint, which PyTorch writes; the second
 }
-"""Pages, all too few, and what each meets here. Whatever it is, the same must hold."""
+"""Sizes in pages, all too small, and the write that fails at each. The same must hold for every one."""
 
 
 @pytest.mark.parametrize(("kind", "pages"), [(kind, pages) for kind, all in SIZES.items() for pages in all])
-def test_a_full_store_is_reported_and_the_call_goes_on_when_there_is_room(
+def test_a_full_store_is_reported_and_the_call_finishes_once_there_is_room(
     kind: str,
     pages: int,
     disk: SmallDisk,
@@ -49,7 +49,7 @@ def test_a_full_store_is_reported_and_the_call_goes_on_when_there_is_room(
     assert_same(undisturbed[kind], forge.run(kind, store), store, tmp_path / "cache")
 
 
-def test_workers_of_a_pool_meet_a_full_disk(
+def test_a_full_disk_is_reported_by_workers_of_a_pool(
     disk: SmallDisk, forge: Forge, undisturbed: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -64,7 +64,7 @@ def test_workers_of_a_pool_meet_a_full_disk(
 def test_a_disk_that_fits_the_artifact_once_is_enough_after_an_attempt_that_failed(
     disk: SmallDisk, forge: Forge, undisturbed: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All files stand under their final names already when the manifest finds no room."""
+    """All files have their final names already when the manifest does not fit."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     store = str(disk.folder / "store")
     run = forge.start("sample", store, at_store("create", "/manifest.json", act=HOLD))
@@ -98,18 +98,18 @@ def test_the_machine_s_own_disk_is_full_while_the_store_is_elsewhere(
     assert_same(undisturbed[kind], forge.run(kind, place), place, cache)
 
 
-def test_an_artifact_that_the_cache_has_no_room_for(
+def test_an_artifact_that_does_not_fit_the_cache(
     bucket: str, disk: SmallDisk, forge: Forge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(disk.folder))
     stage, config, given = jobs.arguments("sample", forge.inputs)
-    made = stage.run(config, given, Store(bucket))
+    artifact = stage.run(config, given, Store(bucket))
     disk.resize(8 * PAGE)
     with pytest.raises(StoreError, match=rf"to {disk.folder}/.*No space left on device; free some space"):
-        made.local()
+        artifact.local()
     assert not list(disk.folder.rglob("*.part"))
     disk.restore()
-    assert (made.local() / "truth.jsonl").read_bytes() == made.read("truth.jsonl")
+    assert (artifact.local() / "truth.jsonl").read_bytes() == artifact.read("truth.jsonl")
 
 
 def test_a_hash_that_cannot_be_cached_is_returned_all_the_same(
@@ -124,7 +124,7 @@ def test_a_hash_that_cannot_be_cached_is_returned_all_the_same(
     assert cached_sha256(large) == sha256_file(large)
 
 
-def test_libraries_that_lose_the_cause_are_understood_and_bugs_are_left_alone(disk: SmallDisk) -> None:
+def test_disk_errors_without_a_cause_are_translated_and_other_errors_are_not(disk: SmallDisk) -> None:
     with pytest.raises(ZeroDivisionError), translate_disk_errors("toy", disk.folder):
         raise ZeroDivisionError
     with pytest.raises(HeadwaterError, match="mine"), translate_disk_errors("toy", disk.folder):

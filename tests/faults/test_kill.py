@@ -1,4 +1,4 @@
-"""SIGKILL at any moment, then the same call again: the same digest, no process, no scratch, nothing unexplained."""
+"""SIGKILL at any moment, then the same call: the same digest, no process, no scratch files, nothing left over."""
 
 from __future__ import annotations
 
@@ -41,46 +41,46 @@ COMMIT = [
     store("create", "manifest.json", after=True),
     event("'finished'"),
 ]
-"""Moments that every stage has: the cheapest one shows them. The fifth is between a file written aside and its name."""
+"""Moments that every stage has: the cheapest one shows them. The fifth is between a temporary file and its rename."""
 
 ON_S3 = {
     "sample": [store("put_file", nth=4), store("create", "manifest.json")],
     "corpus": [event("'progress'", "'judge'", nth=2)],
     "tokens": [store("put_file", nth=9, after=True)],
 }
-ON_S3_AGAIN = [("corpus", moment) for moment in ON_S3["sample"]]
+ON_S3_FULL = [("corpus", moment) for moment in ON_S3["sample"]]
 
 
-AGAIN = [("corpus", moment) for moment in COMMIT]
-"""The same at a dearer stage."""
+COMMIT_FULL = [("corpus", moment) for moment in COMMIT]
+"""The same in a slower stage; marked full."""
 
 
-def cases(short: Iterable[tuple[str, Moment]], again: Iterable[tuple[str, Moment]]) -> list[Any]:
-    return [*short, *(pytest.param(*case, marks=pytest.mark.full) for case in again)]
+def cases(short: Iterable[tuple[str, Moment]], full: Iterable[tuple[str, Moment]]) -> list[Any]:
+    return [*short, *(pytest.param(*case, marks=pytest.mark.full) for case in full)]
 
 
-def assert_made_again_after_kill(
+def assert_same_after_kill(
     forge: Forge,
     undisturbed: Artifact,
     url: str,
     tmp_path: Path,
     moment: Moment,
     first: Mapping[str, bool] = {},
-    **how: int,
+    **options: int,
 ) -> None:
-    """Kills a run, looks at what is left, and runs again; `first` are options of the killed run only."""
+    """Kills a run, checks what is left, and runs the stage again; `first` are options of the killed run only."""
     kind = undisturbed.manifest.kind
-    killed = forge.start(kind, url, moment, **how, **first)
+    killed = forge.start(kind, url, moment, **options, **first)
     assert killed.wait() == -signal.SIGKILL, killed.result
-    assert killed.nobody_survives()
+    assert killed.all_ended()
     behind = moment.call.endswith(".emit") and "'finished'" in moment.words
     if not behind and not (moment.after and "manifest.json" in moment.words):
         assert_nothing_whole(url, kind)
-    made = assert_same(undisturbed, forge.run(kind, url, **how), url, tmp_path / "cache")
+    artifact = assert_same(undisturbed, forge.run(kind, url, **options), url, tmp_path / "cache")
     manifests = [
         name for name in Store(url).list(kind) if name.endswith("/manifest.json") and "checkpoints" not in name
     ]
-    assert manifests == [f"{made.folder}/manifest.json"]
+    assert manifests == [f"{artifact.folder}/manifest.json"]
 
 
 @pytest.mark.parametrize(
@@ -89,14 +89,14 @@ def assert_made_again_after_kill(
         [(kind, moment) for kind, moments in PASSES.items() for moment in moments]
         + [("sample", moment) for moment in COMMIT]
         + [("tokens", COMMIT[1]), ("model", COMMIT[3])],
-        AGAIN,
+        COMMIT_FULL,
     ),
     ids=str,
 )
-def test_a_killed_stage_is_made_again_as_if_nothing_had_been(
+def test_a_killed_stage_has_the_same_artifact_when_it_runs_again(
     kind: str, moment: Moment, forge: Forge, undisturbed: dict[str, Artifact], place: str, tmp_path: Path
 ) -> None:
-    assert_made_again_after_kill(forge, undisturbed[kind], place, tmp_path, moment)
+    assert_same_after_kill(forge, undisturbed[kind], place, tmp_path, moment)
 
 
 @pytest.mark.parametrize("act", ["kill", KILL_GROUP])
@@ -104,23 +104,23 @@ def test_a_killed_stage_is_made_again_as_if_nothing_had_been(
 def test_workers_end_with_the_killed_process(
     step: str, act: str, forge: Forge, undisturbed: dict[str, Artifact], place: str, tmp_path: Path
 ) -> None:
-    """Spawned workers are nobody's children then, and hold files open in the scratch folder: one rank is done and the
-    next is under way in a worker."""
+    """Spawned workers have lost their parent then, and hold files open in the scratch folder: one rank is finished and
+    the next is running in a worker."""
     moment = event("'progress'", f"'{step}'", nth=2, act=act)
     at_work = {"workers_first": True}
-    assert_made_again_after_kill(forge, undisturbed["corpus"], place, tmp_path, moment, at_work, workers=2)
+    assert_same_after_kill(forge, undisturbed["corpus"], place, tmp_path, moment, at_work, workers=2)
 
 
 @pytest.mark.parametrize("place", ["s3"], indirect=True)
 @pytest.mark.parametrize(
     ("kind", "moment"),
-    cases([(kind, moment) for kind, moments in ON_S3.items() for moment in moments], ON_S3_AGAIN),
+    cases([(kind, moment) for kind, moments in ON_S3.items() for moment in moments], ON_S3_FULL),
     ids=str,
 )
 def test_a_killed_stage_on_an_object_store(
     kind: str, moment: Moment, forge: Forge, undisturbed: dict[str, Artifact], place: str, tmp_path: Path
 ) -> None:
-    assert_made_again_after_kill(forge, undisturbed[kind], place, tmp_path, moment)
+    assert_same_after_kill(forge, undisturbed[kind], place, tmp_path, moment)
 
 
 IN_TRAINING = [
@@ -135,7 +135,7 @@ IN_TRAINING = [
     (Moment("stages.training.run:Run.publish_file", ("loss.parquet",)), [6]),
     (store("create", "manifest.json"), [6]),
 ]
-"""Moments, and the steps at which the second attempt may go on. The second lets a thread write a checkpoint."""
+"""Moments, and the steps at which the second attempt may resume. In the second a thread may be writing a checkpoint."""
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ IN_TRAINING = [
     indirect=["place"],
     ids=str,
 )
-def test_training_goes_on_from_its_last_checkpoint_with_the_same_bits(
+def test_training_resumes_from_its_last_checkpoint_with_the_same_bits(
     moment: Moment,
     steps: list[int],
     forge: Forge,
@@ -158,10 +158,10 @@ def test_training_goes_on_from_its_last_checkpoint_with_the_same_bits(
     monkeypatch.setenv("TMPDIR", str(temporary))
     killed = forge.start("training", place, moment)
     assert killed.wait() == -signal.SIGKILL, killed.result
-    assert killed.nobody_survives()
+    assert killed.all_ended()
     assert_nothing_whole(place, "training")
-    made = assert_same(undisturbed["training"], forge.run("training", place), place, tmp_path / "cache")
-    events, _ = made.events().read()
+    artifact = assert_same(undisturbed["training"], forge.run("training", place), place, tmp_path / "cache")
+    events, _ = artifact.events().read()
     restarts = [event["step"] for event in events if event["type"] == "restart" and event["step"]]
     assert restarts == steps
     assert [path.name for path in temporary.iterdir() if not path.name.startswith("torchinductor")] == []

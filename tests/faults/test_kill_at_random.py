@@ -1,4 +1,4 @@
-"""Kills at random operations, again and again, until the stage is through: `pytest -m full tests/faults`.
+"""Repeated kills at random operations, until the stage finishes: `pytest -m full tests/faults`.
 
 Seeded: round n of a place kills in the same places every time.
 """
@@ -17,7 +17,7 @@ from tests.faults.checks import assert_same
 from tests.faults.forge import KILL, KILL_GROUP, Forge, Moment, event, store
 
 SECONDS = 90.0
-"""How long each place is kept at it."""
+"""Duration of the test for each place."""
 KINDS = ("sample", "corpus", "tokens", "model", "training")
 
 
@@ -41,7 +41,7 @@ def test_killed_at_random(place: str, forge: Forge, undisturbed: dict[str, Artif
             run = forge.start(kind, place, moment(rng), workers=workers)
             killed = run.wait() == -signal.SIGKILL
             assert killed or run.status == 0, (rounds, run.result, run.log)
-            assert run.nobody_survives()
+            assert run.all_ended()
             kills += killed
         assert_same(undisturbed[kind], forge.run(kind, place, workers=workers), place, tmp_path / "cache")
         for name in Store(place).list(""):

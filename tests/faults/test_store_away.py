@@ -1,4 +1,4 @@
-"""The store goes away in the middle: a clear error, no manifest, and the same call finishes when it is back."""
+"""The store becomes unreachable during a run: a clear error, no manifest; later the same call finishes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tests.support import ObjectStore
         ("sample", store("put_file", nth=5, act=HOLD)),
         ("sample", store("create", "manifest.json", act=HOLD)),
         ("training", Moment("stages.training.checkpoint.checkpointer:Checkpointer.save", nth=2, act=HOLD)),
-        # The same at dearer stages.
+        # The same in slower stages.
         pytest.param("tokens", store("put_file", nth=5, act=HOLD), marks=pytest.mark.full),
         pytest.param("corpus", store("create", "manifest.json", act=HOLD), marks=pytest.mark.full),
     ],
     ids=str,
 )
-def test_a_store_that_goes_away_in_the_middle(
+def test_a_store_that_becomes_unreachable_during_a_run(
     kind: str,
     moment: Moment,
     place: str,
@@ -54,7 +54,7 @@ class _Toy(Config):
 
 
 @pytest.mark.parametrize("place", ["s3"], indirect=True)
-def test_one_process_goes_on_by_itself_when_the_store_is_back(place: str, object_store: ObjectStore) -> None:
+def test_the_same_process_can_retry_when_the_store_is_back(place: str, object_store: ObjectStore) -> None:
     """Its own lease could not be released, and is not taken for another process's."""
 
     def build(config: _Toy, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
@@ -69,5 +69,5 @@ def test_one_process_goes_on_by_itself_when_the_store_is_back(place: str, object
     finally:
         object_store.start()
     back.append(True)
-    made = toy.run(_Toy(), {}, Store(place))
-    assert not [name for name in Store(place).list(made.folder) if "lease" in name]
+    artifact = toy.run(_Toy(), {}, Store(place))
+    assert not [name for name in Store(place).list(artifact.folder) if "lease" in name]

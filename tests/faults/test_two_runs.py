@@ -1,4 +1,4 @@
-"""Two runs of one plan at once: made once, by one of them, whatever happens to it."""
+"""Two runs of one plan at once: the artifact is built once, by one of them, whatever happens to the other."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ MIDDLE = {
     "corpus": event("'exact_duplicates'", act=HOLD),
 }
 KINDS = pytest.mark.parametrize("kind", ["sample", pytest.param("corpus", marks=pytest.mark.full)])
-"""The cheapest stage; a dearer one shows the same again."""
-WAITING = Moment("tests.faults.jobs:tell_waiting", act=HOLD)
-"""The first time that a run finds the lease in somebody else's hands."""
+"""The cheapest stage; a slower one, marked full, shows the same."""
+WAITING = Moment("tests.faults.jobs:report_waiting", act=HOLD)
+"""The first time that a run finds the lease held by another process."""
 
 
 @KINDS
@@ -39,19 +39,19 @@ def test_the_second_waits_and_has_the_same_artifact(
     assert second.reached(), second.log
     first.go()
     second.go()
-    made = assert_same(undisturbed[kind], second, place, tmp_path / "cache")
-    assert first.wait() == 0 and first.result["digest"] == made.digest
+    artifact = assert_same(undisturbed[kind], second, place, tmp_path / "cache")
+    assert first.wait() == 0 and first.result["digest"] == artifact.digest
     assert second.result["waited_for"] == [first.pid]
-    assert [event["type"] for event in made.events().read()[0]].count("started") == 1
-    assert list(made.store.folders(kind)) == [made.folder]
+    assert [event["type"] for event in artifact.events().read()[0]].count("started") == 1
+    assert list(artifact.store.folders(kind)) == [artifact.folder]
 
 
 @KINDS
 @PLACES
-def test_the_second_goes_on_at_once_when_the_first_is_killed(
+def test_the_second_takes_over_at_once_when_the_first_is_killed(
     kind: str, place: str, forge: Forge, undisturbed: dict[str, Artifact], tmp_path: Path
 ) -> None:
-    """The first one's parent has not asked about it when the second looks: it is a zombie, and has a pid."""
+    """The first one's parent has not reaped it when the second checks: it is a zombie, and has a pid."""
     first = forge.start(kind, place, MIDDLE[kind])
     assert first.reached()
     second = forge.start(kind, place, WAITING, waiting=True)
@@ -59,27 +59,27 @@ def test_the_second_goes_on_at_once_when_the_first_is_killed(
     assert_nothing_whole(place, kind)
     os.kill(first.pid, signal.SIGKILL)
     second.go()
-    made = assert_same(undisturbed[kind], second, place, tmp_path / "cache")
+    artifact = assert_same(undisturbed[kind], second, place, tmp_path / "cache")
     assert second.result["waited_for"] == [first.pid]
-    types = [event["type"] for event in made.events().read()[0]]
+    types = [event["type"] for event in artifact.events().read()[0]]
     assert types.count("finished") == 1
     assert first.wait() == -signal.SIGKILL
 
 
 @PLACES
-def test_one_of_two_that_start_in_the_same_moment_makes_it(
+def test_one_of_two_that_start_at_the_same_moment_builds_it(
     place: str, forge: Forge, undisturbed: dict[str, Artifact], tmp_path: Path
 ) -> None:
-    """Both have seen that there is no artifact when they are let go."""
+    """Both have seen that there is no artifact when they are released."""
     moment = store("create", "lease-0", act=HOLD)
     runs = [forge.start("tokens", place, moment, waiting=True) for _ in range(2)]
     assert all(run.reached() for run in runs)
     for run in runs:
         run.go()
-    made = [assert_same(undisturbed["tokens"], run, place, tmp_path / "cache") for run in runs if run.wait() == 0]
-    assert len(made) == 2, [(run.wait(), run.result, run.log) for run in runs]
-    assert made[0].manifest == made[1].manifest
-    assert [event["type"] for event in made[0].events().read()[0]].count("started") == 1
+    artifacts = [assert_same(undisturbed["tokens"], run, place, tmp_path / "cache") for run in runs if run.wait() == 0]
+    assert len(artifacts) == 2, [(run.wait(), run.result, run.log) for run in runs]
+    assert artifacts[0].manifest == artifacts[1].manifest
+    assert [event["type"] for event in artifacts[0].events().read()[0]].count("started") == 1
 
 
 def test_two_recipes_share_a_stage(forge: Forge, undisturbed: dict[str, Artifact], place: str) -> None:
@@ -91,28 +91,28 @@ def test_two_recipes_share_a_stage(forge: Forge, undisturbed: dict[str, Artifact
     first.go()
     second.go()
     assert first.wait() == second.wait() == 0
-    made = Store(place)
+    shared = Store(place)
     for recipe, run in (("one", first), ("two", second)):
-        artifact = load(made, run.result["folder"])
+        artifact = load(shared, run.result["folder"])
         assert artifact is not None and artifact.digest == undisturbed["corpus"].digest
-        write_ref(made, recipe, "corpus", artifact)
-    assert list_refs(made) == {f"{recipe}/corpus": undisturbed["corpus"].digest for recipe in ("one", "two")}
-    assert len(list(made.folders("corpus"))) == 1
+        write_ref(shared, recipe, "corpus", artifact)
+    assert list_refs(shared) == {f"{recipe}/corpus": undisturbed["corpus"].digest for recipe in ("one", "two")}
+    assert len(list(shared.folders("corpus"))) == 1
 
 
-def test_a_writer_that_was_taken_for_dead_spoils_nothing(tmp_path: Path) -> None:
-    """It was suspended, another one took over, and now it writes on."""
+def test_a_writer_that_lost_its_lease_damages_nothing(tmp_path: Path) -> None:
+    """It was suspended, another one took over, and now it continues to write."""
     where = Store(tmp_path / "store"), "toy/0000000000000000", "toy", 1, "0" * 64, {}, {}
     suspended, successor = ArtifactWriter(*where), ArtifactWriter(*where)
     successor.put("x", b"whole")
     suspended.put("x", b"ha")
     suspended.discard()
-    made = successor.commit()
-    assert made.read("x") == b"whole" and not damaged_files(made)
-    assert not (tmp_path / "store" / made.folder / ".scratch").exists()
+    artifact = successor.commit()
+    assert artifact.read("x") == b"whole" and not damaged_files(artifact)
+    assert not (tmp_path / "store" / artifact.folder / ".scratch").exists()
 
 
-def test_jobs_name_the_same_plan_however_many_workers(forge: Forge, tmp_path: Path) -> None:
+def test_the_number_of_workers_does_not_change_the_plan(forge: Forge, tmp_path: Path) -> None:
     plans = [jobs.arguments("corpus", forge.inputs, workers) for workers in (1, 2)]
     names = {stage.plan(config, given, Store(tmp_path)).fingerprint for stage, config, given in plans}
     assert len(names) == 1

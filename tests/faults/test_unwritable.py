@@ -22,7 +22,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def test_a_read_only_disk_is_reported_and_still_serves_what_it_holds(
+def test_a_read_only_disk_is_reported_and_its_artifacts_can_be_read(
     disk: SmallDisk, forge: Forge, undisturbed: dict[str, Artifact], cache: Path
 ) -> None:
     place = str(disk.folder / "store")
@@ -32,10 +32,10 @@ def test_a_read_only_disk_is_reported_and_still_serves_what_it_holds(
     for kind in KINDS[1:]:
         assert_error(forge.run(kind, place), str(disk.folder), "Read-only file system", "mounted read-only")
         assert_nothing_whole(place, kind)
-    again = forge.run("sample", place)
-    assert again.wait() == 0, again.result
-    assert again.result["digest"] == undisturbed["sample"].digest
-    assert "what a killed writer left" in again.log and "Traceback" not in again.log
+    cached = forge.run("sample", place)
+    assert cached.wait() == 0, cached.result
+    assert cached.result["digest"] == undisturbed["sample"].digest
+    assert "what a killed writer left" in cached.log and "Traceback" not in cached.log
     disk.restore()
     assert_same(undisturbed["sample"], forge.run("sample", place), place, cache)
 
