@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/training_sample.py [--json FILE] [--plot FILE.svg] [--steps N] [--store FOLDER]
 
-Makes the recipe's tokens (skipped if the store has them) and trains every contestant in this process, step by step in
+Builds the recipe's tokens (skipped if the store has them) and trains every contestant in this process, step by step in
 turn, so that all have the machine as it is; each gets as many steps as take the time of the recipe's own. What is
 scored while they learn costs them nothing. Accuracy is that of the recipe's first question set: the option whose text
 costs fewest nats a byte.
@@ -176,17 +176,17 @@ def main() -> None:
 def run(options: argparse.Namespace, store: Store) -> dict[str, Any]:
     """Trains the contestants in turn."""
     recipe, _ = resolve_recipe(options.recipe)
-    made = RunArtifacts()
+    artifacts = RunArtifacts()
     for kind in ("sample", "corpus", "tokens"):
         with console.status(f"{kind} ..."):
             step = STEP[kind]
-            made[kind] = step.stage.run(step.config(recipe, made), step.inputs(recipe, made), store)
+            artifacts[kind] = step.stage.run(step.config(recipe, artifacts), step.inputs(recipe, artifacts), store)
         if kind == "sample":
-            list_inputs(recipe, made)
-    tokens, precision = made["tokens"], faster_format(torch.device("cpu"))
+            list_inputs(recipe, artifacts)
+    tokens, precision = artifacts["tokens"], faster_format(torch.device("cpu"))
     matmul.set_backend(matmul.faster_backend(torch.device("cpu"), FORMATS[precision]))
     folder = tokens.local()
-    name, listing = next(iter(made.sets.items()))
+    name, listing = next(iter(artifacts.sets.items()))
     questions = Questions(read_set(listing).questions, folder / "tokenizer" / "tokenizer.json", options.questions)
     validation = Validation(folder, recipe.training.validation.rows)
     own = recipe.training.model_copy(update={"steps": options.steps or recipe.training.steps})

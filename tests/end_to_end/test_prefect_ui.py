@@ -30,9 +30,7 @@ def browser() -> Iterator[Browser]:
     """Debian's Chromium with a profile of its own; Playwright ends it with all its processes."""
     path = shutil.which("chromium")
     if path is None:
-        pytest.skip(
-            "Prefect's UI not tested: no Chromium (infra/browser.sh installs it, for root on Debian)"
-        )
+        pytest.skip("Prefect's UI not tested: no Chromium (infra/browser.sh installs it, for root on Debian)")
     expect.set_options(timeout=TIMEOUT_SECONDS * 1000)  # the page asks the server now and then, and both may be slow
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, headless=True, args=FLAGS)
