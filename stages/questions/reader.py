@@ -107,14 +107,14 @@ def _questions(lines: Sequence[Line]) -> tuple[list[str], str]:
 
 def _options(lines: Sequence[Line]) -> tuple[list[Options | None], str]:
     """The options of each row, None without, and their field."""
-    field = option_field([line.fields for line in lines])
+    field = option_field([line.fields for line in lines]) or OPTION_FIELDS[0]
     found: list[Options | None] = []
     for line in lines:
         try:
-            found.append(read_options(line.fields, field) if field is not None and field in line.fields else None)
+            found.append(read_options(line.fields, field) if line.fields.get(field) else None)
         except ValueError as error:
             raise InputError(f"{line.where}: {error}") from error
-    return found, field or OPTION_FIELDS[0]
+    return found, field
 
 
 def _answers(lines: Sequence[Line], options: Sequence[Options | None]) -> tuple[list[int | None], Answers | None, str]:

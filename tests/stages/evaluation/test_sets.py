@@ -31,6 +31,8 @@ def changed(**fields: Any) -> bytes:
         (changed(answer=...), "answer missing"),
         (changed(answer=None), "answer missing"),
         (changed(options=...), "options missing"),
+        (changed(options=None), "options missing"),
+        (changed(options=[]), "0 options; must be 2 to 26"),
         (changed(options=["x"], answer=0), "1 options; must be 2 to 26"),
         (changed(options=["x", " "]), "option 2 is empty"),
         (changed(question="  "), "question is empty"),

@@ -78,7 +78,7 @@ def test_what_no_row_says_clearly_is_refused(tmp_path: Path, rows: list[dict[str
 
 
 def test_questions_without_options_or_answers_are_for_decontamination_only(tmp_path: Path) -> None:
-    rows: list[dict[str, Any]] = [Q, {**Q, "answer": "the liver"}, {**Q, "options": TWO, "answer": ""}]
+    rows: list[dict[str, Any]] = [Q, {**Q, "answer": "the liver", "options": []}, {**Q, "options": TWO, "answer": ""}]
     listing = write_set(tmp_path / "exam.jsonl", rows)
     assert [(row.answer, row.answer_text) for row in read_rows(listing).rows] == [
         (None, ""),
