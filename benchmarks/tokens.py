@@ -2,8 +2,9 @@
 
     .venv/bin/python benchmarks/tokens.py [--json FILE] [--medquad FOLDER] [--only SECTION]
 
-Generates text, rows and a table of 10^9 rows, and an environment for the rivals (`.venv-bench-tokens`, untimed). The
-compared sides take turns: a figure is the median of the ratios of consecutive turns, with its spread.
+Generates text (from MedQuAD, or from a sample of our own where there is no MedQuAD), rows and a table of 10^9 rows, and
+an environment for the rivals (`.venv-bench-tokens`, untimed). The compared sides take turns: a figure is the median of
+the ratios of consecutive turns, with its spread.
 Absolute figures depend on the machine; what counts are ratios of one run.
 """
 
@@ -21,6 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from base_text import add_options, find_base_text
 from child import Child, NotMeasured, run_job
 from machine import machine, versions
 from rich.console import Console
@@ -32,7 +34,6 @@ from tokens_ours import ONE_ARRAY, PLAIN
 from tokens_report import TARGETS, print_report
 
 HERE = Path(__file__).parent
-SHARED = HERE.parent.parent / "shared" / "data"
 OURS = "Headwater"
 SECTIONS = ("shards", "loader", "first", "trace")
 PEERS = ("mosaicml-streaming", "litdata")
@@ -60,7 +61,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--medquad", type=Path, default=SHARED / "medquad", help="folder with MedQuAD's *.jsonl.gz")
+    add_options(parser)
     parser.add_argument("--megabytes", type=float, default=400, help="of text to tokenize")
     parser.add_argument("--trained-on", type=float, default=10, help="megabytes that the 16k BPE is trained on")
     parser.add_argument("--rows", type=int, default=1 << 16, help="rows of 2048 tokens that loaders read")
@@ -79,6 +80,7 @@ class Benchmark:
         self.options, self.folder = options, folder
         self.began = time.monotonic()
         self.not_measured: dict[str, str] = {}
+        self.base = find_base_text(options, folder)
         with console.status("an environment for the rivals ..."):
             requirements = HERE / "requirements-token-peers.txt"
             self.rivals = rivals_python(HERE.parent / ".venv-bench-tokens", requirements, beside_ours=True)
@@ -105,7 +107,7 @@ class Benchmark:
     def _shards(self) -> dict[str, Any]:
         """The stage against the encoder that it uses, on one core and on all."""
         options = self.options
-        given = {"medquad": options.medquad.absolute(), "megabytes": options.megabytes}
+        given = {"base": self.base.documents, "megabytes": options.megabytes}
         text = self._make("text", given | {"trained_on": options.trained_on, "seed": options.seed})
         found = {}
         for threads in sorted({1, len(os.sched_getaffinity(0))}):
@@ -113,7 +115,7 @@ class Benchmark:
         return {
             "shards_over_gigatoken": found[1].get("ratio", {}).get("median"),
             "shards_over_gigatoken_all_cores": found[max(found)].get("ratio", {}).get("median"),
-            "text": {name: text[name] for name in ("megabytes", "documents")},
+            "text": {"generated_from": self.base.name} | {name: text[name] for name in ("megabytes", "documents")},
             "shards": found,
         }
 

@@ -28,17 +28,17 @@ from stages.tokens.tokenizer import train
 
 SEQUENCE, SHARD_ROWS, VOCABULARY, EOS_ID = 2048, 16384, 16384, 0
 DOCUMENT_TOKENS = 600
-"""Tokens of a document with its EOS in the rows that loaders read: what MedQuAD's have about."""
+"""Tokens of a document with its EOS in the rows that loaders read: about what MedQuAD's have."""
 FILES = 4
 """Parquet files of the corpus."""
 
 
-def make_text(medquad: Path, folder: Path, megabytes: float, trained_on: float, seed: int) -> dict[str, Any]:
+def make_text(base: Path, folder: Path, megabytes: float, trained_on: float, seed: int) -> dict[str, Any]:
     """A corpus artifact as the corpus stage writes them, and a 16k BPE trained on its first megabytes.
 
     Returns where they are: `store`, `corpus` (its folder in the store), `tokenizer`; and `documents`, `megabytes`.
     """
-    corpus, _ = make_corpus(medquad, folder / "corpus.jsonl", megabytes, seed)
+    corpus, _ = make_corpus(base, folder / "corpus.jsonl", megabytes, seed)
     records = read_records(corpus.path)
     artifact = _corpus_artifact(Store(folder / "store"), corpus, records)
     tokenizer = train([[record["text"] for record in records[: _first(records, trained_on)]]], VOCABULARY)
@@ -74,7 +74,7 @@ def _corpus_artifact(store: Store, corpus: Corpus, records: Sequence[dict[str, A
             "doc_id": [spread[16 * i : 16 * i + 16].hex() for i in range(count)],
             "text": [record["text"] for record in part],
             "text_hash": [spread[16 * i : 16 * i + 16].hex() for i in range(count)],
-            "source": ["medquad"] * count,
+            "source": ["text"] * count,
             "uri": [f"corpus.jsonl#record={first + i}" for i in range(count)],
             "license": [record["license"] for record in part],
             "retrieved_at": [""] * count,
@@ -84,7 +84,7 @@ def _corpus_artifact(store: Store, corpus: Corpus, records: Sequence[dict[str, A
             "steps": [["filters"]] * count,
         }
         table = pa.table([pa.array(columns[field.name], field.type) for field in DOCUMENTS], schema=DOCUMENTS)
-        path = writer.file(f"documents/medquad/{number:05}.parquet")
+        path = writer.file(f"documents/text/{number:05}.parquet")
         pq.write_table(table, path, row_group_size=ROWS_PER_GROUP, compression="zstd")
     return writer.commit()
 

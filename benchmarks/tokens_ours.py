@@ -26,11 +26,11 @@ CHUNK_SECONDS = 0.25
 """How long each side of a pair runs before the other one."""
 
 
-def make_text(folder: str, medquad: str, megabytes: float, trained_on: float, seed: int) -> Work:
+def make_text(folder: str, base: str, megabytes: float, trained_on: float, seed: int) -> Work:
     """See `tokens_data` for this and the next two."""
     import tokens_data
 
-    return lambda: tokens_data.make_text(Path(medquad), Path(folder), megabytes, trained_on, seed)
+    return lambda: tokens_data.make_text(Path(base), Path(folder), megabytes, trained_on, seed)
 
 
 def make_rows(folder: str, rows: int) -> Work:

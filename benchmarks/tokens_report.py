@@ -44,6 +44,9 @@ def _print_shards(console: Console, result: Mapping[str, Any]) -> None:
     table = Table(
         "who", "threads", "MB/s", "ratio", "asked", "MiB resident at most", title="Corpus Parquet to committed shards"
     )
+    if "text" in result:
+        text = result["text"]
+        table.caption = f"{text['megabytes']:.0f} MB of text, generated from {text['generated_from']}"
     for threads, found in result.get("shards", {}).items():
         for name, rate in found.get("megabytes_per_second", {}).items():
             ours = name.startswith("Headwater")

