@@ -8,7 +8,9 @@ from contextlib import contextmanager
 
 from flows.question_sets import check_question_sets
 from flows.recipe import Recipe, load_recipe, with_own_documents
-from stages.corpus.reading.guess import printable, sources_in
+from stages.corpus.reading.guess import printable
+from stages.corpus.reading.sources import FoundSources, find_sources
+from stages.corpus.reading.unread import describe_unread, is_utf8, printable_name
 from stages.evaluation import question_sets
 from stages.store import ConfigError, InputError
 
@@ -31,14 +33,8 @@ def resolve_recipe(
         raise ConfigError("evaluation_data: give it together with data; a recipe names its own question sets")
     with _naming("data"):
         _absolute(data)
-        sources = sources_in(data)
-    notes.append(f"guessed from the first records in {data} (a recipe says it exactly):")
-    columns, rows = printable(sources)
-    for name, *values in rows:
-        found = [
-            f"{column} <- {value}" for column, value in zip(columns[1:-1], values, strict=False) if value.strip("-")
-        ]
-        notes.append(f"  source {name}: {', '.join(found)}")
+        found = find_sources(data)
+    notes += _source_notes(data, found)
     sets: dict[str, str] = {}
     if evaluation_data:
         with _naming("evaluation_data"):
@@ -47,10 +43,25 @@ def resolve_recipe(
         notes.append(f"question sets in {evaluation_data}: {', '.join(sets)}")
     if any(phase.weights for phase in chosen.training.phases):
         notes.append(f"{chosen.name}'s shares are of its own sources: yours are drawn by size (a recipe gives shares)")
-    own = with_own_documents(chosen, data, sources, sets)
+    own = with_own_documents(chosen, data, found.sources, sets)
     with _naming("evaluation_data"):
         notes += check_question_sets(own)
     return own, notes
+
+
+def _source_notes(data: str, found: FoundSources) -> list[str]:
+    """What was found in a folder of documents, guessed about it, and not read."""
+    folder = printable_name(data)
+    notes = [f"guessed from the records in {folder} (a recipe says it exactly):"]
+    columns, rows = printable(found.sources)
+    for name, *values in rows:
+        fields = [
+            f"{column} <- {value}" for column, value in zip(columns[1:-1], values, strict=False) if value.strip("-")
+        ]
+        place = printable_name(found.sources[name].location.rstrip("/").rsplit("/", 1)[-1])
+        notes.append(f"  source {name} ({place}, {found.files[name]:,} files): {', '.join(fields)}")
+    notes += found.notes
+    return notes + [f"not read in {folder}: {line}" for line in describe_unread(found.unread)]
 
 
 @contextmanager
@@ -63,6 +74,8 @@ def _naming(parameter: str) -> Iterator[None]:
 
 
 def _absolute(value: str) -> None:
+    if not is_utf8(value):
+        raise ConfigError(f"{value!a}: the name is not UTF-8; rename the folder")
     if "://" not in value and not os.path.isabs(value):
         raise ConfigError(
             f"{value!r} is a relative path, and a deployment has no working directory to start from; "

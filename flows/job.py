@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,10 +46,19 @@ class Job:
     force_new_run: bool = False
     artifacts: RunArtifacts = field(default_factory=RunArtifacts)
     timings: list[Timing] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What was guessed, and which files are not read."""
     background: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, "background"))
     began: float = field(default_factory=time.monotonic)
     _lagging: list[tuple[str, Sink]] = field(default_factory=list)
     """Trackers that had not received all events when a stage ended, with the stage's folder."""
+
+    def note(self, lines: Sequence[str]) -> None:
+        """Prints notes and keeps them for the report."""
+        for line in lines:
+            self.console.print(line, markup=False)
+            self.logger.info(line)
+        self.notes += lines
 
     def plan(self, kind: str) -> Plan:
         """The plan of one of the flow's steps, given the artifacts so far."""

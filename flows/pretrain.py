@@ -23,11 +23,12 @@ from flows.inputs import resolve_recipe
 from flows.job import Job
 from flows.plan_table import plan_records
 from flows.report import markdown, summarise
-from flows.steps import evaluation_inputs, list_inputs
+from flows.steps import evaluation_inputs, list_inputs, unread_notes
 from infra.settings import load_settings
 from serving.deploy import deploy, start_canary, stop_canary
 from serving.record import deployment_of
 from stages.corpus import summary_rows
+from stages.corpus.reading.unread import printable_name
 from stages.evaluation import evaluation, preload, reasons, table
 from stages.store import Store, read_ref, write_ref
 from stages.tokens.fertility import fertility_rows
@@ -43,7 +44,9 @@ Override = Annotated[str, Field(pattern=r"^[^=\s]+=")]
 def run_name() -> str:
     """Puts the recipe before the name that Prefect or a person gave: `biomed gorgeous-dingo`."""
     given, parameters = str(runtime.flow_run.name), runtime.flow_run.parameters
-    prefix = Path(parameters["recipe"]).stem + (f"+{Path(parameters['data']).name}" if parameters["data"] else "")
+    prefix = Path(parameters["recipe"]).stem + (
+        f"+{printable_name(Path(parameters['data']).name)}" if parameters["data"] else ""
+    )
     return given if given.startswith(prefix) else f"{prefix} {given}"
 
 
@@ -75,6 +78,8 @@ def pretrain(
         if job.recipe.sample:
             build_sample(job)
         list_inputs(job.recipe, job.artifacts)
+        if not data:  # the notes about a person's own folder have everything in it
+            job.note(unread_notes(job.artifacts))
         build_corpus(job)
         build_tokens(job)
         train(job)
@@ -214,9 +219,9 @@ def open_job(recipe: str, data: str, evaluation_data: str, overrides: list[str],
     settings = load_settings()
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     chosen, notes = resolve_recipe(recipe, data or None, evaluation_data or None, overrides)
-    for note in notes:
-        console.print(note)
-    return Job(settings, chosen, Store(settings.store), console, logger, force_new_run=force_new_run)
+    job = Job(settings, chosen, Store(settings.store), console, logger, force_new_run=force_new_run)
+    job.note(notes)
+    return job
 
 
 def finish(job: Job, passed: bool, model: registry.RegisteredModel) -> State[Any]:

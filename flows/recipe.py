@@ -19,14 +19,18 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from flows.renamed_keys import GROUP_NOW, RENAMED_KEYS
 from serving.config import ServingConfig
 from stages.corpus import CorpusConfig
+from stages.corpus.reading.names import make_name
 from stages.evaluation import EvaluationConfig, GatePolicy
 from stages.sample.stage import SampleConfig
 from stages.store import Config, ConfigError, runtime_field
 from stages.tokens import TokensConfig
+from stages.tokens.mixture import BLOCK
 from stages.training import TrainingConfig
 from stages.training.export import ExportConfig
 
 RECIPES = Path(__file__).parent / "recipes"
+LONGEST_NAME = 63
+"""Most characters of a model's name."""
 
 
 class StorageConfig(Config):
@@ -105,6 +109,12 @@ class Recipe(Config):
                     if name not in self.corpus.sources:
                         known = ", ".join(self.corpus.sources)
                         raise ValueError(f"{where}.{key}: {name!r} is no source of this recipe; there are {known}")
+            drawn = sum(weight > 0 for weight in phase.weights.values()) if phase.weights else len(self.corpus.sources)
+            if drawn > BLOCK:
+                raise ValueError(
+                    f"{where}: {drawn:,} sources; a mixture has at most {BLOCK:,}: put the files of several into one "
+                    "folder, which can be one source"
+                )
         return self
 
     @model_validator(mode="after")
@@ -156,9 +166,8 @@ def with_own_documents(recipe: Recipe, data: str, sources: dict[str, Any], sets:
 
     Mixtures name the recipe's own sources, so these are drawn by size; whoever wants shares writes a recipe.
     """
-    folder = "".join(c if c.isalnum() or c in "._-" else "-" for c in Path(data.rstrip("/")).name.lower()) or "data"
     content = recipe.model_dump(mode="json")
-    content["name"] = f"{recipe.name}+{folder}"[:63]
+    content["name"] = own_name(recipe.name, data)
     content["description"] = f"{recipe.name}'s recipe on {data}"
     content["sample"] = None
     content["corpus"]["sources"] = {name: source.model_dump(mode="json") for name, source in sources.items()}
@@ -172,6 +181,12 @@ def with_own_documents(recipe: Recipe, data: str, sources: dict[str, Any], sets:
     content["evaluation"]["sets"] = {name: own for name, own in content["evaluation"]["sets"].items() if name in sets}
     content["gate"]["must_beat_baselines"] = [s for s in recipe.gate.must_beat_baselines if s in sets]
     return parse_recipe(content, f"recipe {recipe.name} with data {data}")
+
+
+def own_name(recipe: str, data: str) -> str:
+    """`recipe+folder`, a valid name of a model, from the name of the folder with the documents."""
+    folder = Path(data.rstrip("/")).name.lower() or "data"
+    return f"{recipe}+{make_name(folder, 'data', '._-', '-', max(16, LONGEST_NAME - 1 - len(recipe)))}"[:LONGEST_NAME]
 
 
 def _merge(data: dict[str, Any], changes: dict[str, Any]) -> None:

@@ -41,6 +41,8 @@ class Summary(BaseModel):
     """The whole run, without the start-up of Prefect."""
     overhead_fraction: float
     """(whole run - the stages' own work) / whole run; 0 if everything was cached."""
+    notes: list[str] = []
+    """What was guessed about the documents, and which files are not read."""
     corpus: list[dict[str, Any]]
     tokens: dict[str, int]
     training: dict[str, float]
@@ -68,6 +70,7 @@ def summarise(job: Job, passed: bool, model: registry.RegisteredModel) -> Summar
         stages=[vars(timing) for timing in job.timings],
         seconds=total,
         overhead_fraction=0.0 if all_cached or total == 0 else max(0.0, total - own) / total,
+        notes=job.notes,
         corpus=present.records(*summary_rows(artifacts["corpus"])),
         tokens=artifacts["tokens"].manifest.counts,
         training=artifacts["training"].manifest.metrics,
@@ -88,6 +91,8 @@ def summarise(job: Job, passed: bool, model: registry.RegisteredModel) -> Summar
 def print_summary(console: Console, summary: Summary) -> None:
     """Prints the whole summary."""
     _table(console, "Documents", _by_source(summary.corpus))
+    for note in summary.notes:
+        console.print(note, markup=False, soft_wrap=True)
     _table(console, "Removed, by the first rule that applied", _by_rule(summary.corpus))
     _table(console, "Tokens", [{key: summary.tokens[key] for key in TOKEN_COLUMNS}])
     if summary.loss:
@@ -159,7 +164,8 @@ def markdown(summary: Summary) -> str:
     parts = [f"# {summary.recipe}: {'accepted' if summary.accepted else 'rejected by the gate'}"]
     parts += [f"- {reason}" for reason in summary.reasons]
     documents = [_compact_counts(row) for row in summary.corpus]
-    parts += ["", "## Documents", _markdown_table(documents), "## Evaluation", _markdown_table(summary.evaluation)]
+    parts += ["", "## Documents", _markdown_table(documents), *(f"- {note.strip()}" for note in summary.notes)]
+    parts += ["", "## Evaluation", _markdown_table(summary.evaluation)]
     if summary.loss:
         parts += [
             "## Training loss",

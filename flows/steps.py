@@ -10,6 +10,7 @@ from flows.changes import config_changes, input_changes, version_change
 from flows.inputs import resolve_recipe
 from flows.recipe import Recipe
 from stages.corpus import CorpusConfig, Listing, corpus, list_files, source_listing
+from stages.corpus.reading.unread import describe_unread
 from stages.evaluation import evaluation, scored_sets, verdict
 from stages.sample.stage import sample
 from stages.store import Artifact, Config, HasDigest, Plan, Stage, Store, StoreError, read_ref
@@ -131,6 +132,15 @@ def list_inputs(recipe: Recipe, artifacts: RunArtifacts) -> None:
         artifacts.tokenizer = list_files(tokenizer_location(recipe.tokens.tokenizer), TOKENIZER_PATTERNS)
 
 
+def unread_notes(artifacts: RunArtifacts) -> list[str]:
+    """What the sources' folders hold that is not read, as of this run: a line for each source and reason."""
+    return [
+        f"source {name}: not read: {line}"
+        for name, listing in artifacts.sources.items()
+        for line in describe_unread(listing.unread)
+    ]
+
+
 @dataclass(frozen=True)
 class Planned:
     """One line of `--dry-run`."""
@@ -143,9 +153,15 @@ class Planned:
     """Why it would run: changes since the recipe's ref was set, and the stage that it waits for."""
 
 
-def plan_steps(recipe: Recipe, store: Store, force_new_run: bool = False) -> list[Planned]:
-    """Which stages are cached, which would run, and why; runs nothing."""
-    artifacts = RunArtifacts()
+def plan_steps(
+    recipe: Recipe, store: Store, force_new_run: bool = False, artifacts: RunArtifacts | None = None
+) -> list[Planned]:
+    """Which stages are cached, which would run, and why; runs nothing.
+
+    Args:
+        artifacts: takes what is found: the listings of external files and the cached artifacts.
+    """
+    artifacts = RunArtifacts() if artifacts is None else artifacts
     out: list[Planned] = []
     missing = ""
     for step in STEPS:

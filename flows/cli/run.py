@@ -92,16 +92,19 @@ def _dry_run(
     as_json: bool,
 ) -> None:
     from flows.inputs import resolve_recipe
-    from flows.steps import plan_steps
+    from flows.steps import RunArtifacts, plan_steps, unread_notes
     from stages.store import Store
 
     chosen, notes = resolve_recipe(recipe, data, evaluation, overrides)
+    artifacts = RunArtifacts()
     rows: list[dict[str, Any]] = [
         {"stage": p.kind, "state": p.state, "folder": p.plan.folder if p.plan else "", "why": list(p.why)}
-        for p in plan_steps(chosen, Store(settings.store), force_new_run)
+        for p in plan_steps(chosen, Store(settings.store), force_new_run, artifacts)
     ]
+    if not data:  # the notes about a person's own folder have everything in it
+        notes += unread_notes(artifacts)
     if as_json:
-        print_json(rows)
+        print_json([row | {"notes": notes} if row["stage"] == "corpus" else row for row in rows])
         return
     for note in notes:
         err.print(note, markup=False)

@@ -15,9 +15,10 @@ from stages.corpus.config import (
     SourceConfig,
 )
 from stages.corpus.filtering.config import FilterConfig
-from stages.corpus.reading.guess import printable, source_listing, sources_in
+from stages.corpus.reading.guess import printable
 from stages.corpus.reading.listing import ListedFile, Listing, list_files
 from stages.corpus.reading.originals import read_original
+from stages.corpus.reading.sources import source_listing, sources_in
 from stages.corpus.summary import summary_rows
 from stages.store import ArtifactWriter, Stage
 

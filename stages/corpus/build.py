@@ -27,9 +27,11 @@ from stages.corpus.passes.merge import Merged, account_for, merge
 from stages.corpus.passes.prepare import Prepare
 from stages.corpus.reading.documents import QuarantiningReader
 from stages.corpus.reading.file_ranges import ReadTask, first_records, read_tasks
-from stages.corpus.reading.guess import readable, resolve_fields
+from stages.corpus.reading.guess import resolve_fields
 from stages.corpus.reading.inputs import write_input_list
 from stages.corpus.reading.listing import Listing
+from stages.corpus.reading.sources import readable
+from stages.corpus.reading.unread import describe_unread
 from stages.corpus.summary import SourceAccount, counts, table
 from stages.corpus.tables import write_chunk
 from stages.store import ArtifactWriter, InputError
@@ -185,6 +187,7 @@ class _Progress:
 
 def _tasks(config: CorpusConfig, inputs: Mapping[str, Any], writer: ArtifactWriter) -> list[ReadTask]:
     tasks = []
+    unread: dict[str, list[dict[str, Any]]] = {}
     for name in source_order(config):
         listing = inputs.get(f"source/{name}")
         if not isinstance(listing, Listing):
@@ -192,17 +195,17 @@ def _tasks(config: CorpusConfig, inputs: Mapping[str, Any], writer: ArtifactWrit
                 f"corpus: the inputs have no listing for source {name}; pass it as inputs['source/{name}']"
             )
         source = config.sources[name]
-        listing, ignored = readable(listing, source)
-        if ignored:
-            message = (
-                f"source {name}: {len(ignored)} files of unsupported formats are ignored: {', '.join(ignored[:5])}"
-            )
+        listing = readable(listing, source)
+        if listing.unread:
+            unread[name] = [vars(one) | {"names": list(one.names)} for one in listing.unread]
+            message = f"source {name}: not read: {'; '.join(describe_unread(listing.unread))}"
             writer.events.emit("warning", message=message)
         fields = resolve_fields(listing, source)
         writer.events.emit(
             "source", source=name, files=len(listing.files), bytes=listing.bytes, fields=fields.model_dump()
         )
         tasks += read_tasks(name, source.model_copy(update={"fields": fields}), listing)
+    writer.details["unread"] = unread  # not part of the digest: it says nothing about the documents
     return tasks
 
 
@@ -233,15 +236,18 @@ def _quarantine(
                     bad = json.loads(line)
                     bad["record"] += first_records[rank][bad.pop("file_range")]
                     account.quarantined += 1
+                    blank = bad.pop("blank", False)
+                    account.blank += blank
                     account.rest_lost += bool(bad.get("rest_lost"))
-                    first.setdefault(task.source, bad)
+                    if not blank:
+                        first.setdefault(task.source, bad)
                     if bad.get("rest_lost"):
                         message = f"{task.listing.path(bad['file'])} cannot be read to its end: {bad['reason']}"
                         writer.events.emit("warning", message=message)
                     out.write(json.dumps(bad, ensure_ascii=False) + "\n")
     listings = {task.source: task.listing for task in tasks}
     for source, account in accounts.items():
-        bad = account.quarantined
+        bad = account.quarantined - account.blank
         few = bad <= ALWAYS_TOLERATED_BAD_RECORDS and account.read > 0
         if bad and not few and bad > config.maximum_unreadable_fraction * account.records:
             place = f"{listings[source].path(first[source]['file'])}:{first[source]['record']}"
@@ -270,6 +276,7 @@ def _report(
         "rules": rules,
         "edits": edits,
         "repeated_ids": {name: account.repeated_ids for name, account in accounts.items()},
+        "blank_files": {name: account.blank for name, account in accounts.items()},
         "files_lost": {name: account.rest_lost for name, account in accounts.items()},
     }
     writer.put("summary.json", json.dumps(summary, indent=1, ensure_ascii=False).encode() + b"\n")

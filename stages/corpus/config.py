@@ -38,6 +38,11 @@ class SourceConfig(Config):
     """One place that documents come from."""
 
     location: str = runtime_field(description="File or folder, local or any fsspec URL.")
+    files: list[str] | None = runtime_field(
+        None,
+        description="Which files belong to it, ignoring case: `*.jsonl` anywhere, `/*.jsonl` directly in the folder, "
+        "`2024/*.jsonl` in that subfolder. Unset: all.",
+    )
     format: Literal["auto", "jsonl", "parquet", "txt", "fasta", "fasta_upper"] = "auto"
     """How its files are read; `auto` chooses by each file's name. In `fasta` each sequence is a document; `fasta_upper`
     converts lower-case letters, which mark masked repeats, to upper case."""

@@ -39,6 +39,8 @@ class SourceAccount:
     read: int = 0
     """Documents that could be read."""
     quarantined: int = 0
+    blank: int = 0
+    """Text files with nothing but white space: quarantined, but no sign of damage."""
     rest_lost: int = 0
     """Files that could not be read to their end, which lack an unknown number of records."""
     repeated_ids: int = 0

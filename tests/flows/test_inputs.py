@@ -118,6 +118,25 @@ def test_refusals_name_the_parameter(place: str, data: str, evaluation_data: str
         resolve_recipe("biomed", data.format(place=place), evaluation_data.format(place=place))
 
 
+def test_what_is_not_read_is_noted(place: str) -> None:
+    fill(place)
+    for name in ("scan.PDF", "notes/a.pdf", "notes/b.docx", "only/c.csv", "only/~$c.csv", ".hidden", "LICENSE.txt"):
+        put(place, f"data/{name}", "x")
+    _, notes = resolve_recipe("biomed", f"{place}/data")
+    unread = [note.partition(": ")[2] for note in notes if note.startswith("not read in ")]
+    assert unread == [
+        "no reader for .pdf: 2 (notes/a.pdf, scan.PDF)",
+        "describes the folder, no document: 1 (LICENSE.txt)",
+        "hidden: 1 (.hidden)",
+        "made by the operating system or an editor: 1 (only/~$c.csv)",
+        "no reader for .csv: 1 (only/c.csv)",
+        "no reader for .docx: 1 (notes/b.docx)",
+    ]
+    assert any(note.startswith("  source notes (notes, 3 files): text <- text") for note in notes)
+    with pytest.raises(InputError, match=r"data: .*only has no documents; not read: .*\.csv: 1 \(c\.csv\)"):
+        resolve_recipe("biomed", f"{place}/data/only")
+
+
 def test_empty_parameters_are_absent() -> None:
     assert resolve_recipe("biomed", "", "") == resolve_recipe("biomed", None, None) == resolve_recipe("biomed")
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from flows.inputs import resolve_recipe
-from flows.recipe import RECIPES, Recipe, _models_in, load_recipe, recipe_names
+from flows.recipe import RECIPES, Recipe, _models_in, load_recipe, own_name, parse_recipe, recipe_names
 from flows.renamed_keys import GROUP_NOW, RENAMED_KEYS, upgrade_training_config
 from stages.store import ConfigError, InputError
 from stages.training import TrainingConfig
@@ -157,6 +157,47 @@ def test_own_documents_get_a_name_and_sources_of_their_own(tmp_path: Path) -> No
     assert list(recipe.evaluation_sets) == list(recipe.corpus.decontamination.sets) == ["exam"]
     assert recipe.gate.must_beat_baselines == ()
     assert any("letters" in note and "text" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("Données médicales", r"biomed\+donnees-medicales"),
+        ("日本語", r"biomed\+data-[0-9a-f]{8}"),
+        ("!!!", r"biomed\+data-[0-9a-f]{8}"),
+        ("x" * 250, r"biomed\+x{47}-[0-9a-f]{8}"),
+        (".cases", r"biomed\+\.cases"),
+        ("[bold]", r"biomed\+-bold-"),
+    ],
+)
+def test_any_folder_makes_a_name_of_a_model(tmp_path: Path, folder: str, name: str) -> None:
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "a.txt").write_text("A text.")
+    recipe, notes = resolve_recipe("biomed", str(tmp_path / folder))
+    assert re.fullmatch(name, recipe.name)
+    assert folder in recipe.description and folder in notes[0]
+
+
+def test_names_of_models_are_distinct_where_folders_cannot_be_spelled() -> None:
+    places = ["/a/日本語", "/a/العربية", "s3://bucket/Москва/", "/a/" + "x" * 200, "/a/" + "x" * 201]
+    names = [own_name("biomed", place) for place in places]
+    assert len(set(names)) == len(names) and max(map(len, names)) <= 63
+    assert own_name("biomed", "/") == "biomed+data" and own_name("biomed", "/b/日本語") == names[0]
+    assert len(own_name("r" * 60, "/a/documents")) <= 63
+
+
+def test_a_mixture_of_too_many_sources_is_refused_before_any_work() -> None:
+    content = load_recipe("biomed").model_dump(mode="json")
+    source = next(iter(content["corpus"]["sources"].values()))
+    content["corpus"]["sources"] = {f"s{number}": source for number in range(1025)}
+    mixtures = [content["training"]["data"], *content["training"]["data"]["phases"]]
+    for mixture in mixtures:
+        mixture["weights"] = None
+    with pytest.raises(ConfigError, match=r"1,025 sources; a mixture has at most 1,024: .* one folder"):
+        parse_recipe(content, "many")
+    for mixture in mixtures:
+        mixture["weights"] = {f"s{number}": 1.0 for number in range(1024)}
+    assert len(parse_recipe(content, "many").corpus.sources) == 1025
 
 
 def test_paths_that_a_deployment_cannot_know_are_refused(tmp_path: Path) -> None:

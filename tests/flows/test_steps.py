@@ -16,7 +16,7 @@ import yaml
 
 from flows import steps
 from flows.recipe import Recipe, load_recipe
-from flows.steps import STEPS, Planned, RunArtifacts, list_inputs, plan_steps
+from flows.steps import STEPS, Planned, RunArtifacts, list_inputs, plan_steps, unread_notes
 from stages.corpus.reading.inputs import write_input_list
 from stages.store import ArtifactWriter, ConfigError, Stage, Store, read_ref, write_ref
 
@@ -277,3 +277,12 @@ def test_places_of_a_recipe_with_a_sample_may_be_urls(world: World) -> None:
     list_inputs(world.recipe(), artifacts)
     assert artifacts.sources["far"].location == "memory:///steps/in"
     assert artifacts.sources["notes"].location == world.path("notes")
+
+
+def test_files_that_are_not_read_are_noted_as_of_this_run_and_rebuild_nothing(world: World) -> None:
+    world.run()
+    world.write("notes/x.pdf", "x")
+    artifacts = RunArtifacts()
+    planned = plan_steps(world.recipe(), world.store(), artifacts=artifacts)
+    assert planned[0].kind == "corpus" and planned[0].state == "cached"
+    assert unread_notes(artifacts) == ["source notes: not read: no reader for .pdf: 1 (x.pdf)"]

@@ -62,6 +62,8 @@ class QuarantiningReader(BaseReader):
                     line["reason"] = found.reason
                     if found.rest_lost:
                         line["rest_lost"] = True
+                    if format == "txt" and isinstance(record.value, dict):  # a text that is no document: only space
+                        line["blank"] = True
                     quarantine.write(json.dumps(line, ensure_ascii=False) + "\n")
                 counts.append(count.number)
         (self.folder / f"{rank:05}.counts.json").write_text(json.dumps(counts))

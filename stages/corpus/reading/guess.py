@@ -1,4 +1,4 @@
-"""Guesses what a recipe does not say: which sources a folder has, and what their fields are called."""
+"""Guesses what a recipe does not say: what the fields of a source are called."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from itertools import islice
 
 from stages.corpus.config import FieldMapping, SourceConfig
-from stages.corpus.reading.listing import Listing, list_files
-from stages.corpus.reading.records import PATTERNS, BadRecord, format_in, read_records
+from stages.corpus.reading.listing import Listing
+from stages.corpus.reading.records import BadRecord, format_in, read_records
 from stages.store import InputError
 
 FIRST_ROWS = 20
@@ -24,61 +24,6 @@ NAMES: dict[str, tuple[str, ...]] = {
 
 JOINED = ("question", "answer")
 """Fields that are joined to a text if there is no text field."""
-
-
-def source_listing(source: SourceConfig) -> Listing:
-    """The files of a source that can be read as documents.
-
-    Raises:
-        InputError: the source does not exist, or has no readable file.
-    """
-    return readable(list_files(source.location), source)[0]
-
-
-def readable(listing: Listing, source: SourceConfig) -> tuple[Listing, list[str]]:
-    """A listing without files of unsupported formats, and the names of those.
-
-    Raises:
-        InputError: no file has a supported format, or a file name is not UTF-8.
-    """
-    files = tuple(file for file in listing.files if format_in(file.name, source))
-    ignored = sorted(file.name for file in listing.files if not format_in(file.name, source))
-    if not files:
-        raise InputError(
-            f"{listing.location} has no file of a supported format ({', '.join(PATTERNS)}); "
-            f"its files are: {', '.join(ignored[:5])}; set the source's `format` to read them"
-        )
-    for file in files:
-        if any(0xD800 <= ord(character) < 0xE000 for character in file.name):  # how Python represents such bytes
-            raise InputError(f"{listing.path(file.name)!a}: the file name is not UTF-8; rename the file")
-    return Listing(listing.location, files), ignored
-
-
-def sources_in(location: str) -> dict[str, SourceConfig]:
-    """The sources in a folder: each readable file, and each subfolder with readable files, directly below it.
-
-    A single file is one source. Fields are guessed from the first records, so that the guesses can be printed.
-
-    Raises:
-        InputError: there are no documents.
-    """
-    whole = list_files(location, PATTERNS)
-    top: dict[str, list[str]] = {}
-    for file in whole.files:
-        if not format_in(file.name, SourceConfig(location=location)):
-            continue
-        top.setdefault(file.name.split("/", 1)[0], []).append(file.name)
-    stems = [_stem(name) for name in top]
-    sources = {}
-    for name in sorted(top):
-        clash = stems.count(_stem(name)) > 1
-        label = _clean(name if clash else _stem(name))
-        if label in sources:
-            raise InputError(f"{location}: two sources would have the same name {label!r}; rename one file or folder")
-        path = whole.path(name)
-        base = SourceConfig(location=path)
-        sources[label] = base.model_copy(update={"fields": resolve_fields(source_listing(base), base)})
-    return sources
 
 
 def resolve_fields(listing: Listing, source: SourceConfig) -> FieldMapping:
@@ -145,15 +90,3 @@ def _first_rows(listing: Listing, source: SourceConfig) -> list[dict[str, object
         if len(rows) >= FIRST_ROWS:
             break
     return rows
-
-
-def _stem(name: str) -> str:
-    for end in sorted((pattern[1:] for pattern in PATTERNS), key=len, reverse=True):
-        if name.lower().endswith(end):
-            return name[: -len(end)]
-    return name
-
-
-def _clean(name: str) -> str:
-    cleaned = "".join(c if c.isascii() and (c.isalnum() or c in " ._+-") else "_" for c in name)
-    return cleaned if cleaned[:1].isalnum() else f"x{cleaned}"

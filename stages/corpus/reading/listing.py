@@ -6,14 +6,18 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Sequence
+import stat
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import partial
 from typing import Any, BinaryIO
 
 import fsspec
-from fsspec.implementations.local import LocalFileSystem
 
+from stages.corpus.reading.places import filesystem, local_path
+from stages.corpus.reading.unread import Unread, count_unread, describe_unread, ignored_part, is_utf8
+from stages.corpus.reading.walk import NO_PERMISSION, NOT_UTF8, describe_special, walk
 from stages.store import InputError
 from stages.store.hashing import cached_sha256
 
@@ -31,11 +35,13 @@ class ListedFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of one source or evaluation set. The location is not part of the digest."""
+    """The files of one source or evaluation set. Neither the location nor what is not read is part of the digest."""
 
     location: str
     """Folder that the names are relative to: absolute path or URL."""
     files: tuple[ListedFile, ...]
+    unread: tuple[Unread, ...] = ()
+    """What else is in the folder, by reason. It may change from run to run without a change of the digest."""
 
     @property
     def digest(self) -> str:
@@ -61,65 +67,143 @@ class Listing:
             InputError: it does not exist or cannot be read.
         """
         path = self.path(name)
+        local = local_path(self.location) is not None
         try:
-            stream = fsspec.open(path, "rb").open()
+            if local:
+                return open(path, "rb")
+            fs, root = filesystem(self.location)
+            stream = fs.open(f"{root.rstrip('/')}/{name}", "rb")
         except OSError as error:
             raise InputError(f"{path} cannot be opened: {error}; check that it was not moved during the run") from error
         except Exception as error:
             raise _unreachable(path, "opened", error) from error
-        return io.BufferedReader(_Remote(stream, path), 1 << 20) if "://" in self.location else stream
+        return io.BufferedReader(_Remote(stream, path), 1 << 20)
 
 
-def list_files(location: str | os.PathLike[str], patterns: Sequence[str] | None = None) -> Listing:
-    """Lists a file, or a folder with all below it; hidden files and folders are left out.
+def list_files(
+    location: str | os.PathLike[str],
+    patterns: Sequence[str] | None = None,
+    why_unread: Callable[[str], str] | None = None,
+) -> Listing:
+    """Lists a file, or a folder with all below it. Links are followed; hidden files and folders are not read.
 
     Args:
         location: local path or any fsspec URL.
-        patterns: file name patterns such as `*.jsonl`; None takes every file.
+        patterns: which files belong to the listing, ignoring case: `*.jsonl` anywhere, `/*.jsonl` directly in the
+            folder, `2024/*.jsonl` in that subfolder. None takes every file.
+        why_unread: why a file of this name is not read; empty for one that is read. Whoever gives it judges a listing
+            without files.
 
     Raises:
-        InputError: the location does not exist, is empty, or has no matching file.
+        InputError: the location does not exist, is empty, or, without `why_unread`, has no file to read.
     """
     text = os.path.expanduser(os.fspath(location))
+    path = local_path(text)
+    where, contents, unread = _local_files(path) if path else _remote_files(text)
+    if patterns is not None:
+        others = [name for name in contents if not _belongs(name, patterns)]
+        contents = {name: content for name, content in contents.items() if _belongs(name, patterns)}
+        unread = [(reason, name) for reason, name in unread if _belongs(name.rstrip("/"), patterns)]
+        if not contents and others:
+            raise InputError(
+                f"{text} has no {', '.join(patterns)} file; its files are: {', '.join(sorted(others)[:5])}"
+            )
+    files = []
+    for name in sorted(contents):
+        if why_unread and (reason := why_unread(name)):
+            unread.append((reason, name))
+            continue
+        try:
+            files.append(ListedFile(name, *contents[name]()))
+        except PermissionError:
+            unread.append((NO_PERMISSION, name))
+    found = count_unread(unread)
+    if not files and not found:
+        raise InputError(f"{text} is an empty folder; put documents into it or use another one")
+    if not files and not why_unread:
+        raise InputError(f"{text} has no file that is read; not read: {'; '.join(describe_unread(found))}")
+    return Listing(where, tuple(files), found)
+
+
+def _belongs(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a name matches one of the patterns; as in .gitignore, one without `/` matches at any depth."""
+    parts = name.lower().split("/")
+    for pattern in patterns:
+        wanted = pattern.lower().removeprefix("/").split("/")
+        at = parts if "/" in pattern else parts[-1:]
+        if len(at) == len(wanted) and all(fnmatch(part, one) for part, one in zip(at, wanted, strict=True)):
+            return True
+    return False
+
+
+_Contents = dict[str, Callable[[], tuple[int, str]]]
+"""Files by name, each with a function that gives its size and content hash."""
+
+
+def _local_files(path: str) -> tuple[str, _Contents, list[tuple[str, str]]]:
+    """(folder, files, unread entries) of a path of this machine."""
+    if not is_utf8(path):
+        raise InputError(f"{path!a}: the name is not UTF-8; rename the file or folder")
     try:
-        fs, root = fsspec.core.url_to_fs(text if "://" in text else os.path.abspath(text))
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            names, unread = walk(path)
+            return path, {name: partial(_local_content, os.path.join(path, name)) for name in names}, unread
+    except FileNotFoundError:
+        hint = f"check the path (relative paths start at {os.getcwd()})"
+        raise InputError(f"{path} does not exist; {hint}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be listed: {error}") from error
+    if kind := describe_special(mode):
+        raise InputError(f"{path} is a {kind}, not a regular file or folder")
+    folder, name = os.path.split(path)
+    return folder, {name: partial(_local_content, path)}, []
+
+
+def _local_content(path: str) -> tuple[int, str]:
+    try:
+        return os.stat(path).st_size, cached_sha256(path)
+    except PermissionError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _remote_files(url: str) -> tuple[str, _Contents, list[tuple[str, str]]]:
+    """(folder, files, unread entries) of any fsspec URL."""
+    try:
+        fs, root = filesystem(url)
     except (ImportError, ValueError) as error:
-        raise InputError(f"{text} cannot be opened: {error}") from error
+        raise InputError(f"{url} cannot be opened: {error}") from error
     root = root.rstrip("/")
-    local = isinstance(fs, LocalFileSystem)
     try:
         fs.invalidate_cache()  # another process may have written there since
         found: dict[str, dict[str, Any]] = fs.find(root, detail=True)
-        empty = not found and fs.exists(root)
+        exists = bool(found) or fs.exists(root)
     except FileNotFoundError:
-        found, empty = {}, False
+        found, exists = {}, False
     except OSError as error:
-        raise InputError(f"{text} cannot be listed: {error}") from error
+        raise InputError(f"{url} cannot be listed: {error}") from error
     except Exception as error:
-        if local:
-            raise
-        raise _unreachable(text, "listed", error) from error
-    if empty:
-        raise InputError(f"{text} is an empty folder; put documents into it or use another one")
-    if not found:
-        hint = (
-            f"check the path (relative paths start at {os.getcwd()})" if local else "check bucket, name and permissions"
-        )
-        raise InputError(f"{text} does not exist; {hint}")
-    folder = root.rsplit("/", 1)[0] if list(found) == [root] else root
-    files = []
-    for path, info in sorted(found.items()):
+        raise _unreachable(url, "listed", error) from error
+    if not exists:
+        raise InputError(f"{url} does not exist; check bucket, name and permissions")
+    alone = list(found) == [root]
+    folder = root.rsplit("/", 1)[0] if alone else root
+    contents: _Contents = {}
+    unread: dict[str, str] = {}
+    for path, info in found.items():
         name = path[len(folder) + 1 :]
-        base = name.rsplit("/", 1)[-1]
-        if any(part.startswith(".") for part in name.split("/")) or info.get("type") == "directory":
+        if not name or name.endswith("/") or info.get("type") == "directory":
             continue
-        if patterns is None or any(fnmatch(base.lower(), pattern) for pattern in patterns):
-            files.append(ListedFile(name, *_content(fs, path, info)))
-    if not files:
-        wanted = f"no {', '.join(patterns)} file" if patterns else "only hidden files"
-        raise InputError(f"{text} has {wanted}; its files are: {', '.join(sorted(_names(found, folder))[:5])}")
-    where = folder if local else fs.unstrip_protocol(folder)
-    return Listing(where, tuple(files))
+        ignored = None if alone else ignored_part(name)
+        if ignored:
+            unread[ignored[1]] = ignored[0]
+        elif not is_utf8(name):
+            unread[name] = NOT_UTF8
+        else:
+            contents[name] = partial(_remote_content, fs, path, info)
+    return fs.unstrip_protocol(folder), contents, [(reason, name) for name, reason in unread.items()]
 
 
 class _Remote(io.RawIOBase):
@@ -169,14 +253,8 @@ def _unreachable(path: str, verb: str, error: Exception) -> InputError:
     )
 
 
-def _names(found: dict[str, Any], folder: str) -> list[str]:
-    return [path[len(folder) + 1 :] for path in found]
-
-
-def _content(fs: fsspec.AbstractFileSystem, path: str, info: dict[str, Any]) -> tuple[int, str]:
-    """A file's size and content hash: sha256, or an object store's ETag, which needs no reading."""
-    if isinstance(fs, LocalFileSystem):
-        return int(info["size"]), _local_sha256(path)
+def _remote_content(fs: fsspec.AbstractFileSystem, path: str, info: Mapping[str, Any]) -> tuple[int, str]:
+    """A file's size and content hash: an object store's ETag, which needs no reading, else sha256."""
     mark, size = info.get("ETag") or info.get("etag") or info.get("md5Hash"), info.get("size")
     if mark and size is not None:
         return int(size), f"etag:{str(mark).strip(chr(34))}"
@@ -189,10 +267,3 @@ def _content(fs: fsspec.AbstractFileSystem, path: str, info: dict[str, Any]) -> 
     except Exception as error:
         raise _unreachable(fs.unstrip_protocol(path), "read", error) from error
     return size, total.hexdigest()
-
-
-def _local_sha256(path: str) -> str:
-    try:
-        return cached_sha256(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error}") from error

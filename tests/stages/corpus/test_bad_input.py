@@ -120,7 +120,7 @@ def test_empty_files_and_missing_ones(tmp_path: Path, run: Run) -> None:
     with pytest.raises(InputError, match="empty folder"):
         run({"s": tmp_path / "in"})
     (tmp_path / "in" / "x.jsonl").write_text("")
-    with pytest.raises(InputError, match="have no documents"):
+    with pytest.raises(InputError, match=r"has no documents; not read: empty: 1 \(x\.jsonl\)"):
         run({"s": tmp_path / "in"})
     with pytest.raises(InputError, match="does not exist"):
         run({"s": tmp_path / "gone"})
