@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from infra.check import budget, change, coverage, leftovers, static
+from infra.check import budget, change, coverage, leftovers, speed, static
 from infra.check.record import FILE_VARIABLE
 from infra.settings import REPOSITORY
 from stages.memory import available_memory
@@ -48,24 +48,24 @@ def main() -> int:
     options = parser.parse_args()
     if options.no_tests:
         return 1 if static.run_checks(collect=True) else 0
-    gflops = _gflops()  # before anything else uses the cores
+    loop_seconds = _speed()  # before anything else uses the cores
     if options.change is not None:
-        chosen = change.choose(options.change, options.minutes * 60, gflops)
-        return run_tests(gflops, ["-m", "full", *chosen, *options.pytest]) if chosen else 0
+        chosen = change.choose(options.change, options.minutes * 60, loop_seconds)
+        return run_tests(loop_seconds, ["-m", "full", *chosen, *options.pytest]) if chosen else 0
     if options.coverage:
         folder = options.coverage.resolve()
         with coverage.measure(folder):
-            code = run_tests(gflops, options.pytest, folder / "seconds.json")
+            code = run_tests(loop_seconds, options.pytest, folder / "seconds.json")
         print(*coverage.report_by_folder(folder), sep="\n")
         return code
     failed = static.run_checks(collect=False)
-    code = run_tests(gflops, [*(["-m", ""] if options.full else []), *options.pytest])
+    code = run_tests(loop_seconds, [*(["-m", ""] if options.full else []), *options.pytest])
     if failed:
         print(f"failed before the tests: {', '.join(failed)}", flush=True)
     return code or (1 if failed else 0)
 
 
-def run_tests(gflops: float, arguments: list[str], output: Path | None = None) -> int:
+def run_tests(loop_seconds: float, arguments: list[str], output: Path | None = None) -> int:
     """Runs pytest in several processes, and prints the durations beside the budget; returns pytest's exit code.
 
     Args:
@@ -91,18 +91,23 @@ def run_tests(gflops: float, arguments: list[str], output: Path | None = None) -
         for line in leftovers.kill_leftovers(run, 0 if code == INTERRUPTED else LEFTOVER_TIMEOUT_SECONDS):
             print(f"left running by the tests, killed now: {line}", flush=True)
         if file.exists():
-            lines = budget.report(budget.Budget.load(), gflops, wall, json.loads(file.read_text()))
+            lines = budget.report(budget.Budget.load(), loop_seconds, wall, json.loads(file.read_text()))
             print(*lines, sep="\n", flush=True)
     return code
 
 
-def _gflops() -> float:
-    """This machine's matmul rate in the number format that training uses on it."""
+def _speed() -> float:
+    """Measures the machine and prints it: the speed of Python, which the budget is scaled by, and that of training."""
     from stages.training.runtime.precision import machine_rate
 
+    loop_seconds = speed.loop_seconds()
     number_format, rate = machine_rate()
-    print(f"machine: {rate / 1e9:.0f} GFLOP/s ({number_format} 2048^3 product)", flush=True)
-    return rate / 1e9
+    print(
+        f"machine: a million turns of a loop in Python take {loop_seconds:.3f} s, "
+        f"{number_format} 2048^3 product at {rate / 1e9:.0f} GFLOP/s",
+        flush=True,
+    )
+    return loop_seconds
 
 
 def _cores() -> int:

@@ -1,4 +1,4 @@
-"""Compares the durations of a test run with `tests/budget.toml`, scaled by the machine's rate. It never fails a run."""
+"""Compares the durations of a test run with `tests/budget.toml`, scaled by the machine's speed; never fails a run."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Seconds = Mapping[str, Mapping[str, float]]
 class Budget:
     """Seconds at the reference speed; the fields are those of `tests/budget.toml`, which documents them."""
 
-    usual_gflops: float
-    computing_share: float
+    usual_loop_seconds: float
+    processor_share: float
     wall: float
     long_test: float
     folders: Mapping[str, float]
@@ -37,19 +37,24 @@ class Budget:
         parents = (str(folder) for folder in (own, *own.parents) if str(folder) != "tests" or folder == own)
         return next((folder for folder in parents if folder in self.folders), str(own))
 
-    def scale(self, gflops: float) -> float:
-        """Factor on the budget for a machine of this rate; less than 1 on one faster than the reference."""
-        return 1 - self.computing_share + self.computing_share * self.usual_gflops / gflops
+    def scale(self, loop_seconds: float) -> float:
+        """Factor on the budget for a machine of this speed; less than 1 on one faster than the reference.
+
+        Args:
+            loop_seconds: as `infra.check.speed` measures them.
+        """
+        return 1 - self.processor_share + self.processor_share * loop_seconds / self.usual_loop_seconds
 
 
-def report(budget: Budget, gflops: float, wall: float, seconds: Seconds, root: Path = REPOSITORY) -> list[str]:
+def report(budget: Budget, loop_seconds: float, wall: float, seconds: Seconds, root: Path = REPOSITORY) -> list[str]:
     """The last lines of a run: each folder's seconds beside its budget, and long tests without a reason."""
-    scale = budget.scale(gflops)
+    scale = budget.scale(loop_seconds)
     spent: dict[str, float] = defaultdict(float)
     for test, phases in seconds.items():
         spent[budget.folder(test)] += sum(phases.values())
     lines = [
-        f"seconds of the tests, and their budget at this machine's rate ({gflops:.0f} GFLOP/s: factor {scale:.2f})"
+        "seconds of the tests, and their budget at this machine's speed "
+        f"(a loop takes {loop_seconds:.3f} s: factor {scale:.2f})"
     ]
     for folder, used in sorted(spent.items()):
         limit = budget.folders.get(folder)

@@ -21,7 +21,7 @@ CROSS_CUTTING = {
 """Folders of tests of several packages at once, with the packages to whose changes they belong."""
 
 
-def choose(revision: str, seconds: float, gflops: float) -> list[str]:
+def choose(revision: str, seconds: float, loop_seconds: float) -> list[str]:
     """Files of long tests to run for the changes since a revision; prints which were chosen and which omitted.
 
     Args:
@@ -32,7 +32,7 @@ def choose(revision: str, seconds: float, gflops: float) -> list[str]:
     budget = Budget.load()
     since = revision or _base()
     changed = _git("diff", "--name-only", since, "HEAD").splitlines()
-    scale = budget.scale(gflops)
+    scale = budget.scale(loop_seconds)
     estimates = {file: budget.full.get(file, UNKNOWN_SECONDS) * scale for file in long_tests()}
     left, chosen, omitted = seconds * scale, [], []
     for file in order(estimates, changed):

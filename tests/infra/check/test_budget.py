@@ -10,8 +10,8 @@ from infra.check.budget import Budget, reason_of, report
 from tests.support import REPOSITORY
 
 BUDGET = Budget(
-    usual_gflops=900,
-    computing_share=0.1875,
+    usual_loop_seconds=0.15,
+    processor_share=0.8,
     wall=480,
     long_test=20,
     folders={"tests/a": 10.0, "tests/b/c": 50.0},
@@ -23,10 +23,10 @@ def duration(call: float, setup: float = 0.0) -> dict[str, float]:
     return {"setup": setup, "call": call, "teardown": 0.0}
 
 
-def test_a_third_of_the_speed_gives_11_minutes_where_the_usual_gives_8() -> None:
-    assert BUDGET.scale(900) == 1
-    assert BUDGET.scale(300) * BUDGET.wall == pytest.approx(11 * 60)
-    assert BUDGET.scale(1800) < 1
+def test_what_the_processor_does_grows_with_its_slowness_and_waiting_does_not() -> None:
+    assert BUDGET.scale(0.15) == 1
+    assert BUDGET.scale(0.30) == pytest.approx(1.8)
+    assert BUDGET.scale(0.10) < 1
 
 
 def test_the_lines_hold_each_folder_against_its_budget_and_name_what_is_over() -> None:
@@ -37,8 +37,8 @@ def test_the_lines_hold_each_folder_against_its_budget_and_name_what_is_over() -
         "tests/b/c/deeper/test_d.py::test_5": duration(1),
         "tests/new/test_n.py::test_4": duration(1),
     }
-    head, *lines = report(BUDGET, 900, 500, seconds)
-    assert "900 GFLOP/s" in head and "1.00" in head
+    head, *lines = report(BUDGET, 0.15, 500, seconds)
+    assert "0.150 s" in head and "1.00" in head
     by_folder = {line.split()[0]: line for line in lines}
     assert by_folder["tests/a"].split() == ["tests/a", "10", "of", "10"]  # 9.5, rounded to the even
     assert by_folder["tests/b/c"].split() == ["tests/b/c", "61", "of", "50", "OVER"]
@@ -47,7 +47,7 @@ def test_the_lines_hold_each_folder_against_its_budget_and_name_what_is_over() -
 
 
 def test_a_slower_machine_may_take_longer() -> None:
-    lines = report(BUDGET, 300, 650, {f"tests/b/c/test_z.py::test_3[{n}]": duration(15) for n in range(4)})
+    lines = report(BUDGET, 0.30, 650, {f"tests/b/c/test_z.py::test_3[{n}]": duration(15) for n in range(4)})
     assert not any("OVER" in line for line in lines)
 
 
@@ -71,10 +71,10 @@ def test_a_reason_is_the_first_line_of_the_docstring(written: Path) -> None:
 def test_long_tests_without_a_reason_are_named(written: Path) -> None:
     file = "tests/a/test_long.py"
     seconds = {f"{file}::test_undocumented": duration(21), f"{file}::T::test_documented": duration(30)}
-    named = [line for line in report(BUDGET, 900, 60, seconds, written) if "docstring" in line]
+    named = [line for line in report(BUDGET, 0.15, 60, seconds, written) if "docstring" in line]
     assert len(named) == 1 and f"{file}::test_undocumented takes 21 s" in named[0]
     waited = {f"{file}::test_undocumented": duration(5, setup=60)}  # for what other tests read too
-    assert not [line for line in report(BUDGET, 900, 60, waited, written) if "docstring" in line]
+    assert not [line for line in report(BUDGET, 0.15, 60, waited, written) if "docstring" in line]
 
 
 def test_the_budget_has_a_line_for_every_folder_of_tests() -> None:
