@@ -11,7 +11,7 @@ from flows.recipe import Recipe, load_recipe, with_own_documents
 from stages.corpus.reading.guess import printable
 from stages.corpus.reading.sources import FoundSources, find_sources
 from stages.corpus.reading.unread import describe_unread, is_utf8, printable_name
-from stages.evaluation import question_sets
+from stages.evaluation import find_sets
 from stages.store import ConfigError, InputError
 
 
@@ -39,8 +39,10 @@ def resolve_recipe(
     if evaluation_data:
         with _naming("evaluation_data"):
             _absolute(evaluation_data)
-            sets = question_sets(evaluation_data)
+            found_sets = find_sets(evaluation_data)
+        sets = found_sets.paths
         notes.append(f"question sets in {evaluation_data}: {', '.join(sets)}")
+        notes += [f"not read in {evaluation_data}: {line}" for line in describe_unread(found_sets.unread)]
     if any(phase.weights for phase in chosen.training.phases):
         notes.append(f"{chosen.name}'s shares are of its own sources: yours are drawn by size (a recipe gives shares)")
     own = with_own_documents(chosen, data, found.sources, sets)

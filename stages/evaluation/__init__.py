@@ -13,7 +13,7 @@ from stages.evaluation.decide import build_verdict, scores
 from stages.evaluation.evaluate import build
 from stages.evaluation.gate import GatePolicy, Reason, Scores, Verdict
 from stages.evaluation.offline import preload
-from stages.evaluation.sets import ROLE, question_sets, read_set, scored_sets
+from stages.evaluation.sets import ROLE, find_sets, question_sets, read_set, scored_sets
 from stages.store import Artifact, Stage
 
 evaluation: Stage[EvaluationConfig] = Stage("evaluation", 2, build)
@@ -41,6 +41,7 @@ __all__ = [
     "SetConfig",
     "Verdict",
     "evaluation",
+    "find_sets",
     "preload",
     "question_sets",
     "read_set",

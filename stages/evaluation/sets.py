@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.corpus import Listing, list_files
+from stages.corpus.reading.unread import Unread, describe_unread
 from stages.evaluation.config import TRAIN_SUFFIX, EqualOptions, check_name
-from stages.questions import PATTERNS, QuestionSet, Row, plain, read_rows, set_name
+from stages.questions import SUFFIXES, QuestionSet, Row, plain, read_rows, set_name
 from stages.store import InputError
 
 ROLE = "set/"
@@ -188,8 +189,18 @@ def baselines(questions: Sequence[Question]) -> Baselines:
     return Baselines(sum(1 / len(q.options) for q in questions) / len(questions), best / len(questions))
 
 
-def question_sets(location: str | os.PathLike[str]) -> dict[str, str]:
-    """Question sets in a folder and its subfolders, or in one file: name -> path or URL, sorted by name.
+@dataclass(frozen=True)
+class FoundSets:
+    """The question sets of a folder."""
+
+    paths: dict[str, str]
+    """Path or URL by name, sorted by name."""
+    unread: tuple[Unread, ...]
+    """What else is in the folder."""
+
+
+def find_sets(location: str | os.PathLike[str]) -> FoundSets:
+    """Question sets in a folder and its subfolders, or in one file.
 
     The name of a set is its file's without suffix (`stages.questions.SUFFIXES`). Sets ending in `_train` are included,
     for decontamination; `scored_sets` excludes them.
@@ -201,7 +212,10 @@ def question_sets(location: str | os.PathLike[str]) -> dict[str, str]:
         InputError: the location does not exist or has no sets, or two sets have one name.
         ConfigError: an invalid name of a set.
     """
-    listing = list_files(location, PATTERNS)
+    listing = list_files(location, why_unread=_why_unread)
+    if not listing.files:
+        others = "; ".join(describe_unread(listing.unread))
+        raise InputError(f"{location} has no question set ({', '.join(SUFFIXES)}); it has {others}")
     found: dict[str, str] = {}
     for file in listing.files:
         path, name = listing.path(file.name), set_name(file.name) or ""
@@ -211,7 +225,16 @@ def question_sets(location: str | os.PathLike[str]) -> dict[str, str]:
         if same is not None:
             raise InputError(f"{found[same]} and {path} are both named {same!r}; rename one of them")
         found[name] = path
-    return dict(sorted(found.items()))
+    return FoundSets(dict(sorted(found.items())), listing.unread)
+
+
+def _why_unread(file: str) -> str:
+    return "not JSON Lines" if set_name(file) is None else ""
+
+
+def question_sets(location: str | os.PathLike[str]) -> dict[str, str]:
+    """The paths of `find_sets`."""
+    return find_sets(location).paths
 
 
 def scored_sets(names: Iterable[str]) -> list[str]:

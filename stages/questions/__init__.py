@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stages.questions.answers import plain
-from stages.questions.files import PATTERNS, SUFFIXES, set_name
+from stages.questions.files import SUFFIXES, set_name
 from stages.questions.reader import QuestionSet, Row, read_rows
 
-__all__ = ["PATTERNS", "SUFFIXES", "QuestionSet", "Row", "plain", "read_rows", "set_name"]
+__all__ = ["SUFFIXES", "QuestionSet", "Row", "plain", "read_rows", "set_name"]

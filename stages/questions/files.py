@@ -14,7 +14,6 @@ from stages.store import InputError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 """Endings of a set's files, in any case. Other files are left out."""
-PATTERNS = tuple(f"*{suffix}" for suffix in SUFFIXES)
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 

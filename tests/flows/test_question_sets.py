@@ -65,11 +65,13 @@ def test_a_bad_set_of_the_user_is_refused_with_the_parameter(tmp_path: Path) -> 
     with pytest.raises(InputError, match=r"^evaluation_data: question set x: .*x\.jsonl:1: no field 'question'"):
         resolve_recipe("biomed", *places)
     (tmp_path / "eval" / "x.jsonl").write_text(line() + line(options=["heart", "heart"]))
+    (tmp_path / "eval" / "exam.json").write_text("[]")
     with pytest.raises(InputError, match=r"x\.jsonl:2: two options are equal"):
         resolve_recipe("biomed", *places)
     recipe, notes = resolve_recipe("biomed", *places, ["evaluation.sets.x.equal_options=leave_out"])
     assert recipe.evaluation.options("x").equal_options == "leave_out"
     assert f"question set x: 1 questions; 1 left out, with equal options: {places[1]}/x.jsonl:2" in notes
+    assert f"not read in {places[1]}: not JSON Lines: 1 (exam.json)" in notes
 
 
 def test_a_set_to_decontaminate_against_is_read_too(world: World) -> None:

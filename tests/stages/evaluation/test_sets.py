@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stages.corpus.evaluation_items import read_items
 from stages.corpus.reading.listing import list_files
 from stages.evaluation.config import EvaluationConfig
-from stages.evaluation.sets import Question, baselines, question_sets, read_set, scored_sets, subset
+from stages.evaluation.sets import Question, baselines, find_sets, question_sets, read_set, scored_sets, subset
 from stages.store import ConfigError, InputError
 from tests.stages.evaluation.evaluation_world import make_questions, write_set
 from tests.support import SHARED, ObjectStore
@@ -165,6 +165,8 @@ def test_sets_are_found_and_read_wherever_they_lie(place: str) -> None:
         put(place, name, b"nothing")
     found = question_sets(place)
     assert found == paths
+    (other,) = [each for each in find_sets(place).unread if each.reason == "not JSON Lines"]
+    assert other.names == ("README.md", "x.json")
     assert list(found) == ["a", "a_train", "b", "c"]
     assert scored_sets(found) == ["a", "b", "c"]
     assert question_sets(found["b"]) == {"b": found["b"]}
@@ -181,7 +183,7 @@ def test_a_place_without_sets_is_refused(place: str) -> None:
     with pytest.raises(InputError, match="does not exist"):
         question_sets(place)
     put(place, "README.md", b"nothing")
-    with pytest.raises(InputError, match=r"has no \*\.jsonl, .* file; its files are: README\.md"):
+    with pytest.raises(InputError, match=r"has no question set \(\.jsonl, .*\); it has not JSON Lines: 1 \(README"):
         question_sets(place)
     path = put(place, "two words.jsonl")
     with pytest.raises(ConfigError, match=f"{path}: evaluation set 'two words'.*rename the file"):
