@@ -20,6 +20,7 @@ SETTINGS = [
     "training.parallelism.workers=0",  # Ray is started by other tests
     "evaluation.default_limit=20",
     "evaluation.heldout_documents=100",
+    "evaluation.sets.medmcqa.equal_options=leave_out",  # MedMCQA as published has such questions
 ]
 
 
@@ -40,6 +41,7 @@ def test_a_cut_of_medquad_becomes_a_served_model(house: House, tmp_path: Path) -
         ["make", "biomed", f"DATA={data}", f"EVAL={questions}", f"SET={' '.join(SETTINGS)}"], cwd=REPOSITORY
     )
     assert "source CDC" in result.stderr, "guesses are printed"
+    assert "question set medmcqa: 2080 questions; 12 left out, with equal options" in result.stderr
     assert "medqa_usmle_4" in result.stdout
     assert "Completion" in result.stdout
     status = json.loads(house.ask("status", "--json"))
