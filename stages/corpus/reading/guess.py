@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import islice
+from collections.abc import Iterator, Mapping
 
 from stages.corpus.config import FieldMapping, SourceConfig
+from stages.corpus.reading.field_counts import FieldCounts, count_fields
+from stages.corpus.reading.fields import list_names
 from stages.corpus.reading.listing import Listing
-from stages.corpus.reading.records import BadRecord, format_in, read_records
 from stages.store import InputError
 
-FIRST_ROWS = 20
 NAMES: dict[str, tuple[str, ...]] = {
     "text": ("text", "content", "body", "document", "abstract", "full_text", "article"),
     "id": ("id", "doc_id", "uid", "pmid", "pmcid", "uuid"),
@@ -20,48 +19,71 @@ NAMES: dict[str, tuple[str, ...]] = {
     "title": ("title", "focus", "headline", "name"),
     "retrieved_at": ("retrieved_at", "retrieved", "crawled_at", "fetched_at", "date"),
 }
-"""For each field of a document, candidate names, best first."""
+"""For each field of a document, candidate names in any case, best first."""
+
+STRING_FIELDS = ("group", "title", "url", "license")
+"""Fields that only strings are taken for; ids and dates may be of any type."""
+
+USUAL_SHARE = 0.5
+"""A better name is taken for the text unless fewer than this share as many records have it as a string."""
 
 JOINED = ("question", "answer")
-"""Fields that are joined to a text if there is no text field."""
+"""Fields that are joined to a text if that is more often a text than any text field."""
 
 
 def resolve_fields(listing: Listing, source: SourceConfig) -> FieldMapping:
-    """Completes a source's field mapping from its first records; a missing field becomes empty.
+    """Completes a source's field mapping from records all over its files (see `count_fields`); a missing field becomes
+    empty.
+
+    The text is the first of its candidate names that holds a string in at least `USUAL_SHARE` as many records as the
+    most frequent one.
 
     Raises:
         InputError: none of the records has a field that the recipe names, or none has a text field.
     """
     wanted = source.fields
-    rows = _first_rows(listing, source)
-    if not rows:  # no readable record: the reader reports what is wrong with each
+    counts = count_fields(listing, source)
+    if not counts.records:  # no readable record: the reader reports what is wrong with each
         return wanted.model_copy(update={"text": wanted.text or "text"})
-    present = sorted({key for row in rows for key in row})
-    strings = {key for key in present if any(isinstance(value := row.get(key), str) and value.strip() for row in rows)}
     found: dict[str, str] = {}
     for field, names in NAMES.items():
         named = getattr(wanted, field)
-        if named is not None:
-            missing = [
-                part for part in ([named] if named in present else named.split("+")) if part and part not in present
-            ]
-            if missing:
-                raise InputError(
-                    f"{listing.location}: the recipe's field for {field} is {named!r}, but its records have no "
-                    f"{missing[0]!r}; they have: {', '.join(present)}"
-                )
-            found[field] = named
+        if named is None:
+            found[field] = _guess_text(counts) if field == "text" else _guess(counts, field, names)
             continue
-        candidates = strings if field in ("text", "group", "title", "url", "license") else set(present)
-        found[field] = next((name for name in names if name in candidates), "")
-    if not found["text"]:
-        if not set(JOINED) <= strings:
+        missing = [] if named in counts.types else [part for part in named.split("+") if part not in counts.types]
+        if named and missing:
             raise InputError(
-                f"{listing.location}: no field looks like the document's text; name it in the recipe "
-                f"(fields: {{text: ...}}); the records have: {', '.join(present)}"
+                f"{listing.location}: the recipe's field for {field} is {named!r}, but its records have no "
+                f"{missing[0]!r}; they have: {list_names(counts.describe())}"
             )
-        found["text"] = "+".join(JOINED)
+        found[field] = named
+    if not found["text"]:
+        raise InputError(
+            f"{listing.location}: no field looks like the document's text; name it in the recipe "
+            f"(fields: {{text: ...}}; a field inside an object by its path, as data.text); "
+            f"fields of the records ({counts.records:,} were read): {list_names(counts.describe())}"
+        )
     return FieldMapping(**found)
+
+
+def _guess_text(counts: FieldCounts) -> str:
+    candidates = {name: counts.strings(name) for name in _spellings(counts, NAMES["text"])}
+    joined = [next(_spellings(counts, (name,)), "") for name in JOINED]
+    candidates["+".join(joined)] = min(counts.strings(name) for name in joined)
+    most = max(candidates.values())
+    return next(name for name, strings in candidates.items() if strings >= USUAL_SHARE * most) if most else ""
+
+
+def _guess(counts: FieldCounts, field: str, names: tuple[str, ...]) -> str:
+    count = counts.strings if field in STRING_FIELDS else counts.values
+    return next((name for name in _spellings(counts, names) if count(name)), "")
+
+
+def _spellings(counts: FieldCounts, names: tuple[str, ...]) -> Iterator[str]:
+    """The names as the records write them: as here, else in other case."""
+    for name in names:
+        yield from sorted((one for one in counts.types if one.lower() == name), key=lambda one: (one != name, one))
 
 
 def printable(sources: Mapping[str, SourceConfig]) -> tuple[list[str], list[list[str]]]:
@@ -72,21 +94,3 @@ def printable(sources: Mapping[str, SourceConfig]) -> tuple[list[str], list[list
         for name, source in sources.items()
     ]
     return ["source", "licence", *fields, "location"], rows
-
-
-def _first_rows(listing: Listing, source: SourceConfig) -> list[dict[str, object]]:
-    """The first readable records, from as few files as possible."""
-    rows: list[dict[str, object]] = []
-    for file in sorted(listing.files, key=lambda item: item.name):
-        format = format_in(file.name, source)
-        if not format:
-            continue
-        if format == "txt":
-            return [{"text": "a file's text"}]
-        if format.startswith("fasta"):
-            return [{"id": "first word of the header", "title": "the header", "text": "the sequence"}]
-        records = read_records(listing, file.name, format)
-        rows += [r.value for r in islice(records, FIRST_ROWS - len(rows)) if not isinstance(r.value, BadRecord)]
-        if len(rows) >= FIRST_ROWS:
-            break
-    return rows
