@@ -54,7 +54,7 @@ def _build(config: CorpusConfig, inputs: Mapping[str, Any], writer: ArtifactWrit
         build(config, inputs, writer, workers)
 
 
-corpus: Stage[CorpusConfig] = Stage("corpus", 2, _build)
+corpus: Stage[CorpusConfig] = Stage("corpus", 3, _build)
 """The corpus stage. Inputs: `source/<name>` and `evaluation/<set>`, both Listings; see `inputs_of`."""
 
 

@@ -8,6 +8,7 @@ from typing import Literal, cast, get_args
 from pydantic import Field, field_validator, model_validator
 
 from stages.corpus.filtering.config import FilterConfig
+from stages.corpus.phones import PhoneCountry
 from stages.store import Config, runtime_field
 
 PersonalKind = Literal["email", "phone", "ssn", "ip", "mrn", "iban", "card"]
@@ -16,7 +17,8 @@ MAXIMUM_RECORD_BYTES = 64 << 20
 
 
 class FieldMapping(Config):
-    """Names of a source's fields. Unset: guessed from the first records. Empty: the source has no such field."""
+    """Names of a source's fields; `data.text` is the field `text` inside `data`, unless a field is itself called so.
+    Unset: guessed from records all over the source. Empty: the source has no such field."""
 
     text: str | None = None
     """Field with the document; `question+answer` joins two fields with a blank line."""
@@ -86,6 +88,9 @@ class EditConfig(Config):
     """Action for each kind: `mask` replaces it by a placeholder such as `[EMAIL]`, `drop` removes the document, `tag`
     keeps the text and adds the kind to the document's steps. Kinds that are not named are not searched. Hits are
     counted, never stored."""
+    phone_countries: list[PhoneCountry] = ["US"]
+    """Countries whose national telephone numbers are found too (ISO 3166 codes; US is all of North America's numbering
+    plan); international numbers are found always. Amounts may look like the forms without a leading 0 (ES, PL, PT)."""
     boilerplate_minimum_groups: int = Field(10, ge=2)
     """A line is boilerplate if it occurs at the edge of documents of at least so many groups (subjects) ..."""
     boilerplate_minimum_fraction: float = Field(0.002, ge=0, le=1)

@@ -1,11 +1,11 @@
 """Finds personal data and masks, tags or drops it. Patterns are narrow, since medical text is full of numbers.
 
-Found are: e-mail addresses; telephone numbers in North American form with separators, and international ones with
-a leading plus; US social security numbers in dashed form; IPv4 addresses, and IPv6 addresses of the ranges that are in
-use; medical record numbers that are labelled as such; IBANs (country, length and check digits); payment card numbers
-(issuer, grouping and check digit).
-Not found are: names, street addresses, dates of birth, numbers in other national forms. A first octet below 8 is not
-taken for an address, because enzyme numbers (EC 3.4.21.4) and versions look the same.
+Found are: e-mail addresses; telephone numbers in international form, and in the national forms of countries that are
+named (see `phones`); US social security numbers in dashed form; IPv4 addresses, and IPv6 addresses of the ranges that
+are in use; medical record numbers that are labelled as such; IBANs (country, length and check digits); payment card
+numbers (issuer, grouping and check digit).
+Not found are: names, street addresses, dates of birth. A first octet below 8 is not taken for an address, because
+enzyme numbers (EC 3.4.21.4) and versions look the same.
 
 Hits are counted, never stored. A scan over all bytes (`personal_marks`) says which texts may hold which kinds; the
 regular expressions search only those.
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from stages.corpus.kernels import marks
 from stages.corpus.kernels.marks import personal_marks
+from stages.corpus.phones import PhoneCountry, PhoneSearch
 from stages.corpus.policy import Removal
 from stages.corpus.texts import Texts
 
@@ -42,24 +43,14 @@ _PATTERNS: dict[str, re.Pattern[str]] = {
         r"(?P<hit>[A-Z]{0,3}-?[0-9]{4,12})\b"
     ),
     "ssn": re.compile(r"(?<![\w-])[0-9]{3}-[0-9]{2}-[0-9]{4}(?![\w-])"),
-    "phone": re.compile(
-        r"(?<![\w.+-])(?:"
-        r"(?:\+?1[-. ]?)?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[-.])[2-9][0-9]{2}[-. ][0-9]{4}"
-        r"|\+?1[-. ][2-9][0-9]{2}[-. ][2-9][0-9]{2}[-. ][0-9]{4}"
-        r"|\+[1-9][0-9]{7,14}"
-        r"|\+[2-9][0-9]{0,2}(?:[-. ]?\(0\))?(?:[-. ]?\([0-9]{1,4}\)|[-. ][0-9]{1,4}|(?<=\))[0-9]{1,4}){1,5}"
-        r"(?:[-. ]|(?<=\)))[0-9]{2,8}"
-        r")(?![\w-]|\.[0-9])"
-    ),
     "ip": re.compile(
         rf"(?<![\w.-])(?<!EC )(?<!EC:)(?<!version )(?<!Version )"
         rf"(?:[89]|[1-9][0-9]|1[0-9][0-9]|2[0-4][0-9]|25[0-5])(?:\.{_OCTET}){{3}}(?![\w-]|\.[0-9])"
         r"|(?<![\w:.-])[23Ff][0-9A-Fa-f]{3}:[0-9A-Fa-f:]{0,33}(?:[0-9A-Fa-f]|::)(?!\w|:[0-9A-Fa-f:])"
     ),
 }
-"""In the order in which they are applied: e-mail addresses before what could be found inside them.
-
-Digits are ASCII, letters at the edges are any. None matches a bracket, so placeholders are never part of a match."""
+"""Those of all kinds but telephone numbers. Digits are ASCII, letters at the edges are any. None matches a bracket, so
+placeholders are never part of a match."""
 
 _MARKS = {
     "email": marks.EMAIL,
@@ -71,7 +62,9 @@ _MARKS = {
     "ip": marks.IP,
 }
 
-PLACEHOLDERS = {kind: f"[{kind.upper()}]" for kind in _PATTERNS}
+KINDS = ("email", "iban", "card", "mrn", "ssn", "phone", "ip")
+"""In the order in which they are searched: e-mail addresses before what could be found inside them."""
+PLACEHOLDERS = {kind: f"[{kind.upper()}]" for kind in KINDS}
 
 _IBAN_REGISTRY = """
 AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 EE20 EG29 ES24 FI18
@@ -131,11 +124,6 @@ def _card_end(match: re.Match[str]) -> int:
     return -1
 
 
-def _phone_end(match: re.Match[str]) -> int:
-    """End of the telephone number; -1 if an international one has too few or too many digits (E.164)."""
-    return match.end() if 8 <= sum(map(str.isdigit, match[0])) <= 15 else -1
-
-
 def _ip_end(match: re.Match[str]) -> int:
     """End of the address; -1 if it is no IPv6 address, or of a range that is not in use (RFC 4291, 4193)."""
     if "." in match[0]:
@@ -155,9 +143,26 @@ def _any_end(match: re.Match[str]) -> int:
 _ENDS: dict[str, Callable[[re.Match[str]], int]] = {
     "iban": _iban_end,
     "card": _card_end,
-    "phone": _phone_end,
     "ip": _ip_end,
 }
+
+
+@dataclass(frozen=True)
+class Search:
+    """How one kind is found: a pattern, and the end of what begins with a match of it, -1 if that is none."""
+
+    pattern: re.Pattern[str]
+    end_of: Callable[[re.Match[str]], int]
+    group: str | int = 0
+    """Where in the match the personal data begins."""
+
+
+def make_searches(phones: PhoneSearch) -> dict[str, Search]:
+    """The searches for all kinds, in their order."""
+    patterns = _PATTERNS | {"phone": phones.pattern}
+    ends = _ENDS | {"phone": phones.end_of}
+    groups = {"mrn": "hit"}
+    return {kind: Search(patterns[kind], ends.get(kind, _any_end), groups.get(kind, 0)) for kind in KINDS}
 
 
 @dataclass(frozen=True)
@@ -168,14 +173,12 @@ class _Span:
     kind: str = ""
 
 
-def _split_by(text: str, kind: str) -> list[_Span]:
+def _split_by(text: str, kind: str, search: Search) -> list[_Span]:
     """A text as spans: those of one kind of personal data, and the text between them."""
-    pattern, end_of = _PATTERNS[kind], _ENDS.get(kind, _any_end)
-    group = "hit" if kind == "mrn" else 0
     spans: list[_Span] = []
     done = place = 0
-    while (match := pattern.search(text, place)) is not None:
-        begin, end = match.start(group), end_of(match)
+    while (match := search.pattern.search(text, place)) is not None:
+        begin, end = match.start(search.group), search.end_of(match)
         if end < 0:
             place = begin + 1
             continue
@@ -188,23 +191,22 @@ def _split_by(text: str, kind: str) -> list[_Span]:
     return spans
 
 
-def _spans(text: str, kinds: Iterable[str]) -> list[_Span]:
+def _spans(text: str, searches: Mapping[str, Search]) -> list[_Span]:
     """A text as spans of all kinds; each kind searches what earlier ones left, until no search finds more.
 
     A span bounds the text beside it just as its placeholder would, so a search of the masked text finds nothing more.
     """
-    wanted = [kind for kind in _PATTERNS if kind in set(kinds)]
     spans, before = [_Span(text)], 0
     while len(spans) > before:
         before = len(spans)
-        for kind in wanted:
-            spans = [part for span in spans for part in ([span] if span.kind else _split_by(span.text, kind))]
+        for kind, search in searches.items():
+            spans = [part for span in spans for part in ([span] if span.kind else _split_by(span.text, kind, search))]
     return spans
 
 
 def _counts(spans: list[_Span]) -> dict[str, int]:
     found = [span.kind for span in spans if span.kind]
-    return {kind: found.count(kind) for kind in _PATTERNS if kind in found}
+    return {kind: found.count(kind) for kind in KINDS if kind in found}
 
 
 @dataclass(frozen=True)
@@ -226,21 +228,25 @@ class PersonalFound:
 class PersonalData:
     """Finds personal data of some kinds and applies the action of each: `mask`, `drop` or `tag` (`EditConfig`)."""
 
-    def __init__(self, actions: Mapping[str, str]):
+    def __init__(self, actions: Mapping[str, str], phone_countries: Iterable[PhoneCountry] = ("US",)):
         self.actions = dict(actions)
+        phones = PhoneSearch(phone_countries)
+        self._searches = {kind: search for kind, search in make_searches(phones).items() if kind in actions}
+        national = marks.NATIONAL_PHONE if phones.has_national else 0
+        self._marks = {kind: _MARKS[kind] | (national if kind == "phone" else 0) for kind in self._searches}
 
     def find(self, texts: Texts, rows_mask: NDArray[np.bool_] | None = None) -> PersonalFound:
         """Searches a batch, or those rows of it where `rows_mask` (bool[n]) is true."""
         searched = np.ones(len(texts), np.bool_) if rows_mask is None else rows_mask
         possible = personal_marks(texts.data, texts.offsets, searched)
-        possible &= np.uint8(sum(_MARKS[kind] for kind in self.actions))
+        possible &= np.uint8(sum(self._marks.values()))
         edited: dict[int, bytes] = {}
         removals: dict[int, Removal] = {}
         tags: dict[int, list[str]] = {}
         counts: dict[int, dict[str, int]] = {}
         for row in np.flatnonzero(possible).tolist():
             mark = int(possible[row])
-            spans = _spans(texts[row], [kind for kind in self.actions if mark & _MARKS[kind]])
+            spans = _spans(texts[row], {kind: one for kind, one in self._searches.items() if mark & self._marks[kind]})
             found = _counts(spans)
             if not found:
                 continue

@@ -12,15 +12,21 @@ from numpy.typing import NDArray
 from stages.corpus.kernels import kernel
 
 EMAIL, PHONE, SSN, IP, MRN, IBAN, CARD = 1, 2, 4, 8, 16, 32, 64
+NATIONAL_PHONE = 128
+"""A telephone number in a national form other than the North American one."""
 
-_AT, _COLON, _DIGIT = 1, 2, 3
+_AT, _COLON, _DIGIT, _PLUS, _FULL_WIDTH = 1, 2, 3, 4, 5
 _CLASS = np.zeros(256, np.uint8)
 _CLASS[ord("@")] = _AT
 _CLASS[ord(":")] = _COLON
+_CLASS[ord("+")] = _PLUS
+_CLASS[0xEF] = _FULL_WIDTH  # first byte of a full-width plus, EF BC 8B
 _CLASS[ord("0") : ord("9") + 1] = _DIGIT
 
-_LONGEST_GAP = 3
-"""Bytes between two groups of digits of one telephone number: `) (`."""
+_LONGEST_GAP = 12
+"""Bytes between two groups of digits of one telephone number, of up to four characters: `) (`."""
+_SHORTEST_PHONE = 8
+"""Digits of a telephone number, with country code or the 0 in front."""
 _RECORD_WINDOW = 48
 """Bytes before a medical record number that contain `record` or `MRN`."""
 _SHORTEST_IBAN, _LONGEST_IBAN = 15, 34
@@ -60,6 +66,29 @@ def may_be_mail(data: NDArray[np.uint8], at: int, begin: int, end: int) -> bool:
         or before == 95
     )
     return name and (is_digit(after) or is_capital(after & 0xDF) or after == 45)
+
+
+@kernel
+def may_join_phone(byte: int) -> bool:
+    """May the byte stand between two digits of a telephone number: a space, -, ., /, a bracket or not ASCII?"""
+    return byte == 32 or byte == 45 or byte == 46 or byte == 47 or byte == 40 or byte == 41 or byte >= 128
+
+
+@kernel
+def may_be_international(data: NDArray[np.uint8], at: int, end: int) -> bool:
+    """Do enough digits follow from `at` on, just behind a plus? A character that is not ASCII may be one."""
+    if at >= end or not (is_digit(data[at]) or data[at] == 40 or data[at] >= 128):
+        return False
+    digits = 0
+    for k in range(at, end):
+        byte = data[k]
+        if is_digit(byte) or byte >= 192:
+            digits += 1
+            if digits >= _SHORTEST_PHONE:
+                return True
+        elif not may_join_phone(byte):
+            return False
+    return False
 
 
 @kernel
@@ -123,12 +152,12 @@ def personal_marks(
         begin, end = offsets[i], offsets[i + 1]
         found = 0
         # State of the current chain of runs of digits: end of the last run, sizes of the last two, digits in total,
-        # whether a plus precedes it, runs between full stops, digits between single spaces or hyphens, and whether
-        # the last run came after a hyphen.
+        # digits since a run that began with 00 (-1: none), runs between full stops, digits between single spaces or
+        # hyphens, and whether the last run came after a hyphen.
         last = -1
         size_1 = size_2 = 0
         digits = 0
-        plus = False
+        zeros = -1
         dotted = 0
         spaced = 0
         hyphen_1 = False
@@ -148,6 +177,17 @@ def personal_marks(
                     found |= IP
                 k += 1
                 continue
+            if kind == _PLUS:
+                if may_be_international(data, k + 1, end):
+                    found |= PHONE
+                k += 1
+                continue
+            if kind == _FULL_WIDTH:
+                is_plus = k + 3 <= end and data[k + 1] == 0xBC and data[k + 2] == 0x8B
+                if is_plus and may_be_international(data, k + 3, end):
+                    found |= PHONE
+                k += 1
+                continue
             start = k
             while k < end and is_digit(data[k]):
                 k += 1
@@ -156,8 +196,7 @@ def personal_marks(
             chained = last >= 0 and gap <= _LONGEST_GAP
             if chained:
                 for j in range(last, start):
-                    byte = data[j]
-                    if not (byte == 32 or byte == 45 or byte == 46 or byte == 40 or byte == 41):
+                    if not may_join_phone(data[j]):
                         chained = False
             hyphen = False
             if chained:
@@ -171,14 +210,20 @@ def personal_marks(
                 if size == 4 and size_1 == 2 and size_2 == 3 and hyphen and hyphen_1:
                     found |= SSN
             else:
-                plus = start > begin and data[start - 1] == 43
+                zeros = -1
                 size_1 = 0
                 dotted = 0
                 spaced = digits = size
             if dotted == 0 and size <= 3:
                 dotted = 1
-            if plus and digits >= 8:
+            if zeros >= 0:
+                zeros += size
+            elif size >= 2 and data[start] == 48 and data[start + 1] == 48:
+                zeros = size
+            if zeros >= _SHORTEST_PHONE:
                 found |= PHONE
+            if digits >= _SHORTEST_PHONE:
+                found |= NATIONAL_PHONE
             if dotted >= 4:
                 found |= IP
             if spaced >= 13:

@@ -48,7 +48,8 @@ class Prepare(PipelineStep):
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Consumes the documents; yields none."""
-        personal = PersonalData(dict(self.config.edits.personal_data.items()))
+        edits = self.config.edits
+        personal = PersonalData(dict(edits.personal_data.items()), edits.phone_countries)
         pending: list[Document] = []
         characters = 0
         chunks: list[dict[str, Any]] = []

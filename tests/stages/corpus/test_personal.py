@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from stages.corpus.config import EditConfig
 from stages.corpus.kernels.marks import personal_marks
-from stages.corpus.personal import _MARKS, _PATTERNS, PLACEHOLDERS, PersonalData, _counts, _spans
+from stages.corpus.personal import _MARKS, KINDS, PLACEHOLDERS, PersonalData, _counts, _spans, make_searches
+from stages.corpus.phones import PhoneSearch
 from stages.corpus.texts import Texts
 from stages.sample.biomed.phrases import PERSONAL
 from stages.sample.personal import personal_sentence
 from tests.support import examples
 
-KINDS = list(PLACEHOLDERS)
+SEARCHES = make_searches(PhoneSearch(["US"]))
 MASK = PersonalData(dict.fromkeys(KINDS, "mask"))
 
 FOUND = [
@@ -105,7 +106,7 @@ NOT_FOUND = [
 
 def replace_personal_data(text: str, kinds: Iterable[str]) -> tuple[str, dict[str, int]]:
     """The text with placeholders, and how many of each kind: by the regular expressions alone, without the scan."""
-    spans = _spans(text, kinds)
+    spans = _spans(text, {kind: search for kind, search in SEARCHES.items() if kind in set(kinds)})
     return "".join(PLACEHOLDERS.get(span.kind, span.text) for span in spans), _counts(spans)
 
 
@@ -187,7 +188,8 @@ PARTS = st.one_of(
     st.sampled_from(list(PLACEHOLDERS.values())),
     st.from_regex(r"[0-9]{1,5}[-. ():]{0,3}", fullmatch=True),
     st.sampled_from(["+", "(", ")", "(0)", "-", ".", " ", ":", "::", "@", "MRN", "medical record no. ", "EC ",
-                     "version ", "é", "٣", "\0", "\u2003", "e\u0301", "👩‍⚕️", "DE89", "2001:db8", "x", "\n"]),
+                     "version ", "é", "٣", "+٤٤ ٢٠", "\uff0b\uff14", "\u00a0", "\u2011",
+                     "00", "0049 ", " ext. ", "/", "\0", "\u2003", "e\u0301", "👩‍⚕️", "DE89", "2001:db8", "x", "\n"]),
     st.text(max_size=5),
 )  # fmt: skip
 HOSTILE = st.lists(PARTS, max_size=8).map("".join)
@@ -223,7 +225,10 @@ def test_the_scan_marks_whatever_the_patterns_find(texts: list[str]) -> None:
                 assert marks[i] & _MARKS[kind], (kind, text)
 
 
-@given(st.sampled_from(["email", "mrn", "ssn", "phone", "ip"]).flatmap(lambda kind: st.from_regex(_PATTERNS[kind])))
+PATTERNS = st.sampled_from(["email", "mrn", "ssn", "phone", "ip"]).map(lambda kind: SEARCHES[kind].pattern)
+
+
+@given(PATTERNS.flatmap(st.from_regex))
 @examples(50)
 def test_the_scan_marks_what_is_made_to_be_found(text: str) -> None:
     assert MASK.find(Texts.of([text])).counts.get(0, {}) == replace_personal_data(text, KINDS)[1]
@@ -241,7 +246,8 @@ def test_replacing_twice_changes_nothing_more(text: str) -> None:
 
 @pytest.mark.parametrize(
     "unit",
-    ["1-", "a@", "1.", "a.", "a-", "+4 ", "+4(1)", "1:", "2001:", "fe80::", "A@a.", "DE89 ", "4111 ", "4111-1111-",
+    ["1-", "a@", "1.", "a.", "a-", "+4 ", "+4(1)", "+٤", "+44 20 ", "\uff0b4", "00 4 ",
+     "0049 3 ", "4 )(", "1:", "2001:", "fe80::", "A@a.", "DE89 ", "4111 ", "4111-1111-",
      "MRN ", "(301) 555-", "1@a.aa.", "078-05-1120-", "MRN 1234567(301) 555-0134",
      "a@example.org(301) 555-0134MRN 1234567", "a.b.c.d.e.f@g.h.i.",
      "078-05-1120 ", "192.0.2.1 ", "medical record ", "1", "4", "@", "A"],
@@ -256,6 +262,6 @@ def test_a_long_text_of_nearly_something_is_done_in_linear_time(unit: str) -> No
 
 def test_the_patterns_leave_brackets_alone() -> None:
     # Placeholders rest on it: none is found, and none becomes part of what is.
-    assert not any(re.search(r"\\[\[\]]", pattern.pattern) for pattern in _PATTERNS.values())
+    assert not any(re.search(r"\[\[\]]", search.pattern.pattern) for search in SEARCHES.values())
     for placeholder in PLACEHOLDERS.values():
         assert replace_personal_data(f"MRN {placeholder} {placeholder}@{placeholder}.org", KINDS)[1] == {}
