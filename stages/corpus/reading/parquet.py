@@ -33,6 +33,12 @@ def parquet_rows(
             groups = list(range(file.num_row_groups)[file_range.start : file_range.end])
             rows = _rows_at_a_time(file.metadata, groups)
             total = sum(file.metadata.row_group(i).num_rows for i in groups)
+            repeated = [name for name in wanted or names if names.count(name) > 1]
+            if repeated:  # a row would have the last one's value only
+                reason = f"the Parquet file has more than one column {list_names(repeated[:1])!r}"
+                yield Record(count.number + 1, BadRecord(reason, rest_lost=True))
+                count.number += total
+                return
             for batch in file.iter_batches(batch_size=rows, row_groups=groups, columns=wanted):
                 for value in _rows(batch):
                     count.number += 1

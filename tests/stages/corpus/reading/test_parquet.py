@@ -70,6 +70,14 @@ def test_a_file_without_the_columns_has_its_rows_and_says_what_there_is(tmp_path
     assert [list(record.columns) for record in found] == [["body", "n"]] * 2
 
 
+def test_of_two_columns_of_one_name_none_is_chosen(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"]), pa.array([1])], names=["text", "text", "id"])
+    pq.write_table(table, tmp_path / "x.parquet")
+    (value,) = read_all(tmp_path, "x.parquet", columns=["text"])
+    assert value == BadRecord("the Parquet file has more than one column 'text'", rest_lost=True)
+    assert read_all(tmp_path, "x.parquet", columns=["id"]) == [{"id": 1}]
+
+
 def test_row_groups_are_spread_over_the_file(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a"] * 50}), tmp_path / "x.parquet", row_group_size=5)
     (tmp_path / "y.parquet").write_bytes(b"PAR1 this is not it PAR1")
