@@ -12,6 +12,7 @@ from stages.corpus.reading.guess import printable
 from stages.corpus.reading.sources import FoundSources, find_sources
 from stages.corpus.reading.unread import describe_unread, is_utf8, printable_name
 from stages.evaluation import find_sets
+from stages.questions import set_name
 from stages.store import ConfigError, InputError
 
 
@@ -41,7 +42,8 @@ def resolve_recipe(
             _absolute(evaluation_data)
             found_sets = find_sets(evaluation_data)
         sets = found_sets.paths
-        notes.append(f"question sets in {evaluation_data}: {', '.join(sets)}")
+        named = ", ".join(_label(name, path) for name, path in sets.items())
+        notes.append(f"question sets in {printable_name(evaluation_data)}: {named}")
         notes += [f"not read in {evaluation_data}: {line}" for line in describe_unread(found_sets.unread)]
     if any(phase.weights for phase in chosen.training.phases):
         notes.append(f"{chosen.name}'s shares are of its own sources: yours are drawn by size (a recipe gives shares)")
@@ -64,6 +66,12 @@ def _source_notes(data: str, found: FoundSources) -> list[str]:
         notes.append(f"  source {name} ({place}, {found.files[name]:,} files): {', '.join(fields)}")
     notes += found.notes
     return notes + [f"not read in {folder}: {line}" for line in describe_unread(found.unread)]
+
+
+def _label(name: str, path: str) -> str:
+    """A set's name, with that of its file where it was made from another one."""
+    file = path.rsplit("/", 1)[-1]
+    return name if set_name(file) == name else f"{name} ({printable_name(file)})"
 
 
 @contextmanager

@@ -114,17 +114,11 @@ class EvaluationConfig(Config):
         return self.default_limit if own is None else (own or None)
 
 
-def check_name(name: str, path: str = "") -> None:
-    """Checks the name of a set, which is used in file and metric names.
-
-    Args:
-        path: the set's file, for the message.
+def check_name(name: str) -> None:
+    """Checks the name that a recipe gives a set; it is used in file and metric names.
 
     Raises:
         ConfigError: the name has other characters than letters, digits, `_`, `.` and `-`.
     """
     if not _NAME.fullmatch(name):
-        where = f"{path}: " if path else ""
-        raise ConfigError(
-            f"{where}evaluation set {name!r}: a name may contain only letters, digits, '_', '.', '-'; rename the file"
-        )
+        raise ConfigError(f"question set {name!r}: a name may contain only letters, digits, '_', '.', '-'")

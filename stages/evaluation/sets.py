@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.corpus import Listing, list_files
+from stages.corpus.reading.names import make_name
 from stages.corpus.reading.unread import Unread, describe_unread
-from stages.evaluation.config import TRAIN_SUFFIX, EqualOptions, check_name
+from stages.evaluation.config import TRAIN_SUFFIX, EqualOptions
 from stages.questions import SUFFIXES, QuestionSet, Row, plain, read_rows, set_name
 from stages.store import InputError
 
@@ -22,6 +23,8 @@ ROLE = "set/"
 """Prefix of the roles of question sets among the stage's inputs."""
 
 MAX_OPTIONS = 26
+NAME_CHARACTERS = 100
+"""Most characters of a set's name, without the ending of a training split; it is part of file names and metrics."""
 SHOWN_PLACES = 20
 """Most places that one message names."""
 
@@ -202,15 +205,14 @@ class FoundSets:
 def find_sets(location: str | os.PathLike[str]) -> FoundSets:
     """Question sets in a folder and its subfolders, or in one file.
 
-    The name of a set is its file's without suffix (`stages.questions.SUFFIXES`). Sets ending in `_train` are included,
-    for decontamination; `scored_sets` excludes them.
+    The name of a set is made from its file's without suffix (`stages.questions.SUFFIXES`): `Prüfung A.jsonl` is
+    `Prufung-A`. Sets ending in `_train` are included, for decontamination; `scored_sets` excludes them.
 
     Args:
         location: local path or any fsspec URL.
 
     Raises:
         InputError: the location does not exist or has no sets, or two sets have one name.
-        ConfigError: an invalid name of a set.
     """
     listing = list_files(location, why_unread=_why_unread)
     if not listing.files:
@@ -218,14 +220,20 @@ def find_sets(location: str | os.PathLike[str]) -> FoundSets:
         raise InputError(f"{location} has no question set ({', '.join(SUFFIXES)}); it has {others}")
     found: dict[str, str] = {}
     for file in listing.files:
-        path, name = listing.path(file.name), set_name(file.name) or ""
-        check_name(name, path)
+        path, name = listing.path(file.name), _made_name(file.name)
         # Results are files named by set, and some file systems do not distinguish case.
         same = next((other for other in found if other.casefold() == name.casefold()), None)
         if same is not None:
             raise InputError(f"{found[same]} and {path} are both named {same!r}; rename one of them")
         found[name] = path
     return FoundSets(dict(sorted(found.items())), listing.unread)
+
+
+def _made_name(file: str) -> str:
+    """The name that a set gets by its file's; one of a training split ends as the file's does."""
+    stem = set_name(file) or ""
+    base = stem.removesuffix(TRAIN_SUFFIX)
+    return make_name(base, "set", "._-", "-", NAME_CHARACTERS).lstrip("._-") + stem[len(base) :]
 
 
 def _why_unread(file: str) -> str:

@@ -104,7 +104,6 @@ def test_an_object_store_that_goes_away_ends_the_run(bucket: str, object_store: 
         ("{place}/none", "", "data: .*none does not exist"),
         ("{place}/data", "{place}/none", "evaluation_data: .*none does not exist"),
         ("{place}/data", "{place}/twice", r"evaluation_data: .*x\.jsonl.* and .*x\.jsonl.* are both named 'x'"),
-        ("{place}/data", "{place}/names", r"evaluation_data: .*two words\.jsonl: evaluation set 'two words'"),
         ("{place}/data", "{place}/data/notes", r"evaluation_data: .*has no question set"),
         ("nowhere://x", "", "data: nowhere://x cannot be opened"),
     ],
@@ -113,7 +112,6 @@ def test_refusals_name_the_parameter(place: str, data: str, evaluation_data: str
     fill(place)
     put(place, "twice/x.jsonl", question("x"))
     put(place, "twice/x.jsonl.gz", question("x"))
-    put(place, "names/two words.jsonl", question("x"))
     with pytest.raises((ConfigError, InputError), match=message):
         resolve_recipe("biomed", data.format(place=place), evaluation_data.format(place=place))
 

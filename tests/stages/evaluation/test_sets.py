@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from hypothesis import strategies as st
 
 from stages.corpus.evaluation_items import read_items
 from stages.corpus.reading.listing import list_files
-from stages.evaluation.config import EvaluationConfig
+from stages.evaluation.config import EvaluationConfig, check_name
 from stages.evaluation.sets import Question, baselines, find_sets, question_sets, read_set, scored_sets, subset
-from stages.store import ConfigError, InputError
+from stages.store import InputError
 from tests.stages.evaluation.evaluation_world import make_questions, write_set
 from tests.support import SHARED, ObjectStore
 
@@ -185,9 +186,24 @@ def test_a_place_without_sets_is_refused(place: str) -> None:
     put(place, "README.md", b"nothing")
     with pytest.raises(InputError, match=r"has no question set \(\.jsonl, .*\); it has not JSON Lines: 1 \(README"):
         question_sets(place)
-    path = put(place, "two words.jsonl")
-    with pytest.raises(ConfigError, match=f"{path}: evaluation set 'two words'.*rename the file"):
-        question_sets(place)
+
+
+def test_a_name_is_made_from_any_file_s(place: str) -> None:
+    files = ["two words", "Prüfung A", "日本語", "العربية_train", "-dash", "!!!", "[bold]", "x" * 200]
+    for file in files:
+        put(place, f"{file}.jsonl")
+    found = {path.rsplit("/", 1)[-1].removesuffix(".jsonl"): name for name, path in question_sets(place).items()}
+    assert found.keys() == set(files)
+    assert [found[file] for file in ("two words", "Prüfung A", "-dash", "[bold]")] == [
+        "two-words",
+        "Prufung-A",
+        "dash",
+        "bold-",
+    ]
+    assert re.fullmatch(r"set-[0-9a-f]{8}", found["日本語"])
+    for name in found.values():
+        check_name(name)
+    assert {file for file, name in found.items() if name not in scored_sets(found.values())} == {"العربية_train"}
 
 
 @pytest.mark.parametrize("other", ["x.jsonl.gz", "below/x.jsonl", "x.ndjson", "X.jsonl"])
