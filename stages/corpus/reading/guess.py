@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from stages.corpus.config import FieldMapping, SourceConfig
 from stages.corpus.reading.field_counts import FieldCounts, count_fields
@@ -68,8 +68,13 @@ def resolve_fields(listing: Listing, source: SourceConfig) -> FieldMapping:
 
 
 def _guess_text(counts: FieldCounts) -> str:
-    candidates = {name: counts.strings(name) for name in _spellings(counts, NAMES["text"])}
-    joined = [next(_spellings(counts, (name,)), "") for name in JOINED]
+    """The text's field of its own; only where there is none, one inside an object, as `data.text`."""
+    return _most_frequent_text(counts, _own_name) or _most_frequent_text(counts, _last_name)
+
+
+def _most_frequent_text(counts: FieldCounts, named: Callable[[str], str]) -> str:
+    candidates = {name: counts.strings(name) for name in _spellings(counts, NAMES["text"], named)}
+    joined = [next(_spellings(counts, (name,), named), "") for name in JOINED]
     candidates["+".join(joined)] = min(counts.strings(name) for name in joined)
     most = max(candidates.values())
     return next(name for name, strings in candidates.items() if strings >= USUAL_SHARE * most) if most else ""
@@ -77,13 +82,22 @@ def _guess_text(counts: FieldCounts) -> str:
 
 def _guess(counts: FieldCounts, field: str, names: tuple[str, ...]) -> str:
     count = counts.strings if field in STRING_FIELDS else counts.values
-    return next((name for name in _spellings(counts, names) if count(name)), "")
+    return next((name for name in _spellings(counts, names, _own_name) if count(name)), "")
 
 
-def _spellings(counts: FieldCounts, names: tuple[str, ...]) -> Iterator[str]:
-    """The names as the records write them: as here, else in other case."""
+def _own_name(path: str) -> str:
+    return path
+
+
+def _last_name(path: str) -> str:
+    return path.rpartition(".")[2]
+
+
+def _spellings(counts: FieldCounts, names: tuple[str, ...], named: Callable[[str], str]) -> Iterator[str]:
+    """The fields that have one of the names, written as here, else in other case."""
     for name in names:
-        yield from sorted((one for one in counts.types if one.lower() == name), key=lambda one: (one != name, one))
+        found = (path for path in counts.types if named(path).lower() == name)
+        yield from sorted(found, key=lambda path: (named(path) != name, path))
 
 
 def printable(sources: Mapping[str, SourceConfig]) -> tuple[list[str], list[list[str]]]:

@@ -100,7 +100,7 @@ def test_many_large_files_are_read_at_places_all_over_them(tmp_path: Path, monke
     [
         ({"id": 1, "text": None}, r"id (number), text (null)"),
         ({"id": 1, "text": ["t"]}, r"id (number), text (list)"),
-        ({"id": 1, "data": {"text": "t"}}, r"data (object), data.text (string), id (number)"),
+        ({"id": 1, "data": {"words": "t"}}, r"data (object), data.words (string), id (number)"),
         ({"text": " "}, r"text (empty string)"),
     ],
 )
@@ -109,6 +109,16 @@ def test_a_source_without_text_is_refused_with_types_and_paths(
 ) -> None:
     with pytest.raises(InputError, match=rf"no field looks like.*as data\.text.*2 were read\): {re.escape(listed)}$"):
         guessed(tmp_path, row)
+
+
+def test_a_text_inside_an_object_is_found_where_no_field_of_its_own_is_one(tmp_path: Path) -> None:
+    nested = {"comment": {"text": "t"}, "Data": {"Content": "c"}, "meta": {"id": "i", "title": "T"}}
+    assert guessed(tmp_path, nested) == FieldMapping(
+        text="comment.text", id="", url="", license="", group="", title="", retrieved_at=""
+    )
+    assert guessed(tmp_path, {"Data": {"Content": "c"}}).text == "Data.Content"
+    assert guessed(tmp_path, {"qa": {"question": "q", "answer": "a"}}).text == "qa.question+qa.answer"
+    assert guessed(tmp_path, nested | {"abstract": "a"}).text == "abstract"
 
 
 def test_a_recipe_names_a_field_inside_an_object(tmp_path: Path) -> None:
