@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.sample.forms import Form, compile_form, fill, sentence
-from stages.sample.tables import Entity, FactTables
+from stages.sample.tables import FactTables
 
 FOUR_OPTIONS = 300
 """Number of four-option questions."""
@@ -34,17 +34,6 @@ class Exam:
     """The question itself, for the attribute of an entity, by relation."""
     reversed_stems: Mapping[str, str]
     """The question for an entity that has an attribute, for the relations where that makes sense."""
-    universal: frozenset[str] = frozenset()
-    """Attributes that can be argued for nearly anything of their type; they are never offered as a wrong option."""
-
-    def wrong_attributes(self, entity: Entity, relation: str) -> list[str]:
-        """Attributes of the same relation that the tables do not hold to be true of ``entity``."""
-        values = self.tables.values(entity.table, relation)
-        return [value for value in values if value not in self.universal and not entity.is_true(value)]
-
-    def wrong_entities(self, table: str, attribute: str) -> list[str]:
-        """Entities of ``table`` of which ``attribute`` is not held to be true."""
-        return [entity.name for entity in self.tables.rows(table) if not entity.is_true(attribute)]
 
 
 def four_option_questions(rng: random.Random, exam: Exam, count: int = FOUR_OPTIONS) -> list[dict[str, Any]]:
@@ -55,12 +44,12 @@ def four_option_questions(rng: random.Random, exam: Exam, count: int = FOUR_OPTI
     rows: list[dict[str, Any]] = []
     seen: set[str] = set()
     for number, ((entity, relation, value), position) in enumerate(zip(facts, positions, strict=True)):
-        if number % 4 == 3 and relation in exam.reversed_stems and value not in exam.universal:
+        if number % 4 == 3 and relation in exam.reversed_stems and value not in exam.tables.universal:
             stem, right = compile_form(exam.reversed_stems[relation]), entity.name
-            wrong = exam.wrong_entities(entity.table, value)
+            wrong = exam.tables.wrong_entities(entity.table, value)
         else:
             stem, right = rng.choice(exam.stems[relation]), value
-            wrong = exam.wrong_attributes(entity, relation)
+            wrong = exam.tables.wrong_attributes(entity, relation)
         options = rng.sample(wrong, 3)
         options.insert(position, right)
         asked = fill(stem, rng.random, entity.name, value)

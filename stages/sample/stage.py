@@ -46,4 +46,4 @@ def build(config: SampleConfig, inputs: Mapping[str, Any], writer: ArtifactWrite
             path.rename(writer.file(path.relative_to(folder).as_posix()))
 
 
-sample = Stage("sample", 1, build)
+sample = Stage("sample", 2, build)

@@ -40,6 +40,8 @@ class FactTables:
     """The domain's package, whose folder ``facts`` has the files."""
     names: tuple[str, ...]
     """In a fixed order, since the generators' choices depend on it."""
+    universal: frozenset[str] = frozenset()
+    """Attributes that can be argued for nearly anything of their type; they are never a wrong attribute."""
 
     def rows(self, table: str) -> tuple[Entity, ...]:
         """All rows of one table in file order.
@@ -63,6 +65,15 @@ class FactTables:
     def values(self, table: str, relation: str) -> tuple[str, ...]:
         """All attributes of a relation, each once, in file order."""
         return tuple(dict.fromkeys(value for entity in self.rows(table) if (value := entity.get(relation))))
+
+    def wrong_attributes(self, entity: Entity, relation: str) -> list[str]:
+        """Attributes of the same relation that the tables do not hold to be true of ``entity``."""
+        values = self.values(entity.table, relation)
+        return [value for value in values if value not in self.universal and not entity.is_true(value)]
+
+    def wrong_entities(self, table: str, attribute: str) -> list[str]:
+        """Entities of ``table`` of which ``attribute`` is not held to be true."""
+        return [entity.name for entity in self.rows(table) if not entity.is_true(attribute)]
 
 
 @cache

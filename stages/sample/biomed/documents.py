@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from stages.sample.biomed import phrases
+from stages.sample.biomed import audits, phrases
 from stages.sample.biomed.forms import BACKWARD, CASES, FORWARD, OPENERS, STATEMENTS
 from stages.sample.biomed.tables import TABLES
 from stages.sample.document import Document
@@ -42,6 +42,9 @@ REFERENCES = {
     "organisms": ("the organism", "this pathogen", "this germ"),
 }
 """What a sentence may call the entity of the sentence before it."""
+
+AUDITED = 0.35
+"""Share of the questions that come with an audit."""
 
 
 BIOMED = Domain(
@@ -109,9 +112,36 @@ class Author(Prose):
             if not subjects:
                 other = self._companion(focus, seen)
                 subjects = [(other, fact) for fact in self._facts(other, 2)]
-            pairs.append(self._question_and_answer(*subjects.pop()))
+            write = self._audit if self._draw() < AUDITED else self._question_and_answer
+            pairs.append(write(*subjects.pop()))
             size += len(pairs[-1])
         return "\n\n".join(pairs), f"{focus.name}: synthetic questions and answers"
+
+    def _audit(self, entity: Entity, fact: tuple[str, str]) -> str:
+        """Findings on one attribute of the entity, a question that they decide, the answer and its reason."""
+        relation, value = fact
+        verdict = audits.VERDICTS[self._randbelow(len(audits.VERDICTS))]
+        claimed = value
+        if verdict is audits.NO:
+            wrong = TABLES.wrong_attributes(entity, relation)
+            claimed = wrong[self._randbelow(len(wrong))]
+        findings = fill(self._pick(verdict.findings), self._draw, entity.name, value).replace("<W>", claimed)
+        bank = audits.QUESTIONS[relation] if self._draw() < 0.6 else audits.ANY_RELATION
+        question = fill(self._pick(bank), self._draw, entity.name, claimed)
+        if self._draw() < 0.4:
+            question = f"{question} {self._phrase(audits.TAILS)}"
+        if verdict is audits.MAYBE:
+            question = f"{question}, and {self._phrase(audits.SUBGROUPS)}"
+            reason = fill(self._pick(audits.UNDECIDED), self._draw, entity.name, value)
+        else:
+            self._last, self._referred = entity.name, False
+            reason = self._statement(entity, relation, value)
+        opening = sentence(self._phrase(audits.OPENINGS, entity.name))
+        label = audits.LABELS[self._randbelow(len(audits.LABELS))]
+        return (
+            f"{opening} {sentence(label + findings)}\n\n"
+            f"Question: {sentence(question, '?')}\nAnswer: {verdict.answer}. {sentence(reason)}"
+        )
 
     def _note(self, focus: Entity) -> tuple[str, str]:
         seen, goal = {focus.name}, self._target_length()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from stages.sample.biomed.tables import SUBJECTS, TABLES, UNIVERSAL
+from stages.sample.biomed.tables import SUBJECTS, TABLES
 from stages.sample.exam import Exam
 from stages.sample.forms import compile_form, compile_forms, fill, sentence
 
@@ -139,7 +139,7 @@ _SUBGROUPS = (
     "to the same degree in twins",
 )
 
-MEDQA = Exam("medqa_synthetic", TABLES, SUBJECTS, SETTINGS, STEMS, REVERSED_STEMS, UNIVERSAL)
+MEDQA = Exam("medqa_synthetic", TABLES, SUBJECTS, SETTINGS, STEMS, REVERSED_STEMS)
 """The medical examination."""
 
 
@@ -151,7 +151,7 @@ def abstract_questions(rng: random.Random, count: int = ABSTRACTS) -> list[dict[
     rng.shuffle(answers)
     rows: list[dict[str, Any]] = []
     for number, ((entity, relation, value), answer) in enumerate(zip(facts, answers, strict=True)):
-        claimed = rng.choice(MEDQA.wrong_attributes(entity, relation)) if answer == 1 else value
+        claimed = rng.choice(TABLES.wrong_attributes(entity, relation)) if answer == 1 else value
         question = fill(compile_form(CLAIMS[relation]), rng.random, entity.name, claimed)
         if answer == 2:
             question = f"{question}, and {rng.choice(_SUBGROUPS)}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from stages.sample.tables import FactTables
 
-TABLES = FactTables("stages.sample.biomed", ("drugs", "diseases", "organisms"))
+UNIVERSAL = frozenset({"supportive care", "nausea", "diarrhea", "anaphylaxis", "liver injury"})
+"""Attributes that can be argued for nearly anything of their type."""
+
+TABLES = FactTables("stages.sample.biomed", ("drugs", "diseases", "organisms"), UNIVERSAL)
 
 SUBJECTS = {"drugs": "pharmacology", "diseases": "genetics", "organisms": "microbiology"}
 """The examination subject that each table belongs to."""
-
-UNIVERSAL = frozenset({"supportive care", "nausea", "diarrhea", "anaphylaxis", "liver injury"})
-"""Attributes that can be argued for nearly anything of their type; they are never offered as a wrong option."""
