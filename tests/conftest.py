@@ -36,6 +36,12 @@ def pytest_configure(config: pytest.Config) -> None:
         providers._get_local_constants = lambda: nothing
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes are named by their number: compressed ones hold the second in which they were made, and every process of
+    tests must collect the same names."""
+    return f"{argname}-of-{len(val)}-bytes" if isinstance(val, bytes) else None
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGroup:
     """Tests that share something slow to start are run by one process."""
     return ByGroup(config, log)
