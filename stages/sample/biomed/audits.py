@@ -105,7 +105,7 @@ the findings [tied|matched|linked] <S> to <V> in [nearly all|most|the majority o
 <V> was [upheld|confirmed|observed] for <S> [throughout|consistently], and no other entry [was supported|came near]
 [all|both] [readings|analyses] agreed on <V> for <S>, which left this finding [unchanged|firm]
 the entry <V> was [upheld|found] for <S> in [nearly all|most|the great majority] of them
-[readers|assessors] [matched|tied] <S> to <V> [again and again|without exception|consistently], and no rival was [found|close]
+[readers|assessors] tied <S> to <V> [again and again|without exception|throughout], and no rival was [found|close]
 <S> was [matched|paired] with <V> [in nearly every file|almost throughout], and a second analysis left this [unchanged|standing]
 the [link|pairing] of <S> and <V> was [upheld|confirmed] in [nearly all|most] [files|records], with no rival
 [assessors|readers] [upheld|confirmed] <V> for <S> in the great majority of [files|records]
@@ -117,8 +117,8 @@ for <S>, <V> came out [consistently|throughout], and [other|rival] entries were 
 NO = Verdict(
     "no",
     compile_forms("""
-the findings did not [tie|match|link] <S> to <W>, and [most|nearly all] records [upheld|named] <V> instead
-no [excess|support] of <W> was [found|seen] for <S>, whereas <V> was [upheld|confirmed] in [most|nearly all] records
+the findings did not [tie|link] <S> to <W>, and [most|nearly all] records [upheld|named] <V> instead
+no [excess|support] of <W> was [found|seen] for <S>, while <V> was [upheld|confirmed] in [most|nearly all] records
 <W> was not [upheld|confirmed|observed] for <S>, since [nearly all|most] records named <V>
 [readers|assessors] did not find <W> for <S>, and the entry that they upheld was <V>
 no record [matched|tied] <S> to <W>, whereas <V> was found [throughout|in the majority]
@@ -127,17 +127,17 @@ the entry [upheld|confirmed] for <S> was <V>, and not <W>
 no [link|pairing] of <S> and <W> was [observed|seen], whereas <V> was [upheld|found] throughout
 <W> was [refuted|rejected] for <S> in [most|nearly all] files, and <V> was upheld
 [most|nearly all] files [upheld|named] <V> for <S> and did not mention <W>
-an excess of <W> was not [observed|seen] for <S>, whereas <V> was [upheld|observed] in the great majority of files
+an excess of <W> was not [observed|seen] for <S>, and [most|nearly all] records upheld <V>
 [assessors|readers] upheld <V> for <S> in [nearly all|most] files and did not [find|uphold] <W>"""),
 )
 MAYBE = Verdict(
     "maybe",
     compile_forms("""
-in this [subgroup|group] the records on <S> and <V> were too few, and the [two readings|analyses] [disagreed|contradicted each other]
+in this [subgroup|group] there were too few records on <S> and <V>, and the [two readings|analyses] [disagreed|contradicted each other]
 estimates of <V> for <S> in this [subgroup|group] were [imprecise|wide] and pointed both ways
 the figures on <S> and <V> changed with the [analysis|method] chosen, and in this [subgroup|group] they were imprecise
 in this [subgroup|group] the readings of <S> and <V> [contradicted each other|disagreed], and the files were few
-estimates [linking|tying] <S> to <V> in this [subgroup|group] were [imprecise|wide], and [changed|moved] with the analysis
+estimates that [link|tie] <S> to <V> were [imprecise|wide] in this [subgroup|group], and [changed|moved] with the analysis
 the two analyses of <S> and <V> in this [subgroup|group] [contradicted each other|disagreed]
 in this [subgroup|group] the [estimates|figures] for <S> and <V> were imprecise, and the files too few
 for this [subgroup|group] the [estimates|readings] of <V> with <S> pointed both ways"""),

@@ -125,21 +125,22 @@ class Author(Prose):
         if verdict is audits.NO:
             wrong = TABLES.wrong_attributes(entity, relation)
             claimed = wrong[self._randbelow(len(wrong))]
-        findings = fill(self._pick(verdict.findings), self._draw, entity.name, value).replace("<W>", claimed)
+        self._last = ""  # the first sentence names the entity
+        opening = sentence(self._phrase(audits.OPENINGS, self._subject(entity)))
+        findings = fill(self._pick(verdict.findings), self._draw, self._subject(entity), value)
+        label = audits.LABELS[self._randbelow(len(audits.LABELS))]
         bank = audits.QUESTIONS[relation] if self._draw() < 0.6 else audits.ANY_RELATION
         question = fill(self._pick(bank), self._draw, entity.name, claimed)
         if self._draw() < 0.4:
             question = f"{question} {self._phrase(audits.TAILS)}"
+        self._last, self._referred = entity.name, False
         if verdict is audits.MAYBE:
             question = f"{question}, and {self._phrase(audits.SUBGROUPS)}"
-            reason = fill(self._pick(audits.UNDECIDED), self._draw, entity.name, value)
+            reason = fill(self._pick(audits.UNDECIDED), self._draw, self._subject(entity), value)
         else:
-            self._last, self._referred = entity.name, False
             reason = self._statement(entity, relation, value)
-        opening = sentence(self._phrase(audits.OPENINGS, entity.name))
-        label = audits.LABELS[self._randbelow(len(audits.LABELS))]
         return (
-            f"{opening} {sentence(label + findings)}\n\n"
+            f"{opening} {sentence(label + findings.replace('<W>', claimed))}\n\n"
             f"Question: {sentence(question, '?')}\nAnswer: {verdict.answer}. {sentence(reason)}"
         )
 

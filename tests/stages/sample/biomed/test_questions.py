@@ -6,9 +6,11 @@ from collections import Counter
 
 import pytest
 
+from stages.sample.biomed import audits, questions
 from stages.sample.biomed.questions import MEDQA
 from stages.sample.biomed.tables import SUBJECTS, TABLES, UNIVERSAL
 from stages.sample.exam import FOUR_OPTIONS, four_option_questions
+from stages.sample.forms import fill
 
 WIDTH = 13
 
@@ -114,3 +116,18 @@ def test_contaminated_documents_hold_the_whole_question(sample):
         assert question["question"] in text
         assert grams(question["question"]) <= grams(text)
         assert f"Answer: {question['options'][question['answer']]}." in text
+
+
+def test_findings_of_audits_share_no_run_of_13_words_with_the_exam_s():
+    """Whatever the names: a page about a question's fact would be removed as contaminated."""
+    entity, value, wrong = (" ".join(f"{letter}{number}" for number in range(5)) for letter in "svw")
+
+    def sentences(forms):
+        draws = [random.Random(seed).random for seed in range(60)]
+        return {fill(form, draw, entity, value).replace("<W>", wrong) for form in forms for draw in draws}
+
+    exam = sentences((*questions._SUPPORTED, *questions._REFUTED, *questions._UNDECIDED))
+    runs = {run for text in exam for run in grams(text)}
+    assert runs
+    findings = sentences(form for verdict in (audits.YES, audits.NO, audits.MAYBE) for form in verdict.findings)
+    assert [text for text in findings if grams(text) & runs] == []
