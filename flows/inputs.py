@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from flows.question_sets import check_question_sets
-from flows.recipe import Recipe, load_recipe, with_own_documents
+from flows.recipe import Recipe, apply_override, load_recipe, with_own_documents
 from stages.corpus.reading.guess import printable
 from stages.corpus.reading.sources import FoundSources, find_sources
 from stages.corpus.reading.unread import describe_unread, is_utf8, printable_name
 from stages.evaluation import find_sets
 from stages.questions import set_name
 from stages.store import ConfigError, InputError
+
+OWN_SOURCES = "corpus.sources."
+"""Keys that, together with data, are about the sources found there."""
+RECIPE_SETS = ("evaluation_sets.", "corpus.decontamination.sets.")
+"""Keys of a recipe's own question sets."""
 
 
 def resolve_recipe(
@@ -25,16 +31,20 @@ def resolve_recipe(
     Raises:
         ConfigError, InputError: naming the parameter and what is wrong with it.
     """
-    chosen = load_recipe(recipe, overrides)
+    of_sources = [item for item in overrides if data and item.startswith(OWN_SOURCES)]
+    chosen = load_recipe(recipe, [item for item in overrides if item not in of_sources])
     chosen.storage.apply()
     notes: list[str] = []
     if not data and not evaluation_data:
         return chosen, check_question_sets(chosen)
     if not data:
         raise ConfigError("evaluation_data: give it together with data; a recipe names its own question sets")
+    for item in overrides:
+        if item.startswith(RECIPE_SETS):
+            raise ConfigError(f"--set {item}: with data, question sets come from evaluation_data")
     with _naming("data"):
         _absolute(data)
-        found = find_sources(data)
+        found = find_sources(data, _source_settings(of_sources))
     notes += _source_notes(data, found)
     sets: dict[str, str] = {}
     if evaluation_data:
@@ -51,6 +61,19 @@ def resolve_recipe(
     with _naming("evaluation_data"):
         notes += check_question_sets(own)
     return own, notes
+
+
+def _source_settings(overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The settings of sources by name, from overrides such as `corpus.sources.NAME.fields.text=note`."""
+    content: dict[str, Any] = {}
+    for override in overrides:
+        apply_override(content, override)
+    found = content["corpus"]["sources"] if content else {}
+    for name, settings in found.items():
+        if not isinstance(settings, dict):
+            key = f"{OWN_SOURCES}{name}"
+            raise ConfigError(f"{key} is a group of settings; set one, for example {key}.license=MIT")
+    return found
 
 
 def _source_notes(data: str, found: FoundSources) -> list[str]:

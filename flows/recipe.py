@@ -148,7 +148,7 @@ def load_recipe(name: str, overrides: Sequence[str] = (), changes: dict[str, Any
         raise ConfigError(f"{path}: a recipe is a mapping of sections, this is {type(data).__name__}")
     _merge(data, changes or {})
     for override in overrides:
-        _override(data, override)
+        apply_override(data, override)
     return parse_recipe(data, str(path))
 
 
@@ -178,7 +178,12 @@ def with_own_documents(recipe: Recipe, data: str, sources: dict[str, Any], sets:
         mixture["weights"] = None
         if isinstance(mixture.get("repeat"), dict):
             mixture["repeat"] = None
-    content["evaluation"]["sets"] = {name: own for name, own in content["evaluation"]["sets"].items() if name in sets}
+    content["evaluation"]["sets"] = {
+        # Settings of the recipe's own sets go with them; those of unknown ones stay, to be refused.
+        name: own
+        for name, own in content["evaluation"]["sets"].items()
+        if name in sets or name not in recipe.evaluation_sets
+    }
     content["gate"]["must_beat_baselines"] = [s for s in recipe.gate.must_beat_baselines if s in sets]
     return parse_recipe(content, f"recipe {recipe.name} with data {data}")
 
@@ -197,7 +202,12 @@ def _merge(data: dict[str, Any], changes: dict[str, Any]) -> None:
             data[key] = value
 
 
-def _override(data: dict[str, Any], override: str) -> None:
+def apply_override(data: dict[str, Any], override: str) -> None:
+    """Sets one `key.path=value`, the value in YAML.
+
+    Raises:
+        ConfigError: it is not written so, or goes through something that is no section.
+    """
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {override!r}: write it as section.key=value, for example training.steps=200")

@@ -116,6 +116,28 @@ def test_refusals_name_the_parameter(place: str, data: str, evaluation_data: str
         resolve_recipe("biomed", data.format(place=place), evaluation_data.format(place=place))
 
 
+def test_settings_of_own_sources_are_about_what_was_found(place: str) -> None:
+    rows = "".join(json.dumps({"note_text": text(f"note {number}"), "ward": "A"}) + "\n" for number in range(3))
+    put(place, "data/notes/a.jsonl", rows)
+    with pytest.raises(InputError, match=r"note_text \(string\).*--set corpus\.sources\.notes\.fields\.text=FIELD"):
+        resolve_recipe("biomed", f"{place}/data")
+    named = "corpus.sources.notes.fields.text=note_text"
+    recipe, notes = resolve_recipe("biomed", f"{place}/data", None, [named, "corpus.sources.notes.license=MIT"])
+    assert recipe.corpus.sources["notes"].fields.text == "note_text"
+    assert recipe.corpus.sources["notes"].license == "MIT"
+    assert any("licence <- MIT, text <- note_text" in note for note in notes)
+    for override, message in (
+        ("corpus.sources.nots.license=MIT", "has no source 'nots'; its sources: notes"),
+        ("corpus.sources.notes.field=x", "corpus.sources.notes.field: unknown key"),
+        ("corpus.sources.notes=3", "corpus.sources.notes is a group of settings"),
+        ("evaluation_sets.x=/none.jsonl", "with data, question sets come from evaluation_data"),
+        ("evaluation.sets.none.limit=3", "evaluation.sets: no scored set is named none"),
+    ):
+        given = [override] if override == "corpus.sources.notes=3" else [named, override]
+        with pytest.raises(ConfigError, match=message):
+            resolve_recipe("biomed", f"{place}/data", None, given)
+
+
 def test_what_is_not_read_is_noted(place: str) -> None:
     fill(place)
     for name in ("scan.PDF", "notes/a.pdf", "notes/b.docx", "only/c.csv", "only/~$c.csv", ".hidden", "LICENSE.txt"):

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import glob
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
 
 from stages.corpus.config import SourceConfig
 from stages.corpus.reading.guess import resolve_fields
@@ -12,7 +16,7 @@ from stages.corpus.reading.listing import ListedFile, Listing, list_files
 from stages.corpus.reading.names import make_name, mark_of
 from stages.corpus.reading.records import ABOUT_FILES, PATTERNS, format_in
 from stages.corpus.reading.unread import Unread, count_unread, describe_unread, no_reader
-from stages.store import InputError
+from stages.store import ConfigError, InputError
 
 MOST_SUBFOLDERS = 64
 """With more subfolders than this a folder is one source: each source has a row of filler and a share of its own."""
@@ -73,16 +77,21 @@ def sources_in(location: str) -> dict[str, SourceConfig]:
     return find_sources(location).sources
 
 
-def find_sources(location: str) -> FoundSources:
+def find_sources(location: str, settings: Mapping[str, Mapping[str, Any]] | None = None) -> FoundSources:
     """The sources in a folder: each subfolder is one, and the loose files at its top together.
 
     Loose files become several sources where formats or names of the text field differ. More than MOST_SUBFOLDERS
     subfolders are one source, with the loose files. Fields are guessed from the records, so that the guesses can be
     printed.
 
+    Args:
+        settings: what is known about sources, by their names: settings of `SourceConfig`.
+
     Raises:
-        InputError: there are no documents.
+        InputError: there are no documents, or no field of a source looks like a text.
+        ConfigError: the settings name a source that was not found, or are invalid.
     """
+    settings = settings or {}
     whole = source_listing(SourceConfig(location=location))
     found = FoundSources(unread=whole.unread)
     loose: list[ListedFile] = []
@@ -102,9 +111,16 @@ def find_sources(location: str) -> FoundSources:
     else:
         proposals = [_Proposal(name, name, Listing(whole.path(name), tuple(files))) for name, files in below.items()]
         proposals += _of_loose_files(Listing(whole.location, tuple(loose)))
-    for name, proposal in sorted(_distinct_names(proposals).items()):
-        base = SourceConfig(location=proposal.location or proposal.listing.location, files=proposal.files)
-        fields = resolve_fields(proposal.listing, base)
+    named = _distinct_names(proposals)
+    if unknown := sorted(settings.keys() - named.keys()):
+        known = ", ".join(sorted(named))
+        raise ConfigError(f"corpus.sources: {location} has no source {unknown[0]!r}; its sources: {known}")
+    for name, proposal in sorted(named.items()):
+        base = proposal.configure(name, settings.get(name, {}))
+        try:
+            fields = resolve_fields(proposal.listing, base)
+        except InputError as error:
+            raise InputError(f"{error}. To name it here: --set corpus.sources.{name}.fields.text=FIELD") from error
         found.sources[name] = base.model_copy(update={"fields": fields})
         found.files[name] = len(proposal.listing.files)
     return found
@@ -122,6 +138,21 @@ class _Proposal:
     location: str = ""
     """Of a single file; else the listing's."""
 
+    def configure(self, name: str, settings: Mapping[str, Any]) -> SourceConfig:
+        """The source with these settings.
+
+        Raises:
+            ConfigError: a setting is unknown or invalid.
+        """
+        found = {"location": self.location or self.listing.location, "files": self.files}
+        try:
+            return SourceConfig.model_validate({**settings, **found})
+        except ValidationError as error:
+            detail = error.errors()[0]
+            key = ".".join(map(str, (name, *detail["loc"])))
+            reason = "unknown key" if detail["type"] == "extra_forbidden" else detail["msg"]
+            raise ConfigError(f"corpus.sources.{key}: {reason.removeprefix('Value error, ')}") from None
+
 
 def _of_loose_files(listing: Listing) -> list[_Proposal]:
     """Sources of the files directly in a folder: those of equal format and text field together."""
@@ -130,8 +161,8 @@ def _of_loose_files(listing: Listing) -> list[_Proposal]:
     for file in listing.files:
         format = format_in(file.name, base)
         alike = format not in ("jsonl", "parquet")  # these formats have no fields to choose from
-        text = "text" if alike else resolve_fields(Listing(listing.location, (file,)), base).text
-        groups.setdefault((format, str(text)), []).append(file)
+        text = "text" if alike else _text_field(Listing(listing.location, (file,)), base)
+        groups.setdefault((format, text), []).append(file)
     proposals = []
     formats = Counter(format for format, _ in groups)
     for (format, text), files in groups.items():
@@ -140,7 +171,7 @@ def _of_loose_files(listing: Listing) -> list[_Proposal]:
             name = files[0].name
             proposals.append(_Proposal(_stem(name), name, own, location=listing.path(name)))
             continue
-        label = format if formats[format] == 1 else f"{format} {text}"
+        label = format if formats[format] == 1 else f"{format} {text}".rstrip()
         if len(groups) == 1:
             patterns = ["/*"]
         elif formats[format] == 1:
@@ -149,6 +180,14 @@ def _of_loose_files(listing: Listing) -> list[_Proposal]:
             patterns = [f"/{glob.escape(file.name)}" for file in files]
         proposals.append(_Proposal(label, f"{label} files", own, patterns))
     return proposals
+
+
+def _text_field(listing: Listing, source: SourceConfig) -> str:
+    """The field that is taken for the text; empty where none looks like one."""
+    try:
+        return str(resolve_fields(listing, source).text)
+    except InputError:
+        return ""
 
 
 def _distinct_names(proposals: list[_Proposal]) -> dict[str, _Proposal]:
@@ -164,7 +203,7 @@ def _distinct_names(proposals: list[_Proposal]) -> dict[str, _Proposal]:
 
 
 def _source_name(label: str) -> str:
-    made = make_name(label, "source", " ._+-", "_", NAME_CHARACTERS)
+    made = make_name(label, "source", " _+-", "_", NAME_CHARACTERS)  # no full stop: it separates keys
     return made if made[:1].isalnum() else f"x{made}"
 
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 MOST_NAMES = 3
 """Names that are kept for a reason."""
 MOST_REASONS = 20
-"""Reasons that a description has one by one."""
+"""Reasons that a description has one by one, with names."""
+MOST_SHORT_REASONS = 200
+"""Reasons that follow in one line."""
 
 HIDDEN, SYSTEM = "hidden", "made by the operating system or an editor"
 _SYSTEM_NAMES = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "system volume information"}
@@ -50,7 +52,10 @@ def describe_unread(unread: Iterable[Unread]) -> list[str]:
         names = ", ".join(one.names) + (f" and {more:,} more" if more else "")
         lines.append(f"{one.reason}: {one.count:,} ({names})")
     if rest := found[MOST_REASONS:]:
-        lines.append(f"{len(rest)} other reasons: {sum(one.count for one in rest):,}")
+        parts = [f"{one.reason}: {one.count:,}" for one in rest[:MOST_SHORT_REASONS]]
+        if others := rest[MOST_SHORT_REASONS:]:
+            parts.append(f"{len(others):,} other reasons: {sum(one.count for one in others):,}")
+        lines.append("; ".join(parts))
     return lines
 
 

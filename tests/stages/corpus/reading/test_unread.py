@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from stages.corpus.reading.unread import MOST_REASONS, Unread, count_unread, describe_unread, ignored_part, no_reader
+from stages.corpus.reading.unread import (
+    MOST_REASONS,
+    MOST_SHORT_REASONS,
+    Unread,
+    count_unread,
+    describe_unread,
+    ignored_part,
+    no_reader,
+)
 
 
 @pytest.mark.parametrize(
@@ -36,9 +44,11 @@ def test_counts_are_by_reason_and_add_up() -> None:
 
 
 def test_many_reasons_are_summed_up() -> None:
-    found = count_unread([(f"reason {number:02}", "x") for number in range(MOST_REASONS + 5)])
+    found = count_unread([(f"reason {number:03}", "x") for number in range(MOST_REASONS + MOST_SHORT_REASONS + 5)])
     lines = describe_unread(found)
-    assert len(lines) == MOST_REASONS + 1 and lines[-1] == "5 other reasons: 5"
+    assert len(lines) == MOST_REASONS + 1
+    assert lines[-1].startswith("reason 020: 1; reason 021: 1; ") and lines[-1].endswith("; 5 other reasons: 5")
+    assert describe_unread(found[: MOST_REASONS + 2])[-1] == "reason 020: 1; reason 021: 1"
 
 
 def test_a_hidden_folder_is_one_entry() -> None:
