@@ -65,12 +65,12 @@ def _inspect(value: Any) -> tuple[int, bool]:
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        shown = repeated if len(repeated) <= KEY_CHARACTERS else f"{repeated[:KEY_CHARACTERS]}..."
-        raise ValueError(f"the key {shown!r} occurs more than once in an object")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            shown = name if len(name) <= KEY_CHARACTERS else f"{name[:KEY_CHARACTERS]}..."
+            raise ValueError(f"the key {shown!r} occurs more than once in an object")
+        found[name] = value
     return found
 
 

@@ -46,6 +46,13 @@ def test_what_parsers_differ_in_is_refused(text: str | bytes, reason: str) -> No
     assert str(error.value).startswith(reason)
 
 
+def test_a_repeated_key_among_many_is_found_without_comparing_all_pairs() -> None:
+    """Comparing each with each of these takes minutes."""
+    keys = ", ".join(f'"{number}": 0' for number in range(200_000))
+    with pytest.raises(ValueError, match="the key '199999' occurs more than once"):
+        loads(f'{{{keys}, "199999": 0}}')
+
+
 @pytest.mark.parametrize(
     "text",
     [
