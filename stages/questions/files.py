@@ -6,6 +6,7 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from stages import strict_json
@@ -14,6 +15,10 @@ from stages.store import InputError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 """Endings of a set's files, in any case. Other files are left out."""
+
+LONGEST_LINE = 16 << 20
+"""Most bytes of a line. A question with its context has thousands; a compressed file of megabytes could have one line
+of gigabytes, which would fill the memory."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -42,8 +47,8 @@ def read_lines(listing: Listing) -> Iterator[Line]:
     """The lines of a set's files, in order of files and lines.
 
     Raises:
-        InputError: no file is JSON Lines; or, with file and line, a line that is not a JSON object in UTF-8, or damaged
-            compression.
+        InputError: no file is JSON Lines; or, with file and line, a line that is not a JSON object in UTF-8 or is too
+            long, or damaged compression.
     """
     names = [file.name for file in listing.files if set_name(file.name) is not None]
     if not names:
@@ -60,7 +65,11 @@ def _lines_of(listing: Listing, name: str) -> Iterator[Line]:
     with listing.open(name) as raw:
         stream: Any = gzip.GzipFile(fileobj=raw) if name.lower().endswith(".gz") else raw
         try:
-            for number, line in enumerate(stream, start=1):
+            for number, line in enumerate(iter(partial(stream.readline, LONGEST_LINE + 1), b""), start=1):
+                if len(line) > LONGEST_LINE:
+                    raise InputError(
+                        f"{path}:{number}: more than {LONGEST_LINE >> 20} MiB in one line; a set has one question per line"
+                    )
                 content = (line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line).rstrip(b"\r\n")
                 if content.strip():
                     where = f"{path}:{number}"

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from stages.corpus import list_files
+from stages.questions import files
 from stages.questions.files import read_lines, set_name
 from stages.store import InputError
 
@@ -42,6 +44,23 @@ def test_a_bad_line_is_named_with_file_and_line(tmp_path: Path, line: bytes, mes
     with pytest.raises(InputError, match=message) as error:
         list(read_lines(list_files(tmp_path / "s.jsonl")))
     assert str(error.value).startswith(f"{tmp_path}/s.jsonl:3: ")
+
+
+@pytest.mark.parametrize("name", ["s.jsonl", "s.jsonl.gz"])
+def test_a_line_that_would_fill_the_memory_is_refused(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LONGEST_LINE", 1 << 20)
+    longest = b'{"a": "' + b"x" * ((1 << 20) - 10) + b'"}\n'
+    data = longest + longest + b" " * (20 << 20)
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    lines = read_lines(list_files(tmp_path / name))
+    assert [next(lines).number, next(lines).number] == [1, 2]
+    tracemalloc.start()
+    with pytest.raises(InputError, match=rf"{name}:3: more than 1 MiB in one line; a set has one question per line"):
+        next(lines)
+    assert tracemalloc.get_traced_memory()[1] < 5 << 20
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("content", [gzip.compress(b"{}\n" * 9000)[:-12], b"plain", gzip.compress(b"{}\n")[:-6]])
