@@ -40,7 +40,7 @@ def test_a_cut_of_medquad_becomes_a_served_model(house: House, tmp_path: Path) -
     result = house.command(
         ["make", "biomed", f"DATA={data}", f"EVAL={questions}", f"SET={' '.join(SETTINGS)}"], cwd=REPOSITORY
     )
-    assert "source CDC" in result.stderr, "guesses are printed"
+    assert "source jsonl (medquad, " in result.stderr, "guesses are printed"
     assert "question set medmcqa: 2080 questions; 12 left out, with equal options" in result.stderr
     assert "medqa_usmle_4" in result.stdout
     assert "Completion" in result.stdout

@@ -1,4 +1,7 @@
-"""The DNA recipe as it ships, through everything. It trains for minutes."""
+"""The DNA recipe as it ships, through everything. It trains for minutes.
+
+The file comes last in its folder: its model replaces the one that other tests of the finished installation ask.
+"""
 
 from __future__ import annotations
 
