@@ -53,7 +53,7 @@ def _read(recipe: Recipe, name: str, location: str, is_scored: bool) -> str:
             rows = read_rows(listing)
             parts = [f"{len(rows.rows)} questions, not scored", rows.spelling, _other_files(rows.left_out)]
         else:
-            found = read_set(listing, recipe.evaluation.options(name).equal_options)
+            found = read_set(listing, recipe.evaluation.options(name).equal_options, name)
             equal = f"{len(found.left_out)} left out, with equal options: {places(found.left_out)}"
             parts = [
                 f"{len(found.questions)} questions",

@@ -14,7 +14,7 @@ Normalisation = Literal["none", "characters", "bytes"]
 EqualOptions = Literal["refuse", "leave_out"]
 
 TRAIN_SUFFIX = "_train"
-"""Sets whose name ends in this are used for decontamination only and never scored."""
+"""Sets whose name ends in this, in any case, are used for decontamination only and never scored."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -100,7 +100,7 @@ class EvaluationConfig(Config):
     def _sets(cls, value: dict[str, SetConfig]) -> dict[str, SetConfig]:
         for name in value:
             check_name(name)
-            if name.endswith(TRAIN_SUFFIX):
+            if is_training_split(name):
                 raise ValueError(f"`sets`: {name!r} ends in {TRAIN_SUFFIX} and is never scored; remove it")
         return value
 
@@ -112,6 +112,11 @@ class EvaluationConfig(Config):
         """How many questions of set `name` are scored; None: all."""
         own = self.options(name).limit
         return self.default_limit if own is None else (own or None)
+
+
+def is_training_split(name: str) -> bool:
+    """Whether a set is used for decontamination only, by its name."""
+    return name.lower().endswith(TRAIN_SUFFIX)
 
 
 def check_name(name: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from stages.corpus import Listing, list_files
 from stages.corpus.reading.names import make_name
 from stages.corpus.reading.unread import Unread, describe_unread
-from stages.evaluation.config import TRAIN_SUFFIX, EqualOptions
+from stages.evaluation.config import TRAIN_SUFFIX, EqualOptions, is_training_split
 from stages.questions import SUFFIXES, QuestionSet, Row, plain, read_rows, set_name
 from stages.store import InputError
 
@@ -55,12 +55,13 @@ class ScoredSet:
     """Files of the listing that are not JSON Lines."""
 
 
-def read_set(listing: Listing, equal_options: EqualOptions = "refuse") -> ScoredSet:
+def read_set(listing: Listing, equal_options: EqualOptions = "refuse", name: str = "NAME") -> ScoredSet:
     """All questions of a set's files.
 
     Args:
         equal_options: whether questions with two equal options are an error or left out. The second of the two can
             never be the prediction, so such a question may have no right one.
+        name: of the set, for an error that names its settings.
 
     Raises:
         InputError: with file and line: a row that `read_rows` refuses, that cannot be scored, or whose id repeats; or
@@ -87,7 +88,7 @@ def read_set(listing: Listing, equal_options: EqualOptions = "refuse") -> Scored
         raise InputError(
             f"{equal[0]}: two options are equal, and the second can never be predicted; the same in {len(equal)} of "
             f"{len(found.rows)} questions: {places(equal)}. Correct them, or leave them out: set "
-            "evaluation.sets.NAME.equal_options=leave_out"
+            f"evaluation.sets.{name}.equal_options=leave_out"
         )
     if not questions:
         raise InputError(f"{listing.location}: every question has two equal options, so none can be scored")
@@ -206,7 +207,8 @@ def find_sets(location: str | os.PathLike[str]) -> FoundSets:
     """Question sets in a folder and its subfolders, or in one file.
 
     The name of a set is made from its file's without suffix (`stages.questions.SUFFIXES`): `Prüfung A.jsonl` is
-    `Prufung-A`. Sets ending in `_train` are included, for decontamination; `scored_sets` excludes them.
+    `Prufung-A`. It has no full stop, which separates the keys of a setting. Sets ending in `_train` are included, for
+    decontamination; `scored_sets` excludes them.
 
     Args:
         location: local path or any fsspec URL.
@@ -219,11 +221,12 @@ def find_sets(location: str | os.PathLike[str]) -> FoundSets:
         others = "; ".join(describe_unread(listing.unread))
         raise InputError(f"{location} has no question set ({', '.join(SUFFIXES)}); it has {others}")
     found: dict[str, str] = {}
+    # By case-folded name: results are files named by set, and some file systems do not distinguish case.
+    names: dict[str, str] = {}
     for file in listing.files:
         path, name = listing.path(file.name), _made_name(file.name)
-        # Results are files named by set, and some file systems do not distinguish case.
-        same = next((other for other in found if other.casefold() == name.casefold()), None)
-        if same is not None:
+        same = names.setdefault(name.casefold(), name)
+        if same in found:
             raise InputError(f"{found[same]} and {path} are both named {same!r}; rename one of them")
         found[name] = path
     return FoundSets(dict(sorted(found.items())), listing.unread)
@@ -232,8 +235,8 @@ def find_sets(location: str | os.PathLike[str]) -> FoundSets:
 def _made_name(file: str) -> str:
     """The name that a set gets by its file's; one of a training split ends as the file's does."""
     stem = set_name(file) or ""
-    base = stem.removesuffix(TRAIN_SUFFIX)
-    return make_name(base, "set", "._-", "-", NAME_CHARACTERS).lstrip("._-") + stem[len(base) :]
+    base = stem[: -len(TRAIN_SUFFIX)] if is_training_split(stem) else stem
+    return make_name(base, "set", "_-", "-", NAME_CHARACTERS).lstrip("_-") + stem[len(base) :]
 
 
 def _why_unread(file: str) -> str:
@@ -246,5 +249,5 @@ def question_sets(location: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def scored_sets(names: Iterable[str]) -> list[str]:
-    """The sets that are scored: all except those ending in `_train`."""
-    return [name for name in names if not name.endswith(TRAIN_SUFFIX)]
+    """The sets that are scored: all except those ending in `_train`, in any case."""
+    return [name for name in names if not is_training_split(name)]

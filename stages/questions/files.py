@@ -67,9 +67,8 @@ def _lines_of(listing: Listing, name: str) -> Iterator[Line]:
         try:
             for number, line in enumerate(iter(partial(stream.readline, LONGEST_LINE + 1), b""), start=1):
                 if len(line) > LONGEST_LINE:
-                    raise InputError(
-                        f"{path}:{number}: more than {LONGEST_LINE >> 20} MiB in one line; a set has one question per line"
-                    )
+                    limit = f"{LONGEST_LINE >> 20} MiB"
+                    raise InputError(f"{path}:{number}: more than {limit} in a line; a set has one question per line")
                 content = (line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line).rstrip(b"\r\n")
                 if content.strip():
                     where = f"{path}:{number}"

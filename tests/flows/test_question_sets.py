@@ -64,13 +64,16 @@ def test_a_bad_set_of_the_user_is_refused_with_the_parameter(tmp_path: Path) -> 
     places = str(tmp_path / "data"), str(tmp_path / "eval")
     with pytest.raises(InputError, match=r"^evaluation_data: question set x: .*x\.jsonl:1: no field 'question'"):
         resolve_recipe("biomed", *places)
-    (tmp_path / "eval" / "x.jsonl").write_text(line() + line(options=["heart", "heart"]))
+    (tmp_path / "eval" / "x.jsonl").unlink()
+    (tmp_path / "eval" / "my x.v1.jsonl").write_text(line() + line(options=["heart", "heart"]))
     (tmp_path / "eval" / "exam.json").write_text("[]")
-    with pytest.raises(InputError, match=r"x\.jsonl:2: two options are equal"):
+    with pytest.raises(InputError, match=r"my x\.v1\.jsonl:2: two options are equal") as refused:
         resolve_recipe("biomed", *places)
-    recipe, notes = resolve_recipe("biomed", *places, ["evaluation.sets.x.equal_options=leave_out"])
-    assert recipe.evaluation.options("x").equal_options == "leave_out"
-    assert f"question set x: 1 questions; 1 left out, with equal options: {places[1]}/x.jsonl:2" in notes
+    advice = str(refused.value).rpartition(" ")[2]
+    assert advice == "evaluation.sets.my-x-v1.equal_options=leave_out"
+    recipe, notes = resolve_recipe("biomed", *places, [advice])
+    assert recipe.evaluation.options("my-x-v1").equal_options == "leave_out"
+    assert f"question set my-x-v1: 1 questions; 1 left out, with equal options: {places[1]}/my x.v1.jsonl:2" in notes
     assert f"not read in {places[1]}: not JSON Lines: 1 (exam.json)" in notes
 
 

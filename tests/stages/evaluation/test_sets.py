@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.corpus.evaluation_items import read_items
-from stages.corpus.reading.listing import list_files
+from stages.corpus.reading.listing import ListedFile, Listing, list_files
+from stages.evaluation import sets
 from stages.evaluation.config import EvaluationConfig, check_name
 from stages.evaluation.sets import Question, baselines, find_sets, question_sets, read_set, scored_sets, subset
 from stages.store import InputError
@@ -189,13 +190,25 @@ def test_a_place_without_sets_is_refused(place: str) -> None:
 
 
 def test_a_name_is_made_from_any_file_s(place: str) -> None:
-    files = ["two words", "Prüfung A", "日本語", "العربية_train", "-dash", "!!!", "[bold]", "x" * 200]
+    files = [
+        "two words",
+        "Prüfung A",
+        "日本語",
+        "العربية_train",
+        "exam.v1_TRAIN",
+        "my set.v1",
+        "-dash",
+        "!!!",
+        "[bold]",
+        "x" * 200,
+    ]
     for file in files:
         put(place, f"{file}.jsonl")
     found = {path.rsplit("/", 1)[-1].removesuffix(".jsonl"): name for name, path in question_sets(place).items()}
     assert found.keys() == set(files)
-    assert [found[file] for file in ("two words", "Prüfung A", "-dash", "[bold]")] == [
+    assert [found[file] for file in ("two words", "my set.v1", "Prüfung A", "-dash", "[bold]")] == [
         "two-words",
+        "my-set-v1",
         "Prufung-A",
         "dash",
         "bold-",
@@ -203,7 +216,10 @@ def test_a_name_is_made_from_any_file_s(place: str) -> None:
     assert re.fullmatch(r"set-[0-9a-f]{8}", found["日本語"])
     for name in found.values():
         check_name(name)
-    assert {file for file, name in found.items() if name not in scored_sets(found.values())} == {"العربية_train"}
+    assert {file for file, name in found.items() if name not in scored_sets(found.values())} == {
+        "العربية_train",
+        "exam.v1_TRAIN",
+    }
 
 
 @pytest.mark.parametrize("other", ["x.jsonl.gz", "below/x.jsonl", "x.ndjson", "X.jsonl"])
@@ -212,6 +228,13 @@ def test_two_sets_of_one_name_are_refused(place: str, other: str) -> None:
     with pytest.raises(InputError, match="rename one of them") as refused:
         question_sets(place)
     assert all(path in str(refused.value) for path in paths)
+
+
+def test_many_sets_are_not_compared_in_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comparing each with each of these takes minutes."""
+    files = tuple(ListedFile(f"{number}.jsonl", 1, "") for number in range(50_000))
+    monkeypatch.setattr(sets, "list_files", lambda *_, **__: Listing("/sets", files))
+    assert len(question_sets("/sets")) == len(files)
 
 
 def test_an_unreachable_set_is_reported(bucket: str, object_store: ObjectStore) -> None:
@@ -227,9 +250,10 @@ def test_an_unreachable_set_is_reported(bucket: str, object_store: ObjectStore) 
         object_store.start()
 
 
-def test_a_training_set_is_refused_in_the_configuration() -> None:
+@pytest.mark.parametrize("name", ["x_train", "x_TRAIN"])
+def test_a_training_set_is_refused_in_the_configuration(name: str) -> None:
     with pytest.raises(ValueError, match="never scored"):
-        EvaluationConfig.model_validate({"sets": {"x_train": {}}})
+        EvaluationConfig.model_validate({"sets": {name: {}}})
 
 
 def test_limits() -> None:

@@ -57,7 +57,7 @@ def test_a_line_that_would_fill_the_memory_is_refused(
     lines = read_lines(list_files(tmp_path / name))
     assert [next(lines).number, next(lines).number] == [1, 2]
     tracemalloc.start()
-    with pytest.raises(InputError, match=rf"{name}:3: more than 1 MiB in one line; a set has one question per line"):
+    with pytest.raises(InputError, match=rf"{name}:3: more than 1 MiB in a line; a set has one question per line"):
         next(lines)
     assert tracemalloc.get_traced_memory()[1] < 5 << 20
     tracemalloc.stop()
