@@ -44,6 +44,8 @@ class Summary(BaseModel):
     notes: list[str] = []
     """What was guessed about the documents, and which files are not read."""
     corpus: list[dict[str, Any]]
+    edits: dict[str, int] = {}
+    """How often each kind of edit was made inside documents: personal data, boilerplate, lines."""
     tokens: dict[str, int]
     training: dict[str, float]
     precision: str
@@ -72,6 +74,7 @@ def summarise(job: Job, passed: bool, model: registry.RegisteredModel) -> Summar
         overhead_fraction=0.0 if all_cached or total == 0 else max(0.0, total - own) / total,
         notes=job.notes,
         corpus=present.records(*summary_rows(artifacts["corpus"])),
+        edits=artifacts["corpus"].manifest.details.get("edits", {}),
         tokens=artifacts["tokens"].manifest.counts,
         training=artifacts["training"].manifest.metrics,
         precision=artifacts["training"].manifest.details["precision"],
@@ -94,6 +97,8 @@ def print_summary(console: Console, summary: Summary) -> None:
     for note in summary.notes:
         console.print(note, markup=False, soft_wrap=True)
     _table(console, "Removed, by the first rule that applied", _by_rule(summary.corpus))
+    if summary.edits:
+        _table(console, "Edits inside documents", _by_edit(summary.edits))
     _table(console, "Tokens", [{key: summary.tokens[key] for key in TOKEN_COLUMNS}])
     if summary.loss:
         first, last = summary.loss[0], summary.loss[-1]
@@ -165,6 +170,8 @@ def markdown(summary: Summary) -> str:
     parts += [f"- {reason}" for reason in summary.reasons]
     documents = [_compact_counts(row) for row in summary.corpus]
     parts += ["", "## Documents", _markdown_table(documents), *(f"- {note.strip()}" for note in summary.notes)]
+    if summary.edits:
+        parts += ["", "## Edits inside documents", _markdown_table(_by_edit(summary.edits))]
     parts += ["", "## Evaluation", _markdown_table(summary.evaluation)]
     if summary.loss:
         parts += [
@@ -175,6 +182,10 @@ def markdown(summary: Summary) -> str:
         parts += ["## Completion", "```", completion["prompt"] + completion["text"], "```"]
     parts += ["## Addresses", *(f"- {name}: {address}" for name, address in summary.addresses.items())]
     return "\n".join(parts)
+
+
+def _by_edit(edits: dict[str, int]) -> list[dict[str, Any]]:
+    return [{"edit": kind, "times": times} for kind, times in edits.items()]
 
 
 def _completions(job: Job) -> list[dict[str, str]]:
