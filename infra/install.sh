@@ -37,11 +37,16 @@ if [ -z "$python" ]; then
     fi
   done
 fi
+version() { "$1" -c 'import sys; print(sys.version.split()[0])' 2>/dev/null || true; }
 [ -n "$python" ] || { echo "infra/install.sh: no Python 3.11 or newer found; install one or set PYTHON=/path/to/python3.11" >&2; exit 2; }
+
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+  echo "infra/install.sh: $python is not Python 3.11 or newer; set PYTHON to one that is" >&2; exit 2
+}
 
 cuda=no; command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1 && cuda=yes
 stamp="$venv/.installed"
-want="$(cat $inputs infra/install.sh | sha256sum | cut -d' ' -f1) $("$python" -c 'import sys; print(sys.version.split()[0])') cuda=$cuda"
+want="$(cat $inputs infra/install.sh | sha256sum | cut -d' ' -f1) $(version "$python") cuda=$cuda"
 [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && exit 0
 
 # One installation at a time: `make biomed` and `make test` may be started side by side.
@@ -108,6 +113,9 @@ started=$SECONDS
 next_report=$((started + report_seconds))
 echo "installing $venv ..." >&2
 rm -f "$stamp"
+if [ -x "$venv/bin/python" ] && [ "$(version "$venv/bin/python")" != "$(version "$python")" ]; then
+  rm -rf "$venv"  # it was made with another Python
+fi
 mkdir -p "$venv"
 : >"$log"
 [ -x "$venv/bin/python" ] || run "echo a new environment" "$python" -m venv "$venv"

@@ -112,3 +112,19 @@ def test_an_interrupt_ends_both_and_their_installers(checkout: Path) -> None:
 def test_an_unknown_environment_is_refused(checkout: Path) -> None:
     process = start(checkout, "other")
     assert "unknown environment 'other'" in lines(process)[0] and process.returncode == 2
+
+
+def test_an_environment_of_another_python_is_made_anew(checkout: Path) -> None:
+    assert start(checkout, "main").wait(60) == 0
+    leftover = checkout / ".venv" / "of-the-old-python"
+    leftover.touch()
+    (checkout / "bin/python").write_text(PYTHON.replace("3.11.9", "3.12.4"))
+    assert start(checkout, "main").wait(60) == 0
+    assert not leftover.exists() and "3.12.4" in (checkout / ".venv/.installed").read_text()
+
+
+def test_a_python_that_is_too_old_is_refused(checkout: Path) -> None:
+    (checkout / "bin/python").write_text(PYTHON.replace("exit 0", "exit 1"))
+    process = start(checkout, "main")
+    assert "python is not Python 3.11 or newer" in lines(process)[0]
+    assert process.returncode == 2 and not (checkout / ".venv").exists()
