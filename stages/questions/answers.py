@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.questions.options import Options
+from stages.questions.options import Options, plain
 
 ANSWER_FIELDS = (
     "answer",
@@ -38,6 +37,7 @@ LABELS, INTEGERS = "labels", "integers from 0"
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LETTER = re.compile(r"\(?([A-Za-z])[).:]?")
+_NUMBER = re.compile(r"0*([0-9]{1,9})")
 _SHOWN = 60
 """Characters of an answer in an error."""
 
@@ -62,11 +62,6 @@ class UnreadableAnswerError(ValueError):
     def __init__(self, row: int, message: str):
         super().__init__(message)
         self.row = row
-
-
-def plain(text: str) -> str:
-    """A text as answers and options are compared: NFC, without white space around it."""
-    return unicodedata.normalize("NFC", text).strip()
 
 
 def read_answers(field: str, choices: Sequence[Choice]) -> Answers:
@@ -119,17 +114,32 @@ def _by_label(value: Any, options: Options) -> int | None:
     text = str(value) if type(value) is int else value
     if not isinstance(text, str):
         return None
-    for form in (str.strip, _letter):
-        labels = [form(label) for label in options.labels]
-        if form(text) and form(text) in labels:
-            return labels.index(form(text))
+    for form in (plain, _letter):
+        named = _labels_alike(text, options, form)
+        if len(named) == 1:
+            return named[0]
     return None
 
 
 def _by_letter(value: Any, options: Options) -> int | None:
-    letter = _letter(value) if isinstance(value, str) else ""
+    if not isinstance(value, str) or _is_letter_of_several(value, options):
+        return None
+    letter = _letter(value)
     index = LETTERS.find(letter) if letter else -1
     return index if 0 <= index < len(options.texts) else None
+
+
+def _labels_alike(text: str, options: Options, form: Callable[[str], str]) -> list[int]:
+    """The options whose labels have the same form as a text, which is not empty."""
+    wanted = form(text)
+    return [index for index, label in enumerate(options.labels) if wanted and form(label) == wanted]
+
+
+def _is_letter_of_several(value: Any, options: Options) -> bool:
+    """Whether an answer is no label as it is written, and a letter that several labels have: (A), of A and a."""
+    if not isinstance(value, str) or _labels_alike(value, options, plain):
+        return False
+    return len(_labels_alike(value, options, _letter)) > 1
 
 
 def _letter(text: str) -> str:
@@ -140,8 +150,8 @@ def _letter(text: str) -> str:
 
 def _by_number(first: int) -> Way:
     def read(value: Any, options: Options) -> int | None:
-        if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal():
-            value = int(value.strip()[:9])
+        if isinstance(value, str) and (number := _NUMBER.fullmatch(value.strip())):
+            value = int(number[1])
         return value - first if type(value) is int and first <= value < first + len(options.texts) else None
 
     return read
@@ -164,6 +174,8 @@ _TEXT_WAYS: dict[str, Way] = {
 
 
 def _unreadable(field: str, value: Any, options: Options) -> str:
+    if _is_letter_of_several(value, options):
+        return f"{field} {_shown(value)} is the letter of several labels; write the label as in the options"
     count = len(options.texts)
     message = (
         f"{field} {_shown(value)} is not one of the {count} options; must be an index (integer from 0 to {count - 1}), "

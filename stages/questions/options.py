@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,11 @@ class Options:
     """As in the file."""
     labels: tuple[str, ...] = ()
     """What an answer may call them by; empty if the file has no labels."""
+
+
+def plain(text: str) -> str:
+    """A text as answers, labels and options are compared: NFC, without white space around it."""
+    return unicodedata.normalize("NFC", text).strip()
 
 
 def option_field(rows: Sequence[Mapping[str, Any]]) -> str | None:
@@ -46,7 +52,7 @@ def read_options(row: Mapping[str, Any], field: str) -> Options:
     if not all(isinstance(item, str) for item in (*texts, *labels)):
         wrong = next(item for item in (*texts, *labels) if not isinstance(item, str))
         raise ValueError(f"{field}: an option must be a text, not {_json_type(wrong)}")
-    if len(set(labels)) < len(labels):
+    if len({plain(label) for label in labels}) < len(labels):
         raise ValueError(f"{field}: two options have the same label")
     return Options(tuple(texts), tuple(labels))
 

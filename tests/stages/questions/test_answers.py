@@ -14,6 +14,7 @@ from stages.questions.options import Options
 
 FOUR = Options(("kidney", "liver", "heart", "lung"))
 LABELLED = Options(FOUR.texts, ("A", "B", "C", "D"))
+CASED = Options(FOUR.texts, ("A", "a", "B", "b"))
 NUMBERED = Options(FOUR.texts, ("1", "2", "3", "4"))
 
 
@@ -33,6 +34,9 @@ def choices(values: Sequence[Any], options: Options = FOUR) -> list[Choice]:
         ("answer", ["cafe\u0301"], Options(("tea", "caf\u00e9")), "the options' texts", [1]),
         ("answer", ["b"], Options(("a", "b")), "letters", [1]),
         ("answer", ["A", "D"], LABELLED, "labels", [0, 3]),
+        ("answer", ["A", "a", " b"], CASED, "labels", [0, 1, 3]),
+        ("answer", ["e\u0301"], Options(("x", "y"), ("a", "\u00e9")), "labels", [1]),
+        ("answer", ["0000000001", "0"], FOUR, "numbers from 0", [1, 0]),
         ("answer", ["(b)"], LABELLED, "labels", [1]),
         ("answer", ["A"], Options(("x", "y"), ("B", "A")), "labels", [1]),
         ("answer", ["1", "3"], NUMBERED, "labels", [0, 2]),
@@ -63,6 +67,8 @@ def test_the_way_that_fits_all_rows(
         ("answer", ["²"], 0, 'answer "²" is not'),
         ("answer", ["x" * 999], 0, r'answer "x{59}\.\.\. is not'),
         ("answer", ["2"], 0, 'answer "2" names different options as numbers from 0 and as numbers from 1'),
+        ("answer", ["00000000012"], 0, 'answer "00000000012" is not'),
+        ("answer", ["1" * 5000], 0, "answer .* is not"),
         ("answer", ["0", "4"], 1, 'answer "4" is not'),
         ("cop", [1, 3], 0, "cop 1 names different options as integers from 0 and as integers from 1"),
         ("cop", [0, 4], 1, "cop 4 is not"),
@@ -72,6 +78,12 @@ def test_what_names_no_option_or_two_is_refused(field: str, values: list[Any], r
     with pytest.raises(UnreadableAnswerError, match=message) as error:
         read_answers(field, choices(values))
     assert error.value.row == row
+
+
+@pytest.mark.parametrize("answers", [["(A)"], ["A", "(B)"]])
+def test_a_letter_of_several_labels_is_refused(answers: list[str]) -> None:
+    with pytest.raises(UnreadableAnswerError, match=r'"\([AB]\)" is the letter of several labels; write the label'):
+        read_answers("answer", choices(answers, CASED))
 
 
 def test_an_option_that_is_the_letter_of_another_is_refused() -> None:

@@ -38,6 +38,8 @@ def test_public_spellings_of_options(row: dict[str, Any], field: str, labels: tu
         ([{"name": "kidney"}], "an option must be a text, not null"),
         ({"A": "kidney", "B": 2}, "an option must be a text, not a number"),
         ({"text": ["kidney", "liver"], "label": ["A", "A"]}, "two options have the same label"),
+        ({"A": "kidney", "A ": "liver"}, "two options have the same label"),
+        ({"\u00e9": "kidney", "e\u0301": "liver"}, "two options have the same label"),
         ({"text": ["kidney", "liver"], "label": ["A"]}, "an option must be a text, not a list"),
         ([{"key": 1, "value": "kidney"}], "an option must be a text, not a number"),
     ],
