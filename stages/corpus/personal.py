@@ -27,9 +27,13 @@ from stages.corpus.phones import PhoneCountry, PhoneSearch
 from stages.corpus.policy import Removal
 from stages.corpus.texts import Texts
 
+_BEHIND, _AHEAD = 32, 640
+"""So many characters before and after the place where a match begins decide about it, at most: an e-mail address is the
+longest. What is farther from a span that was found need not be searched again."""
+
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _PATTERNS: dict[str, re.Pattern[str]] = {
-    "email": re.compile(r"(?<!\w)\w[\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}(?![\w@])"),
+    "email": re.compile(r"(?<!\w)\w[\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w@])"),
     "iban": re.compile(r"(?<![\w-])[A-Z]{2}[0-9]{2}(?= ?[A-Z0-9])"),
     "card": re.compile(
         r"(?<![\w.+/=-])(?<![0-9] )(?:"
@@ -191,17 +195,63 @@ def _split_by(text: str, kind: str, search: Search) -> list[_Span]:
     return spans
 
 
+@dataclass(frozen=True)
+class _Hit:
+    begin: int
+    end: int
+    kind: str
+
+
+def _first_hit(text: str, places: range, searches: Mapping[str, Search]) -> _Hit | None:
+    """Personal data of the first kind for which a match begins at one of the places."""
+    for kind, search in searches.items():
+        for place in places:
+            match = search.pattern.match(text, place)
+            if match is not None and (end := search.end_of(match)) >= 0:
+                return _Hit(match.start(search.group), end, kind)
+    return None
+
+
+def _hit_at_edge(text: str, begin: int, end: int, searches: Mapping[str, Search]) -> _Hit | None:
+    """Personal data in `text[begin:end]` that may be found only since the text beside it is known to be some."""
+    head, tail = begin, max(begin, end - _AHEAD - _BEHIND)
+    edges = [(head, range(min(_BEHIND, end - begin))), (tail, range(min(_BEHIND, tail - begin), end - tail))]
+    for start, places in edges:
+        hit = _first_hit(text[start : min(end, start + _AHEAD + _BEHIND)], places, searches)
+        if hit is not None:
+            return _Hit(start + hit.begin, start + hit.end, hit.kind)
+    return None
+
+
+def _split_at_edges(text: str, searches: Mapping[str, Search]) -> list[_Span]:
+    """The text between two spans as spans, searched near them and near what is found there."""
+    hits: list[_Hit] = []
+    gaps = [(0, len(text))]
+    while gaps:
+        begin, end = gaps.pop()
+        hit = _hit_at_edge(text, begin, end, searches)
+        if hit is not None:
+            hits.append(hit)
+            gaps += [(begin, hit.begin), (hit.end, end)]
+    spans: list[_Span] = []
+    done = 0
+    for hit in sorted(hits, key=lambda hit: hit.begin):
+        spans += [_Span(text[done : hit.begin]), _Span(text[hit.begin : hit.end], hit.kind)]
+        done = hit.end
+    return [span for span in [*spans, _Span(text[done:])] if span.text]
+
+
 def _spans(text: str, searches: Mapping[str, Search]) -> list[_Span]:
     """A text as spans of all kinds; each kind searches what earlier ones left, until no search finds more.
 
     A span bounds the text beside it just as its placeholder would, so a search of the masked text finds nothing more.
     """
-    spans, before = [_Span(text)], 0
-    while len(spans) > before:
-        before = len(spans)
-        for kind, search in searches.items():
-            spans = [part for span in spans for part in ([span] if span.kind else _split_by(span.text, kind, search))]
-    return spans
+    spans = [_Span(text)]
+    for kind, search in searches.items():
+        spans = [part for span in spans for part in ([span] if span.kind else _split_by(span.text, kind, search))]
+    if len(spans) == 1:
+        return spans
+    return [part for span in spans for part in ([span] if span.kind else _split_at_edges(span.text, searches))]
 
 
 def _counts(spans: list[_Span]) -> dict[str, int]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stages.corpus.config import EditConfig
 from stages.corpus.kernels.marks import personal_marks
-from stages.corpus.personal import _MARKS, KINDS, PLACEHOLDERS, PersonalData, _counts, _spans, make_searches
+from stages.corpus.personal import _MARKS, KINDS, PLACEHOLDERS, PersonalData, Search, _counts, _spans, make_searches
 from stages.corpus.phones import PhoneSearch
 from stages.corpus.texts import Texts
 from stages.sample.biomed.phrases import PERSONAL
@@ -258,6 +258,28 @@ def test_a_long_text_of_nearly_something_is_done_in_linear_time(unit: str) -> No
     edited, counts = replace_personal_data(text, KINDS)
     assert replace_personal_data(edited, KINDS) == (edited, {})
     assert MASK.find(Texts.of([text])).counts.get(0, {}) == counts
+
+
+@pytest.mark.parametrize(
+    "unit", ["(415) 555-0123", "+14155550123", "600 200 300 ", "600 200 300 4111 1111 1111 1111 ", "a@b.MRN1234 "]
+)
+def test_numbers_that_are_found_only_behind_others_are_found_in_linear_time(unit: str) -> None:
+    searches = make_searches(PhoneSearch(["US", "PL"]))
+    ends = 0
+
+    def counted(search: Search) -> Search:
+        def end_of(match: re.Match[str]) -> int:
+            nonlocal ends
+            ends += 1
+            return search.end_of(match)
+
+        return Search(search.pattern, end_of, search.group)
+
+    spans = _spans(unit * 1000, {kind: counted(search) for kind, search in searches.items()})
+    assert sum(_counts(spans).values()) >= 1000
+    assert ends < 100 * 1000
+    masked = "".join(PLACEHOLDERS.get(span.kind, span.text) for span in spans)
+    assert _counts(_spans(masked, searches)) == {}
 
 
 def test_the_patterns_leave_brackets_alone() -> None:
