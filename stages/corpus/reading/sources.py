@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -198,8 +198,20 @@ def _distinct_names(proposals: list[_Proposal]) -> dict[str, _Proposal]:
         name = _source_name(proposal.label)
         if labels[name] > 1:
             name = _source_name(proposal.distinct_label)
-        named[f"{name}-{mark_of(proposal.distinct_label)}" if name in named else name] = proposal
+        named[_unused(name, proposal.distinct_label, named)] = proposal
     return named
+
+
+def _unused(name: str, label: str, used: Collection[str]) -> str:
+    """The name, followed by its label's mark if it is used already, and a number if that is not enough."""
+    if name not in used:
+        return name
+    marked = candidate = f"{name}-{mark_of(label)}"
+    number = 1
+    while candidate in used:
+        number += 1
+        candidate = f"{marked}-{number}"
+    return candidate
 
 
 def _source_name(label: str) -> str:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages.corpus import CorpusConfig, SourceConfig, inputs_of, source_listing
+from stages.corpus.reading.names import mark_of
 from stages.corpus.reading.sources import MOST_SUBFOLDERS, find_sources, readable, sources_in
 from stages.corpus.reading.unread import Unread, describe_unread
 from stages.store import Artifact, InputError
@@ -105,6 +106,16 @@ def test_a_source_has_one_name_in_both_unicode_forms(tmp_path: Path) -> None:
     for form in ("NFC", "NFD"):
         write(tmp_path / form / unicodedata.normalize(form, "日本語ガ") / "a.txt")
     assert list(sources_in(str(tmp_path / "NFC"))) == list(sources_in(str(tmp_path / "NFD")))
+
+
+def test_no_folder_takes_the_name_of_another(tmp_path: Path) -> None:
+    one_letter = ["\u1ec7", "e\u0323\u0302", "\u1eb9\u0302", "\u00ea\u0323"]  # all the same in Unicode NFC
+    folders = ["e", f"e-{mark_of(one_letter[0])}", *one_letter]
+    for folder in folders:
+        write(tmp_path / folder / "a.txt")
+    sources = sources_in(str(tmp_path))
+    assert {Path(source.location).name for source in sources.values()} == set(folders)
+    assert CorpusConfig(sources=sources)
 
 
 ODD = (
