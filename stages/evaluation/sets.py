@@ -14,9 +14,9 @@ from typing import Any
 
 from stages.corpus import Listing, list_files
 from stages.corpus.reading.names import make_name
-from stages.corpus.reading.unread import Unread, describe_unread
+from stages.corpus.reading.unread import Unread, describe_unread, printable_name
 from stages.evaluation.config import TRAIN_SUFFIX, EqualOptions, is_training_split
-from stages.questions import SUFFIXES, QuestionSet, Row, plain, read_rows, set_name
+from stages.questions import SUFFIXES, QuestionSet, Row, array_hint, field_names, plain, read_rows, set_name
 from stages.store import InputError
 
 ROLE = "set/"
@@ -91,7 +91,8 @@ def read_set(listing: Listing, equal_options: EqualOptions = "refuse", name: str
             f"evaluation.sets.{name}.equal_options=leave_out"
         )
     if not questions:
-        raise InputError(f"{listing.location}: every question has two equal options, so none can be scored")
+        place = printable_name(listing.location)
+        raise InputError(f"{place}: every question has two equal options, so none can be scored")
     return ScoredSet(questions, found.spelling, tuple(equal), found.left_out)
 
 
@@ -116,7 +117,10 @@ def _question(row: Row, found: QuestionSet) -> Question:
     where, fields = row.where, row.fields
     missing = [name for name in (found.option_field, found.answer_field) if fields.get(name) in (None, "")]
     if missing:
-        raise InputError(f"{where}: {', '.join(missing)} missing; a question has id, question, options, answer")
+        raise InputError(
+            f"{where}: {', '.join(missing)} missing; a question has id, question, options, answer; the "
+            f"fields are: {field_names(fields)}"
+        )
     options = tuple(option.strip() for option in row.options)
     if not all(options):
         raise InputError(f"{where}: option {options.index('') + 1} is empty; options must be non-empty texts")
@@ -219,7 +223,9 @@ def find_sets(location: str | os.PathLike[str]) -> FoundSets:
     listing = list_files(location, why_unread=_why_unread)
     if not listing.files:
         others = "; ".join(describe_unread(listing.unread))
-        raise InputError(f"{location} has no question set ({', '.join(SUFFIXES)}); it has {others}")
+        hint = array_hint(name for one in listing.unread for name in one.names)
+        place = printable_name(os.fspath(location))
+        raise InputError(f"{place} has no question set ({', '.join(SUFFIXES)}); not read: {others}{hint}")
     found: dict[str, str] = {}
     # By case-folded name: results are files named by set, and some file systems do not distinguish case.
     names: dict[str, str] = {}
@@ -227,7 +233,8 @@ def find_sets(location: str | os.PathLike[str]) -> FoundSets:
         path, name = listing.path(file.name), _made_name(file.name)
         same = names.setdefault(name.casefold(), name)
         if same in found:
-            raise InputError(f"{found[same]} and {path} are both named {same!r}; rename one of them")
+            both = f"{printable_name(found[same])} and {printable_name(path)}"
+            raise InputError(f"{both} are both named {same!r}; rename one of them")
         found[name] = path
     return FoundSets(dict(sorted(found.items())), listing.unread)
 

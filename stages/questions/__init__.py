@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from stages.questions.files import SUFFIXES, set_name
+from stages.questions.files import SUFFIXES, array_hint, set_name
 from stages.questions.options import plain
-from stages.questions.reader import QuestionSet, Row, read_rows
+from stages.questions.reader import QuestionSet, Row, field_names, read_rows
 
-__all__ = ["SUFFIXES", "QuestionSet", "Row", "plain", "read_rows", "set_name"]
+__all__ = ["SUFFIXES", "QuestionSet", "Row", "array_hint", "field_names", "plain", "read_rows", "set_name"]

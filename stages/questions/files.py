@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from stages import strict_json
 from stages.corpus.reading.listing import Listing
+from stages.corpus.reading.unread import printable_name
 from stages.store import InputError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
@@ -28,7 +29,7 @@ class Line:
     """One line that is not blank."""
 
     where: str
-    """`path:number`, the prefix of errors."""
+    """`path:number`, printable, the prefix of errors."""
     number: int
     """In its file, from 1."""
     content: bytes
@@ -43,6 +44,11 @@ def set_name(file: str) -> str | None:
     return None if suffix is None else base[: -len(suffix)]
 
 
+def array_hint(names: Iterable[str]) -> str:
+    """How to make a set of a JSON array, for an error, if one of these files may be one; else empty."""
+    return f"; {_ARRAY_TO_LINES}" if any(name.lower().endswith(".json") for name in names) else ""
+
+
 def read_lines(listing: Listing) -> Iterator[Line]:
     """The lines of a set's files, in order of files and lines.
 
@@ -52,16 +58,17 @@ def read_lines(listing: Listing) -> Iterator[Line]:
     """
     names = [file.name for file in listing.files if set_name(file.name) is not None]
     if not names:
+        others = [printable_name(file.name) for file in listing.files]
         raise InputError(
-            f"{listing.location} has no questions: a set consists of JSON Lines files ({', '.join(SUFFIXES)}), "
-            f"its files are: {', '.join(file.name for file in listing.files[:5])}"
+            f"{printable_name(listing.location)} has no questions: a set consists of JSON Lines files "
+            f"({', '.join(SUFFIXES)}), its files are: {', '.join(others[:5])}{array_hint(others)}"
         )
     for name in names:
         yield from _lines_of(listing, name)
 
 
 def _lines_of(listing: Listing, name: str) -> Iterator[Line]:
-    path, number = listing.path(name), 0
+    path, number = printable_name(listing.path(name)), 0
     with listing.open(name) as raw:
         stream: Any = gzip.GzipFile(fileobj=raw) if name.lower().endswith(".gz") else raw
         try:
@@ -93,6 +100,5 @@ def _fields(content: bytes, where: str) -> dict[str, Any]:
     return value
 
 
-_ONE_PER_LINE = (
-    "a JSON array; a set has one question per line, a JSON object each (`jq -c '.[]' FILE` turns an array into lines)"
-)
+_ARRAY_TO_LINES = "`jq -c '.[]' FILE` turns a JSON array into lines"
+_ONE_PER_LINE = f"a JSON array; a set has one question per line, a JSON object each ({_ARRAY_TO_LINES})"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.corpus.reading.listing import Listing
+from stages.corpus.reading.unread import printable_name
 from stages.questions.answers import ANSWER_FIELDS, INTEGERS, LETTERS, Answers, UnreadableAnswerError, read_answers
 from stages.questions.files import Line, read_lines, set_name
 from stages.questions.options import OPTION_COLUMNS, OPTION_FIELDS, Options, option_field, read_options
@@ -50,9 +51,9 @@ class QuestionSet:
     rows: tuple[Row, ...]
     spelling: str
     """What was understood other than this project's own fields, for the user: `answers are letters A-D in field
-    answerKey`. Empty if nothing was."""
+    answerKey`; or that no integer of its answers is 0, as where they count from 1. Empty if nothing was."""
     left_out: tuple[str, ...]
-    """Files of the listing that are not JSON Lines."""
+    """Files of the listing that are not JSON Lines, by printable names."""
     answer_field: str
     option_field: str
 
@@ -66,7 +67,7 @@ def read_rows(listing: Listing) -> QuestionSet:
     """
     lines = list(read_lines(listing))
     if not lines:
-        names = ", ".join(listing.path(file.name) for file in listing.files)
+        names = ", ".join(printable_name(listing.path(file.name)) for file in listing.files)
         raise InputError(f"{names}: no questions; a set is JSON Lines, one question per line")
     questions, question_field = _questions(lines)
     options, options_in = _options(lines)
@@ -89,8 +90,13 @@ def read_rows(listing: Listing) -> QuestionSet:
         _options_spelling(options_in, options),
         _answers_spelling(answer_field, answers, options),
     ]
-    left_out = tuple(file.name for file in listing.files if set_name(file.name) is None)
+    left_out = tuple(printable_name(file.name) for file in listing.files if set_name(file.name) is None)
     return QuestionSet(rows, "; ".join(filter(None, spelling)), left_out, answer_field, options_in)
+
+
+def field_names(fields: Mapping[str, Any]) -> str:
+    """The names of a row's fields, for an error."""
+    return ", ".join(printable_name(name) for name in sorted(fields)) or "none"
 
 
 def _questions(lines: Sequence[Line]) -> tuple[list[str], str]:
@@ -98,8 +104,7 @@ def _questions(lines: Sequence[Line]) -> tuple[list[str], str]:
     field = next((n for n in QUESTION_FIELDS if any(n in line.fields for line in lines)), QUESTION_FIELDS[0])
     for line in lines:
         if field not in line.fields:
-            names = ", ".join(sorted(line.fields)) or "none"
-            raise InputError(f"{line.where}: no field {field!r}; the fields are: {names}")
+            raise InputError(f"{line.where}: no field {field!r}; the fields are: {field_names(line.fields)}")
         if not isinstance(line.fields[field], str):
             raise InputError(f"{line.where}: {field} must be a text, not {type(line.fields[field]).__name__}")
     return [line.fields[field] for line in lines], field
@@ -192,8 +197,11 @@ def _options_spelling(field: str, options: Sequence[Options | None]) -> str:
 
 
 def _answers_spelling(field: str, answers: Answers | None, options: Sequence[Options | None]) -> str:
-    if answers is None or (field, answers.way) == OWN_FORM:
+    if answers is None:
+        return ""
+    starts_late = INTEGERS in answers.way and 0 not in answers.indexes  # as where a set counts from 1
+    if (field, answers.way) == OWN_FORM and not starts_late:
         return ""
     most = max(len(each.texts) for each in options if each is not None)
     letters = f" A-{LETTERS[min(most, len(LETTERS)) - 1]}" if "letters" in answers.way else ""
-    return f"answers are {answers.way}{letters} in field {field}"
+    return f"answers are {answers.way}{letters} in field {field}" + ("; no answer is 0" if starts_late else "")

@@ -27,7 +27,7 @@ def line(**changes: Any) -> str:
 
 def test_each_set_is_read_once_and_described(world: World) -> None:
     world.write("sets/exam.jsonl", line(answer="A") + line(options=["heart", "lung"], answer="B"))
-    world.write("folder/other.jsonl", line())
+    world.write("folder/other.jsonl", line(answer=0))
     world.write("folder/README.md", "about it")
     world.write("sets/past_train.jsonl", json.dumps({"question": "Why?"}) + "\n")
     world.settings["evaluation_sets"] |= {
@@ -65,7 +65,9 @@ def test_a_bad_set_of_the_user_is_refused_with_the_parameter(tmp_path: Path) -> 
     with pytest.raises(InputError, match=r"^evaluation_data: question set x: .*x\.jsonl:1: no field 'question'"):
         resolve_recipe("biomed", *places)
     (tmp_path / "eval" / "x.jsonl").unlink()
-    (tmp_path / "eval" / "my x.v1.jsonl").write_text(line() + line(options=["heart", "heart"]))
+    (tmp_path / "eval" / "my x.v1.jsonl").write_text(
+        line() + line(options=["heart", "heart"]) + line(options=["heart", "lung"], answer=0)
+    )
     (tmp_path / "eval" / "exam.json").write_text("[]")
     with pytest.raises(InputError, match=r"my x\.v1\.jsonl:2: two options are equal") as refused:
         resolve_recipe("biomed", *places)
@@ -73,7 +75,7 @@ def test_a_bad_set_of_the_user_is_refused_with_the_parameter(tmp_path: Path) -> 
     assert advice == "evaluation.sets.my-x-v1.equal_options=leave_out"
     recipe, notes = resolve_recipe("biomed", *places, [advice])
     assert recipe.evaluation.options("my-x-v1").equal_options == "leave_out"
-    assert f"question set my-x-v1: 1 questions; 1 left out, with equal options: {places[1]}/my x.v1.jsonl:2" in notes
+    assert f"question set my-x-v1: 2 questions; 1 left out, with equal options: {places[1]}/my x.v1.jsonl:2" in notes
     assert f"not read in {places[1]}: not JSON Lines: 1 (exam.json)" in notes
 
 

@@ -31,6 +31,10 @@ def changed(**fields: Any) -> bytes:
     ("line", "message"),
     [
         (changed(answer=...), "answer missing"),
+        (
+            changed(options=..., alternatives=[1]),
+            "options missing; .* the fields are: alternatives, answer, id, question",
+        ),
         (changed(answer=None), "answer missing"),
         (changed(options=...), "options missing"),
         (changed(options=None), "options missing"),
@@ -185,7 +189,14 @@ def test_a_place_without_sets_is_refused(place: str) -> None:
     with pytest.raises(InputError, match="does not exist"):
         question_sets(place)
     put(place, "README.md", b"nothing")
-    with pytest.raises(InputError, match=r"has no question set \(\.jsonl, .*\); it has not JSON Lines: 1 \(README"):
+    with pytest.raises(
+        InputError, match=r"has no question set \(\.jsonl, .*\); not read: not JSON Lines: 1 \(README.md\)$"
+    ):
+        question_sets(place)
+    put(place, "exam.json", b"[]")
+    with pytest.raises(
+        InputError, match=r"2 \(README.md, exam.json\); `jq -c '\.\[\]' FILE` turns a JSON array into lines"
+    ):
         question_sets(place)
 
 
@@ -228,6 +239,23 @@ def test_two_sets_of_one_name_are_refused(place: str, other: str) -> None:
     with pytest.raises(InputError, match="rename one of them") as refused:
         question_sets(place)
     assert all(path in str(refused.value) for path in paths)
+
+
+def test_errors_about_sets_are_one_line_whatever_their_files_are_called(tmp_path: Path) -> None:
+    folder = tmp_path / "two\nlines"
+    folder.mkdir()
+    (folder / "a\nb.json").touch()
+    for place in (folder, folder / "a\nb.json"):
+        with pytest.raises(InputError) as refused:
+            find_sets(place)
+        assert str(refused.value).isprintable()
+    for name in ("a\nb.jsonl", "a\nb.ndjson"):
+        write_set(folder / name, [{**GOOD, "options": ["x", "x"]}])
+    listing = list_files(folder)
+    for act in (lambda: find_sets(folder), lambda: read_set(listing), lambda: read_set(listing, "leave_out")):
+        with pytest.raises(InputError) as refused:
+            act()
+        assert str(refused.value).isprintable()
 
 
 def test_many_sets_are_not_compared_in_pairs(monkeypatch: pytest.MonkeyPatch) -> None:

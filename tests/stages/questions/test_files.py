@@ -72,7 +72,9 @@ def test_damaged_compression_is_refused(tmp_path: Path, content: bytes) -> None:
 
 def test_other_files_are_no_set(tmp_path: Path) -> None:
     (tmp_path / "exam.json").write_text("[]")
-    with pytest.raises(InputError, match=r"has no questions: .*\.jsonl\.gz.*its files are: exam\.json"):
+    with pytest.raises(
+        InputError, match=r"has no questions: .*\.jsonl\.gz.*its files are: exam\.json; `jq -c '\.\[\]' FILE` turns a"
+    ):
         list(read_lines(list_files(tmp_path)))
     names = ["a/exam.jsonl", "exam.JSONL.gz", "exam.v2.ndjson", "exam.json", "exam.jsonl.bz2"]
     assert [set_name(name) for name in names] == ["exam", "exam", "exam.v2", None, None]

@@ -18,9 +18,15 @@ TWO = ["kidney", "liver"]
 Q = {"question": "Which organ?"}
 
 PUBLIC: dict[str, tuple[dict[str, Any], str]] = {
-    "own": ({**Q, "options": TWO, "answer": 1, "label": 0}, ""),
+    "own": (
+        {**Q, "options": TWO, "answer": 1, "label": 0},
+        "answers are integers from 0 in field answer; no answer is 0",
+    ),
     "letters": ({**Q, "options": TWO, "answer": "B"}, "answers are letters A-B in field answer"),
-    "mmlu": ({**Q, "choices": TWO, "answer": 1}, "options are in field choices"),
+    "mmlu": (
+        {**Q, "choices": TWO, "answer": 1},
+        "options are in field choices; answers are integers from 0 in field answer; no answer is 0",
+    ),
     "mmlu_pro": (
         {**Q, "options": TWO, "answer": "B", "answer_index": 1},
         "answers are letters A-B in field answer",
@@ -44,7 +50,7 @@ PUBLIC: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "gold": (
         {**Q, "choices": TWO, "gold": 1},
-        "options are in field choices; answers are integers from 0 in field gold",
+        "options are in field choices; answers are integers from 0 in field gold; no answer is 0",
     ),
     "correct": ({**Q, "options": TWO, "correct": "liver"}, "answers are the options' texts in field correct"),
 }
@@ -87,6 +93,28 @@ def test_questions_without_options_or_answers_are_for_decontamination_only(tmp_p
     ]
     with pytest.raises(InputError, match=r"exam\.jsonl:1: options, answer missing"):
         read_set(listing)
+
+
+def test_integers_that_never_reach_0_are_said(tmp_path: Path) -> None:
+    """They may count from 1."""
+    rows = [{**Q, "options": [*TWO, "heart", "lung"], "answer": 1 + number % 3} for number in range(40)]
+    late = "answers are integers from 0 in field answer; no answer is 0"
+    assert read_rows(write_set(tmp_path / "exam.jsonl", rows)).spelling == late
+    assert read_rows(write_set(tmp_path / "exam.jsonl", [*rows, {**rows[0], "answer": 0}])).spelling == ""
+
+
+def test_names_are_printed_on_one_line(tmp_path: Path) -> None:
+    write_set(tmp_path / "a\nb.jsonl", [{**Q, "options": TWO, "answer": 7}])
+    (tmp_path / "c\nd.txt").touch()
+    with pytest.raises(InputError) as refused:
+        read_rows(list_files(tmp_path))
+    assert str(refused.value).isprintable()
+    write_set(tmp_path / "a\nb.jsonl", [{**Q, "options": TWO, "answer": 0}])
+    assert read_rows(list_files(tmp_path)).left_out == ("c\\nd.txt",)
+    (tmp_path / "a\nb.jsonl").write_text("")
+    with pytest.raises(InputError) as refused:
+        read_rows(list_files(tmp_path))
+    assert str(refused.value).isprintable()
 
 
 def test_files_of_a_folder_that_are_no_json_lines_are_named(tmp_path: Path) -> None:
