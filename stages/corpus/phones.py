@@ -83,10 +83,15 @@ _GAP = (
 """What may stand between two digits of a number: one or two spaces, a hyphen, full stop or slash, or brackets."""
 
 _NORTH_AMERICAN = (
-    rf"(?<![\w.+-])(?:1[{_HYPHEN}.{_SPACE}]?(?=[2-9(]))?(?:[{_OPEN}][2-9][0-9]{{2}}[{_CLOSE}][{_SPACE}]?"
-    rf"|[2-9][0-9]{{2}}[{_HYPHEN}.])[2-9][0-9]{{2}}[{_HYPHEN}.{_SPACE}][0-9]{{4}}"
-    rf"|(?<![\w.+-])1[{_HYPHEN}.{_SPACE}][2-9][0-9]{{2}}[{_HYPHEN}.{_SPACE}][2-9][0-9]{{2}}[{_HYPHEN}.{_SPACE}][0-9]{{4}}"
+    rf"(?<![\w.+-])(?:"
+    rf"(?:1[{_HYPHEN}.{_SPACE}]?)?[{_OPEN}][2-9][0-9]{{2}}[{_CLOSE}][{_SPACE}]?[2-9][0-9]{{2}}[{_HYPHEN}.{_SPACE}]"
+    rf"|(?:1[{_HYPHEN}.{_SPACE}]?)?[2-9][0-9]{{2}}(?P<gap>[{_HYPHEN}.])[2-9][0-9]{{2}}(?P=gap)"
+    rf"|1(?P<first>[{_SPACE}])[2-9][0-9]{{2}}(?P=first)[2-9][0-9]{{2}}(?P=first)"
+    rf"|(?<![0-9][{_SPACE}])(?![2-4]00|[0-9]9)[2-9][0-9]{{2}}(?P<space>[{_SPACE}])[2-9][0-9]{{2}}(?P=space)"
+    rf"|[2-9][0-9]{{2}}/[2-9][0-9]{{2}}[/{_HYPHEN}]"
+    r")[0-9]{4}"
 )
+"""Both gaps are alike, except behind brackets and slashes: `200-300 2010` is a range and a year."""
 _PLUS = rf"(?<![\w+])(?:[{_OPEN}](?=[+\uff0b]\d{{1,3}}[{_CLOSE}]))?[+\uff0b](?=[{_OPEN}]?\d)(?:{_GAP}\d){{8,22}}"
 _ZEROS = rf"(?<![\w.+/-])00[{_SPACE}]?(?=[1-9])(?:{_GAP}[0-9]){{8,22}}"
 _ANY_NATIONAL = (
@@ -94,14 +99,23 @@ _ANY_NATIONAL = (
     rf"[{_OPEN}]?[0-9](?:{_GAP}[0-9]){{7,14}}"
 )
 
-_EXTENSION = re.compile(rf"[,;]?[{_SPACE}]{{0,2}}(?:ext(?:ension)?\.?|x)[{_SPACE}:=]{{0,2}}[0-9]{{1,6}}(?!\w)", re.I)
+_EXTENSION = re.compile(
+    rf"(?:[,;]?[{_SPACE}]{{0,2}}ext(?:ension)?\.?[{_SPACE}:=]{{0,2}}[0-9]{{1,6}}|x[0-9]{{1,6}}|[{_SPACE}]x[0-9]{{3,6}})(?!\w)",
+    re.I,
+)
+"""What follows a space and an x is an extension from three digits on: `x3 daily` and `x 2 tablets` are doses."""
 _DIGITS = re.compile(r"\d+")
 _TRUNK_ZERO = re.compile(rf"[{_OPEN}]0[{_CLOSE}]")
+_OPENS, _CLOSES = re.compile(f"[{_OPEN}]"), re.compile(f"[{_CLOSE}]")
 _SPACES = re.compile(rf"[{_SPACE}]+")
 _DECIMAL = re.compile(r"\d+\.\d+")
 _EPP_DIGITS = 9
 """So many digits behind `+44.` are a telephone number, as domain registries write it; fewer are decimals."""
 _THOUSANDS = re.compile(rf"\d{{1,3}}(?:[{_SPACE}]\d{{3}})+|\d{{1,3}}(?:\.\d{{3}})+")
+_SERIES = range(0, 200, 5)
+"""Where the last three groups rise and are of these, they are points in time or doses (`+30 10 20 30 40 50`)."""
+_WHOLE_DIGITS = 6
+"""A group of so many digits ends a number that fits its country; what follows behind a space is another number."""
 _DATE = re.compile(r"\d{4}([-./])\d{1,2}\1\d{1,2}|\d{1,2}([-./])\d{1,2}\2\d{4}")
 
 
@@ -145,13 +159,24 @@ class PhoneSearch:
 
 
 def _ends(match: re.Match[str]) -> Iterator[int]:
-    """Where a number may end: behind each of its groups of digits that is whole, the longest first."""
+    """Where a number may end: behind each of its groups of digits that is whole, the longest first.
+
+    Ends beyond a long group and a space come last.
+    """
     text = match.string
-    for group in reversed(list(_DIGITS.finditer(text, match.start(), match.end()))):
+    groups = list(_DIGITS.finditer(text, match.start(), match.end()))
+    first = len(groups)
+    for n in range(1, len(groups) - 1):
+        if len(groups[n][0]) >= _WHOLE_DIGITS and _SPACES.fullmatch(text, groups[n].end(), groups[n + 1].start()):
+            first = n + 1
+            break
+    for group in [*reversed(groups[:first]), *reversed(groups[first:])]:
         end = group.end()
         after, next_one = text[end : end + 1], text[end + 1 : end + 2]
         cut = after.isalnum() or after in ("_", "%") or (after in (".", ",") and next_one.isdecimal())
-        if not cut or _EXTENSION.match(text, end):
+        written = text[match.start() : end]
+        is_open = len(_OPENS.findall(written)) > len(_CLOSES.findall(written))
+        if not is_open and (not cut or _EXTENSION.match(text, end)):
             yield end
 
 
@@ -172,7 +197,7 @@ def _suits_country(written: str) -> bool | None:
     written = _TRUNK_ZERO.sub("", written)
     digits = _digits(written)
     code = _country_code(digits)
-    if not 8 <= len(digits) <= 15 or code is None or _DATE.fullmatch(written):
+    if not 8 <= len(digits) <= 15 or code is None or _DATE.fullmatch(written) or _is_series(written):
         return False
     national = digits[len(code) :]
     fits = len(national) in _PLANS[code]
@@ -191,9 +216,15 @@ def _is_after_zeros(written: str) -> bool:
     """Whether `00` begins a number as its country has them, with the country code in a group of its own."""
     groups = _DIGITS.findall(_TRUNK_ZERO.sub("", written[2:]))
     code, national = "".join(groups[:1]), "".join(groups[1:])
-    if code not in _PLANS or len(national) not in _PLANS[code]:
+    if code not in _PLANS or len(national) not in _PLANS[code] or _is_series(written):
         return False
     return national[0] in "23456789" if code == "1" else national[0] != "0" or code in _BEGIN_WITH_ZERO
+
+
+def _is_series(written: str) -> bool:
+    """Whether the groups behind the country code rise in round steps, which those of a telephone number hardly do."""
+    last = [int(group) for group in _DIGITS.findall(written)[1:]][-3:]
+    return len(last) == 3 and last == sorted(set(last)) and all(number in _SERIES for number in last)
 
 
 def _country_code(digits: str) -> str | None:
