@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import json
 import os
+import re
 import stat
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatch
-from functools import partial
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import translate
+from functools import cached_property, partial
 from typing import Any, BinaryIO
 
 import fsspec
@@ -31,6 +33,8 @@ class ListedFile:
     bytes: int
     sha256: str
     """Hex digits; on object stores that have one, `etag:` and the store's ETag."""
+    modified: int = field(default=0, compare=False)
+    """When a local file was last changed, in nanoseconds; 0 where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -60,24 +64,69 @@ class Listing:
         """Absolute path or URL of one file."""
         return f"{self.location}/{name}"
 
+    @cached_property
+    def _by_name(self) -> dict[str, ListedFile]:
+        return {file.name: file for file in self.files}
+
     def open(self, name: str) -> BinaryIO:
         """Opens one file as a stream of bytes, still compressed if it is.
 
         Raises:
-            InputError: it does not exist or cannot be read.
+            InputError: it does not exist, cannot be read, or has changed since it was listed.
         """
         path = self.path(name)
         local = local_path(self.location) is not None
         try:
             if local:
-                return open(path, "rb")
+                return _open_local(path, self._by_name.get(name))
             fs, root = filesystem(self.location)
             stream = fs.open(f"{root.rstrip('/')}/{name}", "rb")
         except OSError as error:
             raise InputError(f"{path} cannot be opened: {error}; check that it was not moved during the run") from error
         except Exception as error:
             raise _unreachable(path, "opened", error) from error
+        _check_remote(path, stream, self._by_name.get(name))
         return io.BufferedReader(_Remote(stream, path), 1 << 20)
+
+
+def _open_local(path: str, listed: ListedFile | None) -> BinaryIO:
+    stream = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115
+    try:
+        status = os.fstat(stream.fileno())
+        if kind := describe_special(status.st_mode):
+            raise InputError(f"{path} is a {kind} now, not a regular file; put the file back and run again")
+        if listed and _has_changed(path, status, listed):
+            raise _changed(path)
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
+def _has_changed(path: str, status: os.stat_result, listed: ListedFile) -> bool:
+    """By size and time of change; where only the time is another, the content decides."""
+    if status.st_size != listed.bytes:
+        return True
+    return listed.modified not in (0, status.st_mtime_ns) and cached_sha256(path) != listed.sha256
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Opening a named pipe would wait for a writer."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _check_remote(path: str, stream: Any, listed: ListedFile | None) -> None:
+    """Compares an opened file's size and ETag, where they are known, with those of the listing."""
+    if listed is None:
+        return
+    size = getattr(stream, "size", None)
+    mark = _etag(getattr(stream, "details", None) or {}) if listed.sha256.startswith("etag:") else ""
+    if size not in (None, listed.bytes) or (mark and mark != listed.sha256):
+        raise _changed(path)
+
+
+def _changed(path: str) -> InputError:
+    return InputError(f"{path} has changed since this run listed it; run again, when nothing writes to it any more")
 
 
 def list_files(
@@ -101,9 +150,10 @@ def list_files(
     path = local_path(text)
     where, contents, unread = _local_files(path) if path else _remote_files(text)
     if patterns is not None:
-        others = [name for name in contents if not _belongs(name, patterns)]
-        contents = {name: content for name, content in contents.items() if _belongs(name, patterns)}
-        unread = [(reason, name) for reason, name in unread if _belongs(name.rstrip("/"), patterns)]
+        wanted = _Patterns(patterns, {*contents, *(name for _, name in unread)})
+        others = [name for name in contents if not wanted.match(name)]
+        contents = {name: content for name, content in contents.items() if wanted.match(name)}
+        unread = [(reason, name) for reason, name in unread if wanted.match(name.rstrip("/"))]
         if not contents and others:
             raise InputError(
                 f"{text} has no {', '.join(patterns)} file; its files are: {', '.join(sorted(others)[:5])}"
@@ -125,19 +175,44 @@ def list_files(
     return Listing(where, tuple(files), found)
 
 
-def _belongs(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a name matches one of the patterns; as in .gitignore, one without `/` matches at any depth."""
-    parts = name.lower().split("/")
-    for pattern in patterns:
-        wanted = pattern.lower().removeprefix("/").split("/")
-        at = parts if "/" in pattern else parts[-1:]
-        if len(at) == len(wanted) and all(fnmatch(part, one) for part, one in zip(at, wanted, strict=True)):
+class _Patterns:
+    """Which files the patterns of a source mean; as in .gitignore, one without `/` matches at any depth.
+
+    A pattern that is a path of one of the files, escaped, means this file alone: `/A.txt` is not `/a.txt` beside it.
+    """
+
+    def __init__(self, patterns: Sequence[str], names: Collection[str]):
+        self._exact: set[str] = set()
+        self._lower: set[str] = set()
+        self._wild: list[tuple[bool, list[re.Pattern[str]]]] = []
+        for pattern in patterns:
+            anywhere, path = "/" not in pattern, pattern.removeprefix("/")
+            literal = _ESCAPED.sub(r"\1", path)
+            if anywhere or glob.escape(literal) != path:
+                parts = path.lower().split("/")
+                self._wild.append((anywhere, [re.compile(translate(part)) for part in parts]))
+            elif literal in names:
+                self._exact.add(literal)
+            else:
+                self._lower.add(literal.lower())
+
+    def match(self, name: str) -> bool:
+        """Whether a file belongs to one of the patterns."""
+        if name in self._exact or name.lower() in self._lower:
             return True
-    return False
+        parts = name.lower().split("/")
+        for anywhere, wanted in self._wild:
+            at = parts[-1:] if anywhere else parts
+            if len(at) == len(wanted) and all(one.match(part) for part, one in zip(at, wanted, strict=True)):
+                return True
+        return False
 
 
-_Contents = dict[str, Callable[[], tuple[int, str]]]
-"""Files by name, each with a function that gives its size and content hash."""
+_ESCAPED = re.compile(r"\[([*?[])\]")
+"""A character that `glob.escape` has put into brackets."""
+
+_Contents = dict[str, Callable[[], tuple[int, str] | tuple[int, str, int]]]
+"""Files by name, each with a function that gives its size, content hash and, if local, when it was changed."""
 
 
 def _local_files(path: str) -> tuple[str, _Contents, list[tuple[str, str]]]:
@@ -160,9 +235,10 @@ def _local_files(path: str) -> tuple[str, _Contents, list[tuple[str, str]]]:
     return folder, {name: partial(_local_content, path)}, []
 
 
-def _local_content(path: str) -> tuple[int, str]:
+def _local_content(path: str) -> tuple[int, str, int]:
     try:
-        return os.stat(path).st_size, cached_sha256(path)
+        status = os.stat(path)
+        return status.st_size, cached_sha256(path), status.st_mtime_ns
     except PermissionError:
         raise
     except OSError as error:
@@ -173,7 +249,7 @@ def _remote_files(url: str) -> tuple[str, _Contents, list[tuple[str, str]]]:
     """(folder, files, unread entries) of any fsspec URL."""
     try:
         fs, root = filesystem(url)
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, OSError) as error:
         raise InputError(f"{url} cannot be opened: {error}") from error
     root = root.rstrip("/")
     try:
@@ -255,9 +331,9 @@ def _unreachable(path: str, verb: str, error: Exception) -> InputError:
 
 def _remote_content(fs: fsspec.AbstractFileSystem, path: str, info: Mapping[str, Any]) -> tuple[int, str]:
     """A file's size and content hash: an object store's ETag, which needs no reading, else sha256."""
-    mark, size = info.get("ETag") or info.get("etag") or info.get("md5Hash"), info.get("size")
+    mark, size = _etag(info), info.get("size")
     if mark and size is not None:
-        return int(size), f"etag:{str(mark).strip(chr(34))}"
+        return int(size), mark
     total, size = hashlib.sha256(), 0
     try:
         with fs.open(path, "rb") as stream:
@@ -267,3 +343,9 @@ def _remote_content(fs: fsspec.AbstractFileSystem, path: str, info: Mapping[str,
     except Exception as error:
         raise _unreachable(fs.unstrip_protocol(path), "read", error) from error
     return size, total.hexdigest()
+
+
+def _etag(info: Mapping[str, Any]) -> str:
+    """What stands for a file's content in a listing; empty where the store has no ETag."""
+    mark = info.get("ETag") or info.get("etag") or info.get("md5Hash")
+    return f"etag:{str(mark).strip(chr(34))}" if mark else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -99,7 +99,7 @@ def find_sources(location: str, settings: Mapping[str, Mapping[str, Any]] | None
     for file in whole.files:
         folder, slash, name = file.name.partition("/")
         if slash:
-            below.setdefault(folder, []).append(ListedFile(name, file.bytes, file.sha256))
+            below.setdefault(folder, []).append(replace(file, name=name))
         else:
             loose.append(file)
     if len(below) > MOST_SUBFOLDERS:

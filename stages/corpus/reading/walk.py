@@ -92,7 +92,12 @@ def _why_not_followed(link: str, seen: set[tuple[int, int]]) -> str:
     target, here = os.path.realpath(link), os.path.realpath(os.path.dirname(link))
     if os.path.commonpath((target, here)) == target:
         return _CONTAINS_ITSELF
-    identity = _identity(os.stat(link))
+    try:
+        identity = _identity(os.stat(link))
+    except OSError as error:  # it was there a moment ago
+        if error.errno not in _ERRORS:
+            raise
+        return _ERRORS[error.errno]
     if identity in seen:
         return _READ_ALREADY
     seen.add(identity)

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.corpus import ListedFile, Listing, list_files
+from stages.corpus.reading import listing as listing_module
 from stages.store import InputError, hashing
 from tests.support import examples
 
@@ -121,3 +122,59 @@ def test_sha256_is_that_of_the_bytes(data: bytes) -> None:
     import hashlib
 
     assert list_files("memory://hash/x").files[0].sha256 == hashlib.sha256(data).hexdigest()
+
+
+def test_a_file_that_changed_after_the_listing_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes(b"first")
+    listing = list_files(tmp_path)
+    os.utime(tmp_path / "x.txt", (1, 1))
+    assert listing.open("x.txt").read() == b"first", "its content is the same"
+    for content in (b"longer", b"other"):
+        (tmp_path / "x.txt").write_bytes(content)
+        os.utime(tmp_path / "x.txt", (1, 1))
+        with pytest.raises(InputError, match=r"x\.txt has changed since .*run again"):
+            listing.open("x.txt")
+
+
+def test_a_remote_file_that_changed_after_the_listing_is_not_read(bucket: str) -> None:
+    fs, root = fsspec.core.url_to_fs(bucket)
+    fs.pipe_file(f"{root}/changed/x.txt", b"first")
+    listing = list_files(f"{bucket}/changed")
+    fs.pipe_file(f"{root}/changed/x.txt", b"other")
+    with pytest.raises(InputError, match=r"x\.txt has changed since .*run again"):
+        listing.open("x.txt")
+
+
+def test_a_file_that_became_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes(b"text")
+    listing = list_files(tmp_path)
+    (tmp_path / "x.txt").unlink()
+    os.mkfifo(tmp_path / "x.txt")
+    with pytest.raises(InputError, match="named pipe"):
+        listing.open("x.txt")
+
+
+@pytest.mark.parametrize("location", [f"/tmp/{'a' * 300}", "zip://x"])
+def test_a_location_that_cannot_be_opened_is_an_input_error(location: str) -> None:
+    with pytest.raises(InputError, match="cannot be"):
+        list_files(location)
+
+
+def test_a_file_that_a_pattern_names_exactly_is_meant_alone(tmp_path: Path) -> None:
+    for name in ("A.txt", "a.txt", "[b].txt", "C.txt"):
+        (tmp_path / name).write_text(name)
+    assert [file.name for file in list_files(tmp_path, ["/A.txt"]).files] == ["A.txt"]
+    assert [file.name for file in list_files(tmp_path, ["/[[]b].txt", "/c.TXT"]).files] == ["C.txt", "[b].txt"]
+
+
+def test_names_as_patterns_are_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"{number}.txt" for number in range(100)]
+    for name in names:
+        (tmp_path / name).write_text(name)
+    compiled = []
+    monkeypatch.setattr(listing_module, "translate", lambda part: compiled.append(part) or "x")
+    assert len(list_files(tmp_path, [f"/{name}" for name in names]).files) == 100
+    assert not compiled
+    with pytest.raises(InputError, match="has no"):
+        list_files(tmp_path, ["*.jsonl"])
+    assert compiled == ["*.jsonl"], "not once for each file"

@@ -72,6 +72,13 @@ def test_loose_files_with_other_text_fields_are_read_apart(tmp_path: Path) -> No
     ]
 
 
+def test_loose_files_whose_names_differ_only_in_case_belong_to_one_source_each(tmp_path: Path) -> None:
+    for name, field in [("A", "text"), ("B", "text"), ("a", "body"), ("b", "body")]:
+        write_lines(tmp_path / f"{name}.jsonl", [{field: sentence(1)}])
+    listed = {name: [f.name for f in source_listing(s).files] for name, s in sources_in(str(tmp_path)).items()}
+    assert listed == {"jsonl text": ["A.jsonl", "B.jsonl"], "jsonl body": ["a.jsonl", "b.jsonl"]}
+
+
 def test_where_the_folder_lies_and_what_it_is_called_changes_no_source(tmp_path: Path) -> None:
     for folder in ("first", "Zweite"):
         for number in range(3):

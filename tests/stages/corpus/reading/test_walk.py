@@ -118,3 +118,17 @@ def test_a_folder_without_permission_is_named(tmp_path: Path, monkeypatch: pytes
     assert walked(tmp_path) == ({"open/a.txt"}, {"closed/": "no permission to read"})
     with pytest.raises(InputError, match="cannot be listed"):
         list_files(tmp_path / "closed")
+
+
+def test_a_link_that_vanishes_during_the_walk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "in" / "a.txt")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "out")
+    real = os.path.realpath
+
+    def vanish(path: str) -> str:
+        (tmp_path / "in" / "link").unlink(missing_ok=True)
+        return real(path)
+
+    monkeypatch.setattr(walking.os.path, "realpath", vanish)
+    assert walked(tmp_path / "in") == ({"a.txt"}, {"link/": "broken link"})
