@@ -53,9 +53,9 @@ class FieldCounts:
         return self.types.get(name, Counter())["string"]
 
     def values(self, name: str) -> int:
-        """Records in which a field has a value."""
+        """Records in which a field has a value that can be read."""
         found = self.types.get(name, Counter())
-        return found.total() - found["null"]
+        return found.total() - found["null"] - found["unreadable"]
 
     def describe(self) -> list[str]:
         """Each field with its types: `id (number)`, `data.text (string, null)`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from stages.corpus.reading.record import BadRecord
+from stages.corpus.reading.record import BadRecord, Unreadable
 
 MOST_NAMES, NAME_CHARACTERS = 20, 60
 """How many fields a reason lists, and how many characters of each name."""
@@ -55,6 +55,8 @@ def parts_of(row: dict[str, Any], field: str) -> list[str]:
 def type_name(value: Any) -> str:
     """A value's type as JSON calls it."""
     names = {bool: "boolean", int: "number", float: "number", str: "string", list: "list", dict: "object"}
+    if isinstance(value, Unreadable):
+        return "unreadable"
     return "null" if value is None else names.get(type(value), type(value).__name__)
 
 

@@ -6,11 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from stages.corpus.config import SourceConfig
 from stages.corpus.reading.listing import ListedFile, Listing
+from stages.corpus.reading.parquet import DamagedParquet, open_parquet
 from stages.corpus.reading.record import FileRange
 from stages.corpus.reading.records import format_in
 
@@ -71,10 +69,10 @@ def _ranges_of(listing: Listing, file: ListedFile, format: str) -> Iterator[tupl
 def _row_groups(listing: Listing, file: ListedFile) -> Iterator[tuple[FileRange, int]]:
     """A range for each row group; the whole file where its footer cannot be read, so that the reader reports why."""
     try:
-        with listing.open(file.name) as stream, pq.ParquetFile(stream) as opened:
+        with listing.open(file.name) as stream, open_parquet(stream) as opened:
             count = opened.num_row_groups
             sizes = [opened.metadata.row_group(i).total_byte_size for i in range(count)]
-    except (pa.ArrowException, OSError):
+    except DamagedParquet:
         count, sizes = 0, []
     if not count:
         yield FileRange(file.name), file.bytes

@@ -22,6 +22,8 @@ def read_original(
 ) -> dict[str, Any]:
     """The record that a document's uri (`file#number`, `file#number:first-last`) refers to, unchanged from the source.
 
+    A value of a Parquet file that cannot be read is `Unreadable`.
+
     Args:
         source: gives the format of files whose names do not.
         limit: bytes that a record may have.

@@ -17,6 +17,13 @@ class BadRecord:
 
 
 @dataclass(frozen=True)
+class Unreadable:
+    """Stands for a value of a record that cannot be read, where the others are of use without it."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Record:
     """A record and its number, from 1, in a file or a range of one: line in JSON Lines, row in Parquet, sequence in
     FASTA; a text file is one record."""

@@ -138,6 +138,15 @@ def test_records_decide_beside_text_files(tmp_path: Path) -> None:
     assert resolve_fields(source_listing(source), source).text == "body"
 
 
+def test_a_column_that_cannot_be_read_is_taken_for_no_field_and_hides_no_other(tmp_path: Path) -> None:
+    zones = pa.array([1, 2], pa.timestamp("us", "Nowhere/Land"))
+    columns = [pa.array(["a", "b"]), zones, pa.array([1, 2]), pa.array([3, 4])]
+    pq.write_table(pa.Table.from_arrays(columns, names=["body", "date", "x", "x"]), tmp_path / "x.parquet")
+    source = SourceConfig(location=str(tmp_path))
+    fields = resolve_fields(source_listing(source), source)
+    assert fields.text == "body" and fields.retrieved_at == ""
+
+
 def test_what_the_recipe_says_stays(tmp_path: Path) -> None:
     fields = guessed(tmp_path, {"text": "t", "body": "b", "title": "x"}, text="body", group="")
     assert (fields.text, fields.group, fields.title) == ("body", "", "title")
@@ -175,7 +184,7 @@ def test_each_file_and_subfolder_is_a_source(tmp_path: Path) -> None:
 def test_a_file_and_a_folder_of_one_name_are_told_apart(tmp_path: Path) -> None:
     write_lines(tmp_path / "a.jsonl", [{"text": "a"}])
     write_lines(tmp_path / "a" / "x.jsonl", [{"text": "a"}])
-    assert list(sources_in(str(tmp_path))) == ["a", "a.jsonl"]
+    assert list(sources_in(str(tmp_path))) == ["a", "a_jsonl"]
 
 
 def test_no_documents_is_an_input_error(tmp_path: Path) -> None:

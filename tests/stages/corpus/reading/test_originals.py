@@ -12,7 +12,7 @@ import pytest
 from stages.corpus import list_files
 from stages.corpus.config import SourceConfig
 from stages.corpus.reading.originals import read_original
-from stages.corpus.reading.record import BadRecord
+from stages.corpus.reading.record import BadRecord, Unreadable
 from stages.corpus.reading.records import read_records
 from stages.store import InputError
 from tests.stages.corpus.corpus_world import sentence, write_lines
@@ -33,3 +33,10 @@ def test_originals_are_found_again(tmp_path: Path) -> None:
     for uri in wrong:
         with pytest.raises(InputError, match="no record"):
             read_original(listing, uri)
+
+
+def test_a_column_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
+    zones = pa.array([1, 2], pa.timestamp("us", "Nowhere/Land"))
+    pq.write_table(pa.table({"text": ["a", "b"], "when": zones}), tmp_path / "x.parquet")
+    found = read_original(list_files(tmp_path), "x.parquet#2")
+    assert found["text"] == "b" and isinstance(found["when"], Unreadable)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import pyarrow as pa
@@ -10,10 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages.corpus import list_files
-from stages.corpus.reading import parquet
-from stages.corpus.reading.parquet import spread_row_groups
-from stages.corpus.reading.record import BadRecord, FileRange
+from stages.corpus.config import SourceConfig
+from stages.corpus.reading import file_ranges, parquet
+from stages.corpus.reading.file_ranges import read_tasks
+from stages.corpus.reading.parquet import row_group_of, spread_row_groups
+from stages.corpus.reading.record import BadRecord, FileRange, Unreadable
 from stages.corpus.reading.records import read_records
+from stages.store import InputError
 
 
 def read_all(folder: Path, name: str, **more: Any) -> list[dict[str, Any] | BadRecord]:
@@ -30,10 +35,14 @@ def test_parquet_values_without_a_counterpart_in_python(tmp_path: Path) -> None:
     far = pa.array([1, 10**9, None], pa.date32())
     pq.write_table(pa.table({"text": texts, "when": far}), tmp_path / "far.parquet")
     found = read_all(tmp_path, "far.parquet")
-    assert [isinstance(value, BadRecord) for value in found] == [False, True, False]
+    assert [isinstance(value, dict) and type(value["when"]) for value in found] == [date, Unreadable, NoneType]
     zones = pa.array([1, 2, None], pa.timestamp("us", "Nowhere/Land"))
     pq.write_table(pa.table({"text": texts, "when": zones}), tmp_path / "zones.parquet")
     for value in read_all(tmp_path, "zones.parquet")[:2]:
+        assert (
+            isinstance(value, dict) and value["text"] and value["when"].reason.startswith("field when cannot be read")
+        )
+    for value in read_all(tmp_path, "zones.parquet", columns=["text", "when"])[:2]:
         assert isinstance(value, BadRecord) and value.reason.startswith("field when cannot be read")
     read_only_text = read_all(tmp_path, "zones.parquet", columns=["text"])
     assert read_only_text == [{"text": "a"}, {"text": "b"}, {"text": "c"}]
@@ -76,6 +85,24 @@ def test_of_two_columns_of_one_name_none_is_chosen(tmp_path: Path) -> None:
     (value,) = read_all(tmp_path, "x.parquet", columns=["text"])
     assert value == BadRecord("the Parquet file has more than one column 'text'", rest_lost=True)
     assert read_all(tmp_path, "x.parquet", columns=["id"]) == [{"id": 1}]
+    assert read_all(tmp_path, "x.parquet") == [{"id": 1, "text": Unreadable(value.reason)}]
+
+
+def test_a_column_name_that_is_not_utf8_is_a_reason_not_to_read_the_file(tmp_path: Path) -> None:
+    table = pa.table({"text": ["x"] * 3, "notes_x": ["a"] * 3})
+    pq.write_table(table, tmp_path / "x.parquet", store_schema=False)
+    data = (tmp_path / "x.parquet").read_bytes()
+    (tmp_path / "x.parquet").write_bytes(data.replace(b"notes_x", b"not\xd2s_x"))
+    (value,) = read_all(tmp_path, "x.parquet", columns=["text"])
+    assert isinstance(value, BadRecord) and value.rest_lost and "utf-8" in value.reason
+    listing = list_files(tmp_path)
+    assert spread_row_groups(listing, "x.parquet", 4) == [FileRange("x.parquet")]
+    with pytest.raises(InputError, match="cannot be read"):
+        row_group_of(listing, "x.parquet", 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(file_ranges, "TASK_BYTES", 1)
+        (task,) = read_tasks("s", SourceConfig(location=str(tmp_path)), listing)
+    assert task.ranges == (FileRange("x.parquet"),)
 
 
 def test_row_groups_are_spread_over_the_file(tmp_path: Path) -> None:
