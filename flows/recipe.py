@@ -238,21 +238,57 @@ def _explain(detail: Any) -> str:
         )
     if unnumbered in RENAMED_KEYS:
         return f"{where}: is called {RENAMED_KEYS[unnumbered]} now"
-    known = _fields_at(Recipe, detail["loc"][:-1])
-    near = difflib.get_close_matches(str(detail["loc"][-1]), known, 1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
+    section, name = detail["loc"][:-1], str(detail["loc"][-1])
+    near = _nearest_key(section, name)
+    known = sorted(model.model_fields) if (model := _section_at(section)) else []
+    hint = f"did you mean {near!r}?" if near else f"known here: {', '.join(known)}"
     return f"{where}: unknown key; {hint}"
 
 
-def _fields_at(model: type[BaseModel], loc: Sequence[Any]) -> list[str]:
-    at: Any = model
+def _nearest_key(section: Sequence[Any], name: str) -> str:
+    """The key that an unknown one may mean; empty if none is near."""
+    below, everywhere = _keys_by_name(section), _keys_by_name(())
+    if name in below:
+        return below[name]
+    if longer := [one for one in below if one.endswith(f"_{name}")]:
+        return below[longer[0]]
+    if name in everywhere:
+        return everywhere[name]
+    alike = difflib.get_close_matches(name, below, 1, cutoff=0.5)
+    return below[alike[0]] if alike else ""
+
+
+def _keys_by_name(section: Sequence[Any]) -> dict[str, str]:
+    """The keys of a section by their last names: as they are if they stand in it, below it with their whole paths.
+
+    Of several with one name, the first of the upper ones. Those of lists, and of what a recipe names, have no path.
+    """
+    found: dict[str, str] = {}
+    level = [(tuple(map(str, section)), _section_at(section))]
+    while level:
+        below: list[tuple[tuple[str, ...], type[BaseModel] | None]] = []
+        for path, model in level:
+            for name, field in model.model_fields.items() if model else ():
+                key = (*path, name)
+                found.setdefault(name, name if len(path) == len(section) else ".".join(key))
+                if typing.get_origin(field.annotation) not in (dict, list, tuple):
+                    below += [(key, inner) for inner in _models_in(field.annotation)]
+        level = below
+    return found
+
+
+def _section_at(loc: Sequence[Any]) -> type[BaseModel] | None:
+    """The model of a section of the recipe; None if there is none."""
+    at: type[BaseModel] = Recipe
     for part in loc:
-        field = at.model_fields.get(part) if isinstance(at, type) and issubclass(at, BaseModel) else None
-        inner = _models_in(field.annotation) if field else [at] if isinstance(at, type) else []
+        field = at.model_fields.get(part)
+        if field is None:
+            continue  # a name or number that the recipe gives
+        inner = _models_in(field.annotation)
         if not inner:
-            return []
+            return None
         at = inner[0]
-    return list(at.model_fields) if isinstance(at, type) and issubclass(at, BaseModel) else []
+    return at
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -47,6 +47,13 @@ def test_every_field_is_described() -> None:
     ("override", "message"),
     [
         ("training.stepz=3", r"training\.stepz: unknown key; did you mean 'steps'"),
+        ("steps=4", r"steps: unknown key; did you mean 'training\.steps'"),
+        ("stepz=4", r"stepz: unknown key; did you mean 'training\.steps'"),
+        ("optimizer={}", r"optimizer: unknown key; did you mean 'training\.optimizer'"),
+        ("training.lr=1", r"training\.lr: unknown key; did you mean 'training\.optimizer\.lr'"),
+        ("training.batch_size=8", r"unknown key; did you mean 'training\.data\.global_batch_size'"),
+        ("training.optimizer.markov_order=8", r"unknown key; did you mean 'evaluation\.markov_order'"),
+        ("export.zzzzzzzz=8", r"export\.zzzzzzzz: unknown key; known here: "),
         ("trainin={}", r"trainin: unknown key; did you mean 'training'"),
         (
             "corpus.dedup.similarity_treshold=0.5",
