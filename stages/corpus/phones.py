@@ -92,8 +92,24 @@ _NORTH_AMERICAN = (
     r")[0-9]{4}"
 )
 """Both gaps are alike, except behind brackets and slashes: `200-300 2010` is a range and a year."""
-_PLUS = rf"(?<![\w+])(?:[{_OPEN}](?=[+\uff0b]\d{{1,3}}[{_CLOSE}]))?[+\uff0b](?=[{_OPEN}]?\d)(?:{_GAP}\d){{8,22}}"
-_ZEROS = rf"(?<![\w.+/-])00[{_SPACE}]?(?=[1-9])(?:{_GAP}[0-9]){{8,22}}"
+_LABEL_WORDS = ("Tel", "T\u00e9l", "Telephone", "Telefon", "Phone", "Fax", "Mobile", "Mob", "Handy", "WhatsApp")
+_LABEL = re.compile(
+    rf"(?<!\w)(?:(?:{'|'.join(_LABEL_WORDS)})(?: (?:number|no\.?|nr\.?))?[.:]{{0,2}}|Cell(?: phone)?:)"
+    rf"[{_SPACE}]{{0,2}}[{_OPEN}]?$",
+    re.I,
+)
+"""What makes any 8 to 15 digits behind it a telephone number. `Cell` needs its colon: it is a journal, too."""
+_OTHER_LABEL = re.compile(rf"(?<!\w)(?:ISBN|ISSN|NDC|PMID|DOI|EudraCT)(?:-1[03])?[:.#{_SPACE}]{{0,3}}$", re.I)
+_LABEL_REACH = 28
+"""Characters of the longest label."""
+_BEHIND_LABEL = "|".join(f"(?<={word})" for word in _LABEL_WORDS)
+
+_PLUS = (
+    rf"(?:(?<![\w+])|{_BEHIND_LABEL})(?:[{_OPEN}](?=[+\uff0b]\d{{1,3}}[{_CLOSE}]))?"
+    rf"[+\uff0b] ?(?=[{_OPEN}]?\d)(?:{_GAP}\d){{8,22}}"
+)
+_ZEROS = rf"(?<![\w.+/-])(?:00[{_SPACE}]?|011[{_SPACE}{_HYPHEN}])(?=[1-9])(?:{_GAP}[0-9]){{8,22}}"
+_LABELLED = rf"(?<![0-9])[{_OPEN}]?[0-9](?:{_GAP}[0-9]){{7,14}}"
 _ANY_NATIONAL = (
     rf"(?<![\w.,+/:-])(?<![0-9][{_SPACE}])(?<![0-9][{_CLOSE}])(?<![0-9][{_CLOSE}][{_SPACE}])"
     rf"[{_OPEN}]?[0-9](?:{_GAP}[0-9]){{7,14}}"
@@ -108,6 +124,7 @@ _DIGITS = re.compile(r"\d+")
 _TRUNK_ZERO = re.compile(rf"[{_OPEN}]0[{_CLOSE}]")
 _OPENS, _CLOSES = re.compile(f"[{_OPEN}]"), re.compile(f"[{_CLOSE}]")
 _SPACES = re.compile(rf"[{_SPACE}]+")
+_SPACED_HYPHEN = re.compile(rf"[{_SPACE}][{_HYPHEN}][{_SPACE}]")
 _DECIMAL = re.compile(r"\d+\.\d+")
 _EPP_DIGITS = 9
 """So many digits behind `+44.` are a telephone number, as domain registries write it; fewer are decimals."""
@@ -124,15 +141,15 @@ class PhoneSearch:
 
     def __init__(self, countries: Iterable[PhoneCountry]):
         named = set(countries)
-        forms = [f"(?P<plus>{_PLUS})", f"(?P<zeros>{_ZEROS})"]
+        forms = [f"(?P<plus>{_PLUS})"]
         if named & {"US", "CA"}:
             forms.append(f"(?P<american>(?:{_NORTH_AMERICAN})(?:(?![\\w{_HYPHEN}]|\\.[0-9])|(?=x[0-9])))")
         digits = [_NATIONAL[country] for country in sorted(named & _NATIONAL.keys())]
         self.has_national = bool(digits)
         """Whether other national forms than the North American one are searched."""
-        if digits:
-            forms.append(f"(?P<national>{_ANY_NATIONAL})")
-        self._national = re.compile("|".join(digits))
+        self._any_national = re.compile(_ANY_NATIONAL)
+        self._national = re.compile("|".join(digits) or "(?!)")
+        forms += [f"(?P<zeros>{_ZEROS})", f"(?P<digits>{_LABELLED})"]
         # Looking at one character first makes the search ten times as fast as trying each form at each place.
         self.pattern = re.compile(rf"(?=[+\uff0b0-9{_OPEN}])(?:{'|'.join(forms)})")
 
@@ -141,21 +158,46 @@ class PhoneSearch:
         form = match.lastgroup
         if form == "plus":
             end = _international_end(match)
-        elif form == "zeros":
-            end = next((end for end in _ends(match) if _is_after_zeros(match.string[match.start() : end])), -1)
-        elif form == "national":
-            end = next((end for end in _ends(match) if self._is_national(match.string[match.start() : end])), -1)
+        elif form == "american":
+            end = -1 if _is_labelled(match, _OTHER_LABEL) else match.end()
         else:
-            end = match.end()
+            end = self._domestic_end(match)
         if end < 0:
             return -1
         extension = _EXTENSION.match(match.string, end)
         return extension.end() if extension else end
 
+    def _domestic_end(self, match: re.Match[str]) -> int:
+        """The end of a number behind `00`, of one behind a label, or of one in a national form."""
+        written = ((end, match.string[match.start() : end]) for end in _ends(match))
+        if _is_labelled(match, _OTHER_LABEL):
+            return -1
+        if _is_labelled(match, _LABEL):
+            return next(
+                (end for end, number in written if not _DATE.match(number) and 8 <= len(_digits(number)) <= 15), -1
+            )
+        is_after_zeros = match.lastgroup == "zeros"
+        is_national = self._any_national.match(match.string, match.start()) is not None
+        return next(
+            (
+                end
+                for end, number in written
+                if (is_after_zeros and _is_after_zeros(number)) or (is_national and self._is_national(number))
+            ),
+            -1,
+        )
+
     def _is_national(self, written: str) -> bool:
         if _DATE.fullmatch(written) or written.isdecimal() or written.startswith("0."):
             return False
+        if _SPACED_HYPHEN.search(written) or "000" in _DIGITS.findall(written):
+            return False
         return self._national.fullmatch(_digits(written)) is not None
+
+
+def _is_labelled(match: re.Match[str], label: re.Pattern[str]) -> bool:
+    """Whether a label stands directly before a number."""
+    return label.search(match.string, max(0, match.start() - _LABEL_REACH), match.start()) is not None
 
 
 def _ends(match: re.Match[str]) -> Iterator[int]:
@@ -184,7 +226,10 @@ def _international_end(match: re.Match[str]) -> int:
     """The longest end that suits the country, else the longest that E.164 allows."""
     allowed = -1
     for end in _ends(match):
-        suits = _suits_country(match.string[match.start() : end].lstrip("(\uff08+\uff0b"))
+        written = match.string[match.start() : end].lstrip("(\uff08+\uff0b")
+        suits = _suits_country(written)
+        if written.startswith(" ") and not (suits and _DIGITS.findall(written)[0] in _PLANS):
+            continue  # Sums are written with a space, too.
         if suits:
             return end
         if suits is None and allowed < 0:
@@ -194,7 +239,7 @@ def _international_end(match: re.Match[str]) -> int:
 
 def _suits_country(written: str) -> bool | None:
     """Whether what follows a plus is a number as its country has them; None where it is not, but may be one."""
-    written = _TRUNK_ZERO.sub("", written)
+    written = _TRUNK_ZERO.sub("", written).strip()
     digits = _digits(written)
     code = _country_code(digits)
     if not 8 <= len(digits) <= 15 or code is None or _DATE.fullmatch(written) or _is_series(written):
@@ -214,7 +259,7 @@ def _suits_country(written: str) -> bool | None:
 
 def _is_after_zeros(written: str) -> bool:
     """Whether `00` begins a number as its country has them, with the country code in a group of its own."""
-    groups = _DIGITS.findall(_TRUNK_ZERO.sub("", written[2:]))
+    groups = _DIGITS.findall(_TRUNK_ZERO.sub("", written.removeprefix("011").removeprefix("00")))
     code, national = "".join(groups[:1]), "".join(groups[1:])
     if code not in _PLANS or len(national) not in _PLANS[code] or _is_series(written):
         return False

@@ -77,7 +77,7 @@ def may_join_phone(byte: int) -> bool:
 @kernel
 def may_be_international(data: NDArray[np.uint8], at: int, end: int) -> bool:
     """Do enough digits follow from `at` on, just behind a plus? A character that is not ASCII may be one."""
-    if at >= end or not (is_digit(data[at]) or data[at] == 40 or data[at] >= 128):
+    if at >= end or not (is_digit(data[at]) or data[at] == 32 or data[at] == 40 or data[at] >= 128):
         return False
     digits = 0
     for k in range(at, end):
@@ -89,6 +89,37 @@ def may_be_international(data: NDArray[np.uint8], at: int, end: int) -> bool:
         elif not may_join_phone(byte):
             return False
     return False
+
+
+@kernel
+def dials_abroad(data: NDArray[np.uint8], start: int, size: int) -> bool:
+    """Does the run of digits begin with 00, or is it 011?"""
+    if size < 2 or data[start] != 48:
+        return False
+    return data[start + 1] == 48 or (size == 3 and data[start + 1] == 49 and data[start + 2] == 49)
+
+
+@kernel
+def may_be_labelled(data: NDArray[np.uint8], digits: int, begin: int) -> bool:
+    """Does a word such as `Phone` or `Tel:` end before the run of digits at `digits`, by its last letter?"""
+    k = digits - 1
+    while k >= begin and digits - k <= _LONGEST_GAP and (may_join_phone(data[k]) or data[k] == 58):
+        k -= 1
+    if k < begin:
+        return False
+    last = data[k] | 32
+    # tel, telefon, telephone, fax, mob, handy, whatsapp; number, no, nr.
+    return (
+        last == 108
+        or last == 110
+        or last == 101
+        or last == 120
+        or last == 98
+        or last == 121
+        or last == 112
+        or last == 114
+        or last == 111
+    )
 
 
 @kernel
@@ -152,8 +183,8 @@ def personal_marks(
         begin, end = offsets[i], offsets[i + 1]
         found = 0
         # State of the current chain of runs of digits: end of the last run, sizes of the last two, digits in total,
-        # digits since a run that began with 00 (-1: none), runs between full stops, digits between single spaces or
-        # hyphens, and whether the last run came after a hyphen.
+        # digits since a run that dials abroad (-1: none), runs between full stops, digits between single spaces or
+        # hyphens, whether the last run came after a hyphen, and whether a label may stand before the first.
         last = -1
         size_1 = size_2 = 0
         digits = 0
@@ -161,6 +192,7 @@ def personal_marks(
         dotted = 0
         spaced = 0
         hyphen_1 = False
+        labelled = False
         k = begin
         while k < end:
             kind = _CLASS[data[k]]
@@ -212,18 +244,21 @@ def personal_marks(
             else:
                 zeros = -1
                 size_1 = 0
+                labelled = may_be_labelled(data, start, begin)
                 dotted = 0
                 spaced = digits = size
             if dotted == 0 and size <= 3:
                 dotted = 1
             if zeros >= 0:
                 zeros += size
-            elif size >= 2 and data[start] == 48 and data[start + 1] == 48:
+            elif dials_abroad(data, start, size):
                 zeros = size
             if zeros >= _SHORTEST_PHONE:
                 found |= PHONE
             if digits >= _SHORTEST_PHONE:
                 found |= NATIONAL_PHONE
+                if labelled:
+                    found |= PHONE
             if dotted >= 4:
                 found |= IP
             if spaced >= 13:

@@ -36,6 +36,7 @@ INTERNATIONAL = (
 +48.600123456|+44.2079460958|+1.4155552671|+44 20 7946 0958 ext. 12|+44 20 7946 0958x12|+44 20 7946 0958, ext 12
 tel:+1-201-555-0123;ext=12|+44 20 7946 0958 extension 1234
 0044 20 7946 0958|00 44 20 7946 0958|0049 30 1234567|0049-30-1234567|0049 (0)30 1234567|001 415 555 2671
++ 49 30 901820|011 44 20 7946 0958|011-44-20-7946-0958
 212 555 0187|415 555 2671|212/555-0187|212/555/0187|1 212 555 0187|(301) 555-0134 x123
 (301) 555-0134 ext. 5|301-555-0134x5|1 (301) 555-0134
 """.replace("\n", "|")
@@ -70,7 +71,7 @@ code 0099 1234 5678|+12 345 678.90|+4420794609581234567890|20\u00a0000\u00a0000|
 
 NATIONAL = {
     "DE": ["030 1234567", "(030) 1234567", "030/1234567", "0171-1234567", "030 1234567 ext. 4"],
-    "GB": ["020 7946 0958", "01632 960 001", "07700 900123"],
+    "GB": ["0114 496 0123", "020 7946 0958", "01632 960 001", "07700 900123"],
     "FR": ["01 23 45 67 89", "01.23.45.67.89"],
     "IN": ["98765 43210", "022 2345 6789"],
     "JP": ["03-1234-5678", "090-1234-5678"],
@@ -127,10 +128,27 @@ def test_national_forms_are_found_where_their_country_is_named(country: PhoneCou
     "text",
     ["01/02/2020", "01.02.2020", "2020-03-15", "0.12345678", "0.95-0.98 12345", "PMID 12345678", "0123456789",
      "NDC 0002-8215-01", "12 34 56 78", "ISBN 978-3-16-148410-0", "chr7:117559590-117559592", "CAS 50-78-2",
-     "1999-2003", "between 0.0123-0.04567", "doi 10.1016/0123-4567", "call 0123-456"],
+     "1999-2003", "between 0.0123-0.04567", "doi 10.1016/0123-4567", "call 0123-456",
+     "250 000 000 cells", "100 - 150 - 200", "platelets 150 000 - 400 000", "ISBN 0-306-40615-2",
+     "EudraCT 2010-123456-12", "NDC 50580-600-02"],
 )  # fmt: skip
 def test_other_numbers_stay_with_all_countries(text: str) -> None:
     assert masked(text, PersonalData({"phone": "mask"}, COUNTRIES)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Tel: 030 1234567", "Fax: 617 555 0112", "Phone 2125550187", "Tel. 0301234567", "T\u00e9l: 01 23 45 67 89",
+     "Cell: 5550187123", "Phone number: 030/1234567", "Handy 0171 1234567", "WhatsApp+447700900123"],
+)  # fmt: skip
+def test_a_label_makes_digits_a_telephone_number(text: str) -> None:
+    edited = masked(f"{text} now")
+    assert edited.endswith("[PHONE] now") and not any(character.isdecimal() for character in edited)
+
+
+@pytest.mark.parametrize("text", ["Cell 2012 149 1188", "Phone 2020-03-15 10:00", "hotel 12345678", "Tel 12345"])
+def test_other_numbers_behind_such_words_stay(text: str) -> None:
+    assert masked(text) == text
 
 
 def test_countries_are_checked_with_the_list_of_those_that_are_known() -> None:
