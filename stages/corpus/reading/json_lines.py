@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from stages import strict_json
-from stages.corpus.reading.content import foreign_format, is_utf16
+from stages.corpus.reading.content import foreign_format, wide_encoding
 from stages.corpus.reading.lines import TooLong, lines
 from stages.corpus.reading.record import BadRecord, FileRange, Record, RecordCount, too_long
 from stages.store import InputError
 
-UTF16 = "the file is UTF-16; JSON Lines are read as UTF-8 only: convert it"
+NOT_UTF8 = "the file is {}; JSON Lines are read as UTF-8 only: convert it"
 ONE_A_LINE = "write each record on a line of its own (jq -c '.[]' for a list of records, jq -c . for objects)"
 _BOM = b"\xef\xbb\xbf"
 
@@ -51,8 +51,8 @@ def _first_value(line: bytes) -> dict[str, Any] | BadRecord:
     """The first record of a file; or, if that shows that it is no JSON Lines file, which one it is."""
     if foreign := foreign_format(line):
         return BadRecord(f"the content is {foreign}, not JSON Lines", rest_lost=True)
-    if is_utf16(line):
-        return BadRecord(UTF16, rest_lost=True)
+    if wide := wide_encoding(line):
+        return BadRecord(NOT_UTF8.format(wide), rest_lost=True)
     value = json_object(line)
     start = line.removeprefix(_BOM).strip()
     if isinstance(value, BadRecord) and (start == b"{" or start.startswith(b"[")):
@@ -65,5 +65,6 @@ def json_object(line: bytes) -> dict[str, Any] | BadRecord:
     try:
         value = strict_json.loads(line.removeprefix(_BOM))
     except ValueError as error:
-        return BadRecord(UTF16 if is_utf16(line) else str(error))
+        wide = wide_encoding(line)
+        return BadRecord(NOT_UTF8.format(wide) if wide else str(error))
     return value if isinstance(value, dict) else BadRecord(f"a JSON {type(value).__name__}, not an object")

@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from stages.corpus.reading.content import UTF16, decode_text
+from stages.corpus.reading.content import UNMARKED, decode_text
 
 
 def docx() -> bytes:
@@ -20,10 +20,24 @@ def docx() -> bytes:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 @pytest.mark.parametrize(
-    "text", ["Hällo, 日本語 👩\r\n\f", "<html><p>Hello", '{"text": "a"}', "PAR1 is a receptor", "%", ""]
+    "text",
+    [
+        "Hällo, 日本語 👩\r\n\f",
+        "<html><p>Hello",
+        '{"text": "a"}',
+        "PAR1 is a receptor",
+        "%",
+        "",
+        "%PDF files are described",
+    ],
 )
 def test_text_is_read_in_the_encoding_of_its_mark(encoding: str, text: str) -> None:
     assert decode_text(text.encode(encoding)) == text
+
+
+@pytest.mark.parametrize("text", ["%PDF-files", "GIF87a and GIF89a", "GIF89a"])
+def test_a_text_about_a_format_is_not_of_this_format(text: str) -> None:
+    assert decode_text(text.encode()) == text
 
 
 def test_big_endian_text_is_read_too() -> None:
@@ -39,7 +53,7 @@ def test_big_endian_text_is_read_too() -> None:
         (b"\n%PDF-1.7", "the content is a PDF document, not text"),
         (b"{\\rtf1\\ansi Hello}", "the content is an RTF document, not text"),
         (docx(), "the content is a ZIP archive"),
-        (gzip.compress(b"Hello"), "the content is gzip data (name it .gz to have it read), not text"),
+        (gzip.compress(b"Hello"), "the content is gzip data (a file named .gz is decompressed, once), not text"),
         (b"\x89PNG\r\n\x1a\n\x00", "the content is a PNG image, not text"),
         (b"\xff\xd8\xff\xe0\x00\x10JFIF", "the content is a JPEG image, not text"),
         (b"\x7fELF\x02\x01", "the content is a program (ELF), not text"),
@@ -47,8 +61,10 @@ def test_big_endian_text_is_read_too() -> None:
         (b"one\x00two", "binary content: character 4 is NUL"),
         (b"\x00" * 50, "binary content: character 1 is NUL"),
         (b"\x01\x02\x03abc", "binary content: more than 10% of its first characters are control characters"),
-        ("Hello there".encode("utf-16-le"), UTF16),
-        ("Hello there".encode("utf-16-be"), UTF16),
+        ("Hello there".encode("utf-16-le"), UNMARKED.format("UTF-16")),
+        ("Hello there".encode("utf-16-be"), UNMARKED.format("UTF-16")),
+        ("Hello there".encode("utf-32-le"), UNMARKED.format("UTF-32")),
+        (b"GIF89a\x01\x00\x01\x00\x80\x00\x00", "the content is a GIF image, not text"),
         (b"\xff\xfeH", "invalid UTF-16: "),
         (b"caf\xe9 au lait", "invalid UTF-8: invalid continuation byte at byte 3; if it is text in another encoding"),
     ],

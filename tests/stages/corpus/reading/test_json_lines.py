@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from stages.corpus import list_files
-from stages.corpus.reading.json_lines import ONE_A_LINE, UTF16
+from stages.corpus.reading.json_lines import NOT_UTF8, ONE_A_LINE
 from stages.corpus.reading.record import BadRecord
 from stages.corpus.reading.records import read_records
 
@@ -23,12 +23,13 @@ def read_all(folder: Path, data: bytes) -> list[dict[str, Any] | BadRecord]:
     return [record.value for record in read_records(list_files(folder), "x.jsonl", "jsonl")]
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
-def test_utf16_is_named(tmp_path: Path, encoding: str) -> None:
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+def test_another_encoding_is_named(tmp_path: Path, encoding: str) -> None:
     data = ('{"text": "Some text of a Windows machine"}\n' * 3).encode(encoding)
-    assert read_all(tmp_path, data) == [BadRecord(UTF16, rest_lost=True)]
+    reason = NOT_UTF8.format(encoding[:6].upper())
+    assert read_all(tmp_path, data) == [BadRecord(reason, rest_lost=True)]
     values = read_all(tmp_path, b'{"text": "UTF-8"}\n' + data)
-    assert values[0] == {"text": "UTF-8"} and BadRecord(UTF16) in values[1:]
+    assert values[0] == {"text": "UTF-8"} and BadRecord(reason) in values[1:]
     assert all(isinstance(value, BadRecord) for value in values[1:])
 
 
@@ -59,7 +60,7 @@ def test_a_broken_first_line_loses_no_other(tmp_path: Path) -> None:
     ("data", "words"),
     [
         (b"%PDF-1.7\n1 0 obj\n", "a PDF document"),
-        (gzip.compress(json.dumps(GOOD).encode()), r"gzip data \(name it \.gz"),
+        (gzip.compress(json.dumps(GOOD).encode()), r"gzip data \(a file named \.gz"),
         (b"PAR1\x15\x04\n\n", "Parquet data"),
         (b"PK\x03\x04\n\n", "a ZIP archive"),
     ],
