@@ -32,8 +32,12 @@ JOINED = ("question", "answer")
 
 
 def resolve_fields(listing: Listing, source: SourceConfig) -> FieldMapping:
-    """Completes a source's field mapping from records all over its files (see `count_fields`); a missing field becomes
-    empty.
+    """Completes a source's field mapping from records all over its files; see `fields_from`."""
+    return fields_from(count_fields(listing, source), listing, source)
+
+
+def fields_from(counts: FieldCounts, listing: Listing, source: SourceConfig) -> FieldMapping:
+    """Completes a source's field mapping from the fields that its records have; a missing field becomes empty.
 
     The text is the first of its candidate names that holds a string in at least `USUAL_SHARE` as many records as the
     most frequent one.
@@ -42,9 +46,9 @@ def resolve_fields(listing: Listing, source: SourceConfig) -> FieldMapping:
         InputError: none of the records has a field that the recipe names, or none has a text field.
     """
     wanted = source.fields
-    counts = count_fields(listing, source)
     if not counts.records:  # no readable record: the reader reports what is wrong with each
         return wanted.model_copy(update={"text": wanted.text or "text"})
+    known = list_names(counts.describe()) or "none, the records have no fields"
     found: dict[str, str] = {}
     for field, names in NAMES.items():
         named = getattr(wanted, field)
@@ -55,14 +59,14 @@ def resolve_fields(listing: Listing, source: SourceConfig) -> FieldMapping:
         if named and missing:
             raise InputError(
                 f"{listing.location}: the recipe's field for {field} is {named!r}, but its records have no "
-                f"{missing[0]!r}; they have: {list_names(counts.describe())}"
+                f"{missing[0]!r}; they have: {known}"
             )
         found[field] = named
     if not found["text"]:
         raise InputError(
             f"{listing.location}: no field looks like the document's text; name it in the recipe "
             f"(fields: {{text: ...}}; a field inside an object by its path, as data.text); "
-            f"fields of the records ({counts.records:,} were read): {list_names(counts.describe())}"
+            f"fields of the records ({counts.records:,} were read): {known}"
         )
     return FieldMapping(**found)
 

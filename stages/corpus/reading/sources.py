@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from stages.corpus.config import SourceConfig
-from stages.corpus.reading.guess import resolve_fields
+from stages.corpus.reading.field_counts import count_fields
+from stages.corpus.reading.guess import fields_from, resolve_fields
 from stages.corpus.reading.listing import ListedFile, Listing, list_files
 from stages.corpus.reading.names import make_name, mark_of
 from stages.corpus.reading.records import ABOUT_FILES, PATTERNS, format_in
@@ -118,9 +119,14 @@ def find_sources(location: str, settings: Mapping[str, Mapping[str, Any]] | None
     for name, proposal in sorted(named.items()):
         base = proposal.configure(name, settings.get(name, {}))
         try:
-            fields = resolve_fields(proposal.listing, base)
+            counts = count_fields(proposal.listing, base)
+            fields = fields_from(counts, proposal.listing, base)
         except InputError as error:
             raise InputError(f"{error}. To name it here: --set corpus.sources.{name}.fields.text=FIELD") from error
+        if not counts.records:
+            found.notes.append(
+                f"source {name}: none of its records can be read, so its fields are not guessed from them"
+            )
         found.sources[name] = base.model_copy(update={"fields": fields})
         found.files[name] = len(proposal.listing.files)
     return found

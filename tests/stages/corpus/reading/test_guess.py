@@ -111,6 +111,13 @@ def test_a_source_without_text_is_refused_with_types_and_paths(
         guessed(tmp_path, row)
 
 
+def test_records_without_fields_are_said_to_have_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"\(2 were read\): none, the records have no fields$"):
+        guessed(tmp_path, {})
+    with pytest.raises(InputError, match=r"they have: none, the records have no fields$"):
+        guessed(tmp_path, {}, text="body")
+
+
 def test_a_text_inside_an_object_is_found_where_no_field_of_its_own_is_one(tmp_path: Path) -> None:
     nested = {"comment": {"text": "t"}, "Data": {"Content": "c"}, "meta": {"id": "i", "title": "T"}}
     assert guessed(tmp_path, nested) == FieldMapping(

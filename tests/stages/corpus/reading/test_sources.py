@@ -115,6 +115,13 @@ def test_a_source_has_one_name_in_both_unicode_forms(tmp_path: Path) -> None:
     assert list(sources_in(str(tmp_path / "NFC"))) == list(sources_in(str(tmp_path / "NFD")))
 
 
+def test_a_source_without_a_readable_record_has_a_note(tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text("no JSON\n")
+    write_lines(tmp_path / "sub" / "good.jsonl", [{"text": "a"}])
+    (note,) = find_sources(str(tmp_path)).notes
+    assert note.startswith("source bad: none of its records can be read")
+
+
 def test_no_folder_takes_the_name_of_another(tmp_path: Path) -> None:
     one_letter = ["\u1ec7", "e\u0323\u0302", "\u1eb9\u0302", "\u00ea\u0323"]  # all the same in Unicode NFC
     folders = ["e", f"e-{mark_of(one_letter[0])}", *one_letter]
