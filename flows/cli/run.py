@@ -126,6 +126,6 @@ def _absolute(value: str | None, option: str) -> str | None:
     if "://" in value:
         return value
     path = Path(value).expanduser().resolve()
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists raises an error for a name that is too long
         raise HeadwaterError(f"{option}: {path} does not exist")
     return str(path)

@@ -22,6 +22,7 @@ def headwater(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["run", "biomet"], "did you mean 'biomed'"),
         (["run", "biomed", "--set", "training.stepz=1"], "did you mean 'steps'"),
         (["run", "biomed", "--data", "/no/such/folder"], "/no/such/folder does not exist"),
+        (["run", "biomed", "--data", f"/{'a' * 300}"], "aaa does not exist"),
         (["run", "biomed", "--again"], "--again is now called --force-new-run"),
         (["lineage", "nothing"], "no artifact 'nothing'"),
         (["recipes", "biomet"], "did you mean 'biomed'"),
