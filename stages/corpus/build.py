@@ -31,7 +31,6 @@ from stages.corpus.reading.guess import resolve_fields
 from stages.corpus.reading.inputs import write_input_list
 from stages.corpus.reading.listing import Listing
 from stages.corpus.reading.sources import readable
-from stages.corpus.reading.unread import describe_unread
 from stages.corpus.summary import SourceAccount, counts, table
 from stages.corpus.tables import write_chunk
 from stages.store import ArtifactWriter, InputError
@@ -198,8 +197,8 @@ def _tasks(config: CorpusConfig, inputs: Mapping[str, Any], writer: ArtifactWrit
         listing = readable(listing, source)
         if listing.unread:
             unread[name] = [vars(one) | {"names": list(one.names)} for one in listing.unread]
-            message = f"source {name}: not read: {'; '.join(describe_unread(listing.unread))}"
-            writer.events.emit("warning", message=message)
+            number = sum(one.count for one in listing.unread)
+            writer.events.emit("warning", message=f"source {name}: {number:,} entries not read; the report names them")
         fields = resolve_fields(listing, source)
         writer.events.emit(
             "source", source=name, files=len(listing.files), bytes=listing.bytes, fields=fields.model_dump()
@@ -246,16 +245,21 @@ def _quarantine(
                         writer.events.emit("warning", message=message)
                     out.write(json.dumps(bad, ensure_ascii=False) + "\n")
     listings = {task.source: task.listing for task in tasks}
+    refused = []
     for source, account in accounts.items():
         bad = account.quarantined - account.blank
         few = bad <= ALWAYS_TOLERATED_BAD_RECORDS and account.read > 0
         if bad and not few and bad > config.maximum_unreadable_fraction * account.records:
             place = f"{listings[source].path(first[source]['file'])}:{first[source]['record']}"
-            raise InputError(
-                f"corpus: {bad} of {account.records} records of source {source} cannot be used; the first is {place}: "
-                f"{first[source]['reason']}. Repair the files, or raise maximum_unreadable_fraction "
-                f"(now {config.maximum_unreadable_fraction:g})"
+            refused.append(
+                f"{bad} of {account.records} records of source {source} cannot be used; the first is {place}: "
+                f"{first[source]['reason']}"
             )
+    if refused:
+        raise InputError(
+            f"corpus: {'; '.join(refused)}. Repair the files, or raise corpus.maximum_unreadable_fraction "
+            f"(now {config.maximum_unreadable_fraction:g})"
+        )
     if not any(account.read for account in accounts.values()):
         raise InputError("corpus: the sources have no documents; check that the files are not empty")
 

@@ -103,7 +103,10 @@ def test_too_many_bad_records_stop_the_stage_and_say_where(tmp_path: Path, run: 
     with pytest.raises(InputError, match=r"3 of 100 records of source s") as error:
         run({"s": tmp_path / "in"})
     assert f"{tmp_path}/in/x.jsonl:98: broken JSON" in str(error.value)
-    assert "maximum_unreadable_fraction" in str(error.value)
+    assert "corpus.maximum_unreadable_fraction" in str(error.value)
+    write_lines(tmp_path / "t" / "y.jsonl", [b"{"] * 3)
+    with pytest.raises(InputError, match=r"3 of 100 records of source s .*; 3 of 3 records of source t "):
+        run({"s": tmp_path / "in", "t": tmp_path / "t"})
     assert run({"s": tmp_path / "in"}, maximum_unreadable_fraction=0.03).manifest.counts["quarantined"] == 3
 
 
