@@ -112,6 +112,7 @@ class ManagedProcess:
             wait_for_exit([writer], _WRITER_TIMEOUT_SECONDS)
             if is_alive(writer):  # a process that is not our descendant any more holds its pipe
                 _signal(writer, signal.SIGKILL)
+                wait_for_exit([writer], _WRITER_TIMEOUT_SECONDS)
 
     def _write_record(self, pid: int, command: list[str], writer_pid: int | None = None) -> None:
         record: dict[str, object] = {"pid": pid, "created": psutil.Process(pid).create_time(), "command": command}

@@ -112,7 +112,9 @@ def test_an_engine_whose_core_dies_is_replaced_from_a_warm_start(house: House) -
         down = client.post("/v1/completions", json=body)
         assert down.status_code == 503 and int(down.headers["Retry-After"]) >= 1, down.text
         starts = engine.starts + 1
-        wait_for(lambda: (now := gateway_status(house.gateway, house.key)).serving and now.engines[0].starts == starts, 300)
+        wait_for(
+            lambda: (now := gateway_status(house.gateway, house.key)).serving and now.engines[0].starts == starts, 300
+        )
         assert client.post("/v1/completions", json=body).json()["choices"][0]["text"] == completion["text"]
 
 
