@@ -112,8 +112,12 @@ def test_half_open_connections_delay_nobody(gateway: Gateway, served: Deployment
 def test_a_connection_beyond_the_limit_is_refused_if_all_others_have_requests(
     gateway: Gateway, served: Deployment, tmp_path: Path
 ) -> None:
-    held = [connect(gateway, completion(gateway, f"hold {tmp_path / 'go on'}")) for _ in range(MAX_CONNECTIONS)]
-    wait_for(lambda: gateway.logs().count(f"asked: hold {tmp_path / 'go on'}") == MAX_CONNECTIONS)
+    held: list[socket.socket] = []
+    for _ in range(
+        MAX_CONNECTIONS
+    ):  # one after the other: before its header has arrived it could be closed for the next
+        held.append(connect(gateway, completion(gateway, f"hold {tmp_path / 'go on'}")))
+        wait_for(lambda: gateway.logs().count(f"asked: hold {tmp_path / 'go on'}") == len(held))
     assert everything(connect(gateway)).startswith(b"HTTP/1.1 503")
     (tmp_path / "go on").touch()
     for client in held:
