@@ -26,7 +26,7 @@ HALF_A_HEADER = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n"
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     folder = tmp_path_factory.mktemp("gateway")
-    limits = {"max_connections": MAX_CONNECTIONS, "header_timeout_seconds": 0.5, "write_timeout_seconds": 0.5}
+    limits = {"max_connections": MAX_CONNECTIONS, "header_timeout_seconds": 1.0, "write_timeout_seconds": 0.5}
     with gateway_thread(Store(folder / "store"), folder / "state", **limits) as found:
         yield found
 
@@ -162,7 +162,7 @@ def test_the_host_header_does_not_choose_the_route(gateway: Gateway, served: Dep
     body = b'{"model": "toy", "prompt": "hello"}'
     headers = f"Content-Length: {len(body)}\r\nConnection: close\r\n"
     answer = everything(connect(gateway, request(gateway, headers, body, host=host)))
-    assert answer.startswith(b"HTTP/1.1 200") and b"toy@1 hello" in answer
+    assert answer.startswith(b"HTTP/1.1 200") and b"toy@1 hello" in answer, answer
     missing = everything(connect(gateway, request(gateway, "Connection: close\r\n", path="/none", host=host)))
     assert missing.startswith(b"HTTP/1.1 404") and b"/none" in missing
     slash = everything(connect(gateway, request(gateway, headers, body, path="/v1/completions/", host=host)))
