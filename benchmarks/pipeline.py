@@ -108,7 +108,7 @@ def ray_seconds(store: Path) -> dict[str, float]:
 class Services:
     """Seconds from the start of the command until each service answers; they start side by side."""
 
-    PATHS: ClassVar = {"PREFECT": "/api/health", "MLFLOW": "/health", "GATEWAY": "/headwater/status"}
+    PATHS: ClassVar = {"PREFECT": "/api/health", "MLFLOW": "/health", "GATEWAY": "/health/live"}
 
     def __init__(self, env: dict[str, str]):
         self._urls = {

@@ -26,6 +26,7 @@ from flows.report import markdown, summarise
 from flows.steps import evaluation_inputs, list_inputs, unread_notes
 from infra.settings import load_settings
 from serving.deploy import deploy, start_canary, stop_canary
+from serving.gateway.keys import read_key
 from serving.record import deployment_of
 from stages.corpus import summary_rows
 from stages.corpus.reading.unread import printable_name
@@ -194,7 +195,8 @@ def serve(job: Job) -> str:
     # Without MLflow's record (if its database was removed, for example) the digest identifies the version.
     version = registered.version if registered else champion.digest[:8]
     entry = deployment_of(champion, job.recipe.name, version, job.recipe.serving)
-    job.timed("serving", lambda: deploy(entry, job.store, job.settings.gateway_url))
+    key = read_key(job.settings.api_key_file)
+    job.timed("serving", lambda: deploy(entry, job.store, job.settings.gateway_url, key))
     show_link("endpoint", f"{job.settings.gateway_url}/v1", f"OpenAI-compatible endpoint of {entry.name}")
     return entry.name
 

@@ -101,7 +101,7 @@ def services(settings: Settings) -> list[Service]:
             ],
             env={},
             url=f"{settings.gateway_url}/v1",
-            health=f"{settings.gateway_url}/headwater/status",
+            health=f"{settings.gateway_url}/health/live",
             port=settings.gateway_port,
             port_variable="HEADWATER_GATEWAY_PORT",
         ),

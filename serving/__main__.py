@@ -20,10 +20,14 @@ from serving.config import GatewaySettings
 from serving.engines.manager import EngineManager
 from serving.errors import ServingError
 from serving.gateway.app import gateway_app
+from serving.gateway.http_protocol import connections_within, protocol_class, raise_file_limit
 from serving.gateway.keys import ensure_key
+from serving.logs import RepeatFilter
 from stages.store import HeadwaterError, Store
 
 LOG = logging.getLogger("headwater.serving")
+BACKLOG = 512
+"""Connections that the kernel has opened and the gateway has not yet accepted."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,6 +48,7 @@ def parse(arguments: list[str] | None = None) -> GatewaySettings:
     parser.add_argument("--state-folder", required=True, type=Path, help="folder for key, logs, lock and caches")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--max-connections", type=int, default=1000, help="open connections of clients")
     parser.add_argument("--key-file", type=Path, help="default: api-key in the state folder")
     parser.add_argument("--log-folder", type=Path, help="default: logs in the state folder")
     parser.add_argument("--engine-python", type=Path, help="Python of the environment with vLLM")
@@ -65,7 +70,9 @@ def serve(settings: GatewaySettings) -> None:
     Raises:
         ServingError: the port is in use, or another gateway uses the state folder.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    log = logging.StreamHandler(sys.stderr)
+    log.addFilter(RepeatFilter())
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=[log])
     logging.getLogger("httpx").setLevel(logging.WARNING)
     settings.state_folder.mkdir(parents=True, exist_ok=True)
     lock = _lock(settings.state_folder / "gateway.lock")
@@ -87,8 +94,12 @@ def serve(settings: GatewaySettings) -> None:
 def gateway_server(settings: GatewaySettings, key: str) -> uvicorn.Server:
     """The gateway's server, to be run on a listening socket; engines start and end with it."""
     manager = EngineManager(settings, Store(settings.store))
+    max_connections = connections_within(raise_file_limit(), settings.max_connections)
     config = uvicorn.Config(
         gateway_app(manager, key),
+        http=protocol_class(settings, max_connections),
+        ws="none",  # a WebSocket would be a connection without the protocol's deadlines
+        backlog=BACKLOG,
         access_log=False,
         server_header=False,
         log_config=None,
@@ -110,7 +121,7 @@ def listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        listener.listen(512)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise ServingError(

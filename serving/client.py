@@ -14,14 +14,17 @@ POLL_SECONDS = 0.5
 """Between two reads of the gateway's status."""
 
 
-def gateway_status(base_url: str) -> GatewayStatus:
-    """The gateway's status. It answers only to clients on its own machine.
+def gateway_status(base_url: str, key: str) -> GatewayStatus:
+    """The gateway's status. It answers only to clients with the API key on its own machine.
 
     Raises:
-        ServingError: nothing answers at the URL, or something that is not the gateway.
+        ServingError: nothing answers at the URL, the key is another gateway's, or it is not the gateway that answers.
     """
     try:
-        answer = httpx.get(f"{base_url}/headwater/status", timeout=10.0, trust_env=False)
+        headers = {"Authorization": f"Bearer {key}"}
+        answer = httpx.get(f"{base_url}/headwater/status", headers=headers, timeout=10.0, trust_env=False)
+        if answer.status_code == 401:
+            raise ServingError(f"the gateway at {base_url} has another API key; is it another installation's?")
         answer.raise_for_status()
         return GatewayStatus.model_validate_json(answer.content)
     except httpx.TransportError as error:
@@ -30,7 +33,7 @@ def gateway_status(base_url: str) -> GatewayStatus:
         raise ServingError(f"the server at {base_url} is not Headwater's gateway: {error}") from error
 
 
-def wait_until_serving(base_url: str, record: DeploymentRecord, timeout_seconds: float) -> GatewayStatus:
+def wait_until_serving(base_url: str, key: str, record: DeploymentRecord, timeout_seconds: float) -> GatewayStatus:
     """Waits until the stable deployment of a record that was just written gets the traffic.
 
     Raises:
@@ -40,7 +43,7 @@ def wait_until_serving(base_url: str, record: DeploymentRecord, timeout_seconds:
     assert entry is not None
     began = time.monotonic()
     while True:
-        status = gateway_status(base_url)
+        status = gateway_status(base_url, key)
         engine = status.engine(entry.model_digest, entry.key)
         if status.serving and status.serving.key == entry.key:
             return status

@@ -42,6 +42,26 @@ class EngineConfig(Config):
     proportion to parameters for others. Raise it for larger models on a CPU."""
 
 
+class JsonSchemaLimits(Config):
+    """Limits on the JSON schemas of one request (`response_format` and the parameters of `tools`), all together."""
+
+    max_bytes: int = runtime_field(1 << 16, ge=256)
+    """Size as JSON."""
+    max_depth: int = runtime_field(32, ge=1)
+    """Levels of nested arrays and objects, counted in the schema's own JSON."""
+    max_nodes: int = runtime_field(2000, ge=1)
+    """Values, arrays and objects."""
+    max_enum_values: int = runtime_field(500, ge=1)
+    """Values of `enum`."""
+    max_string_length: int = runtime_field(2048, ge=1)
+    """Characters of one string or property name."""
+    max_pattern_length: int = runtime_field(256, ge=1)
+    """Characters of one regular expression."""
+    max_repetitions: int = runtime_field(256, ge=1)
+    """Sum of all counts: `maxLength`, `maxItems` and others, and `{n}` in patterns. The compiler's time grows with it:
+    on a slow core about 10 s for strings of 256 characters and a vocabulary of 32,000 tokens."""
+
+
 class LimitsConfig(Config):
     """Limits on what clients may ask of the endpoint."""
 
@@ -62,6 +82,8 @@ class LimitsConfig(Config):
     """Maximum number of sequences in one request: prompts times `n`."""
     max_logprobs: int = runtime_field(20, ge=0, le=20)
     """Maximum number of alternatives per position in one request; 20 is vLLM's own limit."""
+    json_schema: JsonSchemaLimits = JsonSchemaLimits()
+    """What the engine may be asked to compile for structured output."""
 
 
 class ServingConfig(Config):
@@ -103,6 +125,14 @@ class GatewaySettings(Config):
     """Address to listen on. Put a TLS proxy in front before this is anything but loopback."""
     port: int = runtime_field(8000, ge=1, le=65535)
     """Port of the endpoint."""
+    max_connections: int = runtime_field(1000, ge=16)
+    """Open connections of clients; fewer where the limit of open files is low. Beyond it the connection that has waited
+    longest without a request is closed, and if none is waiting the new one."""
+    header_timeout_seconds: float = runtime_field(10.0, gt=0)
+    """How long a client may take to send a request's headers, from the opening of its connection or the end of the
+    answer before; then the connection is closed."""
+    write_timeout_seconds: float = runtime_field(30.0, gt=0)
+    """A connection whose client reads nothing of its answer for this long is closed."""
     key_file: Path | None = runtime_field(None)
     """File with the API key (mode 600); null: `api-key` in the state folder."""
     log_folder: Path | None = runtime_field(None)

@@ -17,6 +17,7 @@ def deploy(
     entry: Deployment,
     store: Store,
     gateway_url: str,
+    key: str,
     timeout_seconds: float | None = None,
 ) -> GatewayStatus:
     """Makes `entry` the stable deployment and waits until it gets the traffic.
@@ -24,6 +25,7 @@ def deploy(
     On failure the previous record is restored, so that a gateway that restarts serves the previous model.
 
     Args:
+        key: the gateway's API key, for its status.
         timeout_seconds: None: the engine's start timeout and half a minute.
 
     Raises:
@@ -35,7 +37,7 @@ def deploy(
     if timeout_seconds is None:
         timeout_seconds = entry.engine.start_timeout_seconds + 30.0
     try:
-        return wait_until_serving(gateway_url, record, timeout_seconds)
+        return wait_until_serving(gateway_url, key, record, timeout_seconds)
     except BaseException:
         if before.stable is not None and before.stable != entry:
             write_record(store, before.model_copy(update={"updated": datetime.now(UTC)}))

@@ -1,4 +1,4 @@
-"""The answer of `/headwater/status`, which only clients on the gateway's machine get."""
+"""The answer of `/headwater/status`, which only clients with the API key on the gateway's machine get."""
 
 from __future__ import annotations
 

@@ -13,8 +13,9 @@ from infra.doctor.result import NOT_FOUND, Check, Finished, Run
 from stages.memory import Read
 
 MIN_PYTHON = (3, 11)
-MIN_VLLM = (0, 18)
-"""Older releases can be made to run code from a model folder (CVE-2026-27893)."""
+MIN_VLLM = (0, 32)
+"""One request can kill or read from the engine of an older release (PYSEC-2026-4344 and -4349, CVE-2026-105757 among
+others), and releases below 0.18 run code from a model folder (CVE-2026-27893)."""
 
 MIN_DRIVER = {12: 525, 13: 580}
 """NVIDIA driver that a CUDA release requires."""
@@ -122,7 +123,7 @@ def check_serving_environment(
     if version is None:
         return Check(name, "problem", "vLLM is not installed; no model can be served", reinstall)
     if _release(version) < MIN_VLLM:
-        insecure = f"vLLM {version} can be made to run code from a model folder (fixed in 0.18)"
+        insecure = f"vLLM {version} has security holes that are fixed in {MIN_VLLM[0]}.{MIN_VLLM[1]}"
         return Check(name, "problem", insecure, reinstall)
     if gpu and cuda_build is None:
         remedy = "`rm -rf .venv-serve && make setup` installs the CUDA build if `nvidia-smi` works"

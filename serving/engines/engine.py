@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import secrets
 import signal
@@ -23,6 +24,7 @@ from serving.model_folder import ModelFolder
 from serving.record import Deployment
 from stages.ports import free_port
 
+LOG = logging.getLogger("headwater.serving")
 VLLM_MODULE = "vllm.entrypoints.openai.api_server"
 SUPERVISE = Path(__file__).with_name("supervise.py")
 WARM_ENGINE = Path(__file__).with_name("warm_engine.py")
@@ -33,6 +35,20 @@ HEALTH_POLL_SECONDS = 0.1
 _HEALTH_TIMEOUT_SECONDS = 5.0
 _KILL_TIMEOUT_SECONDS = 10.0
 """For the supervisor to kill what is left, after the engine's own grace."""
+WARM_UP_REQUESTS: dict[str, dict[str, object]] = {
+    "completion": {},
+    "stream": {"stream": True},
+    "completion with log-probabilities": {"logprobs": 1, "echo": True},
+    "completion of several sequences": {"n": 2, "temperature": 1},
+    "completion under a JSON schema": {
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "warm_up", "schema": {"type": "object", "properties": {"a": {"enum": ["b"]}}}},
+        }
+    },
+}
+"""Requests that a new engine must answer before it is ready: each kind runs code, loads modules or compiles something
+that the others do not, and a healthy server may still fail to compute."""
 PREINSPECTED_ARCHITECTURES = ("Qwen3ForCausalLM",)
 """Model classes that vLLM inspects ahead in a warm interpreter: what Headwater trains from scratch."""
 
@@ -84,6 +100,9 @@ def engine_environment(engine: EngineConfig, state_folder: Path) -> dict[str, st
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "OMP_NUM_THREADS": str(threads),
+        # Without it vLLM compiles its log-probabilities at the first request that asks for some, also in eager mode:
+        # 43 s during which nobody is answered, or an engine that is dead, if there is no C++ compiler.
+        "TORCH_COMPILE_DISABLE": "1" if engine.enforce_eager else "0",
         "PYTHONPATH": str(INTERPRETER_SITE),
     }
 
@@ -165,7 +184,7 @@ class EngineProcess:
         )
 
     async def wait_healthy(self, client: httpx.AsyncClient, model: str, timeout_seconds: float) -> None:
-        """Waits until the engine has answered one completion.
+        """Waits until the engine has answered a request of each kind that clients make.
 
         Raises:
             ServingError: it exited, or did not answer within `timeout_seconds`; with the last lines of its log.
@@ -182,15 +201,17 @@ class EngineProcess:
             except httpx.TransportError:
                 pass  # not listening yet
             await asyncio.sleep(HEALTH_POLL_SECONDS)
-        # A healthy server may still fail to compute; the first token also warms the model up for the first user.
-        probe = {"model": model, "prompt": "The", "max_tokens": 1, "temperature": 0}
-        try:
-            timeout = max(_HEALTH_TIMEOUT_SECONDS, deadline - time.monotonic())
-            answer = await client.post("/v1/completions", json=probe, timeout=timeout)
-        except httpx.TransportError as error:
-            raise ServingError(f"the engine failed at its first completion: {error!r}\n{self.last_lines()}") from error
-        if answer.status_code != 200:
-            raise ServingError(f"the engine's first completion failed: {answer.text[:500]}\n{self.last_lines()}")
+        for kind, fields in WARM_UP_REQUESTS.items():
+            probe = {"model": model, "prompt": "The", "max_tokens": 1, "temperature": 0, **fields}
+            try:
+                timeout = max(_HEALTH_TIMEOUT_SECONDS, deadline - time.monotonic())
+                answer = await client.post("/v1/completions", json=probe, timeout=timeout)
+            except httpx.TransportError as error:
+                raise ServingError(f"the engine failed at its first {kind}: {error!r}\n{self.last_lines()}") from error
+            if fields and 400 <= answer.status_code < 500:  # the model cannot do it, which is no failure
+                LOG.warning("the engine of %s refuses a %s: %s", model, kind, answer.text[:500])
+            elif answer.status_code != 200:
+                raise ServingError(f"the engine's first {kind} failed: {answer.text[:500]}\n{self.last_lines()}")
 
     async def stop(self, grace_seconds: float) -> None:
         """SIGTERM; after `grace_seconds` the supervisor kills the whole tree. Returns when all processes have ended."""

@@ -17,6 +17,7 @@ from serving.engines.memory import fits_beside
 from serving.engines.orphans import kill_orphans
 from serving.engines.slot import EngineSlot
 from serving.errors import NotReadyError
+from serving.logs import limit_log
 from serving.record import Deployment, DeploymentRecord
 from serving.record_poller import RecordPoller
 from serving.status import GatewayStatus
@@ -153,6 +154,7 @@ class EngineManager:
                 self._record = record
                 self._record_updated = record.updated if self._poller.record else None
                 await self._keep_warm()
+                self._limit_logs()
             except Exception:  # a bug of ours must not end the supervision of the engines
                 LOG.exception("the engines could not be brought to what the deployment record asks for")
                 version = self._changes.version  # no retry at once, whatever the failed attempt has notified
@@ -258,6 +260,12 @@ class EngineManager:
         await slot.close()
         LOG.info("%s has ended", slot.label)
 
+    def _limit_logs(self) -> None:
+        running = [slot.engine for slot in self._all_slots()]
+        for engine in (*running, self._warm):
+            if engine is not None:
+                limit_log(engine.log)
+
     def _take_warm(self) -> EngineProcess | None:
         """The pre-started interpreter, if there is one; the caller then owns it."""
         if self._warm is None or not self._warm.alive:
@@ -285,6 +293,6 @@ class EngineManager:
 
 
 def _remove_old_logs(folder: Path) -> None:
-    logs = sorted(folder.glob("*-*.log"), key=lambda path: path.stat().st_mtime)
+    logs = sorted(folder.glob("*-*.log*"), key=lambda path: path.stat().st_mtime)
     for path in logs[:-MAX_LOGS]:
         path.unlink(missing_ok=True)

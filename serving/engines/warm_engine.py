@@ -17,6 +17,7 @@ import os
 import runpy
 import sys
 import threading
+from typing import Any
 
 MODULE = "vllm.entrypoints.openai.api_server"
 NICE = 10
@@ -46,6 +47,9 @@ def main() -> None:
         return
     assignment = json.loads(line)
     os.environ.update(assignment["env"])
+    # PyTorch has read this variable at its import; its setting counts whenever something is to be compiled.
+    dynamo: Any = importlib.import_module("torch._dynamo.config")
+    dynamo.disable = os.environ.get("TORCH_COMPILE_DISABLE") == "1"
     sys.argv = [MODULE, *assignment["argv"]]
     del sys.modules[MODULE]
     runpy.run_module(MODULE, run_name="__main__", alter_sys=False)

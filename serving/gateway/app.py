@@ -13,10 +13,11 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.config import LimitsConfig
 from serving.engines.manager import EngineManager
@@ -52,8 +53,12 @@ def gateway_app(manager: EngineManager, key: str) -> Starlette:
             return JSONResponse({"status": "ready" if manager.ready else "exchanging engines"})
         return JSONResponse({"status": "not ready"}, status_code=503)
 
+    async def live(request: Request) -> Response:
+        return JSONResponse({"status": "live"})
+
     async def status(request: Request) -> Response:
-        if not _is_local(request):
+        _authorize(request, key)
+        if not _is_local(request):  # it has paths of this machine, and lines of logs
             raise HTTPException(404)
         return JSONResponse(manager.status().model_dump(mode="json"))
 
@@ -65,12 +70,13 @@ def gateway_app(manager: EngineManager, key: str) -> Starlette:
         finally:
             await manager.stop()
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/v1/completions", completions, methods=["POST"]),
             Route("/v1/chat/completions", completions, methods=["POST"]),
             Route("/v1/models", models, methods=["GET"]),
             Route("/health", health, methods=["GET"]),
+            Route("/health/live", live, methods=["GET"]),
             Route("/headwater/status", status, methods=["GET"]),
         ],
         exception_handlers={
@@ -80,7 +86,28 @@ def gateway_app(manager: EngineManager, key: str) -> Starlette:
             Exception: _on_internal_error,
         },
         lifespan=lifespan,
+        middleware=[Middleware(RefuseAmbiguousLength)],
     )
+    app.router.redirect_slashes = False  # a redirect's address would come from the Host header
+    return app
+
+
+class RefuseAmbiguousLength:
+    """ASGI middleware: refuses a request with two lengths, of which a proxy before us may have used the other.
+
+    The connection is closed, since nobody can say where the request ends (RFC 9112, 6.3).
+    """
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and {b"content-length", b"transfer-encoding"} <= dict(scope["headers"]).keys():
+            message = "a request may have Content-Length or Transfer-Encoding, not both"
+            refusal = RefusedError(400, message, "ambiguous_length", headers={"Connection": "close"})
+            await refusal.response()(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
 
 class CompletionEndpoint:
@@ -106,7 +133,7 @@ class CompletionEndpoint:
             slot = manager.ready_slot() if manager.ready else await self._wait_for_slot(receive, limits)
             assert slot.folder is not None
             in_flight.engine = slot
-            path, has_chat_template = request.url.path, slot.folder.has_chat_template
+            path, has_chat_template = scope["path"], slot.folder.has_chat_template
             fields = check_request(path, body, limits, has_chat_template=has_chat_template)
             await ProxyResponse(slot, path, fields, deadline - time.monotonic())(scope, receive, send)
 
@@ -152,7 +179,7 @@ async def _on_not_ready(request: Request, error: Exception) -> Response:
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        return RefusedError(404, f"there is no route {request.url.path}", "not_found").response()
+        return RefusedError(404, f"there is no route {request.scope['path']}", "not_found").response()
     return RefusedError(error.status_code, error.detail, "http_error", headers=error.headers).response()
 
 

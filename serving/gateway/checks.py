@@ -8,6 +8,7 @@ Only what was checked is forwarded: the body is serialized again from the parsed
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from serving.config import LimitsConfig
 from serving.gateway.json_body import parse_object
+from serving.gateway.json_schema import SchemaError, check_schemas
 from serving.gateway.responses import RefusedError
 
 _COMMON = """
@@ -38,6 +40,8 @@ IGNORED_FIELDS = ("best_of", "metadata", "store")
 MAX_INT32 = (1 << 31) - 1
 """The engine's tensors hold token ids and `top_k` in 32 bits; a larger one would fail there."""
 RESPONSE_FORMATS = ("text", "json_object", "json_schema")
+MAX_TOOLS = 128
+TOOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 async def read_body(request: Request, limits: LimitsConfig) -> bytes:
@@ -87,11 +91,7 @@ def check_request(path: str, body: bytes, limits: LimitsConfig, *, has_chat_temp
     _check_numbers(fields, limits)
     _check_prompt(fields, limits)
     _check_messages(fields.get("messages"))
-    form = fields.get("response_format")
-    if form is not None and (not isinstance(form, dict) or form.get("type") not in RESPONSE_FORMATS):
-        raise RefusedError(
-            400, f"response_format.type must be one of {', '.join(RESPONSE_FORMATS)}", "bad_field", "response_format"
-        )
+    _check_structured_output(fields, limits)
     return {name: value for name, value in fields.items() if name not in IGNORED_FIELDS}
 
 
@@ -149,6 +149,60 @@ def _check_messages(messages: Any) -> None:
     """Allows text only: vLLM would download what an image or audio part refers to."""
     for message in messages if isinstance(messages, list) else []:
         content = message.get("content") if isinstance(message, dict) else None
-        for part in content if isinstance(content, list) else []:
+        parts = content if isinstance(content, list) else [] if content is None or isinstance(content, str) else [None]
+        for part in parts:
             if not isinstance(part, dict) or part.get("type") != "text":
                 raise RefusedError(400, "messages may contain only text", "bad_field", "messages")
+
+
+def _check_structured_output(fields: dict[str, Any], limits: LimitsConfig) -> None:
+    """Bounds the grammars that the engine compiles: of `response_format`, and of the tools that it must call."""
+    schemas = {
+        "response_format": _response_schemas(fields.get("response_format")),
+        "tools": _tool_schemas(fields.get("tools")),
+    }
+    for name, found in schemas.items():
+        try:
+            check_schemas(found, limits.json_schema)
+        except SchemaError as error:
+            raise RefusedError(400, f"the JSON schema in {name} is refused: {error}", "bad_schema", name) from None
+
+
+def _response_schemas(form: Any) -> list[dict[str, Any]]:
+    if form is None:
+        return []
+    name = "response_format"
+    if not isinstance(form, dict) or form.get("type") not in RESPONSE_FORMATS:
+        raise RefusedError(400, f"{name}.type must be one of {', '.join(RESPONSE_FORMATS)}", "bad_field", name)
+    _check_keys(form, ("type", "json_schema"), name)
+    if form["type"] != "json_schema":
+        return []
+    described = _check_keys(form.get("json_schema"), ("name", "description", "schema", "strict"), f"{name}.json_schema")
+    return [_check_keys(described.get("schema"), None, f"{name}.json_schema.schema")]
+
+
+def _tool_schemas(tools: Any) -> list[dict[str, Any]]:
+    if tools is None:
+        return []
+    if not isinstance(tools, list) or len(tools) > MAX_TOOLS:
+        raise RefusedError(400, f"tools must be a list of at most {MAX_TOOLS} objects", "bad_field", "tools")
+    found = []
+    for number, tool in enumerate(tools):
+        name = f"tools[{number}]"
+        function = _check_keys(tool, ("type", "function"), name).get("function")
+        function = _check_keys(function, ("name", "description", "parameters", "strict"), f"{name}.function")
+        if not isinstance(function.get("name"), str) or not TOOL_NAME.fullmatch(function["name"]):
+            raise RefusedError(400, f"{name}.function.name must match {TOOL_NAME.pattern}", "bad_field", name)
+        if function.get("parameters") is not None:
+            found.append(_check_keys(function["parameters"], None, f"{name}.function.parameters"))
+    return found
+
+
+def _check_keys(value: Any, allowed: tuple[str, ...] | None, name: str) -> dict[str, Any]:
+    """The value, which must be an object with no other keys than these (None: any)."""
+    if not isinstance(value, dict):
+        raise RefusedError(400, f"{name} must be an object", "bad_field", name)
+    unknown = sorted(set(value) - set(allowed)) if allowed else []
+    if unknown:
+        raise RefusedError(400, f"{name} has the unknown key {unknown[0]!r}", "unknown_field", f"{name}.{unknown[0]}")
+    return value

@@ -19,6 +19,8 @@ LOG = logging.getLogger("headwater.serving")
 T = TypeVar("T")
 FORWARDED_HEADERS = ("content-type", "cache-control")
 EVENT_END = b"\n\n"
+ERROR_EVENT_TIMEOUT_SECONDS = 5.0
+"""For the client of a stream to take its last event."""
 HEALTH_TIMEOUT_SECONDS = 5.0
 """For the health check of an engine that has just failed a request."""
 
@@ -52,7 +54,9 @@ class ProxyResponse:
             refusal = error
         if self._streaming:  # the status is already sent: the stream's last event is the error
             event = b"data: " + json.dumps(refusal.body()).encode() + EVENT_END
-            await send({"type": "http.response.body", "body": event, "more_body": False})
+            # A client that does not read is cut off by the server; until then it must not count as in flight.
+            async with asyncio.timeout(ERROR_EVENT_TIMEOUT_SECONDS):
+                await send({"type": "http.response.body", "body": event, "more_body": False})
         elif self._started:
             raise RuntimeError(refusal.message)  # the server closes the connection: the client sees a truncated answer
         else:

@@ -90,8 +90,10 @@ class Disturbed(House):
         for a server that is gone. The end of the sequence waits for everything."""
         service_pids = set()
         for record in self.services.glob("*.json"):
+            pids = json.loads(record.read_text())
+            service_pids.add(pids.get("writer_pid"))  # of its log
             try:
-                process = psutil.Process(json.loads(record.read_text())["pid"])
+                process = psutil.Process(pids["pid"])
                 service_pids |= {process.pid, *(child.pid for child in process.children(recursive=True))}
             except psutil.NoSuchProcess:
                 continue

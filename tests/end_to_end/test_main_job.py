@@ -102,8 +102,8 @@ def test_an_engine_whose_core_dies_is_replaced_from_a_warm_start(house: House) -
     """vLLM's core dies behind its server: clients get 503 with Retry-After, and the spare interpreter takes over."""
     completion = house.summary["completions"][0]
     body = {"model": "biomed", "prompt": completion["prompt"], "max_tokens": 48, "temperature": 0}
-    wait_for(lambda: gateway_status(house.gateway).warm_ready, 300)
-    engine = gateway_status(house.gateway).engines[0]
+    wait_for(lambda: gateway_status(house.gateway, house.key).warm_ready, 300)
+    engine = gateway_status(house.gateway, house.key).engines[0]
     assert engine.warm
     gateway = psutil.Process(json.loads((house.folder / "home/services/gateway.json").read_text())["pid"])
     core = next(p for p in gateway.children(recursive=True) if "EngineCore" in " ".join(p.cmdline()))
@@ -112,7 +112,9 @@ def test_an_engine_whose_core_dies_is_replaced_from_a_warm_start(house: House) -
         down = client.post("/v1/completions", json=body)
         assert down.status_code == 503 and int(down.headers["Retry-After"]) >= 1, down.text
         starts = engine.starts + 1
-        wait_for(lambda: (now := gateway_status(house.gateway)).serving and now.engines[0].starts == starts, 300)
+        wait_for(
+            lambda: (now := gateway_status(house.gateway, house.key)).serving and now.engines[0].starts == starts, 300
+        )
         assert client.post("/v1/completions", json=body).json()["choices"][0]["text"] == completion["text"]
 
 

@@ -6,7 +6,8 @@
 - `error`: answers 500. `dead`: also reports from then on that it is dead, as vLLM does when its core has died.
 - `hang`: from then on answers nothing but `/health`, as when the core hangs. `busy N`: the same until its metrics were
   read N times more, while they show steps. `looks N`: answers after as many reads, without a step.
-- anything else is answered at once.
+- anything else is answered at once, unless its fields include one that the model's config names in `crashes_at`: then
+  the engine exits.
 
 Its log has a line for every `hold` and `drip` that arrived, and for every request that the gateway has cancelled.
 
@@ -81,6 +82,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers.get("Authorization") != f"Bearer {os.environ['VLLM_API_KEY']}":
             self.answer(401, {"error": "the gateway's own key is wrong"})
             return
+        if config.get("crashes_at") in fields:
+            os._exit(9)
         prompt = fields.get("prompt") or "hello"
         word, _, count = prompt.partition(" ") if isinstance(prompt, str) else ("", "", "")
         if word in ("hang", "busy"):

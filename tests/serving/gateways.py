@@ -73,7 +73,7 @@ class Gateway:
     _count: Iterator[int] = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
-        self.status_client = self.client(key=False, limits=httpx.Limits(max_keepalive_connections=0))
+        self.status_client = self.client(limits=httpx.Limits(max_keepalive_connections=0))
 
     @property
     def key(self) -> str:
@@ -205,7 +205,7 @@ def gateway_process(store: Store, state: Path, *options: str) -> Iterator[Gatewa
     port = free_port()
     command = [sys.executable, "-m", "serving", "--store", store.url, "--state-folder", str(state)]
     command += ["--port", str(port), "--poll-seconds", "0.1", *options]
-    state.mkdir(parents=True, exist_ok=True)
+    ensure_key(state / "api-key")
     with (state / "gateway.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     gateway = GatewayProcess(f"http://127.0.0.1:{port}", state, store, process.pid, process=process)

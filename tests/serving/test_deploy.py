@@ -25,7 +25,7 @@ def test_a_canary_is_ready_without_traffic(gateway: Gateway) -> None:
 
     wait_for(lambda: canary_state() == "ready")
     assert complete(gateway.url, gateway.key, "toy", "hi") == "toy@1 hi"
-    status = deploy(second, store, gateway.url, timeout_seconds=120)
+    status = deploy(second, store, gateway.url, gateway.key, timeout_seconds=120)
     promoted = status.engine(second.model_digest)
     assert promoted and (promoted.role, promoted.starts) == ("stable", 1)
     start_canary(deployment_of(gateway.model(), "toy", 3), store)
@@ -38,7 +38,7 @@ def test_a_canary_is_ready_without_traffic(gateway: Gateway) -> None:
 def test_deploying_without_a_gateway_is_an_error(store: Store) -> None:
     entry = deployment_of(fake_model(store, "a"), "toy", 1)
     with pytest.raises(ServingError, match="headwater up"):
-        deploy(entry, store, f"http://127.0.0.1:{free_port()}", timeout_seconds=1)
+        deploy(entry, store, f"http://127.0.0.1:{free_port()}", "no key", timeout_seconds=1)
 
 
 REFUSED = {
@@ -56,7 +56,7 @@ def test_when_a_champion_is_refused_the_old_one_stays_in_service(gateway: Gatewa
     for version, (extra, words) in enumerate(REFUSED.values(), start=2):
         entry = deployment_of(gateway.model(extra=extra), "toy", version)
         with pytest.raises(ServingError, match=words):
-            deploy(entry, store, gateway.url, timeout_seconds=120)
+            deploy(entry, store, gateway.url, gateway.key, timeout_seconds=120)
         assert read_record(store).stable == first
     # Until the gateway has read the restored record, its status contains the engine that was refused.
     wait_for(lambda: gateway.status().engine(entry.model_digest) is None)
@@ -74,6 +74,6 @@ def test_a_fixed_model_is_retried_at_once(gateway: Gateway, monkeypatch: pytest.
     stray = store.local_path(model.folder) / "weights" / "modeling.py"
     stray.write_text("import os")
     with pytest.raises(ServingError, match=r"modeling\.py: \.py files are refused"):
-        deploy(deployment_of(model, "toy", 1), store, gateway.url, timeout_seconds=120)
+        deploy(deployment_of(model, "toy", 1), store, gateway.url, gateway.key, timeout_seconds=120)
     stray.unlink()  # deploying it again retries at once, whatever the back-off
-    deploy(deployment_of(model, "toy", 1), store, gateway.url, timeout_seconds=120)
+    deploy(deployment_of(model, "toy", 1), store, gateway.url, gateway.key, timeout_seconds=120)

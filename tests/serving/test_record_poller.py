@@ -52,7 +52,7 @@ def test_the_model_stays_in_service_while_the_store_is_unreachable(
     remote_gateway: GatewayProcess, remote: Store, server: ObjectStore
 ) -> None:
     gateway = remote_gateway
-    deploy(deployment_of(fake_model(remote, "a"), "toy", 1), remote, gateway.url, timeout_seconds=120)
+    deploy(deployment_of(fake_model(remote, "a"), "toy", 1), remote, gateway.url, gateway.key, timeout_seconds=120)
     second = deployment_of(fake_model(remote, "b"), "toy", 2)
     server.stop()
     wait_for(lambda: gateway.status().record_error)
@@ -63,7 +63,7 @@ def test_the_model_stays_in_service_while_the_store_is_unreachable(
 
     server.start()
     wait_for(lambda: gateway.status().record_error is None)
-    deploy(second, remote, gateway.url, timeout_seconds=120)
+    deploy(second, remote, gateway.url, gateway.key, timeout_seconds=120)
     assert complete(gateway.url, gateway.key, "toy", "hi") == "toy@2 hi"
 
 

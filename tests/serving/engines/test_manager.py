@@ -66,7 +66,7 @@ def test_no_request_fails_when_the_champion_changes(
             thread.start()
         wait_for(lambda: f"asked: hold {file}" in gateway.logs())
         second = deployment_of(gateway.model(), "toy", 2)
-        status = deploy(second, store, gateway.url, timeout_seconds=120)
+        status = deploy(second, store, gateway.url, gateway.key, timeout_seconds=120)
         assert status.serving and status.serving.version == "2"
         wait_for(lambda: load.answered_by("toy@2"))
         wait_for(lambda: len(gateway.status().engines) == 1)
@@ -76,11 +76,11 @@ def test_no_request_fails_when_the_champion_changes(
         # A model that does not start: the old one stays or is resumed, the record is restored, the reason reported.
         broken = deployment_of(gateway.model(architecture="Broken"), "toy", 3)
         with pytest.raises(ServingError, match="the architecture Broken is not supported"):
-            deploy(broken, store, gateway.url, timeout_seconds=120)
+            deploy(broken, store, gateway.url, gateway.key, timeout_seconds=120)
         assert read_record(store).stable == second
         assert complete(gateway.url, gateway.key, "toy", "hi") == "toy@2 hi"
         count = len(load.seen)
-        deploy(first, store, gateway.url, timeout_seconds=120)  # and back
+        deploy(first, store, gateway.url, gateway.key, timeout_seconds=120)  # and back
         wait_for(lambda: ("toy@1", True) in load.seen[count:])
     assert load.failures == []
     assert long_answers == [200]  # the old engine was drained
@@ -99,7 +99,7 @@ def test_a_model_that_does_not_start_pauses_the_old_engine_only_once(narrow: Gat
     assert "Broken" in (new.reason or "") and new.ready_in is None  # not retried until the record is written again
     assert complete(narrow.url, narrow.key, "toy", "hi") == "toy@1 hi"
     fixed = deployment_of(narrow.model(), "toy", 3)
-    assert deploy(fixed, store, narrow.url, timeout_seconds=120).serving
+    assert deploy(fixed, store, narrow.url, narrow.key, timeout_seconds=120).serving
 
 
 def test_queued_requests_wait_no_longer_than_their_timeout(narrow: Gateway, tmp_path: Path) -> None:
@@ -152,5 +152,5 @@ def test_a_canary_waits_for_memory(narrow: Gateway) -> None:
     wait_for(lambda: canary() == "waiting")
     assert len(narrow.engine_processes()) == 3  # supervisor, engine and its child, of the one that serves
     assert complete(narrow.url, narrow.key, "toy", "hi") == "toy@1 hi"
-    deploy(second, narrow.store, narrow.url, timeout_seconds=120)
+    deploy(second, narrow.store, narrow.url, narrow.key, timeout_seconds=120)
     assert complete(narrow.url, narrow.key, "toy", "hi") == "toy@2 hi"

@@ -62,7 +62,7 @@ def test_vllm_answers_as_transformers_does(gateway: GatewayProcess, store: Store
     folder = tiny_model(tmp_path / "hf")
     model = put_model(store, "tiny", {path.name: path.read_bytes() for path in folder.iterdir()})
     entry = deployment_of(model, "tiny", 3)
-    status = deploy(entry, store, gateway.url, timeout_seconds=300)
+    status = deploy(entry, store, gateway.url, gateway.key, timeout_seconds=300)
     engine = status.engine(model.digest)
     assert engine and engine.warm and engine.starts == 1
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serving.client import complete
+from serving.client import complete, gateway_status
+from serving.errors import ServingError
 from serving.record import Deployment
 from stages.store import Store
 from tests.serving.gateways import Gateway, ask, gateway_thread, wait_for
@@ -70,7 +71,11 @@ def test_a_request_without_the_key_is_refused(gateway: Gateway, given: str) -> N
 
 
 @pytest.mark.parametrize(
-    "path", ["/invocations", "/tokenize", "/metrics", "/docs", "/v1/responses", "/v1/completions/render", "/"]
+    "path",
+    [
+        *("/invocations", "/tokenize", "/metrics", "/docs", "/v1/responses", "/v1/completions/render", "/"),
+        *("/inference/v1/generate", "//v1/completions", "/v1/completions/", "/v1/completions/../../metrics"),
+    ],
 )
 def test_other_routes_of_the_engine_do_not_exist(client: httpx.Client, path: str) -> None:
     assert client.post(path, json={}).status_code == 404
@@ -80,9 +85,25 @@ def test_completions_require_post(client: httpx.Client) -> None:
     assert client.get("/v1/completions").status_code == 405
 
 
-def test_only_clients_on_this_machine_get_the_status(client: httpx.Client) -> None:
+def test_only_clients_with_the_key_on_this_machine_get_the_status(gateway: Gateway, client: httpx.Client) -> None:
     assert client.get("/headwater/status").status_code == 200
     assert client.get("/headwater/status", headers={"X-Forwarded-For": "192.0.2.9"}).status_code == 404
+    with gateway.client(key=False) as stranger:
+        for header in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {gateway.key}"}):
+            answer = stranger.get("/headwater/status", headers=header)
+            assert answer.status_code == 401 and str(gateway.state) not in answer.text and "toy" not in answer.text
+
+
+def test_others_learn_only_that_the_gateway_lives(gateway: Gateway) -> None:
+    with gateway.client(key=False) as stranger:
+        assert stranger.get("/health/live").json() == {"status": "live"}
+        assert set(stranger.get("/health").json()) == {"status"}
+
+
+def test_headwaters_own_client_reports_a_wrong_key(gateway: Gateway) -> None:
+    assert gateway_status(gateway.url, gateway.key).serving
+    with pytest.raises(ServingError, match="another API key"):
+        gateway_status(gateway.url, "hw-of-another-installation")
 
 
 def test_a_body_beyond_the_limit_is_refused(gateway: Gateway, served: Deployment, client: httpx.Client) -> None:

@@ -48,7 +48,11 @@ def test_unknown_fields_are_refused(name: str, value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["vllm_xargs", "kv_transfer_params", "prompt_embeds", "structured_outputs", "prompt_logprobs", "priority"]
+    "name",
+    [
+        *("vllm_xargs", "kv_transfer_params", "prompt_embeds", "structured_outputs", "prompt_logprobs", "priority"),
+        *("chat_template", "chat_template_kwargs", "logprob_token_ids", "media_io_kwargs", "mm_processor_kwargs"),
+    ],
 )
 def test_fields_that_control_the_engine_are_refused(name: str) -> None:
     assert refused({"prompt": "x", name: {}}).code == "unknown_field"
@@ -125,5 +129,8 @@ def test_chat_needs_a_template_and_accepts_only_text() -> None:
     }
     assert check(text, CHAT) == text
     assert refused(text, CHAT, chat=False).code == "no_chat_template"
-    image = {"type": "image_url", "image_url": {"url": "http://192.0.2.1/x"}}
-    assert refused({"messages": [{"role": "user", "content": [image]}]}, CHAT).param == "messages"
+    url = {"url": "http://192.0.2.1/x"}
+    for kind in ("image_url", "video_url", "input_audio"):
+        part = {"type": kind, kind: url}
+        for content in ([part], part, [{"type": "text", "text": "x"}, part], [{kind: url}]):
+            assert refused({"messages": [{"role": "user", "content": content}]}, CHAT).param == "messages"
