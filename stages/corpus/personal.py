@@ -27,13 +27,18 @@ from stages.corpus.phones import PhoneCountry, PhoneSearch
 from stages.corpus.policy import Removal
 from stages.corpus.texts import Texts
 
-_BEHIND, _AHEAD = 32, 640
+_BEHIND, _AHEAD = 32, 1280
 """So many characters before and after the place where a match begins decide about it, at most: an e-mail address is the
 longest. What is farther from a span that was found need not be searched again."""
 
+_FILE_ENDING = r"(?:png|jpe?g|gif|svg|webp|tgz)\b"
+"""What ends names of files that hold an @, such as `img@3x.jpeg`, and no host's name."""
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _PATTERNS: dict[str, re.Pattern[str]] = {
-    "email": re.compile(r"(?<!\w)\w[\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w@])"),
+    "email": re.compile(
+        r"(?<!\w)\w[\w.+-]{0,63}"
+        rf"(?:@(?:[A-Za-z0-9-]{{1,63}}\.){{1,8}}(?!{_FILE_ENDING})[A-Za-z]{{2,24}}){{1,2}}(?![\w@]|\.{_FILE_ENDING})"
+    ),
     "iban": re.compile(r"(?<![\w-])[A-Z]{2}[0-9]{2}(?= ?[A-Z0-9])"),
     "card": re.compile(
         r"(?<![\w.+/=-])(?<![0-9] )(?:"

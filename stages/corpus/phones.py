@@ -1,9 +1,10 @@
 """Finds telephone numbers: international ones of every country, and national ones of the countries that are named.
 
-International is a plus with 8 to 15 digits in any grouping (E.164) and of any script, or `00` with the country code in
-a group of its own. What could as well be an amount, a decimal number or a coordinate (`+48 600 123 456`, `+4820794609`,
-`+48.600123456`) is a telephone number only if it has as many digits as the country's numbers have; dates are none.
-National forms need a gap between their digits. An extension behind a number belongs to it.
+International is a plus with 8 to 15 digits in any grouping (E.164) and of any script, or `00` or `011` with the country
+code in a group of its own. Behind a label such as `Tel:` any 8 to 15 digits are one. What could as well be an amount, a
+decimal number or a coordinate (`+48 600 123 456`, `+4820794609`, `+48.600123456`) is a telephone number only if it has
+as many digits as the country's numbers have; dates are none. National forms need a gap between their digits. An
+extension behind a number belongs to it.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ _PLUS = (
     rf"[+\uff0b] ?(?=[{_OPEN}]?\d)(?:{_GAP}\d){{8,22}}"
 )
 _ZEROS = rf"(?<![\w.+/-])(?:00[{_SPACE}]?|011[{_SPACE}{_HYPHEN}])(?=[1-9])(?:{_GAP}[0-9]){{8,22}}"
-_LABELLED = rf"(?<![0-9])[{_OPEN}]?[0-9](?:{_GAP}[0-9]){{7,14}}"
+_MANY_DIGITS = rf"(?<![0-9])[{_OPEN}]?[0-9](?:{_GAP}[0-9]){{7,14}}"
 _ANY_NATIONAL = (
     rf"(?<![\w.,+/:-])(?<![0-9][{_SPACE}])(?<![0-9][{_CLOSE}])(?<![0-9][{_CLOSE}][{_SPACE}])"
     rf"[{_OPEN}]?[0-9](?:{_GAP}[0-9]){{7,14}}"
@@ -149,7 +150,7 @@ class PhoneSearch:
         """Whether other national forms than the North American one are searched."""
         self._any_national = re.compile(_ANY_NATIONAL)
         self._national = re.compile("|".join(digits) or "(?!)")
-        forms += [f"(?P<zeros>{_ZEROS})", f"(?P<digits>{_LABELLED})"]
+        forms += [f"(?P<zeros>{_ZEROS})", f"(?P<digits>{_MANY_DIGITS})"]
         # Looking at one character first makes the search ten times as fast as trying each form at each place.
         self.pattern = re.compile(rf"(?=[+\uff0b0-9{_OPEN}])(?:{'|'.join(forms)})")
 
