@@ -54,7 +54,8 @@ def resolve_recipe(
         sets = found_sets.paths
         named = ", ".join(_label(name, path) for name, path in sets.items())
         notes.append(f"question sets in {printable_name(evaluation_data)}: {named}")
-        notes += [f"not read in {evaluation_data}: {line}" for line in describe_unread(found_sets.unread)]
+        folder = printable_name(evaluation_data)
+        notes += [f"not read in {folder}: {line}" for line in describe_unread(found_sets.unread)]
     if any(phase.weights for phase in chosen.training.phases):
         notes.append(f"{chosen.name}'s shares are of its own sources: yours are drawn by size (a recipe gives shares)")
     own = with_own_documents(chosen, data, found.sources, sets)

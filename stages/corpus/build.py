@@ -198,7 +198,7 @@ def _tasks(config: CorpusConfig, inputs: Mapping[str, Any], writer: ArtifactWrit
         if listing.unread:
             unread[name] = [vars(one) | {"names": list(one.names)} for one in listing.unread]
             number = sum(one.count for one in listing.unread)
-            writer.events.emit("warning", message=f"source {name}: {number:,} entries not read; the report names them")
+            writer.events.emit("warning", message=f"source {name}: {number:,} not read; the report names them")
         fields = resolve_fields(listing, source)
         writer.events.emit(
             "source", source=name, files=len(listing.files), bytes=listing.bytes, fields=fields.model_dump()

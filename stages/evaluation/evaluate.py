@@ -14,7 +14,7 @@ import numpy as np
 from stages.corpus import Listing
 from stages.corpus.reading.inputs import write_input_list
 from stages.evaluation.bits_per_byte import DocumentScore, bits_per_byte, evaluate_documents, retokenize, unigram_nll
-from stages.evaluation.config import TRAIN_SUFFIX, EvaluationConfig, check_name
+from stages.evaluation.config import TRAIN_SUFFIX, EvaluationConfig, check_name, is_training_split
 from stages.evaluation.harness import METRICS, Task, TaskResult
 from stages.evaluation.harness import run as run_harness
 from stages.evaluation.heldout import heldout_documents, training_counts
@@ -69,7 +69,7 @@ def _tasks(
     sizes: dict[str, int] = {}
     for name, listing in sorted(listings.items()):
         check_name(name)
-        if name.endswith(TRAIN_SUFFIX):
+        if is_training_split(name):
             writer.events.emit("set_left_out", set=name, why=f"names ending in {TRAIN_SUFFIX} are never scored")
             continue
         options = config.options(name)

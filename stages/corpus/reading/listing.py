@@ -169,7 +169,7 @@ def list_files(
             unread.append((NO_PERMISSION, name))
     found = count_unread(unread)
     if not files and not found:
-        raise InputError(f"{text} is an empty folder; put documents into it or use another one")
+        raise InputError(f"{text} is an empty folder; put files into it or use another one")
     if not files and not why_unread:
         raise InputError(f"{text} has no file that is read; not read: {'; '.join(describe_unread(found))}")
     return Listing(where, tuple(files), found)
