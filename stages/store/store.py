@@ -219,6 +219,9 @@ class Store:
         try:
             with self.translate_errors("read", name):
                 self.fs.get_file(self.path(name), str(local))
+                if local.is_dir():  # fsspec makes one where the store has a folder
+                    local.rmdir()
+                    raise FileNotFoundError(errno.ENOENT, f"{self.where(name)} is a folder")
         except StoreError as error:
             cause = error.__cause__
             if self.is_local or not isinstance(cause, OSError) or cause.errno not in DISK_ERRORS:
