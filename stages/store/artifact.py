@@ -384,6 +384,23 @@ class ArtifactWriter:
         if self.store.exists(f"{self.folder}/{MANIFEST}"):
             raise StoreError(f"{self.store.where(self.folder)}: another process committed this artifact first")
 
+    def remove_leftover(self, name: str) -> None:
+        """Removes an object that an earlier attempt left in the folder.
+
+        On local files it goes through the scratch folder, as in `_publish`: the file of a successor stays.
+        """
+        self.confirm()
+        if not self.store.is_local:
+            self.store.remove(name)
+            return
+        aside = self.scratch / "leftover"
+        try:
+            with self.store.translate_errors("remove", name):
+                os.replace(self.store.local_path(name), aside)
+                aside.unlink()
+        except FileNotFoundError:  # it is gone, or our scratch folder is, with our lease
+            self.confirm()
+
     def _publish(self, path: str) -> FileEntry:
         """Moves a file to its final name.
 

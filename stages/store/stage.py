@@ -169,8 +169,7 @@ class Stage(Generic[C]):
             return done
         try:
             for name in leftovers(store, plan.folder, finished=False, resumes=self.separate_runs):
-                writer.confirm()
-                store.remove(name)
+                writer.remove_leftover(name)
             writer.events.emit("started", kind=self.kind, fingerprint=plan.fingerprint, inputs=plan.inputs)
             with translate_disk_errors(self.kind, writer.scratch):
                 self.build(config, inputs, writer)

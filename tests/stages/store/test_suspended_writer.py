@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from stages.store import Artifact, ArtifactWriter, Config, HeadwaterError, LeaseHeldError, Stage, Store, load
+from stages.store import artifact as artifact_module
 from stages.store import lease as lease_module
 from stages.store.lease import Lease
 from tests.support import damaged_files
@@ -21,11 +22,12 @@ FILES = ("a.txt", "b/c.txt")
 
 
 class SteppingStore(Store):
-    """A store that calls `before(n)` before its n-th operation, which may be in the middle of a method of another."""
+    """A store that calls `before(n)` before its n-th operation, and `before_move(name)` before a file gets its name."""
 
     def __init__(self, url: str):
         super().__init__(url)
         self.steps, self.before = 0, lambda number: None
+        self.before_move = lambda name: None
         self._lock = threading.RLock()
 
 
@@ -35,6 +37,8 @@ def _stepping(name: str) -> Any:
             self.steps += 1
             number = self.steps
         self.before(number)
+        if name in ("put_file", "create"):
+            self.before_move(args[0] if name == "create" else args[1])
         return getattr(Store, name)(self, *args, **kwargs)
 
     return operation
@@ -209,6 +213,83 @@ def test_the_other_one_lives_before_each_operation_of_its_commit(
         assert (by == "A") == (error is None), (number, error)
         check_finished(Store(place(number)), finished, by)
     assert number > 10
+
+
+@pytest.mark.parametrize("kind", ["file"], indirect=True)
+def test_the_other_one_lives_before_each_operation_of_its_life(kind: str, place: Callable[[int], str]) -> None:
+    """It is suspended anywhere in a stage, also while it clears away what an earlier attempt left."""
+    folder = stage("A").plan(Text(), {}, Store(place(0))).folder
+    for number in itertools.count(1, EVERY[kind]):
+        store = SteppingStore(place(number))
+        store.put(f"{folder}/a.txt", b"left by an earlier attempt")
+
+        def live(at: int = number) -> Artifact:
+            lease_module._held.clear()  # the first one is known dead to this one
+            return stage("B").run(Text(), {}, Store(place(at)))
+
+        first, lives = wakes_during(lambda at=store: stage("A").run(Text(), {}, at), store, store.steps + number, live)
+        finished = lives[0] if lives else first
+        assert isinstance(finished, Artifact), (number, finished)
+        check_finished(Store(place(number)), finished, finished.read("a.txt").decode()[0])
+        if not lives:
+            break
+        assert isinstance(first, HeadwaterError) or first.manifest == finished.manifest, (number, first)
+    assert number > 15
+
+
+class PausedLife:
+    """A life in a thread of its own that stops before one operation of its store, until it may go on."""
+
+    def __init__(self, store: SteppingStore, step: int):
+        self.result: object = None
+        self._paused, self._go_on = threading.Event(), threading.Event()
+
+        def pause(number: int) -> None:
+            if number == step:
+                self._paused.set()
+                self._go_on.wait()
+
+        def live() -> None:
+            self.result = attempt(lambda: stage("B").run(Text(), {}, store))
+            self._paused.set()
+
+        store.before = pause
+        self._thread = threading.Thread(target=live)
+        self._thread.start()
+        self._paused.wait()
+
+    def finish(self) -> object:
+        self._go_on.set()
+        self._thread.join()
+        return self.result
+
+
+@pytest.mark.parametrize("kind", ["file"], indirect=True)
+@pytest.mark.parametrize("name", ["a.txt", "b/c.txt", "manifest.json"])
+def test_it_moves_a_file_while_the_other_one_is_anywhere_in_its_life(
+    name: str, place: Callable[[int], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Suspended between its last check and the move itself. On local files the move fails, since its source is gone."""
+    monkeypatch.setattr(artifact_module, "COMMIT_THREADS", 1)
+    for step in itertools.count(1):
+        suspended, others = Suspended(place(step)), []
+
+        def take_over(moved: str, suspended: Suspended = suspended, step: int = step, out: list[Any] = others) -> None:
+            if moved.endswith(name) and not out:
+                out.append(PausedLife(SteppingStore(suspended.store.url), step))
+
+        suspended.store.before_move = take_over
+        error = attempt(suspended.all_of_it)
+        (other,) = others
+        ended = other.result is not None
+        finished = other.finish()
+        assert isinstance(finished, Artifact), (step, finished)
+        by = finished.read("a.txt").decode()[0]
+        assert (by == "A") == (error is None), (step, error)
+        check_finished(Store(place(step)), finished, by)
+        if ended:
+            break
+    assert step > 15
 
 
 def test_a_heartbeat_does_not_create_a_lease_that_was_removed_or_taken(place: Callable[[int], str]) -> None:
