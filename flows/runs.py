@@ -11,6 +11,7 @@ from flows.renamed_keys import upgrade_training_config
 from stages.provenance.batch_log import EVENT_TYPES, BatchLog
 from stages.store import Artifact, EventLog, Store, StoreError, all_artifacts, by_digest, list_refs, load, read_ref
 from stages.store.events import Event
+from stages.store.names import check_folder
 from stages.training.config import TrainingConfig
 from stages.training.preflight.plan import PLAN
 
@@ -46,6 +47,10 @@ def find_run(store: Store, name: str) -> TracedRun:
     artifact, plan = load(store, folder), _plan(events)
     if plan:
         config, tokens, digest = plan["config"], plan["tokens"], plan["digest"]
+        try:
+            check_folder(tokens)
+        except (TypeError, ValueError) as error:
+            raise StoreError(f"{store.where(folder)}: its plan does not name its tokens: {error}") from error
     elif artifact:  # by a version that did not record the plan
         config, digest = artifact.manifest.resolved_config, artifact.manifest.inputs["tokens"]
         tokens = by_digest(store, f"tokens/{digest}").folder

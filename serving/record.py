@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from serving.config import RENAMED_SETTINGS, EngineConfig, ServingConfig
 from stages.store import Artifact, Store, StoreError, canonical_json
+from stages.store.fields import FilePath, FolderName, Sha256, describe
 
 RECORD = "deployments/record.json"
 """Name of the record in the store."""
@@ -28,11 +29,11 @@ class Deployment(BaseModel):
     """Name that clients use: the recipe's."""
     version: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")
     """Version in the registry; clients may request `name@version`."""
-    model_folder: str
+    model_folder: FolderName
     """The model artifact's folder in the store, `model/{fingerprint:16}`."""
-    model_digest: str
+    model_digest: Sha256
     """The model artifact's digest; any other artifact in that folder is refused."""
-    path: str = "weights"
+    path: FilePath = "weights"
     """The Hugging Face folder within the artifact."""
     serving: ServingConfig = ServingConfig()
 
@@ -88,8 +89,8 @@ def find_record(store: Store) -> DeploymentRecord | None:
         return None
     try:
         return DeploymentRecord.model_validate_json(json.dumps(_with_new_names(json.loads(data))))
-    except ValueError as error:  # pydantic's ValidationError is one
-        raise StoreError(f"{store.where(RECORD)} is not a valid deployment record: {error}") from error
+    except (ValueError, RecursionError) as error:  # pydantic's ValidationError is a ValueError
+        raise StoreError(f"{store.where(RECORD)} is not a valid deployment record: {describe(error)}") from error
 
 
 def write_record(store: Store, record: DeploymentRecord) -> None:

@@ -18,8 +18,11 @@ from typing import Any, BinaryIO
 
 from stages.store.errors import StoreError
 from stages.store.events import EventLog
+from stages.store.fields import describe
 from stages.store.hashing import cache_folder, sha256_file
+from stages.store.lease import Lease
 from stages.store.manifest import MANIFEST, FileEntry, Manifest, digest, software_versions
+from stages.store.names import FOLDER, check_file_path, refuse_links
 from stages.store.store import Store, describe_os_error, translate_disk_errors
 
 SCRATCH = ".scratch"
@@ -78,25 +81,38 @@ class Artifact:
         """A local path of one file (or of the whole folder), to be memory-mapped or passed to a library.
 
         Files of an object store are fetched once into this user's cache folder, and their sha256 is checked.
+
+        Raises:
+            StoreError: a file is damaged or cannot be written; or the manifest's digest is not that of its files, which
+                would put them among another artifact's.
         """
         if self.store.is_local:
             return self.store.local_path(f"{self.folder}/{path}" if path else self.folder)
+        if digest(self.manifest.files) != self.digest:
+            raise StoreError(
+                f"{self.store.where(self.folder)}/{MANIFEST} is damaged: its digest does not match its list of files; "
+                "remove the folder and run again to rebuild it"
+            )
         cache = cache_folder() / "artifacts" / self.digest
+        files = self.files(path)
         with translate_disk_errors(f"artifact {self.id}", cache):
             cache.mkdir(parents=True, exist_ok=True)
+            if cache.with_name(self.digest.upper()).exists():  # a file system that takes `a` and `A` for one name
+                _refuse_equal_but_for_case(files)
             with (cache.parent / f"{self.digest}.lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # the ranks of one machine fetch at the same time
-                for entry in self.files(path):
-                    self._fetch(entry, cache / entry.path)
+                for entry in files:
+                    self._fetch(entry, cache)
         return cache / path if path else cache
 
-    def _fetch(self, entry: FileEntry, target: Path) -> None:
-        """Fetches one file into the cache unless it is cached, and checks its sha256."""
-        if target.exists() and target.stat().st_size == entry.bytes:
+    def _fetch(self, entry: FileEntry, cache: Path) -> None:
+        """Fetches one file into the cache, whose lock we hold, unless it is cached, and checks its sha256."""
+        target = refuse_links(cache, cache / entry.path)
+        if target.is_file() and target.stat().st_size == entry.bytes:
             return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(target.name + ".part")
+        temporary = cache.with_name(f"{cache.name}.part")  # beside the artifact's own names
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             self.store.get_file(f"{self.folder}/{entry.path}", temporary)
             if sha256_file(temporary) != entry.sha256:
                 raise StoreError(
@@ -104,6 +120,13 @@ class Artifact:
                     "not the manifest's; remove the folder and run again to rebuild it"
                 )
             temporary.replace(target)
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"artifact {self.id}: {self.store.where(f'{self.folder}/{entry.path}')} is missing; remove the folder "
+                "and run again to rebuild it"
+            ) from error
+        except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+            raise StoreError(f"artifact {self.id}: cannot cache {target}: {error}; remove {cache}") from error
         finally:
             temporary.unlink(missing_ok=True)  # a partial file would waste space on a disk that may be full
 
@@ -126,6 +149,17 @@ class Artifact:
                 )
 
 
+def _refuse_equal_but_for_case(files: Iterable[FileEntry]) -> None:
+    found: dict[str, str] = {}
+    for entry in files:
+        other = found.setdefault(entry.path.casefold(), entry.path)
+        if other != entry.path:
+            raise StoreError(
+                f"artifact: {other!r} and {entry.path!r} are one name on this machine's cache; set XDG_CACHE_HOME to a "
+                "case-sensitive file system"
+            )
+
+
 def load(store: Store, folder: str) -> Artifact | None:
     """The artifact in `folder`; None if the folder has no manifest."""
     try:
@@ -135,14 +169,14 @@ def load(store: Store, folder: str) -> Artifact | None:
     try:
         return Artifact(store, folder, Manifest.model_validate_json(data))
     except ValueError as error:
-        raise StoreError(f"{store.where(folder)}/{MANIFEST} is damaged: {error}") from error
+        raise StoreError(f"{store.where(folder)}/{MANIFEST} is damaged: {describe(error)}") from error
 
 
 def all_artifacts(store: Store, kind: str | None = None) -> Iterator[Artifact]:
     """All artifacts in the store (of one kind), sorted by folder."""
     kinds = [kind] if kind else [name for name in store.folders("") if name not in ("refs", "deployments")]
-    for name in kinds:
-        for folder in store.folders(name):
+    for folder in (folder for name in kinds for folder in store.folders(name)):
+        if FOLDER.fullmatch(folder):
             artifact = load(store, folder)
             if artifact:
                 yield artifact
@@ -224,6 +258,8 @@ class ArtifactWriter:
     counts: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    lease: Lease | None = None
+    """The right to write to the folder; confirmed before each step of the commit."""
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def __post_init__(self) -> None:
@@ -243,8 +279,12 @@ class ArtifactWriter:
             raise StoreError(f"{self.kind}: cannot create {self.scratch}: {describe_os_error(error)}") from error
 
     def file(self, path: str) -> Path:
-        """A local path for the artifact's file `path`. Its folder exists; the file is published at commit."""
-        self._paths.add(path)
+        """A local path for the artifact's file `path`. Its folder exists; the file is published at commit.
+
+        Raises:
+            ValueError: a manifest cannot list such a path.
+        """
+        self._paths.add(check_file_path(path))
         local = self.scratch / "files" / path
         local.parent.mkdir(parents=True, exist_ok=True)
         return local
@@ -298,7 +338,13 @@ class ArtifactWriter:
         return folder
 
     def commit(self) -> Artifact:
-        """Hashes all files and moves them to their final names; then creates the manifest."""
+        """Hashes all files and moves them to their final names; then creates the manifest.
+
+        Raises:
+            LeaseHeldError: another process has taken the work over; nothing of its files is replaced.
+            StoreError: the store cannot be written; or another process has committed this artifact.
+        """
+        self.confirm()
         for path in self._paths:
             if not (self.scratch / "files" / path).is_file():
                 raise StoreError(f"stage {self.kind}: file {path} was requested with `file()` and never written")
@@ -321,17 +367,71 @@ class ArtifactWriter:
             started=self.started,
             finished=datetime.now(UTC),
         )
-        if not self.store.create(f"{self.folder}/{MANIFEST}", manifest.model_dump_json(indent=1).encode()):
-            raise StoreError(f"{self.store.where(self.folder)}: another process committed this artifact first")
+        self._create_manifest(manifest.model_dump_json(indent=1).encode())
         shutil.rmtree(self.scratch.parent / RESUME_DIR, ignore_errors=True)
         self.discard()
         return Artifact(self.store, self.folder, manifest)
 
+    def confirm(self) -> None:
+        """Checks that the folder is still ours to write and holds no finished artifact.
+
+        Raises:
+            LeaseHeldError: another process has taken the work over.
+            StoreError: another process has committed this artifact.
+        """
+        if self.lease:
+            self.lease.confirm()
+        if self.store.exists(f"{self.folder}/{MANIFEST}"):
+            raise StoreError(f"{self.store.where(self.folder)}: another process committed this artifact first")
+
+    def remove_leftover(self, name: str) -> None:
+        """Removes an object that an earlier attempt left in the folder.
+
+        On local files it goes through the scratch folder, as in `_publish`: the file of a successor stays.
+        """
+        self.confirm()
+        if not self.store.is_local:
+            self.store.remove(name)
+            return
+        aside = self.scratch / "leftover"
+        try:
+            with self.store.translate_errors("remove", name):
+                os.replace(self.store.local_path(name), aside)
+                aside.unlink()
+        except FileNotFoundError:  # it is gone, or our scratch folder is, with our lease
+            self.confirm()
+
     def _publish(self, path: str) -> FileEntry:
-        local = self.scratch / "files" / path
-        entry = FileEntry(path=path, bytes=local.stat().st_size, sha256=self._hashes.get(path) or sha256_file(local))
-        self.store.put_file(local, f"{self.folder}/{path}")
+        """Moves a file to its final name.
+
+        On local files a process that was suspended after `confirm` cannot do it any more: whoever took the work over
+        has removed its scratch folder. On object stores it finds the file there, which is not replaced.
+        """
+        local, name = self.scratch / "files" / path, f"{self.folder}/{path}"
+        try:
+            entry = FileEntry(
+                path=path, bytes=local.stat().st_size, sha256=self._hashes.get(path) or sha256_file(local)
+            )
+            self.confirm()
+            if not self.store.put_file(local, name, replace=False):
+                self.confirm()  # it was left by an earlier attempt, or by a process that was suspended
+                self.store.put_file(local, name)
+        except (OSError, StoreError):
+            self.confirm()  # a better reason: our files were removed by whoever took the work over
+            raise
         return entry
+
+    def _create_manifest(self, data: bytes) -> None:
+        """Like `_publish`: through the scratch folder, which a process that has lost its lease no longer has."""
+        name = f"{self.folder}/{MANIFEST}"
+        try:
+            self.confirm()
+            created = self.store.create(name, data, scratch=self.scratch)
+        except StoreError:
+            self.confirm()
+            raise
+        if not created:
+            raise StoreError(f"{self.store.where(self.folder)}: another process committed this artifact first")
 
     def discard(self) -> None:
         """Removes the scratch folder; the `resume_dir`s stay."""

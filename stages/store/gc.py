@@ -36,9 +36,10 @@ from stages.store.artifact import SCRATCH, Artifact, load
 from stages.store.errors import LeaseHeldError, StoreError
 from stages.store.lease import STALE_SECONDS, Lease, lease_numbers
 from stages.store.manifest import MANIFEST
+from stages.store.names import FOLDER
 from stages.store.reach import Graph, Root, Roots, ref_roots
 from stages.store.store import Store
-from stages.store.survey import FOLDER, Folder, StoredObject, Survey, survey
+from stages.store.survey import Folder, StoredObject, Survey, survey
 
 DAY = 86400.0
 UNFINISHED_SECONDS = 7 * DAY
@@ -270,10 +271,11 @@ def _is_old_temporary(item: StoredObject, now: float) -> bool:
 
 def _remove(store: Store, item: Item, roots: Callable[[], Iterable[Root]]) -> str:
     """Deletes a folder, or the item's objects in it, under its lease; returns why it was skipped, or ""."""
+    lease = Lease(store, item.name)
     with ExitStack() as held:
         manifest_removed = False
         try:
-            held.enter_context(Lease(store, item.name))
+            held.enter_context(lease)
         except StoreError as error:
             if isinstance(error, LeaseHeldError) or not _is_full(error) or not item.digest:
                 raise
@@ -282,27 +284,29 @@ def _remove(store: Store, item: Item, roots: Callable[[], Iterable[Root]]) -> st
             if skipped:
                 return skipped
             manifest_removed = True
-            held.enter_context(Lease(store, item.name))
+            held.enter_context(lease)
         if item.objects:
             for name in item.objects:
+                lease.confirm()
                 store.remove(name)
             return ""
-        skipped = "" if manifest_removed else _remove_manifest(store, item, roots)
+        skipped = "" if manifest_removed else _remove_manifest(store, item, roots, lease)
         if not skipped:
-            skipped = _empty(store, item)
+            skipped = _empty(store, item, lease)
     if store.is_local:
         with suppress(OSError):  # it is not empty
             os.rmdir(store.local_path(item.name))
     return skipped
 
 
-def _empty(store: Store, item: Item) -> str:
+def _empty(store: Store, item: Item, lease: Lease) -> str:
     """Deletes everything in a folder whose lease we hold, except the lease; and its saved event offsets."""
     inside = survey(store, item.name).folders.get(item.name, Folder(item.name, ()))
     objects = [each for each in inside.objects if not each.name.startswith(f"{item.name}/lease-")]
     if not item.digest and max((each.changed for each in objects), default=0.0) > item.changed:
         return "a run has resumed it since"
     for each in sorted(objects, key=lambda each: _deletion_order(each.name)):
+        lease.confirm()  # a collector that was suspended must not delete what has been built there since
         store.remove(each.name)
     state = f"{_FORWARDED}{item.name.replace('/', '-')}."
     for name in store.list(_FORWARDED.rstrip("/")):
@@ -315,7 +319,7 @@ def _empty(store: Store, item: Item) -> str:
     return ""
 
 
-def _remove_manifest(store: Store, item: Item, roots: Callable[[], Iterable[Root]]) -> str:
+def _remove_manifest(store: Store, item: Item, roots: Callable[[], Iterable[Root]], lease: Lease | None = None) -> str:
     """Turns a finished artifact into an unfinished folder; returns why it was skipped, or "".
 
     Refs are read after the manifest is removed: a run that set one before finds the artifact again in a moment, and one
@@ -330,6 +334,8 @@ def _remove_manifest(store: Store, item: Item, roots: Callable[[], Iterable[Root
     if artifact:
         name = f"{item.name}/{MANIFEST}"
         data = store.read(name)
+        if lease:
+            lease.confirm()
         store.remove(name)
         if any(root.folder == item.name for root in roots()):
             store.create(name, data)

@@ -1,19 +1,21 @@
 """One writer per fingerprint: a lease in the store with a heartbeat, taken over when its holder is dead.
 
 A lease is an object `lease-{n}` in the artifact's folder, created exclusively; whoever creates the highest n holds it.
-Its holder rewrites it every few seconds. A dead holder's lease is taken over by creating `lease-{n+1}` exclusively:
+Its holder rewrites it every few seconds, and never creates it again. A dead holder's lease is taken over by creating
+`lease-{n+1}` exclusively:
 
 - a holder in our own pid namespace (same host and boot) is dead when its process has ended;
 - any other is dead when its heartbeat is older than STALE_SECONDS by the clocks of both machines and did not change
   while we watched; or, whatever the clocks say, when it has not changed for STALE_SECONDS while we waited.
 
-A holder that was taken for dead (suspended, cut off from the store) finds out with `confirm`, before it commits.
+A holder that was taken for dead (suspended, cut off from the store) finds out with `confirm`, before each step of its
+commit. What tells leases apart is their token: numbers begin again when the last holder has removed its lease.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import secrets
 import socket
 import threading
@@ -21,10 +23,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from stages.processes import is_alive
 from stages.store.errors import LeaseHeldError, StoreError
+from stages.store.fields import Printable, describe
 from stages.store.store import Store
 
 HEARTBEAT_SECONDS = 5.0
@@ -32,8 +36,26 @@ HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
 """A lease whose heartbeat is older than this counts as dead."""
 _POLL_SECONDS = 1.0
+_ATTEMPTS = 5
+"""Creations that may fail in a row because the lease of that number was there a moment before."""
+_RECORD_BYTES = 512
+"""Records are padded to one length, so that a heartbeat overwrites the last one as a whole."""
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 _held: set[str] = set()
 """Tokens of the leases that this process holds."""
+
+
+class LeaseRecord(BaseModel):
+    """The content of a lease, as JSON."""
+
+    model_config = ConfigDict(frozen=True)
+    pid: int = Field(gt=0, lt=1 << 31)
+    host: Printable
+    space: Printable = ""
+    """See `Holder.pid_namespace`."""
+    token: Printable = ""
+    beat: FiniteFloat
+    """See `Holder.heartbeat`."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +129,17 @@ class Lease:
             old = time.time() - holder.heartbeat > self.stale_seconds
             if not self._heartbeat_stopped(holder, 2 * self.heartbeat_seconds if old else self.stale_seconds, wait=old):
                 return holder
-        number = 0 if holder is None else holder.number + 1
         _held.add(self._token)  # before the lease becomes visible
         try:
-            if not self.store.create(self._name(number), self._record()):
-                return self.holder() or self.acquire()
+            for _ in range(_ATTEMPTS):
+                number = 0 if holder is None else holder.number + 1
+                if self.store.create(self._name(number), self._record()):
+                    break
+                holder = self.holder()
+                if holder is not None:
+                    return holder
+            else:
+                raise StoreError(f"{self.store.where(self._name(number))} is not a lease, and in its place; remove it")
             self._number = number
             newest = self.holder()
             if newest is not None and newest.number > number:  # another process created the next one first
@@ -131,7 +159,7 @@ class Lease:
             LeaseHeldError: another process took it over, since our heartbeat had stopped for too long.
         """
         newest = self.holder()
-        if newest is None or newest.number != self._number:
+        if not self._is_own(newest):
             cause = f" ({self._last_error})" if self._last_error else ""
             raise LeaseHeldError(
                 f"{self.store.where(self.folder)}: {newest or 'another process'} took over the lease, because this "
@@ -147,9 +175,10 @@ class Lease:
             self._thread = None
         _held.discard(self._token)  # first: if the store is unreachable the lease counts as dead all the same
         try:
-            for number in self._numbers():
-                if number <= self._number:
-                    self.store.remove(self._name(number))
+            if self._is_own(self.holder()):  # else whoever took it over removes ours
+                for number in self._numbers():
+                    if number <= self._number:
+                        self.store.remove(self._name(number))
         except StoreError as failure:
             if error is None:
                 raise
@@ -160,7 +189,10 @@ class Lease:
 
     def _record(self) -> bytes:
         own = {"pid": os.getpid(), "host": socket.gethostname(), "space": _pid_namespace(), "token": self._token}
-        return json.dumps(own | {"beat": time.time()}).encode()
+        return LeaseRecord(**own, beat=time.time()).model_dump_json().encode().ljust(_RECORD_BYTES)
+
+    def _is_own(self, holder: Holder | None) -> bool:
+        return holder is not None and (holder.number, holder.token) == (self._number, self._token)
 
     def _numbers(self) -> list[int]:
         return lease_numbers(self.store.files(self.folder), self.folder)
@@ -170,18 +202,17 @@ class Lease:
         numbers = self._numbers()
         if not numbers:
             return None
+        number = max(numbers)
         try:
-            record: dict[str, Any] = self.store.read_json(self._name(max(numbers)))
+            record = LeaseRecord.model_validate_json(self.store.read(self._name(number)))
         except FileNotFoundError:  # released since it was listed
             return None
-        try:
-            heartbeat, own = float(record["beat"]), (record.get("space", ""), record.get("token", ""))
-            return Holder(max(numbers), int(record["pid"]), str(record["host"]), heartbeat, *own)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            where = self.store.where(self._name(max(numbers)))
+        except ValueError as error:
+            where = self.store.where(self._name(number))
             raise StoreError(
-                f"{where} is not a valid lease ({error!r}); remove it if no process writes to that folder"
+                f"{where} is not a valid lease ({describe(error)}); remove it if no process writes to that folder"
             ) from error
+        return Holder(number, record.pid, record.host, record.beat, record.space, record.token)
 
     def _heartbeat_stopped(self, holder: Holder, seconds: float, *, wait: bool) -> bool:
         """True if the holder's heartbeat has not changed for so long, by our own clock, while we watched it."""
@@ -197,18 +228,29 @@ class Lease:
     def _send_heartbeats(self) -> None:
         while not self._stop.wait(self.heartbeat_seconds):
             try:
-                self.store.put(self._name(self._number), self._record())
+                if not self.send_heartbeat():
+                    return
                 self._last_error = None
             except StoreError as error:
                 # The work may still succeed if the store is back in time; else `confirm` fails and names this error.
                 self._last_error = error
+
+    def send_heartbeat(self) -> bool:
+        """Rewrites our lease. False if it was taken over or removed: it is lost for good, and not created again."""
+        return self.store.rewrite(self._name(self._number), self._record(), self._is_own_record)
+
+    def _is_own_record(self, data: bytes) -> bool:
+        try:
+            return LeaseRecord.model_validate_json(data).token == self._token
+        except ValueError:
+            return False
 
 
 def lease_numbers(names: list[str], folder: str) -> list[int]:
     """Numbers of the leases among the names of a folder's objects."""
     start = f"{folder}/lease-"
     ends = [name.removeprefix(start) for name in names if name.startswith(start)]
-    return [int(end) for end in ends if end.isdigit()]
+    return [int(end) for end in ends if _NUMBER.fullmatch(end)]
 
 
 def _pid_namespace() -> str:

@@ -6,13 +6,15 @@ import hashlib
 import importlib.metadata
 import platform
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from functools import cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 
 from stages.store.config import canonical_json
+from stages.store.errors import StoreError
+from stages.store.fields import FilePath, Fingerprint, Kind, Printable, RunId, Sha256, describe
+from stages.store.names import check_distinct
 
 MANIFEST = "manifest.json"
 """File name of the manifest; written last, created exclusively. A folder without one is not an artifact."""
@@ -25,10 +27,19 @@ class FileEntry(BaseModel):
     """One file of an artifact."""
 
     model_config = ConfigDict(frozen=True)
-    path: str
+    path: FilePath
     """Relative to the artifact, `/`-separated."""
-    bytes: int
-    sha256: str
+    bytes: int = Field(ge=0)
+    sha256: Sha256
+
+
+def _check_files(files: list[FileEntry]) -> list[FileEntry]:
+    check_distinct(entry.path for entry in files)
+    return files
+
+
+FileList = Annotated[list[FileEntry], AfterValidator(_check_files)]
+_FILE_LIST = TypeAdapter(FileList)
 
 
 class Manifest(BaseModel):
@@ -36,13 +47,13 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
     schema_version: Literal[1] = 1
-    kind: str
+    kind: Kind
     """The stage that built it: sample, corpus, tokens, training, model, evaluation, verdict."""
-    fingerprint: str
+    fingerprint: Fingerprint
     """Identifies the plan: hash of stage, stage version, canonical config and input digests (32 hex digits)."""
-    digest: str
+    digest: Sha256
     """Identifies the result: hash over the files (64 hex digits)."""
-    run: str | None = None
+    run: RunId | None = None
     """Eight hex digits for stages with separate runs (training); else absent."""
     stage_version: int
     config: dict[str, Any]
@@ -52,16 +63,31 @@ class Manifest(BaseModel):
     )
     """The whole config as it was run, defaults, workers and paths included; informative only. Older stores have it
     under the key `how`."""
-    inputs: dict[str, str]
+    inputs: dict[Printable, Printable]
     """Digest of each input, by role."""
-    files: list[FileEntry]
+    files: FileList
     counts: dict[str, int] = Field(default_factory=dict)
     metrics: dict[str, float] = Field(default_factory=dict)
     details: dict[str, Any] = Field(default_factory=dict)
     """Small structured results, to be shown without opening a file."""
     software: dict[str, str] = Field(default_factory=dict)
-    started: datetime
-    finished: datetime
+    started: AwareDatetime
+    finished: AwareDatetime
+
+
+def parse_files(record: Any, where: str) -> list[FileEntry]:
+    """The files that a record of the store lists under `files`: a checkpoint's manifest, a run's outcome.
+
+    Args:
+        where: the record's place, for messages.
+
+    Raises:
+        StoreError: they are not such a list, or one has a path that is refused.
+    """
+    try:
+        return _FILE_LIST.validate_python(record["files"])
+    except (KeyError, IndexError, TypeError, ValueError) as error:  # pydantic's ValidationError is a ValueError
+        raise StoreError(f"{where} does not list its files: {describe(error)}") from error
 
 
 def fingerprint(kind: str, version: int, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from stages.store.artifact import Artifact
 from stages.store.errors import StoreError
+from stages.store.refs import read_record, ref_names
 from stages.store.store import Store
 
 
@@ -42,18 +43,14 @@ class Roots(NamedTuple):
 def ref_roots(store: Store) -> Roots:
     """The targets of all refs."""
     roots = Roots({}, {})
-    for name in store.list("refs"):
-        if name.rsplit("/", 1)[-1].startswith("."):
-            continue
+    for name in ref_names(store):
         try:
-            record = store.read_json(name)
-            roots.found[name] = Root(str(record["folder"]), str(record["digest"]))
+            record = read_record(store, name)
+            roots.found[name] = Root(record.folder, record.digest)
         except FileNotFoundError:  # removed since it was listed
             continue
         except StoreError as error:
             roots.broken[name] = str(error)
-        except (KeyError, TypeError):
-            roots.broken[name] = "is not a valid ref: folder or digest is missing"
     return roots
 
 

@@ -16,9 +16,10 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from stages.store.artifact import Artifact, ArtifactWriter, leftovers, load, scratch_folder
 from stages.store.config import Config, canonical
-from stages.store.errors import StoreError
+from stages.store.errors import LeaseHeldError, StoreError
 from stages.store.lease import Holder, Lease
 from stages.store.manifest import fingerprint
+from stages.store.names import FOLDER
 from stages.store.store import Store, translate_disk_errors
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ class Stage(Generic[C]):
         """The plan's unfinished run, else its newest finished one, else a new one."""
         finished: list[tuple[str, Artifact]] = []
         for folder in store.folders(self.kind):
-            if not folder.startswith(f"{prefix}-"):
+            if not folder.startswith(f"{prefix}-") or not FOLDER.fullmatch(folder):
                 continue
             artifact = load(store, folder)
             if artifact is None:
@@ -149,8 +150,7 @@ class Stage(Generic[C]):
             log.warning("cannot remove what a killed writer left in %s: %s", store.where(folder), error)
 
     def _build(self, config: C, inputs: Mapping[str, HasDigest], store: Store, plan: Plan, lease: Lease) -> Artifact:
-        for name in leftovers(store, plan.folder, finished=False, resumes=self.separate_runs):
-            store.remove(name)
+        # It clears the scratch folder: from now on a suspended writer whose work this is cannot commit on local files.
         writer = ArtifactWriter(
             store=store,
             folder=plan.folder,
@@ -161,13 +161,22 @@ class Stage(Generic[C]):
             inputs=plan.inputs,
             run=plan.run,
             resolved_config=config.model_dump(mode="json"),
+            lease=lease,
         )
+        done = load(store, plan.folder)
+        if done:
+            writer.discard()
+            return done
         try:
+            for name in leftovers(store, plan.folder, finished=False, resumes=self.separate_runs):
+                writer.remove_leftover(name)
             writer.events.emit("started", kind=self.kind, fingerprint=plan.fingerprint, inputs=plan.inputs)
             with translate_disk_errors(self.kind, writer.scratch):
                 self.build(config, inputs, writer)
-                lease.confirm()
                 artifact = writer.commit()
+        except LeaseHeldError:  # the event log is another process's by now
+            writer.discard()
+            raise
         except BaseException as error:
             try:
                 writer.events.emit("failed", durable=True, error=f"{type(error).__name__}: {error}")

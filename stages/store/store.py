@@ -1,9 +1,10 @@
 """The artifact store: any fsspec URL, and the only module that may rename, append or create exclusively.
 
 Object stores can neither rename nor append, so nothing outside this module assumes either. `put` replaces an object
-as a whole, `create` makes one only if none has that name. On local files the first writes a temporary file and renames
-it, and the second links it into place, which fails if the name exists (a plain `O_EXCL` open could leave half an object
-behind); on S3 the second is a conditional write (`If-None-Match: *`).
+as a whole, `create` makes one only if none has that name, `rewrite` changes one only if it is still the caller's. On
+local files the first writes a temporary file and renames it, the second links it into place, which fails if the name
+exists (a plain `O_EXCL` open could leave half an object behind), and the third writes into the file that it has read.
+On S3 the second and the third are conditional writes (`If-None-Match: *`, `If-Match`).
 
 Endpoint and credentials of an object store come from the environment: for `s3://` `AWS_ENDPOINT_URL`,
 `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_PROFILE` and the rest that botocore knows.
@@ -14,9 +15,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,8 +27,15 @@ import fsspec
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
+from stages.store.conditional import is_refusal, rewrite_file, translate_refusal
 from stages.store.connections import silence_lost_writes
 from stages.store.errors import HeadwaterError, StoreError
+from stages.store.names import refuse_links
+
+_MAY_BE_MISSING = ("find", "read", "list", "remove", "update")
+"""Operations that report a missing object as FileNotFoundError."""
+_PATTERN = re.compile(r"[*?[]")
+"""Characters by which fsspec takes a name for a pattern."""
 
 
 class Store:
@@ -53,15 +62,22 @@ class Store:
 
     def path(self, name: str) -> str:
         """The file system's own path of `name`."""
-        if name.startswith("/") or ".." in name.split("/"):
+        if name.startswith("/") or ".." in name.split("/") or "\0" in name:
             raise StoreError(f"store: {name!r} is not a name inside the store")
         return f"{self.root}/{name}" if name else self.root
 
     def local_path(self, name: str) -> Path:
-        """`name` as a local file. Only for stores on local files."""
+        """`name` as a local file, refused if a link leads out of the store. Only for stores on local files."""
         if not self.is_local:
             raise StoreError(f"store: {self.url} is not on local files")
-        return Path(self.path(name))
+        return refuse_links(self.root, self.path(name))
+
+    def _writable_path(self, name: str) -> str:
+        """Like `path`, for what creates, replaces or removes `name`: its folder must not lead out of the store."""
+        path = self.path(name)
+        if self.is_local and name:
+            refuse_links(self.root, os.path.dirname(path))
+        return path
 
     def where(self, name: str) -> str:
         """`name` for messages: an absolute path, or a URL."""
@@ -87,6 +103,8 @@ class Store:
         """The contents of several objects, fetched side by side where the store can."""
         if not names:
             return []
+        if any(_PATTERN.search(name) for name in names):  # `cat` would expand it
+            return [self.read(name) for name in names]
         with self.translate_errors("read", names[0]):
             found = self.fs.cat([self.path(name) for name in names])
         return [bytes(found[self.path(name)]) for name in names]
@@ -94,7 +112,7 @@ class Store:
     def read_json(self, name: str) -> Any:
         try:
             return json.loads(self.read(name))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise StoreError(f"store: {self.where(name)} is not valid JSON: {error}") from error
 
     def open(self, name: str) -> BinaryIO:
@@ -104,7 +122,7 @@ class Store:
 
     def put(self, name: str, data: bytes) -> None:
         """Writes an object atomically: a reader sees the old content or the new one, never a part."""
-        path = self.path(name)
+        path = self._writable_path(name)
         with self.translate_errors("write", name):
             if not self.is_local:
                 self.fs.pipe_file(path, data)
@@ -113,55 +131,97 @@ class Store:
                 _write_durable(temporary, data)
                 os.replace(temporary, path)
 
-    def create(self, name: str, data: bytes) -> bool:
-        """Writes an object only if none has that name. Returns False, and changes nothing, if one has."""
+    def create(self, name: str, data: bytes, *, scratch: Path | None = None) -> bool:
+        """Writes an object only if none has that name. Returns False, and changes nothing, if one has.
+
+        Args:
+            scratch: where a local store writes the temporary file, on its own file system; absent: beside the object.
+                Nothing is created once this folder has been removed, which is an error.
+        """
+        path = self._writable_path(name)
         try:
-            with self.translate_errors("create", name):
+            with self.translate_errors("create", name), translate_refusal():
                 if not self.is_local:
-                    self.fs.pipe_file(self.path(name), data, mode="create")
+                    self.fs.pipe_file(path, data, mode="create")
                     return True
                 try:
-                    self._link(self.path(name), data)
+                    self._link(path, data, scratch)
                 except FileNotFoundError:
                     # The lease's holder cleans up its folder once, and may have removed our temporary file.
-                    self._link(self.path(name), data)
+                    self._link(path, data, scratch)
                 return True
         except FileExistsError:
             # A request whose answer was lost is sent again, and finds the object that it created itself.
             return not self.is_local and self.read(name) == data
 
-    def _link(self, path: str, data: bytes) -> None:
-        with self._temporary_file(path) as temporary:
+    def rewrite(self, name: str, data: bytes, is_own: Callable[[bytes], bool]) -> bool:
+        """Changes an existing object if `is_own` accepts its content; never creates one. Returns False if not changed.
+
+        An object that another process replaces or removes meanwhile is not changed: on local files the write goes into
+        the file that was read, whatever has its name by then (so a reader may see a part of a change in length); on S3
+        it is a conditional write. Object stores that know no `If-Match` leave a moment between the two.
+        """
+        path = self._writable_path(name)
+        try:
+            with self.translate_errors("update", name), translate_refusal():
+                if self.is_local:
+                    return rewrite_file(path, data, is_own)
+                version = self.fs.info(path).get("ETag")
+                if not is_own(self.fs.cat_file(path)):
+                    return False
+                condition = {"IfMatch": version} if version and "s3" in self.fs.protocol else {}
+                try:
+                    self.fs.pipe_file(path, data, **condition)
+                except OSError as error:  # as in `create`, the refused request may be the second one
+                    if not is_refusal(error) or self.fs.cat_file(path) != data:
+                        raise
+                return True
+        except (FileNotFoundError, FileExistsError):
+            return False
+
+    def _link(self, path: str, data: bytes, scratch: Path | None) -> None:
+        with self._temporary_file(path, scratch) as temporary:
             _write_durable(temporary, data)
             os.link(temporary, path)
         _sync_folder(path)
 
-    def put_file(self, local: Path, name: str) -> None:
-        """Moves a finished local file into the store; its bytes are synced to disk before the rename."""
-        path = self.path(name)
-        with self.translate_errors("write", name):
-            if not self.is_local:
-                self.fs.put_file(str(local), path)
-                os.unlink(local)
-                return
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            _sync(local)
-            try:
-                os.replace(local, path)
-            except OSError as error:
-                if error.errno != errno.EXDEV:
-                    raise
-                with self._temporary_file(path) as temporary:  # from another file system
-                    shutil.copyfile(local, temporary)
-                    _sync(temporary)
-                    os.replace(temporary, path)
-                os.unlink(local)
+    def put_file(self, local: Path, name: str, *, replace: bool = True) -> bool:
+        """Moves a finished local file into the store; its bytes are synced to disk before the rename.
+
+        Args:
+            replace: absent: an object of that name is replaced. False: it stays, `local` too, and False is returned.
+        """
+        path = self._writable_path(name)
+        try:
+            with self.translate_errors("write" if replace else "create", name), translate_refusal():
+                if not self.is_local:
+                    self.fs.put_file(str(local), path, mode="overwrite" if replace else "create")
+                    os.unlink(local)
+                    return True
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                _sync(local)
+                try:
+                    _move(local, path, replace)
+                except OSError as error:
+                    if error.errno != errno.EXDEV:
+                        raise
+                    with self._temporary_file(path) as temporary:  # from another file system
+                        shutil.copyfile(local, temporary)
+                        _sync(temporary)
+                        _move(temporary, path, replace)
+                    os.unlink(local)
+                return True
+        except FileExistsError:
+            return False
 
     def get_file(self, name: str, local: Path) -> None:
         """Copies an object to a local file."""
         try:
             with self.translate_errors("read", name):
                 self.fs.get_file(self.path(name), str(local))
+                if local.is_dir():  # fsspec makes one where the store has a folder
+                    local.rmdir()
+                    raise FileNotFoundError(errno.ENOENT, f"{self.where(name)} is a folder")
         except StoreError as error:
             cause = error.__cause__
             if self.is_local or not isinstance(cause, OSError) or cause.errno not in DISK_ERRORS:
@@ -234,22 +294,26 @@ class Store:
 
     def remove(self, name: str) -> None:
         """Removes one object or a whole folder; does nothing if it does not exist."""
-        path = self.path(name)
+        path = self._writable_path(name)
         try:
             with self.translate_errors("remove", name):
-                if self.fs.exists(path):
+                if _PATTERN.search(name) and not self.is_local:  # `rm` would expand it
+                    for found in self.fs.find(path):
+                        self.fs.rm_file(found)
+                elif os.path.lexists(path) if self.is_local else self.fs.exists(path):
                     self.fs.rm(path, recursive=True)
         except FileNotFoundError:
             return
 
     @contextmanager
-    def _temporary_file(self, path: str) -> Iterator[str]:
-        """The name of a temporary file in the folder of `path`, removed at the end unless it was renamed."""
+    def _temporary_file(self, path: str, scratch: Path | None = None) -> Iterator[str]:
+        """The name of a temporary file in `scratch`, else beside `path`; removed at the end unless it was renamed."""
         folder, base = os.path.split(path)
         try:
             os.makedirs(folder, exist_ok=True)
         except FileExistsError as error:
             raise NotADirectoryError(errno.ENOTDIR, f"{folder} is a file") from error
+        folder = os.fspath(scratch or folder)
         temporary = os.path.join(folder, f".{base}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
         try:
             yield temporary
@@ -261,14 +325,14 @@ class Store:
     def translate_errors(self, verb: str, name: str) -> Iterator[None]:
         """Raises the file system's errors as StoreErrors that name operation, object and cause.
 
-        FileNotFoundError passes (except for "write"), as does FileExistsError for "create".
+        FileNotFoundError passes (except for "write" and "create"), as does FileExistsError for "create" and "update".
         """
         try:
             yield
         except StoreError:
             raise
         except (FileNotFoundError, FileExistsError) as error:
-            if isinstance(error, FileExistsError) == (verb == "create") and verb != "write":
+            if verb in (("create", "update") if isinstance(error, FileExistsError) else _MAY_BE_MISSING):
                 raise
             raise StoreError(f"store: cannot {verb} {self.where(name)}: {error}") from error
         except OSError as error:
@@ -343,6 +407,16 @@ def describe_disk_error(error: BaseException, place: Path) -> str | None:
         return None
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return f"cannot write {place}: {describe_os_error(full)} ({' '.join(str(error).split())[:200]})"
+
+
+def _move(source: str | Path, target: str, replace: bool) -> None:
+    """Raises FileExistsError if there is a target that is not to be replaced. Nothing happens if the source is gone."""
+    if replace:
+        os.replace(source, target)
+    else:
+        os.link(source, target)
+        _sync_folder(target)
+        os.unlink(source)
 
 
 def _write_durable(path: str, data: bytes) -> None:

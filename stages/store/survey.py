@@ -7,7 +7,6 @@ garbage collection must not take an unreadable folder for an empty one.
 from __future__ import annotations
 
 import os
-import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,10 +16,8 @@ from typing import Any
 from stages.store.artifact import Artifact, load
 from stages.store.errors import StoreError
 from stages.store.manifest import MANIFEST
+from stages.store.names import FOLDER
 from stages.store.store import Store
-
-FOLDER = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)/([0-9a-f]{16}(?:-[0-9a-f]{8})?)")
-"""Names of artifact folders: `{kind}/{fingerprint:16}[-{run:8}]`."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from functools import partial
 
 from stages.store.artifact import Artifact, named
 from stages.store.errors import StoreError
-from stages.store.manifest import MANIFEST, digest, fingerprint
+from stages.store.manifest import MANIFEST, digest, fingerprint, parse_files
 from stages.store.reach import Graph, Roots
 from stages.store.store import Store
 from stages.store.survey import Folder, survey
@@ -170,19 +170,17 @@ def _expect_checkpoints(store: Store, folder: Folder, out: Verification) -> None
         )
         remedy = f"remove {store.where(place)}; {rest}"
         try:
-            files = store.read_json(item.name)["files"]
-            expected = [
-                Expected(f"{place}/{e['path']}", int(e["bytes"]), str(e["sha256"]), place, remedy, item.name)
-                for e in files
-            ]
+            files = parse_files(store.read_json(item.name), store.where(item.name))
         except FileNotFoundError:  # training has removed an old checkpoint since the listing
             continue
-        except (StoreError, KeyError, TypeError, ValueError) as error:
+        except StoreError as error:
             problem = f"the checkpoint's manifest is not valid: {error}"
             out.damage.append(Damage(store.where(item.name), place, problem, remedy))
             continue
         out.checkpoints += 1
-        out.files += expected
+        out.files += [
+            Expected(f"{place}/{entry.path}", entry.bytes, entry.sha256, place, remedy, item.name) for entry in files
+        ]
 
 
 def _check(store: Store, read: Callable[[int], object], file: Expected) -> Damage | None:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from stages.store.errors import StoreError
+from stages.store.names import check_file_name
 
 SHARDS = "shards.parquet"
 
@@ -75,6 +76,11 @@ class ShardTable:
         order = np.lexsort((number, source))
         cuts = np.cumsum(np.bincount(source, minlength=len(named)))[:-1]
         names = tuple(name for _, name in named)
+        try:
+            for name in names:
+                check_file_name(name)  # files are looked for below it
+        except ValueError as error:
+            raise StoreError(f"tokens: {path}: a source has an invalid name: {error}") from error
         for name, found in zip(names, np.split(number[order], cuts), strict=True):
             if not np.array_equal(found, np.arange(len(found))):
                 missing_shard = int(np.argmax(np.append(found != np.arange(len(found)), True)))

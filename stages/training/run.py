@@ -13,6 +13,7 @@ from typing import Any
 from stages.store import EventLog, FileEntry, Store, StoreError, canonical, load
 from stages.store.artifact import scratch_folder
 from stages.store.hashing import sha256_file
+from stages.store.manifest import MANIFEST
 from stages.training.config import TrainingConfig
 
 OUTCOME = "outcome.json"
@@ -75,7 +76,12 @@ class Run:
         """Writes one of the run's files through a local path, and puts it under its final name.
 
         Returns its entry for the manifest, as JSON.
+
+        Raises:
+            StoreError: another process has finished the run.
         """
+        if self.store.exists(f"{self.folder}/{MANIFEST}"):
+            raise StoreError(f"training: another process has finished the run in {self.where}")
         beside = scratch_folder(self.store, self.folder)  # the next attempt clears it if this one is killed
         beside.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="headwater-", dir=beside) as folder:

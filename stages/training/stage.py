@@ -9,14 +9,15 @@ from typing import Any
 
 from models.huggingface import to_config
 from models.sizes import config_for_size
-from stages.store import Artifact, ArtifactWriter, ConfigError, FileEntry, Stage, StoreError
+from stages.store import Artifact, ArtifactWriter, ConfigError, Stage, StoreError
 from stages.store import errors as artifact_errors
+from stages.store.manifest import parse_files
 from stages.training.batch_ranges import first_outside
 from stages.training.config import TrainingConfig
 from stages.training.errors import StoppedError, TrainingError
 from stages.training.preflight.checks import check_ranks, check_tokenizer
 from stages.training.preflight.plan import PLAN, plan_of
-from stages.training.run import CONFIG, Run
+from stages.training.run import CONFIG, OUTCOME, Run
 from stages.training.stop import clear_stop
 
 
@@ -68,8 +69,8 @@ def build(config: TrainingConfig, inputs: Mapping[str, Any], writer: ArtifactWri
         )
     if outcome["status"] == "failed":
         raise _error(outcome["kind"])(outcome["error"])
-    for entry in outcome["files"]:
-        writer.register_existing(FileEntry.model_validate(entry))
+    for entry in parse_files(outcome, f"{run.where}/{OUTCOME}"):
+        writer.register_existing(entry)
     stream = json.loads(tokens.read("stream.json"))
     shape = config_for_size(
         config.model.size, stream["vocabulary_size"], config.data.max_rows_per_sample * stream["sequence_length"]

@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import re
 import secrets
 import shutil
 import threading
@@ -29,28 +30,51 @@ from torch import Tensor
 
 from stages.store.errors import StoreError
 from stages.store.hashing import cache_folder, sha256_file
+from stages.store.manifest import FileEntry, parse_files
+from stages.store.names import refuse_links
 from stages.store.store import Store, describe_disk_error
 from stages.training.parallelism.ranks import Ranks
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
+_STEP = re.compile(r"step-[0-9]{8,18}")
 
 
 def committed_checkpoints(store: Store, folder: str) -> list[str]:
     """Names of the committed checkpoints below a run's `checkpoints` folder, oldest first: `{folder}/step-{n:08}`."""
-    end = f"/{MANIFEST}"
-    return sorted(name.removesuffix(end) for name in store.list(folder) if name.endswith(end))
+    start, end = f"{folder}/", f"/{MANIFEST}"
+    names = [name.removesuffix(end) for name in store.list(folder) if name.endswith(end)]
+    return sorted(name for name in names if _STEP.fullmatch(name.removeprefix(start)))
 
 
 def damaged(checkpoint: Path, part: int = 0, parts: int = 1) -> list[str]:
-    """Files of a committed checkpoint whose bytes are not what its manifest says: every `parts`-th of them."""
-    files = json.loads((checkpoint / MANIFEST).read_bytes())["files"]
+    """Files of a committed checkpoint whose bytes are not what its manifest says: every `parts`-th of them.
+
+    A manifest that is not valid is the one damaged file.
+    """
+    try:
+        files = _listed_files((checkpoint / MANIFEST).read_bytes(), str(checkpoint / MANIFEST))
+    except StoreError:
+        return [MANIFEST] if part == 0 else []
     wrong = []
     for entry in files[part::parts]:
-        path = checkpoint / entry["path"]
-        if not path.is_file() or path.stat().st_size != entry["bytes"] or sha256_file(path) != entry["sha256"]:
-            wrong.append(entry["path"])
+        path = checkpoint / entry.path
+        if not path.is_file() or path.stat().st_size != entry.bytes or sha256_file(path) != entry.sha256:
+            wrong.append(entry.path)
     return wrong
+
+
+def _listed_files(manifest: bytes, where: str) -> list[FileEntry]:
+    """The files that a checkpoint's manifest lists.
+
+    Raises:
+        StoreError: the manifest is not valid, or lists a path outside of the checkpoint.
+    """
+    try:
+        record = json.loads(manifest)
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{where} is not valid JSON: {error}") from error
+    return parse_files(record, where)
 
 
 @dataclass
@@ -251,11 +275,12 @@ class Checkpointer:
         with (path.parent / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # the ranks of one machine fetch it once
             manifest = self.store.read(f"{name}/{MANIFEST}")
-            for entry in json.loads(manifest)["files"]:
-                local = path / entry["path"]
-                if not local.exists() or local.stat().st_size != entry["bytes"]:
+            for entry in _listed_files(manifest, self.store.where(f"{name}/{MANIFEST}")):
+                local = refuse_links(path, path / entry.path)
+                local.parent.mkdir(parents=True, exist_ok=True)
+                if not local.is_file() or local.stat().st_size != entry.bytes:
                     with contextlib.suppress(FileNotFoundError):
-                        self.store.get_file(f"{name}/{entry['path']}", local)
+                        self.store.get_file(f"{name}/{entry.path}", local)
             (path / MANIFEST).write_bytes(manifest)
         return path
 
