@@ -1,7 +1,8 @@
 """Copies standard input to a log of bounded size and rate, until it ends: `python log_writer.py LOG`.
 
 Standard library only, and run by path. A full log becomes `LOG.1`, in place of the one before. What a service writes
-beyond `WINDOW_BYTES` in a window is left out, and a line says how much.
+beyond `WINDOW_BYTES` in a window, or what a full disk does not take, is left out, and a line says how much. The writer
+itself never ends before the service: without a reader the service's next line would end it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 MAX_BYTES = 16 << 20
@@ -33,22 +35,28 @@ class LogWriter:
         self._in_window += len(data)
         if self._in_window > self.window_bytes:
             self._left_out += len(data)
-        else:
-            self._append(data)
+        elif not self._append(data):
+            self._left_out += len(data)
 
     def report_left_out(self) -> None:
         """Says how much was left out since the last report, if anything was."""
         if self._left_out:
-            limit = f"more than {self.window_bytes} in {WINDOW_SECONDS:.0f} s"
-            self._append(f"\n[{self._left_out} bytes of this log were left out: {limit}]\n".encode())
-            self._left_out = 0
+            limit = f"more than {self.window_bytes} in {WINDOW_SECONDS:.0f} s, or the disk was full"
+            left_out, self._left_out = self._left_out, 0
+            if not self._append(f"\n[{left_out} bytes of this log were left out: {limit}]\n".encode()):
+                self._left_out = left_out
 
-    def _append(self, data: bytes) -> None:
-        if self._file.tell() + len(data) > self.max_bytes:
-            self._file.close()
-            os.replace(self.path, f"{self.path}.1")
-            self._file = self.path.open("ab", buffering=0)
-        self._file.write(data)
+    def _append(self, data: bytes) -> bool:
+        """False if the disk did not take it."""
+        try:
+            if self._file.tell() + len(data) > self.max_bytes:
+                with suppress(FileNotFoundError):  # it was renamed before, when the next one could not be opened
+                    os.replace(self.path, f"{self.path}.1")
+                full, self._file = self._file, self.path.open("ab", buffering=0)
+                full.close()
+            return self._file.write(data) == len(data)
+        except OSError:
+            return False
 
 
 def main() -> None:

@@ -36,6 +36,19 @@ def test_what_is_beyond_the_rate_is_left_out_and_counted(tmp_path: Path, monkeyp
     assert b"[400 bytes of this log were left out" in path.read_bytes() and path.read_bytes().endswith(b"next")
 
 
+def test_a_full_disk_ends_neither_the_writer_nor_the_count(tmp_path: Path) -> None:
+    path = tmp_path / "service.log"
+    path.symlink_to("/dev/full")
+    writer = LogWriter(path)
+    writer.write(b"lost")
+    writer.report_left_out()
+    path.unlink()
+    writer._file = path.open("ab", buffering=0)
+    writer.write(b"next\n")
+    writer.report_left_out()
+    assert path.read_bytes().startswith(b"next\n\n[4 bytes of this log were left out")
+
+
 def test_a_services_output_ends_in_its_log_whole(tmp_path: Path) -> None:
     process = ManagedProcess(tmp_path, "talker")
     code = "import sys; print('x' * 200_000); print('last words', file=sys.stderr)"
