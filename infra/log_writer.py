@@ -33,9 +33,7 @@ class LogWriter:
             self.report_left_out()
             self._window_began, self._in_window = time.monotonic(), 0
         self._in_window += len(data)
-        if self._in_window > self.window_bytes:
-            self._left_out += len(data)
-        elif not self._append(data):
+        if self._in_window > self.window_bytes or not self._append(data):
             self._left_out += len(data)
 
     def report_left_out(self) -> None:
