@@ -22,7 +22,7 @@ from stages.store.fields import describe
 from stages.store.hashing import cache_folder, sha256_file
 from stages.store.lease import Lease
 from stages.store.manifest import MANIFEST, FileEntry, Manifest, digest, software_versions
-from stages.store.names import FOLDER, check_file_path, refuse_links
+from stages.store.names import check_file_path, is_folder, refuse_links
 from stages.store.store import Store, describe_os_error, translate_disk_errors
 
 SCRATCH = ".scratch"
@@ -176,7 +176,7 @@ def all_artifacts(store: Store, kind: str | None = None) -> Iterator[Artifact]:
     """All artifacts in the store (of one kind), sorted by folder."""
     kinds = [kind] if kind else [name for name in store.folders("") if name not in ("refs", "deployments")]
     for folder in (folder for name in kinds for folder in store.folders(name)):
-        if FOLDER.fullmatch(folder):
+        if is_folder(folder):
             artifact = load(store, folder)
             if artifact:
                 yield artifact

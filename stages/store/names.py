@@ -59,13 +59,18 @@ def check_file_name(name: str) -> str:
     return check_file_path(name)
 
 
+def is_folder(name: str) -> bool:
+    """True if `name` can be that of an artifact's folder: see `check_folder`."""
+    return bool(_PLAIN_FOLDER.fullmatch(name))
+
+
 def check_folder(name: str) -> str:
     """`name`, refused unless it can be that of an artifact's folder: two components of ASCII letters, digits, `_`, `-`.
 
     Raises:
         ValueError: it cannot.
     """
-    if not _PLAIN_FOLDER.fullmatch(name):
+    if not is_folder(name):
         raise ValueError(f"{name[:100]!r} is not the name of an artifact's folder")
     return name
 
