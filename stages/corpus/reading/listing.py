@@ -83,6 +83,8 @@ class Listing:
             stream = fs.open(f"{root.rstrip('/')}/{name}", "rb")
         except OSError as error:
             raise InputError(f"{path} cannot be opened: {error}; check that it was not moved during the run") from error
+        except InputError:
+            raise
         except Exception as error:
             raise _unreachable(path, "opened", error) from error
         _check_remote(path, stream, self._by_name.get(name))
