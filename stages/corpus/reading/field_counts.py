@@ -17,7 +17,7 @@ from stages.corpus.reading.records import format_in, read_records
 
 PLACES = 32
 """At most so many places are read, spread evenly over the bytes of a source's files in order of name."""
-SAMPLED_RECORDS = 8192
+SAMPLED_RECORDS = 4096
 """Most records that are read, shared out equally among the places: of a compressed file its first ones, of a Parquet
 file the first ones of row groups spread over it."""
 SAMPLED_CHARACTERS = 64 << 20
