@@ -75,18 +75,12 @@ class Listing:
             InputError: it does not exist, cannot be read, or has changed since it was listed.
         """
         path = self.path(name)
-        local = local_path(self.location) is not None
         try:
-            if local:
+            if local_path(self.location) is not None:
                 return _open_local(path, self._by_name.get(name))
-            fs, root = filesystem(self.location)
-            stream = fs.open(f"{root.rstrip('/')}/{name}", "rb")
+            stream = _open_remote(self.location, name, path)
         except OSError as error:
             raise InputError(f"{path} cannot be opened: {error}; check that it was not moved during the run") from error
-        except InputError:
-            raise
-        except Exception as error:
-            raise _unreachable(path, "opened", error) from error
         _check_remote(path, stream, self._by_name.get(name))
         return io.BufferedReader(_Remote(stream, path), 1 << 20)
 
@@ -103,6 +97,16 @@ def _open_local(path: str, listed: ListedFile | None) -> BinaryIO:
         stream.close()
         raise
     return stream
+
+
+def _open_remote(location: str, name: str, path: str) -> Any:
+    try:
+        fs, root = filesystem(location)
+        return fs.open(f"{root.rstrip('/')}/{name}", "rb")
+    except OSError:
+        raise
+    except Exception as error:
+        raise _unreachable(path, "opened", error) from error
 
 
 def _has_changed(path: str, status: os.stat_result, listed: ListedFile) -> bool:

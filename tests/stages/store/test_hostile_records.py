@@ -281,6 +281,7 @@ def test_a_name_that_is_almost_a_leases_is_none(name: str, bucket: str) -> None:
     store.put(f"toy/x/{name}", b"?")
     with Lease(store, "toy/x") as lease:
         lease.confirm()
+    assert store.read(f"toy/x/{name}") == b"?", "what is no lease is not removed with it"
 
 
 @pytest.mark.parametrize("broken", ["folder", "link"])
