@@ -50,7 +50,16 @@ def start(checkout: Path, *which: str) -> subprocess.Popen[str]:
     path = f"{checkout / 'bin'}:{os.environ['PATH']}"
     env = os.environ | {"PATH": path, "PYTHON": "python", "TMPDIR": str(checkout), "INSTALL_REPORT_SECONDS": "1"}
     command = ["infra/install.sh", *which]
-    return subprocess.Popen(command, cwd=checkout, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command,
+        cwd=checkout,
+        env=env,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Tests that run in the background of a shell ignore Ctrl-C, and a shell cannot trap what it was started to ignore.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def lines(process: subprocess.Popen[str]) -> list[str]:
