@@ -18,6 +18,8 @@ _KEY_END = re.compile(rb'"[ \t\r\n]*:')
 """Ends every key of an object; may occur in strings too."""
 _HALF_PAIR = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")
 """How half of a surrogate pair is written where UTF-8 is taken loosely."""
+_PLAIN = frozenset({str, int, bool, type(None)})
+"""Types of values that have nothing inside and are exact."""
 _EXACT_INTEGER = 2.0**63
 """A float at least this large may have been written as an integer that orjson rounded."""
 
@@ -43,6 +45,8 @@ def loads(data: bytes | str) -> Any:
 
 def _inspect(value: Any) -> tuple[int, bool]:
     """Number of keys in all objects of a value, and whether an integer in it may have been rounded."""
+    if type(value) is dict and _PLAIN.issuperset(map(type, value.values())):
+        return len(value), False  # as most records are
     keys, rounded = 0, False
     level, depth = [value], 0
     while level:
@@ -51,8 +55,6 @@ def _inspect(value: Any) -> tuple[int, bool]:
         below: list[Any] = []
         for item in level:
             kind = type(item)
-            if kind is str:  # most are; every record passes here
-                continue
             if kind is dict:
                 keys += len(item)
                 below.extend(item.values())

@@ -210,10 +210,11 @@ class _Hit:
 def _first_hit(text: str, places: range, searches: Mapping[str, Search]) -> _Hit | None:
     """Personal data of the first kind for which a match begins at one of the places."""
     for kind, search in searches.items():
-        for place in places:
-            match = search.pattern.match(text, place)
-            if match is not None and (end := search.end_of(match)) >= 0:
+        place = places.start
+        while (match := search.pattern.search(text, place)) is not None and match.start() < places.stop:
+            if (end := search.end_of(match)) >= 0:
                 return _Hit(match.start(search.group), end, kind)
+            place = match.start() + 1
     return None
 
 

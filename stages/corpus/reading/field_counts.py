@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
@@ -20,6 +20,8 @@ PLACES = 32
 SAMPLED_RECORDS = 4096
 """Most records that are read, shared out equally among the places: of a compressed file its first ones, of a Parquet
 file the first ones of row groups spread over it."""
+RECORDS_IN_A_RANGE = 64
+"""Most records of them that are read at a place inside a file that can be read from anywhere: more places tell more."""
 SAMPLED_CHARACTERS = 64 << 20
 """Most characters that are read of strings, shared out likewise."""
 
@@ -32,7 +34,7 @@ class FieldCounts:
     """How many of the records that were read have which fields."""
 
     records: int = 0
-    types: dict[str, Counter[str]] = field(default_factory=dict)
+    types: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """For each field, inside objects by its path, how often it has a value of which JSON type; blank strings are
     `empty string`."""
 
@@ -45,17 +47,20 @@ class FieldCounts:
             if isinstance(value, str):
                 characters += len(value)
                 kind = kind if value and not value.isspace() else "empty string"
-            self.types.setdefault(name, Counter())[kind] += 1
+            self.types[name][kind] += 1
         return characters
 
     def strings(self, name: str) -> int:
         """Records in which a field is a string that is not blank."""
-        return self.types.get(name, Counter())["string"]
+        return self._of(name)["string"]
 
     def values(self, name: str) -> int:
         """Records in which a field has a value that can be read."""
-        found = self.types.get(name, Counter())
+        found = self._of(name)
         return found.total() - found["null"] - found["unreadable"]
+
+    def _of(self, name: str) -> Counter[str]:
+        return self.types[name] if name in self.types else Counter()
 
     def describe(self) -> list[str]:
         """Each field with its types: `id (number)`, `data.text (string, null)`."""
@@ -78,9 +83,11 @@ def count_fields(listing: Listing, source: SourceConfig) -> FieldCounts:
         return counts
     places = list(_places(listing, keyed, formats))
     for file_range in places:
-        characters = 0
+        characters, limit = 0, SAMPLED_RECORDS // len(places)
+        if file_range.end is not None:
+            limit = min(limit, RECORDS_IN_A_RANGE)
         records = read_records(listing, file_range, formats[file_range.file])
-        for record in islice(records, SAMPLED_RECORDS // len(places)):
+        for record in islice(records, limit):
             if not isinstance(record.value, BadRecord):
                 characters += counts.add(record.value)
             if characters > SAMPLED_CHARACTERS // len(places):

@@ -10,6 +10,11 @@ from stages.corpus.reading.record import BadRecord, Unreadable
 MOST_NAMES, NAME_CHARACTERS = 20, 60
 """How many fields a reason lists, and how many characters of each name."""
 
+_TYPE_NAMES = {
+    **{bool: "boolean", int: "number", float: "number", str: "string", list: "list", dict: "object"},
+    **{type(None): "null", Unreadable: "unreadable"},
+}
+
 ABSENT = object()
 """The value of a field that a record does not have."""
 
@@ -54,10 +59,8 @@ def parts_of(row: dict[str, Any], field: str) -> list[str]:
 
 def type_name(value: Any) -> str:
     """A value's type as JSON calls it."""
-    names = {bool: "boolean", int: "number", float: "number", str: "string", list: "list", dict: "object"}
-    if isinstance(value, Unreadable):
-        return "unreadable"
-    return "null" if value is None else names.get(type(value), type(value).__name__)
+    kind = type(value)
+    return _TYPE_NAMES[kind] if kind in _TYPE_NAMES else kind.__name__
 
 
 def text_of(row: dict[str, Any], field: str, columns: Sequence[str] = ()) -> str | BadRecord:

@@ -6,8 +6,9 @@ import gzip
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-BLOCK, TAIL = 4 << 20, 64 << 10
-"""Bytes that are read at a time; and at first beyond the end of a range."""
+BLOCK, FIRST = 4 << 20, 64 << 10
+"""Bytes that are read at a time; and at first, at the beginning of a range and beyond its end: a reader that wants a few
+lines reads little."""
 
 
 def reader(stream: BinaryIO) -> Callable[[int], bytes]:
@@ -32,6 +33,7 @@ def lines(stream: BinaryIO, limit: int, start: int = 0, end: int | None = None) 
         end: None for the end of the stream.
     """
     read = reader(stream)
+    size_read = FIRST
     begin, block = start, b""
     if start:
         found = _first_line(stream, start, end)
@@ -39,7 +41,7 @@ def lines(stream: BinaryIO, limit: int, start: int = 0, end: int | None = None) 
             return
         begin, block = found
     else:
-        block = read(BLOCK if end is None else max(1, min(BLOCK, end)))
+        block = read(size_read if end is None else max(1, min(size_read, end)))
     position = begin + len(block)  # of the stream
     held: list[bytes] = []
     size = 0
@@ -62,8 +64,9 @@ def lines(stream: BinaryIO, limit: int, start: int = 0, end: int | None = None) 
         elif rest:
             held.append(rest)
         # Beyond the end only the rest of a line is needed: a little is read at first, more if that is not enough.
-        wanted = BLOCK if end is None else end - position if position < end else max(TAIL, position - end)
-        block = read(min(BLOCK, wanted))
+        size_read = min(2 * size_read, BLOCK)
+        wanted = BLOCK if end is None else end - position if position < end else max(FIRST, position - end)
+        block = read(min(size_read, wanted))
         position += len(block)
     if size:
         yield TooLong(size) if size > limit else b"".join(held)
@@ -73,9 +76,11 @@ def _first_line(stream: BinaryIO, start: int, end: int | None) -> tuple[int, byt
     """Position of the first line that begins at or after `start`, and the bytes read from there on; None if that is not
     before `end`: a line that covers the whole range is not read to its end."""
     position = start - 1
+    size_read = FIRST
     stream.seek(position)
     while end is None or position + 1 < end:
-        block = stream.read(BLOCK)
+        block = stream.read(size_read)
+        size_read = min(2 * size_read, BLOCK)
         if not block:
             return None
         at = block.find(b"\n")
@@ -83,6 +88,6 @@ def _first_line(stream: BinaryIO, start: int, end: int | None) -> tuple[int, byt
             begin = position + at + 1
             if end is not None and begin >= end:
                 return None
-            return begin, block[at + 1 :] or stream.read(BLOCK)
+            return begin, block[at + 1 :] or stream.read(FIRST)
         position += len(block)
     return None

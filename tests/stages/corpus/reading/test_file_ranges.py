@@ -69,6 +69,7 @@ class Counting(io.BytesIO):
 
 def test_a_line_that_covers_ranges_is_not_read_once_a_range(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines_module, "BLOCK", 1 << 10)
+    monkeypatch.setattr(lines_module, "FIRST", 1 << 10)
     data = b"first\n" + b"x" * 1_000_000 + b"\nlast"
     cuts = [len(data) * i // 50 for i in range(51)]
     taken, got = 0, []
