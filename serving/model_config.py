@@ -233,6 +233,7 @@ CONFIG_REASONS: Mapping[str, str] = {
     "is_causal": _POOLING,
     "transformers_weights": "it names another file of weights; remove it",
     "gguf_file": "it names another file of weights; remove it",
+    "configuration_files": "it names another config to read instead of this one; remove it",
 }
 """Why a known key is refused, for its message; other unknown keys are refused, too."""
 

@@ -117,6 +117,8 @@ ROUTES: dict[str, tuple[Any, str]] = {
     # transformers loads these files instead of model.safetensors
     "transformers_weights": ("../other.safetensors", "another file"),
     "gguf_file": ("../other.gguf", "another file"),
+    # transformers/configuration_utils.py reads another file instead of config.json
+    "configuration_files": (["config.4.0.0.json"], "another config"),
     # no route known, but not known as a key of the architecture either
     "tokenizer_class": ("MyTokenizer", "not a known key of Qwen3ForCausalLM"),
     "eagle_config": ({}, "not a known key"),
