@@ -15,6 +15,7 @@ from stages.corpus.reading.unread import describe_unread, is_utf8, printable_nam
 from stages.evaluation import find_sets
 from stages.questions import set_name
 from stages.store import ConfigError, InputError
+from stages.store.credentials import refuse_credentials
 
 OWN_SOURCES = "corpus.sources."
 """Keys that, together with data, are about the sources found there."""
@@ -31,6 +32,7 @@ def resolve_recipe(
     Raises:
         ConfigError, InputError: naming the parameter and what is wrong with it.
     """
+    check_parameters(recipe, data, evaluation_data, overrides)
     of_sources = [item for item in overrides if data and item.startswith(OWN_SOURCES)]
     chosen = load_recipe(recipe, [item for item in overrides if item not in of_sources])
     chosen.storage.apply()
@@ -62,6 +64,21 @@ def resolve_recipe(
     with _naming("evaluation_data"):
         notes += check_question_sets(own)
     return own, notes
+
+
+def check_parameters(
+    recipe: str, data: str | None = None, evaluation_data: str | None = None, overrides: Sequence[str] = ()
+) -> None:
+    """Refuses credentials in the parameters of a run.
+
+    Raises:
+        CredentialsError: naming the parameter.
+        ConfigError: an override is not written as section.key=value.
+    """
+    for name, value in (("recipe", recipe), ("data", data), ("evaluation_data", evaluation_data)):
+        refuse_credentials(name, value)
+    for override in overrides:
+        apply_override({}, override)
 
 
 def _source_settings(overrides: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -19,7 +19,7 @@ from rich.console import Console
 from flows import present, registry
 from flows.artifacts import remove_duplicates, show_link, show_report, show_table
 from flows.cancel import confirm_cancel, interrupt_on_cancel
-from flows.inputs import resolve_recipe
+from flows.inputs import check_parameters, resolve_recipe
 from flows.job import Job
 from flows.plan_table import plan_records
 from flows.report import markdown, summarise
@@ -32,13 +32,17 @@ from stages.corpus import summary_rows
 from stages.corpus.reading.unread import printable_name
 from stages.evaluation import evaluation, preload, reasons, table
 from stages.store import Store, read_ref, write_ref
+from stages.store.credentials import CredentialsError, redact
 from stages.tokens.fertility import fertility_rows
 from stages.training.cluster import driver as launch
 from stages.training.preflight.plan import plan_of
 
 # The form and the server check the patterns before a run is created; the flow checks the rest.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+_-]*$|^/.+[.]ya?ml$")]
-Place = Annotated[str, Field(max_length=1000, pattern=r"^$|^/|^[A-Za-z0-9+.-]+://")]
+# A URL with a password does not match, so it is refused before it is recorded. (`github://owner:repository@revision`.)
+Place = Annotated[
+    str, Field(max_length=1000, pattern=r"^$|^/|^github://|^[A-Za-z0-9+.-]+://([^/?#@:]*@)?[^/?#@]*([/?#]|$)")
+]
 Override = Annotated[str, Field(pattern=r"^[^=\s]+=")]
 
 
@@ -46,7 +50,7 @@ def run_name() -> str:
     """Puts the recipe before the name that Prefect or a person gave: `biomed gorgeous-dingo`."""
     given, parameters = str(runtime.flow_run.name), runtime.flow_run.parameters
     prefix = Path(parameters["recipe"]).stem + (
-        f"+{printable_name(Path(parameters['data']).name)}" if parameters["data"] else ""
+        f"+{printable_name(Path(redact(parameters['data'])).name)}" if parameters["data"] else ""
     )
     return given if given.startswith(prefix) else f"{prefix} {given}"
 
@@ -216,7 +220,15 @@ def open_job(recipe: str, data: str, evaluation_data: str, overrides: list[str],
 
     Raises:
         ConfigError: naming the parameter.
+        CredentialsError: a parameter has credentials in it, which Prefect has recorded by now.
     """
+    try:
+        check_parameters(recipe, data, evaluation_data, overrides)
+    except CredentialsError as error:
+        raise CredentialsError(
+            f"{error}. Prefect has recorded this flow run's parameters in its database, before they could be checked: "
+            "revoke the credentials, then delete the flow run"
+        ) from None
     logger = get_run_logger()
     settings = load_settings()
     console = Console(stderr=True, highlight=False, soft_wrap=True)

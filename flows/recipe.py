@@ -23,6 +23,7 @@ from stages.corpus.reading.names import make_name
 from stages.evaluation import EvaluationConfig, GatePolicy
 from stages.sample.stage import SampleConfig
 from stages.store import Config, ConfigError, runtime_field
+from stages.store.credentials import CredentialsError, find_credentials, redact, refuse_credentials
 from stages.tokens import TokensConfig
 from stages.tokens.mixture import BLOCK
 from stages.training import TrainingConfig
@@ -134,15 +135,22 @@ def load_recipe(name: str, overrides: Sequence[str] = (), changes: dict[str, Any
 
     Raises:
         ConfigError: naming the file, the key and, for an unknown key, the nearest right name.
+        CredentialsError: naming the file and the key of a location that has credentials in it.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+    refuse_credentials("recipe", name)
+    text = ""
     try:
-        data = yaml.safe_load(path.read_text())
+        text = path.read_text()
+        data = yaml.safe_load(text)
     except FileNotFoundError:
         near = difflib.get_close_matches(name, recipe_names(), 1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(recipe_names())}"
         raise ConfigError(f"recipe {name!r} not found at {path}{hint}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
+        if find_credentials(text):  # the error repeats the line
+            mark = getattr(error, "problem_mark", None)
+            raise ConfigError(f"{path}: not valid YAML{f', line {mark.line + 1}' if mark else ''}") from None
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: a recipe is a mapping of sections, this is {type(data).__name__}")
@@ -154,6 +162,10 @@ def load_recipe(name: str, overrides: Sequence[str] = (), changes: dict[str, Any
 
 def parse_recipe(data: dict[str, Any], where: str) -> Recipe:
     """Validates a recipe's data; see `load_recipe`."""
+    try:
+        refuse_credentials("", data)
+    except CredentialsError as error:
+        raise CredentialsError(f"{where}: {error}") from None
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
@@ -207,14 +219,17 @@ def apply_override(data: dict[str, Any], override: str) -> None:
 
     Raises:
         ConfigError: it is not written so, or goes through something that is no section.
+        CredentialsError: its value has credentials in it.
     """
     key, equals, text = override.partition("=")
+    refuse_credentials(f"--set {redact(key)}", override)  # first, since other messages repeat it
     if not equals or not key:
         raise ConfigError(f"--set {override!r}: write it as section.key=value, for example training.steps=200")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override!r}: the value is not valid YAML: {error}") from None
+    refuse_credentials(f"--set {key}", value)  # YAML has escapes
     at = data
     *parents, last = key.split(".")
     for parent in parents:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from stages.store import Config, ConfigError
+from stages.store.credentials import refuse_credentials
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -94,15 +95,18 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """Reads the settings from environment variables.
 
     Raises:
-        ConfigError: a port is not an integer from 1 to 65535, or HEADWATER_HOME is relative.
+        ConfigError: a port is not an integer from 1 to 65535, HEADWATER_HOME is relative, or HEADWATER_STORE has
+            credentials in it.
     """
     env = os.environ if environ is None else environ
     home = Path(env.get("HEADWATER_HOME") or REPOSITORY / ".headwater")
     if not home.is_absolute():
         raise ConfigError(f"HEADWATER_HOME: {str(home)!r} is relative; set an absolute path")
+    store = env.get("HEADWATER_STORE") or str(home / "store")
+    refuse_credentials("HEADWATER_STORE", store)
     return Settings(
         home=home,
-        store=env.get("HEADWATER_STORE") or str(home / "store"),
+        store=store,
         prefect_port=_port(env, "HEADWATER_PREFECT_PORT", 4200),
         mlflow_port=_port(env, "HEADWATER_MLFLOW_PORT", 5000),
         gateway_port=_port(env, "HEADWATER_GATEWAY_PORT", 8000),

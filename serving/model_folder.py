@@ -1,8 +1,9 @@
 """Checks that a model folder is safe and complete before vLLM loads it.
 
 vLLM's `trust_remote_code=False` has been bypassed more than once (CVE-2025-66448, CVE-2026-22807, CVE-2026-27893), so a
-folder that holds code, a pickle, or a reference to code is refused before the engine sees it. The type of a file is
-determined by its content, not by its name.
+folder that holds code, a pickle, or a reference to code is refused before the engine sees it. So is one with a file or
+a key that is not known (`model_files`, `model_config`, `tokenizer_config`): it may point elsewhere. The type of a file
+is determined by its content, not by its name.
 """
 
 from __future__ import annotations
@@ -10,44 +11,31 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from serving.errors import ModelRefusedError, ServingError
+from serving.model_config import check_config, check_generation_config
+from serving.model_files import (
+    CHAT_TEMPLATE,
+    CONFIG,
+    GENERATION_CONFIG,
+    SPECIAL_TOKENS_MAP,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    VOCABULARIES,
+    WEIGHTS_INDEX,
+    check_name,
+    check_weights_index,
+)
 from serving.record import Deployment
+from serving.tokenizer_config import check_special_tokens_map, check_tokenizer_config
 from stages.store import Artifact, Store, load
 from stages.store.hashing import cached_sha256
 
-TEXT_SUFFIXES = frozenset({"", ".jinja", ".txt", ".md"})
-"""Served besides `.safetensors`, `.json` and SentencePiece's `.model`; a LICENSE file has no suffix."""
 FORBIDDEN_KEYS = frozenset({"auto_map", "trust_remote_code", "custom_pipelines", "custom_generate"})
-STOCK_TOKENIZERS = frozenset(
-    f"{family}Tokenizer{kind}"
-    for family in (
-        *(
-            "Bert",
-            "BioGpt",
-            "Bloom",
-            "CodeGen",
-            "CodeLlama",
-            "Cohere",
-            "GPT2",
-            "GPTNeoX",
-            "Gemma",
-            "Llama",
-            "OpenAIGPT",
-        ),
-        *("Qwen2", "Qwen3_5", "Roberta", "T5", "XLMRoberta"),
-    )
-    for kind in ("", "Fast")
-) | {"PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend"}
-"""Tokenizer classes of transformers itself. Any other name refers to code in the model folder."""
-TOKENIZER = "tokenizer.json"
-VOCABULARIES = ("vocab.json", "added_tokens.json")
-"""Maps from token to id: any word may be a key, even `auto_map`."""
-CHAT_TEMPLATES = ("chat_template.jinja", "chat_template.json")
 MAX_HEADER_BYTES = 100_000_000
 """The SafeTensors format's own limit."""
 
@@ -113,44 +101,55 @@ def check_model_folder(folder: Path) -> ModelFolder:
     """Checks a Hugging Face model folder without loading any of it.
 
     Raises:
-        ModelRefusedError: it is incomplete, or holds code, pickles, references to code, or links that point outside.
+        ModelRefusedError: it is incomplete; or holds code, pickles, references to code, links that point outside, or
+            files or keys that are not known.
     """
     if not folder.is_dir():
         raise ModelRefusedError(f"{folder} is not a folder")
     configs: dict[str, Any] = {}
-    weights = False
+    weights: set[str] = set()
     for path in _files(folder):
-        suffix = path.suffix.lower()
+        name, suffix = path.relative_to(folder).as_posix(), path.suffix.lower()
+        check_name(path, name)
         if suffix == ".json":
-            name = path.relative_to(folder).as_posix()
             configs[name] = _read_json(path)
             _refuse_code_references(path, configs[name])
         elif suffix == ".safetensors":
             _check_safetensors(path)
-            weights = True
+            weights.add(name)
         elif suffix == ".model":
             _check_sentencepiece(path)
-        elif suffix in TEXT_SUFFIXES:
-            _check_text(path)
         else:
-            raise ModelRefusedError(
-                f"{path}: {suffix} files are refused, only SafeTensors and JSON are allowed; export the model again"
-            )
+            _check_text(path)
     if not weights:
         raise ModelRefusedError(f"{folder} has no .safetensors file")
-    if "config.json" not in configs:
+    if CONFIG not in configs:
         raise ModelRefusedError(f"{folder} has no config.json")
-    config = configs["config.json"]
-    if not isinstance(config, dict) or not config.get("architectures"):
-        raise ModelRefusedError(f"{folder / 'config.json'} names no architecture")
-    tokenizer = configs.get("tokenizer_config.json")
-    template = isinstance(tokenizer, dict) and bool(tokenizer.get("chat_template"))
-    length = config.get("max_position_embeddings")
+    for name, check in _CHECKS.items():
+        if name in configs:
+            check(folder / name, configs[name])
+    if WEIGHTS_INDEX in configs:
+        check_weights_index(folder / WEIGHTS_INDEX, configs[WEIGHTS_INDEX], weights)
+    elif len(weights) > 1:
+        raise ModelRefusedError(
+            f"{folder} has several .safetensors files but no {WEIGHTS_INDEX}; export the model again"
+        )
+    config = configs[CONFIG]
+    tokenizer = configs.get(TOKENIZER_CONFIG, {})
     return ModelFolder(
         path=folder,
-        max_model_len=length if isinstance(length, int) else None,
-        has_chat_template=template or any((folder / name).exists() for name in CHAT_TEMPLATES),
+        max_model_len=config.get("max_position_embeddings", config.get("n_positions")),  # the second is GPT-2's name
+        has_chat_template=bool(tokenizer.get("chat_template")) or (folder / CHAT_TEMPLATE).exists(),
     )
+
+
+_CHECKS: dict[str, Callable[[Path, Any], None]] = {
+    CONFIG: check_config,
+    GENERATION_CONFIG: check_generation_config,
+    TOKENIZER_CONFIG: check_tokenizer_config,
+    SPECIAL_TOKENS_MAP: check_special_tokens_map,
+}
+"""Checks of the content of a JSON file, by name."""
 
 
 def _damaged_files(artifact: Artifact, path: str, local: Path) -> list[str]:
@@ -204,11 +203,6 @@ def _refuse_code_references(path: Path, content: Any) -> None:
     for key, value in _items(content):
         if key in FORBIDDEN_KEYS and value:
             raise ModelRefusedError(f"{path}: {key!r} refers to code in the model folder, which is refused")
-        if key == "tokenizer_class" and value is not None and str(value) not in STOCK_TOKENIZERS:
-            raise ModelRefusedError(
-                f"{path}: tokenizer_class {value!r} is not a class of transformers, so it would be loaded as code from "
-                "the model folder; save the tokenizer as PreTrainedTokenizerFast"
-            )
 
 
 def _items(content: Any) -> Iterator[tuple[str, Any]]:

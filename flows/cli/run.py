@@ -41,6 +41,7 @@ def run(
 ) -> None:
     """Run pretrain/RECIPE here: documents in, a served and registered model out. Starts the services if needed."""
     settings = load()
+    _refuse_credentials(recipe, data, evaluation, overrides or [])
     recipe = str(Path(recipe).resolve()) if recipe.endswith((".yaml", ".yml")) else recipe
     data, evaluation = _absolute(data, "--data"), _absolute(evaluation, "--eval")
     if dry_run:
@@ -111,6 +112,13 @@ def _dry_run(
     # "after X" is also among the reasons: left out of the state, so that the table fits 100 columns.
     table = [{**row, "state": row["state"].partition(" after ")[0], "why": "\n".join(row["why"])} for row in rows]
     show(f"pretrain/{chosen.name}", table, False)
+
+
+def _refuse_credentials(recipe: str, data: str | None, evaluation: str | None, overrides: list[str]) -> None:
+    """Refuses credentials before Prefect records the parameters, and before another message repeats them."""
+    from flows.inputs import check_parameters
+
+    check_parameters(recipe, data, evaluation, overrides)
 
 
 def _check_recipe(recipe: str, data: str | None, evaluation: str | None, overrides: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from flows.cli.console import Json, err, load, out, print_json, show
@@ -77,7 +78,8 @@ def start_services(settings: Any, wait_for: set[str] | None, always_register: bo
     prefect_starts = service_process(settings, "prefect").find() is None
     key, created = ensure_key(settings.api_key_file)
     if created:
-        err.print(f"API key of the endpoint (shown once, stored in {settings.api_key_file}): {key}", soft_wrap=True)
+        shown = f" (shown once): {key}" if sys.stderr.isatty() else ""  # logs and pipes are kept, and read by others
+        err.print(f"API key of the endpoint, stored in {settings.api_key_file}{shown}", soft_wrap=True)
     seconds = start(settings, wait_for=wait_for, echo=lambda line: err.print(line, style="dim"))
     if prefect_starts or always_register:
         register(settings)

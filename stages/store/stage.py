@@ -16,6 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from stages.store.artifact import Artifact, ArtifactWriter, leftovers, load, scratch_folder
 from stages.store.config import Config, canonical
+from stages.store.credentials import refuse_credentials
 from stages.store.errors import LeaseHeldError, StoreError
 from stages.store.lease import Holder, Lease
 from stages.store.manifest import fingerprint
@@ -66,7 +67,12 @@ class Stage(Generic[C]):
     """Refuses a finished artifact that does not do what the config asks for beside the plan; raises ConfigError."""
 
     def plan(self, config: C, inputs: Mapping[str, HasDigest], store: Store, *, force_new_run: bool = False) -> Plan:
-        """Identifies the work and looks for its artifact. `force_new_run` plans a new run, with `separate_runs`."""
+        """Identifies the work and looks for its artifact. `force_new_run` plans a new run, with `separate_runs`.
+
+        Raises:
+            CredentialsError: a location in the config has credentials in it; the manifest would have the whole config.
+        """
+        refuse_credentials(self.kind, config.model_dump(mode="json"))
         decisive = canonical(config)
         digests = {role: item.digest for role, item in sorted(inputs.items())}
         name = fingerprint(self.kind, self.version, decisive, digests)

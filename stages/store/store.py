@@ -29,6 +29,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from stages.store.conditional import is_refusal, rewrite_file, translate_refusal
 from stages.store.connections import silence_lost_writes
+from stages.store.credentials import refuse_credentials
 from stages.store.errors import HeadwaterError, StoreError
 from stages.store.names import refuse_links
 
@@ -42,11 +43,12 @@ class Store:
     """A folder tree at an fsspec URL. Names are relative, `/`-separated, and never point outside the root.
 
     Every method raises StoreError when the store cannot be reached or refuses the operation, and FileNotFoundError
-    when the object does not exist.
+    when the object does not exist. A URL with credentials in it is refused with a CredentialsError.
     """
 
     def __init__(self, url: str | os.PathLike[str]):
         text = os.fspath(url)
+        refuse_credentials("store", text)
         if "://" not in text and not os.path.isabs(text):
             raise StoreError(f"store: {text!r} is a relative path; give an absolute path or a URL")
         try:

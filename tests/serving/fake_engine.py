@@ -6,14 +6,14 @@
 - `error`: answers 500. `dead`: also reports from then on that it is dead, as vLLM does when its core has died.
 - `hang`: from then on answers nothing but `/health`, as when the core hangs. `busy N`: the same until its metrics were
   read N times more, while they show steps. `looks N`: answers after as many reads, without a step.
-- anything else is answered at once, unless its fields include one that the model's config names in `crashes_at`: then
-  the engine exits.
+- anything else is answered at once, unless its fields include one that the model names in `crashes_at`: then the engine
+  exits.
 
 Its log has a line for every `hold` and `drip` that arrived, and for every request that the gateway has cancelled.
 
-A model whose architecture is `Broken` does not start; `Crashing` exits after its first answer. A model whose config has
-`starts_when` starts once that file exists. Like vLLM it has a child process, which is in another process group and
-ignores SIGTERM.
+How it behaves is written in the metadata of the model's SafeTensors file, as JSON in the entry `engine`. With `broken`
+it does not start; with `crashing` it exits after its first answer; with `starts_when` it starts once that file exists.
+Like vLLM it has a child process, which is in another process group and ignores SIGTERM.
 """
 
 import argparse
@@ -33,7 +33,9 @@ parser.add_argument("--model", type=Path)
 parser.add_argument("--port", type=int)
 parser.add_argument("--served-model-name", nargs="+")
 arguments, _ = parser.parse_known_args()
-config = json.loads((arguments.model / "config.json").read_text())
+weights = (arguments.model / "model.safetensors").read_bytes()
+header = json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])
+behaviour = json.loads(header["__metadata__"]["engine"])
 steps = itertools.count()
 free = threading.Event()
 free.set()
@@ -82,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers.get("Authorization") != f"Bearer {os.environ['VLLM_API_KEY']}":
             self.answer(401, {"error": "the gateway's own key is wrong"})
             return
-        if config.get("crashes_at") in fields:
+        if behaviour.get("crashes_at") in fields:
             os._exit(9)
         prompt = fields.get("prompt") or "hello"
         word, _, count = prompt.partition(" ") if isinstance(prompt, str) else ("", "", "")
@@ -161,11 +163,11 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
 
-if config["architectures"] == ["Broken"]:
+if behaviour.get("broken"):
     print("ValueError: the architecture Broken is not supported", file=sys.stderr)
     sys.exit(1)
-crashing = config["architectures"] == ["Crashing"]
-while "starts_when" in config and not Path(config["starts_when"]).exists():
+crashing = behaviour.get("crashing")
+while "starts_when" in behaviour and not Path(behaviour["starts_when"]).exists():
     time.sleep(0.01)
 code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 child = subprocess.Popen([sys.executable, "-c", code, "fake-engine-core"], start_new_session=True)

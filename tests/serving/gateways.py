@@ -46,18 +46,20 @@ def put_model(store: Store, name: str, files: dict[str, bytes]) -> Artifact:
     return writer.commit()
 
 
-def fake_model(
-    store: Store, name: str, architecture: str = "Fake", extra: dict[str, bytes] | None = None, **config: object
-) -> Artifact:
-    """A model that only the fake engine can serve; `config` controls that engine (see fake_engine.py)."""
-    fields = {"architectures": [architecture], "max_position_embeddings": 64, "name": name, **config}
-    files = {"config.json": json.dumps(fields).encode(), "model.safetensors": safetensors(name)}
+CONFIG = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "max_position_embeddings": 64}
+"""A `config.json` that passes the checks."""
+
+
+def fake_model(store: Store, name: str, extra: dict[str, bytes] | None = None, **behaviour: object) -> Artifact:
+    """A model that only the fake engine can serve; `behaviour` controls that engine (see fake_engine.py)."""
+    weights = safetensors(name, engine=json.dumps(behaviour))
+    files = {"config.json": json.dumps(CONFIG).encode(), "model.safetensors": weights}
     return put_model(store, name, files | (extra or {}))
 
 
-def safetensors(text: str = "") -> bytes:
+def safetensors(text: str = "", **metadata: str) -> bytes:
     """A SafeTensors file without tensors."""
-    header = json.dumps({"__metadata__": {"text": text}}).encode()
+    header = json.dumps({"__metadata__": {"text": text, **metadata}}).encode()
     return len(header).to_bytes(8, "little") + header
 
 
@@ -114,9 +116,9 @@ class Gateway:
     def logs(self) -> str:
         return "".join(path.read_text() for path in (self.state / "logs").glob("engine-*.log"))
 
-    def model(self, architecture: str = "Fake", extra: dict[str, bytes] | None = None, **config: object) -> Artifact:
+    def model(self, extra: dict[str, bytes] | None = None, **behaviour: object) -> Artifact:
         """A model that this gateway has not served yet, so that its engine's counts start at 0."""
-        return fake_model(self.store, f"m{next(self._count)}", architecture, extra, **config)
+        return fake_model(self.store, f"m{next(self._count)}", extra, **behaviour)
 
     def serve(self, model: Artifact, version: int, serving: ServingConfig | None = None) -> Deployment:
         """Writes the record and waits until the model is served."""

@@ -44,7 +44,7 @@ def test_deploying_without_a_gateway_is_an_error(store: Store) -> None:
 REFUSED = {
     "code": ({"modeling_x.py": b"import os"}, r"modeling_x\.py: \.py files are refused"),
     "pickle": ({"pytorch_model.bin": b"\x80\x02}q\x00."}, r"\.bin files are refused"),
-    "hidden pickle": ({"model-2.safetensors": b"\x80\x04K\x01."}, "not in the SafeTensors format"),
+    "hidden pickle": ({"model-00002-of-00002.safetensors": b"\x80\x04K\x01."}, "not in the SafeTensors format"),
     "auto_map": ({"generation_config.json": b'{"a": [{"auto_map": {"AutoModel": "x.Y"}}]}'}, "auto_map"),
     "tokenizer": ({"tokenizer_config.json": b'{"tokenizer_class": "MyTokenizer"}'}, "MyTokenizer"),
 }

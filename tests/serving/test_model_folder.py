@@ -13,10 +13,8 @@ from serving.errors import ModelRefusedError, ServingError
 from serving.model_folder import check_model_folder, find_model, verify_model
 from serving.record import deployment_of
 from stages.store import Store, hashing
-from tests.serving.gateways import fake_model, safetensors
+from tests.serving.gateways import CONFIG, fake_model, safetensors
 from tests.support import examples
-
-CONFIG = {"architectures": ["Qwen3ForCausalLM"], "max_position_embeddings": 64}
 
 
 def make(folder: Path, **files: bytes) -> Path:
@@ -61,7 +59,9 @@ PICKLE = pickle.dumps({"weights": [1.0, 2.0]})
 @pytest.mark.parametrize(
     "data", [PICKLE, b"PK\x03\x04" + bytes(60), b"\x7fELF" + bytes(60), b"", b"x", (9).to_bytes(8, "little") + b"{}"]
 )
-@pytest.mark.parametrize("name", ["weights-2.safetensors", "extra.json", "README", "notes.txt", "tokenizer.model"])
+@pytest.mark.parametrize(
+    "name", ["model-00002-of-00002.safetensors", "vocab.json", "README", "NOTICE.txt", "tokenizer.model"]
+)
 def test_the_type_of_a_file_is_determined_by_its_content(tmp_path: Path, name: str, data: bytes) -> None:
     if Path(name).suffix in ("", ".txt") and data in (b"", b"x"):
         return  # that is text
@@ -71,17 +71,21 @@ def test_the_type_of_a_file_is_determined_by_its_content(tmp_path: Path, name: s
 
 def test_files_of_a_real_folder_are_accepted(tmp_path: Path) -> None:
     files = {"LICENSE": b"Apache", "README.md": "grün".encode(), "merges.txt": b"a b\n", "tokenizer.model": b"\x0a\x0e"}
-    words = {"auto_map": 5, "trust_remote_code": 6, "tokenizer_class": 7}  # words of a vocabulary are not settings
+    words = {"auto_map": 5, "trust_remote_code": 6, "vocab_file": 7}  # words of a vocabulary are not settings
     files |= {"vocab.json": json.dumps(words).encode(), "added_tokens.json": b'{"auto_map": 7}'}
     files |= {"tokenizer.json": json.dumps({"model": {"vocab": words, "merges": []}}).encode()}
-    files |= {"tokenizer_config.json": b'{"tokenizer_class": "PreTrainedTokenizerFast", "auto_map": null}'}
+    files |= {"tokenizer_config.json": b'{"tokenizer_class": "PreTrainedTokenizerFast"}'}
     check_model_folder(make(tmp_path / "m", **files))
 
 
-@pytest.mark.parametrize("file", ["vocab.json", "tokenizer.json", "sub/config.json", "sub/deep/x.json"])
+def test_the_longest_text_is_known_for_every_architecture(tmp_path: Path) -> None:
+    config = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_positions": 32}
+    assert check_model_folder(make(tmp_path / "m", **{"config.json": json.dumps(config).encode()})).max_model_len == 32
+
+
+@pytest.mark.parametrize("file", ["vocab.json", "tokenizer.json", "special_tokens_map.json"])
 def test_references_are_found_in_every_file(tmp_path: Path, file: str) -> None:
     folder = make(tmp_path / "m")
-    (folder / file).parent.mkdir(parents=True, exist_ok=True)
     (folder / file).write_text('{"model": {"vocab": {}}, "auto_map": {"AutoTokenizer": "x.Y"}}')
     with pytest.raises(ModelRefusedError, match="auto_map"):
         check_model_folder(folder)
@@ -106,7 +110,7 @@ def test_absurdly_deep_json_is_refused(tmp_path: Path) -> None:
     for depth in (900, 100_000):
         data = b'{"a":' * depth + b'{"auto_map": {"x": "y"}}' + b"}" * depth
         with pytest.raises(ModelRefusedError, match=r"auto_map|not valid JSON"):
-            check_model_folder(make(tmp_path / "m", **{"extra.json": data}))
+            check_model_folder(make(tmp_path / "m", **{"special_tokens_map.json": data}))
 
 
 @examples(30)
@@ -135,10 +139,10 @@ def test_incomplete_folders_are_refused(tmp_path: Path) -> None:
 def test_links_that_point_outside_are_refused(tmp_path: Path) -> None:
     folder = make(tmp_path / "m")
     (tmp_path / "secret.json").write_text("{}")
-    (folder / "extra.json").symlink_to(tmp_path / "secret.json")
+    (folder / "vocab.json").symlink_to(tmp_path / "secret.json")
     with pytest.raises(ModelRefusedError, match="link"):
         check_model_folder(folder)
-    (folder / "extra.json").unlink()
+    (folder / "vocab.json").unlink()
     (tmp_path / "elsewhere").mkdir()
     (folder / "sub").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ModelRefusedError, match="link"):
@@ -148,7 +152,7 @@ def test_links_that_point_outside_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelRefusedError, match=r"loop\.json"):
         check_model_folder(folder)
     (folder / "loop.json").unlink()
-    (folder / "same.json").symlink_to("config.json")
+    (folder / "README").symlink_to("config.json")
     check_model_folder(folder)
     os.mkfifo(folder / "pipe.json")
     with pytest.raises(ModelRefusedError, match="not a regular file"):
@@ -164,10 +168,10 @@ def test_only_the_bytes_of_the_manifest_are_served(store: Store) -> None:
     with pytest.raises(ServingError, match="no model artifact"):
         find_model(store, entry.model_copy(update={"model_folder": "model/gone"}))
     weights = store.local_path(model.folder) / "weights"
-    (weights / "more.safetensors").write_bytes(safetensors())
-    with pytest.raises(ServingError, match=r"more\.safetensors is not listed in the artifact's manifest"):
+    (weights / "README").write_text("added later")
+    with pytest.raises(ServingError, match=r"README is not listed in the artifact's manifest"):
         verify_model(model)
-    (weights / "more.safetensors").unlink()
+    (weights / "README").unlink()
     (weights / "model.safetensors").write_bytes(safetensors("b"))
     with pytest.raises(ServingError, match=r"damaged \(weights/model.safetensors\)"):
         verify_model(model)

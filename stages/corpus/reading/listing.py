@@ -21,6 +21,7 @@ from stages.corpus.reading.places import filesystem, local_path
 from stages.corpus.reading.unread import Unread, count_unread, describe_unread, ignored_part, is_utf8
 from stages.corpus.reading.walk import NO_PERMISSION, NOT_UTF8, describe_special, walk
 from stages.store import InputError
+from stages.store.credentials import refuse_credentials
 from stages.store.hashing import cached_sha256
 
 
@@ -151,8 +152,10 @@ def list_files(
 
     Raises:
         InputError: the location does not exist, is empty, or, without `why_unread`, has no file to read.
+        CredentialsError: it has credentials in it.
     """
     text = os.path.expanduser(os.fspath(location))
+    refuse_credentials("location", text)
     path = local_path(text)
     where, contents, unread = _local_files(path) if path else _remote_files(text)
     if patterns is not None:

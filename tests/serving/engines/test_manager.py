@@ -74,7 +74,7 @@ def test_no_request_fails_when_the_champion_changes(
             thread.join()
         assert not alive(old)
         # A model that does not start: the old one stays or is resumed, the record is restored, the reason reported.
-        broken = deployment_of(gateway.model(architecture="Broken"), "toy", 3)
+        broken = deployment_of(gateway.model(broken=True), "toy", 3)
         with pytest.raises(ServingError, match="the architecture Broken is not supported"):
             deploy(broken, store, gateway.url, gateway.key, timeout_seconds=120)
         assert read_record(store).stable == second
@@ -90,7 +90,7 @@ def test_no_request_fails_when_the_champion_changes(
 def test_a_model_that_does_not_start_pauses_the_old_engine_only_once(narrow: Gateway) -> None:
     store = narrow.store
     narrow.serve(narrow.model(), 1)
-    broken = deployment_of(narrow.model(architecture="Broken"), "toy", 2)
+    broken = deployment_of(narrow.model(broken=True), "toy", 2)
     write_record(store, DeploymentRecord(stable=broken))  # nobody restores the record
     wait_for(lambda: len(narrow.status().engines) == 2)
     wait_for(lambda: (served := narrow.status()).serving and served.engines[0].starts == 2)

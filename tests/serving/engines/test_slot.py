@@ -56,7 +56,7 @@ def test_a_killed_engine_is_restarted(gateway: Gateway, victim: str) -> None:
 
 def test_a_crashing_engine_is_restarted_with_back_off(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slots, "INITIAL_BACKOFF_SECONDS", 0.5)
-    crashing = deployment_of(gateway.model(architecture="Crashing"), "toy", 1)
+    crashing = deployment_of(gateway.model(crashing=True), "toy", 1)
     write_record(gateway.store, DeploymentRecord(stable=crashing))
     wait_for(lambda: gateway.status().engines and gateway.engine().failures == 2)
     seen = gateway.engine()
