@@ -20,7 +20,8 @@ _WRITER_TIMEOUT_SECONDS = 2.0
 _LOG_WRITER = Path(__file__).with_name("log_writer.py")
 
 _DETACH = """
-import json, subprocess, sys
+import json, os, subprocess, sys
+os.umask(0o077)
 launch = json.loads(sys.argv[1])
 writer = subprocess.Popen(launch["writer"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=launch["cwd"],
                           stderr=subprocess.DEVNULL, start_new_session=True)
@@ -43,7 +44,12 @@ class ManagedProcess:
         return self._find("pid", "created")
 
     def start(self, command: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
-        """Starts it in a session of its own, with its output appended to the log, whose size and rate are bounded."""
+        """Starts it in a session of its own, with its output appended to the log, whose size and rate are bounded.
+        What it creates is for this user alone.
+
+        Args:
+            env: all its variables; it inherits none.
+        """
         self._record.parent.mkdir(parents=True, exist_ok=True)
         # Through an intermediate process that exits at once: a service must not be our child, or whatever kills this
         # process's children (Ray does so with its driver's) would kill the service too.
@@ -51,7 +57,7 @@ class ManagedProcess:
         launch = {"command": list(command), "cwd": str(cwd), "writer": writer}
         child = subprocess.run(
             [sys.executable, "-I", "-S", "-c", _DETACH, json.dumps(launch)],
-            env={**os.environ, **env},
+            env=env,
             stdout=subprocess.PIPE,
             check=True,
         )

@@ -23,6 +23,7 @@ from serving.gateway.app import gateway_app
 from serving.gateway.http_protocol import connections_within, protocol_class, raise_file_limit
 from serving.gateway.keys import ensure_key
 from serving.logs import RepeatFilter
+from stages.private_files import keep_private
 from stages.store import HeadwaterError, Store
 
 LOG = logging.getLogger("headwater.serving")
@@ -32,6 +33,7 @@ BACKLOG = 512
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs until a signal stops it. Returns the exit code."""
+    keep_private()
     try:
         settings = parse(arguments)
         serve(settings)

@@ -126,6 +126,7 @@ def _checks_before_setup(environ: Mapping[str, str], settings: Settings | None) 
 
 def _checks_after_setup(environ: Mapping[str, str], settings: Settings) -> list[PendingCheck]:
     """Checks that need the environment's packages."""
+    from infra.credentials import ALL, credential_file
     from infra.doctor import processes, safety, store
     from infra.services import service_process, services
 
@@ -144,8 +145,13 @@ def _checks_after_setup(environ: Mapping[str, str], settings: Settings) -> list[
         ]
 
     return [
+        PendingCheck("state folder access", lambda: [safety.check_state_folder(settings.home)], 30.0),
         PendingCheck(
-            "API key", lambda: [*safety.check_state_folder(settings.home), safety.check_api_key(settings.api_key_file)]
+            "secrets",
+            lambda: [
+                safety.check_secret("API key", settings.api_key_file),
+                *(safety.check_secret(f"password of {name}", credential_file(settings, name)) for name in ALL),
+            ],
         ),
         PendingCheck("environment", lambda: safety.check_environment(environ, settings, safety.read_profiles(environ))),
         PendingCheck("services", running, 15.0, "find out whether `ps` or a service's port hangs; then `make stop`"),

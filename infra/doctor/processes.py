@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _RAY = ("/ray/core/src/ray/", "/ray/_private/", "/ray/dashboard/", "/ray/autoscaler/", "ray::", "ray-dashboard-")
 _TRAINING = "ray::RayTrainWorker"
 _ENGINE = ("vllm::", "vllm.entrypoints", "warm_engine.py", "supervise.py")
-_SERVICE = ("-m prefect server start", "-m prefect worker start", "-m mlflow server", "-m serving ")
+_SERVICE = ("-m infra.prefect_server", "-m prefect worker start", "-m infra.mlflow_server", "-m serving ")
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,8 @@ def check_listeners(snapshot: Snapshot) -> Check:
     named = [f"{snapshot.processes[pid].name} {pid} on {' and '.join(where)}" for pid, where in by_process.items()]
     found = f"reachable from other machines: {_few(named)}"
     if all(_TRAINING in process.command for process, _ in exposed):
-        # PyTorch has no setting for this.
-        remedy = "block it with a firewall: PyTorch's workers listen on every interface while they train"
+        # On one machine of our own they do not; see stages.training.cluster.rendezvous.
+        remedy = "block it with a firewall: on a cluster PyTorch's workers listen on every interface while they train"
         return Check(name, "warning", found, remedy)
     remedy = "change the setting that makes it listen there and restart it, or block the ports with a firewall"
     if any(process.kind == "Ray" for process, _ in exposed):

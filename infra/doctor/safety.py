@@ -13,27 +13,53 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 from infra.doctor.result import Check
 from infra.settings import Settings
 
+_SHOWN = 3
+"""How many files a check names."""
 _OURS = (None, "ephemeral", "headwater")
 """Active Prefect profiles that `headwater up` replaces, or has written."""
 
 
-def check_api_key(path: Path) -> Check:
-    """Whether only its owner can read the endpoint's key; else the gateway does not start."""
+def check_secret(name: str, path: Path) -> Check:
+    """Whether only its owner can read a key or password; else what it locks does not start."""
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
     except FileNotFoundError:
-        return Check("API key", "ok", f"the first start creates it ({path})")
+        return Check(name, "ok", f"the first start creates it ({path})")
     if mode & 0o077:
         remedy = f"`chmod 600 {path}`; if others may have read it, remove it: the next start creates a new one"
-        return Check("API key", "problem", f"{path} has mode {mode:o}: other users can read it", remedy)
-    return Check("API key", "ok", f"{path}, readable by its owner only")
+        return Check(name, "problem", f"{path} has mode {mode:o}: other users can read it", remedy)
+    return Check(name, "ok", f"{path}, readable by its owner only")
 
 
-def check_state_folder(home: Path) -> list[Check]:
-    """Warns if every user can write where databases and process records are."""
-    if home.is_dir() and home.stat().st_mode & stat.S_IWOTH and not home.stat().st_mode & stat.S_ISVTX:
-        return [Check("state folder", "warning", f"{home} is writable by every user", f"`chmod o-w {home}`")]
-    return []
+def check_state_folder(home: Path) -> Check:
+    """Whether other users can enter the state folder, which has documents, or read something in it."""
+    name, remedy = "state folder access", f"`chmod -R go= {home}`"
+    if not home.is_dir():
+        return Check(name, "ok", f"the first start creates it ({home})")
+    mode = stat.S_IMODE(home.stat().st_mode)
+    if mode & 0o077:
+        return Check(name, "problem", f"{home} has mode {mode:o}: other users can enter it", remedy)
+    found = _open_to_others(home)
+    if found:
+        shown = ", ".join(str(path.relative_to(home)) for path in found[:_SHOWN])
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        return Check(name, "warning", f"other users could read, if they could enter {home}: {shown}{more}", remedy)
+    return Check(name, "ok", f"{home} and what is in it, for its owner only")
+
+
+def _open_to_others(home: Path) -> list[Path]:
+    """What other users may read, write or enter below a folder; links have no mode of their own."""
+    found = []
+    for folder, folders, files in os.walk(home):
+        for name in (*folders, *files):
+            path = Path(folder, name)
+            try:
+                entry = path.lstat()
+            except FileNotFoundError:  # removed meanwhile
+                continue
+            if not stat.S_ISLNK(entry.st_mode) and stat.S_IMODE(entry.st_mode) & 0o077:
+                found.append(path)
+    return found
 
 
 def check_environment(environ: Mapping[str, str], settings: Settings, profiles: str | None) -> list[Check]:
@@ -70,6 +96,9 @@ def _variables(environ: Mapping[str, str], settings: Settings) -> list[tuple[str
     if environ.get("PREFECT_API_KEY"):
         found.append(("PREFECT_API_KEY is set: it is sent to the local server, in place of its password",
                       "unset PREFECT_API_KEY"))  # fmt: skip
+    if environ.get("PREFECT_API_AUTH_STRING"):
+        found.append(("PREFECT_API_AUTH_STRING is set: `prefect` sends it to this server, in place of its password",
+                      "unset PREFECT_API_AUTH_STRING"))  # fmt: skip
     url = environ.get("PREFECT_API_URL", "").rstrip("/")
     if url and url != settings.prefect_api_url:
         server = _without_credentials(url)

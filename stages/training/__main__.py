@@ -9,12 +9,14 @@ import json
 import sys
 from pathlib import Path
 
+from stages.private_files import keep_private
 from stages.training.run import Run
 from stages.training.runtime.process import without_collections
 
 
 def main() -> None:
     """Trains, and destroys the process group."""
+    keep_private()
     with without_collections():
         from stages.training.loop.loop import train
         from stages.training.parallelism.ranks import destroy_process_group

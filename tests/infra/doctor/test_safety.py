@@ -20,6 +20,7 @@ from infra.settings import load_settings
         ({}, 'active = "ephemeral"', ["ok"], ""),
         ({}, 'active = "mine"\n[profiles.mine]\nPREFECT_API_URL = "http://x/api"', ["warning"], "http://x/api"),
         ({"PREFECT_PROFILE": "mine"}, 'active = "headwater"', ["warning"], "'mine'"),
+        ({"PREFECT_API_AUTH_STRING": "me:pw@"}, None, ["warning"], "PREFECT_API_AUTH_STRING"),
         ({}, "active = ", ["warning"], "profiles.toml"),
         ({"http_proxy": "http://me:pw@proxy:3128"}, None, ["problem"], "http://proxy:3128"),
         ({"ALL_PROXY": "socks5://proxy:1"}, None, ["problem"], "socks5://proxy:1"),
@@ -36,14 +37,30 @@ def test_the_environment(environ: dict[str, str], profiles: str | None, states: 
     assert [check.state for check in checks] == states and words in text and "pw@" not in text
 
 
-def test_only_the_owner_may_read_the_api_key(tmp_path: Path) -> None:
+def test_only_the_owner_may_read_a_secret(tmp_path: Path) -> None:
     key = tmp_path / "api-key"
-    assert safety.check_api_key(key).state == "ok"
+    assert safety.check_secret("API key", key).state == "ok"
     key.write_text("hw-secret")
     key.chmod(0o640)
-    bad = safety.check_api_key(key)
+    bad = safety.check_secret("API key", key)
     assert bad.state == "problem" and f"chmod 600 {key}" in bad.remedy and "hw-secret" not in bad.found
     key.chmod(0o600)
-    assert safety.check_api_key(key).state == "ok"
-    tmp_path.chmod(0o777)
-    assert safety.check_state_folder(tmp_path)[0].state == "warning"
+    assert safety.check_secret("API key", key).state == "ok"
+
+
+def test_nobody_else_may_enter_the_state_folder_or_read_what_is_in_it(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    assert safety.check_state_folder(home).state == "ok"
+    (home / "store" / "corpus").mkdir(mode=0o700, parents=True)
+    home.chmod(0o700)
+    (home / "store").chmod(0o700)
+    document = home / "store" / "corpus" / "shard"
+    document.touch(mode=0o600)
+    (home / "link").symlink_to(document)  # links have mode 777
+    assert safety.check_state_folder(home).state == "ok"
+    for mode in (0o604, 0o620, 0o601):
+        document.chmod(mode)
+        seen = safety.check_state_folder(home)
+        assert seen.state == "warning" and "store/corpus/shard" in seen.found and f"chmod -R go= {home}" in seen.remedy
+    home.chmod(0o711)
+    assert safety.check_state_folder(home).state == "problem"
