@@ -6,7 +6,7 @@ import threading
 import time
 from dataclasses import replace
 
-from stages.training.cluster.ray_cluster import is_external, start_ray, stop_ray
+from stages.training.cluster.ray_cluster import import_ray, is_external, start_ray, stop_ray
 from stages.training.cluster.worker_group import GroupKind, WorkerGroup
 from stages.training.config import ParallelismConfig, RecoveryConfig
 from stages.training.errors import TrainingError
@@ -31,7 +31,7 @@ class _RaySession:
     def __init__(self, workers: int, max_failures: int, early: bool):
         # Not in the thread: a flow imports other large libraries meanwhile, and where two threads wait for each other's
         # imports Python lets one see a half imported module ("Ray did not start: 'ray._version'").
-        import ray  # noqa: F401
+        import_ray()
 
         self.workers, self.max_failures = workers, max_failures
         self.early = early and not is_external()

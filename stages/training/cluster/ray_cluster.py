@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from threading import Event
 from typing import TYPE_CHECKING, Protocol
 
+from stages.training.cluster.ray_folder import ray_folder
+from stages.training.errors import TrainingError
 from stages.training.runtime.process import ALLOCATOR
 
 if TYPE_CHECKING:
@@ -18,6 +21,22 @@ _GROUP = ("TrainController", "RayTrainWorker")
 """Parts of the command lines of a worker group's processes."""
 _CORE = ("raylet", "gcs_server")
 """Programs that a driver cannot do without."""
+_LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
+_IMPORT = {
+    # Ray takes loopback for a mistake and listens on the machine's address instead, unless this setting says that it is
+    # no cluster. Read when Ray is imported.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+}
+_PRIVATE = {
+    **_IMPORT,
+    # Ray serves measurements without asking for its token; with a port that does not exist it serves none.
+    "AUTOSCALER_METRIC_PORT": "65536",
+    "DASHBOARD_METRIC_PORT": "65536",
+    # gloo and NCCL would listen on the interface that the machine's name resolves to.
+    "GLOO_SOCKET_IFNAME": _LOOPBACK,
+    "NCCL_SOCKET_IFNAME": _LOOPBACK,
+}
+"""Keeps a Ray of our own, and the ranks on it, to this machine and this user."""
 
 
 def is_external() -> bool:
@@ -25,11 +44,36 @@ def is_external() -> bool:
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
+def import_ray() -> None:
+    """Imports Ray so that it can stay on loopback. Whatever else imports it first makes `start_ray` fail."""
+    with _environment({} if is_external() else _IMPORT):
+        import ray  # noqa: F401
+
+
+@contextlib.contextmanager
+def _environment(settings: Mapping[str, str | None]) -> Iterator[None]:
+    """Sets variables of this process, or removes them (None), for a while."""
+    before = {name: os.environ.get(name) for name in settings}
+    _set(settings)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(settings: Mapping[str, str | None]) -> None:
+    for name, value in settings.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
 def start_ray(workers: int) -> None:
-    """Starts a Ray of our own on loopback, or connects to the one that RAY_ADDRESS names."""
+    """Starts a Ray of our own on loopback, behind a token, or connects to the one that RAY_ADDRESS names."""
     cores = len(os.sched_getaffinity(0))
     # Read by every Ray process; the workers inherit allocator and threads from here.
-    settings = {
+    settings: dict[str, str | None] = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DISABLE_IMPORT_WARNING": "1",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -42,40 +86,49 @@ def start_ray(workers: int) -> None:
         **ALLOCATOR,
     }
     if not is_external():
-        # Ray takes loopback for a mistake and listens on the machine's address instead, unless this
-        # setting says that it is no cluster.
-        settings["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
+        # Without a mode Ray asks for its token, which is in a file of ours.
+        settings |= _PRIVATE | {"RAY_AUTH_MODE": None, "RAY_AUTH_TOKEN_PATH": str(ray_folder().token)}
     # A worker of Prefect, and any supervisor, sends SIGTERM to our whole process group. It is for the flow alone, which
     # then ends Ray after the last checkpoint: what is started here inherits it blocked, as Ray itself does with SIGINT.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
-        import ray
+        with _environment(settings):
+            import ray
 
-        if is_external():
-            environment = {"env_vars": {name: settings[name] for name in (*ALLOCATOR, "OMP_NUM_THREADS")}}
-            ray.init(runtime_env=environment, logging_level="ERROR", log_to_driver=False)
-            return
+            if is_external():
+                environment = {"env_vars": {name: settings[name] for name in (*ALLOCATOR, "OMP_NUM_THREADS")}}
+                ray.init(runtime_env=environment, logging_level="ERROR", log_to_driver=False)
+            else:
+                _start_local_ray(max(cores, workers))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _start_local_ray(cpus: int) -> None:
+    import ray
+    from ray._private.node import Node
+
+    # Ray's dashboard has no use here, and is started even without its pages: it then asks the metadata services of
+    # three clouds where it is. Ray has no setting against that.
+    start_dashboard, Node.start_api_server = Node.start_api_server, lambda *_, **__: None
+    try:
         ray.init(
             address="local",
-            num_cpus=max(cores, workers),
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
+            num_cpus=cpus,
+            include_dashboard=False,
             _node_ip_address="127.0.0.1",
+            _temp_dir=str(ray_folder().sessions),
             object_store_memory=256 << 20,
             logging_level="ERROR",
             log_to_driver=False,
             # Ray gives workers the lowest priority but three; here they are the machine's work.
-            _system_config={"worker_niceness": 0},
+            _system_config={"worker_niceness": 0, "enable_metrics_collection": False},
         )
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        Node.start_api_server = start_dashboard
+    if (address := ray.util.get_node_ip_address()) != "127.0.0.1":
+        ray.shutdown()
+        raise TrainingError(f"training: Ray listens on {address}, not on loopback: something imported it before us")
 
 
 class Group(Protocol):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stages.training.cluster.ray_cluster import is_external
+from stages.training.cluster.ray_folder import ray_folder
 from stages.training.config import ParallelismConfig, RecoveryConfig
 from stages.training.preflight.checks import check_cards
 from stages.training.run import Run
@@ -58,7 +59,7 @@ class WorkerGroup:
 
     def __init__(self, kind: GroupKind):
         self.kind = kind
-        self.folder = Path(tempfile.mkdtemp(prefix="headwater-ray-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="group-", dir=ray_folder().root))
         self.task = self.folder / "run.json"
         self.failure: BaseException | None = None
         self.assigned = False
@@ -107,6 +108,8 @@ def _trainer(kind: GroupKind, folder: Path, task: Path, run: Run | None) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    from stages.training.cluster.rendezvous import WithoutPort
+
     class ReportLostWorkers(UserCallback):
         """Runs in Ray Train's controller: the loss is in the run's events before the group is started again."""
 
@@ -118,10 +121,12 @@ def _trainer(kind: GroupKind, folder: Path, task: Path, run: Run | None) -> Any:
                 reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
                 work.events.emit("worker_lost", durable=True, rank=rank, reason=reason[0][:500])
 
+    backend = BACKEND if kind.gpu else "gloo"
+    own_group = "" if is_external() else backend  # several machines need a rendezvous over the network
     return TorchTrainer(
         _worker,
-        train_loop_config={"run": run.as_dict() if run else None, "task": str(task)},
-        torch_config=TorchConfig(backend=BACKEND if kind.gpu else "gloo", timeout_s=TIMEOUT_SECONDS),
+        train_loop_config={"run": run.as_dict() if run else None, "task": str(task), "backend": own_group},
+        torch_config=(WithoutPort if own_group else TorchConfig)(backend=backend, timeout_s=TIMEOUT_SECONDS),
         scaling_config=ScalingConfig(num_workers=kind.workers, use_gpu=kind.gpu),
         run_config=RunConfig(
             name=folder.name,
@@ -138,14 +143,23 @@ def _worker(values: dict[str, Any]) -> None:
         import torch.distributed.fsdp
         import torch.distributed.tensor  # noqa: F401
 
+        from stages.training.cluster.rendezvous import join_group
         from stages.training.loop.loop import train
+        from stages.training.parallelism.ranks import destroy_process_group
 
-    if values["run"]:
-        train(Run(**values["run"]))
-        return
     task = Path(values["task"])
+    if values["backend"]:
+        join_group(values["backend"], task.parent)
+    run = Run(**values["run"]) if values["run"] else _wait_for_task(task)
+    if run is not None:
+        train(run)
+    destroy_process_group()
+
+
+def _wait_for_task(task: Path) -> Run | None:
+    """The run that the workers are given; None if they are not wanted any more."""
     while not task.exists():
         if not task.parent.exists() or (task.parent / _DISMISSED).exists():
-            return
+            return None
         time.sleep(_POLL_SECONDS)
-    train(Run(**json.loads(task.read_text())))
+    return Run(**json.loads(task.read_text()))

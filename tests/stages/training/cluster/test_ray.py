@@ -1,4 +1,4 @@
-"""One run on Ray: two workers, one killed on the way."""
+"""One run on Ray: two workers, one killed on the way; and what it listens on meanwhile."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 
+from infra.doctor.processes import is_loopback
 from stages.store import Artifact, Store
 from stages.training import training
 from stages.training.cluster import driver
+from tests.listeners import answered, listeners
 from tests.stages.training.prepared import prepare, train_on
 from tests.stages.training.ranks import begin_imports
 from tests.support import training_config
 
+RAY_PATHS = ("/", "/api/jobs/", "/nodes?view=summary", "/logs", "/metrics", "/api/profile")
 SETTINGS: dict[str, Any] = {
     "model__size": "1m",
     "steps": 40,
@@ -70,11 +73,15 @@ def test_a_killed_worker_is_replaced_and_nothing_is_left_running(tokens_artifact
         root = Path(store.root)
         pids = _wait(root, "workers")["pids"]
         step = _wait(root, "checkpoint")["step"]
+        open_ports = listeners([psutil.Process(), *psutil.Process().children(recursive=True)])
+        entered = answered(open_ports, {}, RAY_PATHS)
         os.kill(pids[1], signal.SIGKILL)
         thread.join(600)
         started = {process.pid for process in psutil.Process().children(recursive=True)} - before
     finally:
         driver.shutdown()
+    assert not [port for port in open_ports if not is_loopback(port.ip)], "nothing is reached from other machines"
+    assert len(open_ports) > 5 and not entered, "each asks for Ray's token, or speaks no HTTP"
     events = _events(root)
     assert result, events
     restart = next(event for event in events if event["type"] == "restart")
