@@ -22,11 +22,12 @@ from serving.engines.orphans import kill_orphans
 from serving.errors import ServingError
 from serving.model_folder import ModelFolder
 from serving.record import Deployment
-from stages.ports import free_port
 
 LOG = logging.getLogger("headwater.serving")
 VLLM_MODULE = "vllm.entrypoints.openai.api_server"
 SUPERVISE = Path(__file__).with_name("supervise.py")
+SOCKET = "engine.sock"
+"""What an engine listens on, in its working folder, which only this user can enter."""
 WARM_ENGINE = Path(__file__).with_name("warm_engine.py")
 INTERPRETER_SITE = Path(__file__).with_name("interpreter_site")
 """Folder of the `sitecustomize` that an engine's interpreters import at their start."""
@@ -49,6 +50,8 @@ WARM_UP_REQUESTS: dict[str, dict[str, object]] = {
 }
 """Requests that a new engine must answer before it is ready: each kind runs code, loads modules or compiles something
 that the others do not, and a healthy server may still fail to compute."""
+_NOT_INHERITED = ("VLLM_", "PYTHON", "RAY_", "PREFECT_", "MLFLOW_")
+"""Prefixes of variables that an engine does not get: settings of other programs, and their passwords."""
 PREINSPECTED_ARCHITECTURES = ("Qwen3ForCausalLM",)
 """Model classes that vLLM inspects ahead in a warm interpreter: what Headwater trains from scratch."""
 
@@ -67,13 +70,14 @@ def engine_command(settings: GatewaySettings) -> list[str]:
     return [str(python), "-m", VLLM_MODULE]
 
 
-def engine_arguments(deployment: Deployment, folder: Path, port: int) -> list[str]:
+def engine_arguments(deployment: Deployment, folder: Path) -> list[str]:
     """vLLM's command-line arguments for a deployment."""
     engine = deployment.engine
     options: dict[str, object] = {
         "--model": folder,
+        # Not a port: vLLM asks for its key on some routes only, and every user of the machine reaches a port.
+        "--uds": SOCKET,
         "--host": "127.0.0.1",
-        "--port": port,
         "--dtype": engine.dtype,
         "--max-model-len": engine.max_model_len,
         "--max-num-seqs": engine.max_num_seqs,
@@ -94,6 +98,9 @@ def engine_environment(engine: EngineConfig, state_folder: Path) -> dict[str, st
         "VLLM_CPU_KVCACHE_SPACE": str(engine.kv_cache_gib),
         "VLLM_ENABLE_V1_MULTIPROCESSING": "1" if engine.worker_process else "0",
         "VLLM_CACHE_ROOT": str(state_folder / "vllm-cache"),
+        "VLLM_RPC_BASE_PATH": ".",  # sockets of its processes: in the engine's folder, not in /tmp, where they stay
+        "VLLM_HOST_IP": "127.0.0.1",
+        "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
         "VLLM_MAX_N_SEQUENCES": "64",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
@@ -119,7 +126,6 @@ class EngineProcess:
     """Random key that the engine requires of the gateway; only in its environment."""
     warm: bool
     """The interpreter had imported vLLM before it was told what to serve."""
-    port: int | None = None
 
     @classmethod
     async def spawn(
@@ -128,9 +134,9 @@ class EngineProcess:
         """Starts `command` under the supervisor, in a session of its own, with its output appended to `log`."""
         log.parent.mkdir(parents=True, exist_ok=True)
         folder = engines_folder(settings.state_folder) / secrets.token_hex(8)
-        folder.mkdir(parents=True)
+        folder.mkdir(mode=0o700, parents=True)
         api_key = secrets.token_urlsafe(32)
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("VLLM_", "PYTHON", "RAY_", "PREFECT_"))}
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(_NOT_INHERITED)}
         environment = inherited | engine_environment(engine, settings.state_folder) | {"VLLM_API_KEY": api_key}
         with log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
@@ -153,14 +159,13 @@ class EngineProcess:
         command = [engine_command(settings)[0], str(WARM_ENGINE), *PREINSPECTED_ARCHITECTURES]
         return await cls.spawn(settings, EngineConfig(), command, log, warm=True)
 
-    async def assign(self, deployment: Deployment, folder: Path, port: int, settings: GatewaySettings) -> None:
+    async def assign(self, deployment: Deployment, folder: Path, settings: GatewaySettings) -> None:
         """Tells a warm interpreter what to serve."""
         assert self.process.stdin is not None
         line = {
-            "argv": engine_arguments(deployment, folder, port),
+            "argv": engine_arguments(deployment, folder),
             "env": engine_environment(deployment.engine, settings.state_folder),
         }
-        self.port = port
         self.process.stdin.write(json.dumps(line).encode() + b"\n")
         await self.process.stdin.drain()
 
@@ -168,18 +173,13 @@ class EngineProcess:
     def alive(self) -> bool:
         return self.process.returncode is None
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
     def client(self) -> httpx.AsyncClient:
         """A client for this engine; the gateway's own limits bound connections and time."""
         return httpx.AsyncClient(
-            base_url=self.url,
+            base_url="http://engine",
             headers={"Authorization": f"Bearer {self.api_key}"},
             timeout=httpx.Timeout(None, connect=5.0),
-            # vLLM closes a connection that was idle for 5 s; one that is given up earlier is never used at that moment.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=2.0),
+            transport=_SocketTransport(self.folder),
             trust_env=False,
         )
 
@@ -235,18 +235,32 @@ class EngineProcess:
         return "\n".join(lines[-count:])
 
 
+class _SocketTransport(httpx.AsyncHTTPTransport):
+    """HTTP over the socket file in an engine's folder, however long that folder's path (107 bytes at most)."""
+
+    def __init__(self, folder: Path):
+        self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        path = f"/proc/self/fd/{self._folder}" if os.path.isdir("/proc/self/fd") else str(folder)
+        # vLLM closes a connection that was idle for 5 s; one that is given up earlier is never used at that moment.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=2.0)
+        super().__init__(uds=f"{path}/{SOCKET}", limits=limits)
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        if self._folder >= 0:
+            os.close(self._folder)
+            self._folder = -1
+
+
 async def start_engine(
     settings: GatewaySettings, deployment: Deployment, folder: ModelFolder, log: Path, warm: EngineProcess | None
 ) -> EngineProcess:
     """Starts an engine, in the warm interpreter if there is one that is alive. It is not healthy yet."""
-    port = free_port()
     if warm is not None and warm.alive:
-        await warm.assign(deployment, folder.path, port, settings)
+        await warm.assign(deployment, folder.path, settings)
         return warm
-    command = [*engine_command(settings), *engine_arguments(deployment, folder.path, port)]
-    engine = await EngineProcess.spawn(settings, deployment.engine, command, log)
-    engine.port = port
-    return engine
+    command = [*engine_command(settings), *engine_arguments(deployment, folder.path)]
+    return await EngineProcess.spawn(settings, deployment.engine, command, log)
 
 
 def engines_folder(state_folder: Path) -> Path:

@@ -21,6 +21,8 @@ import itertools
 import json
 import os
 import select
+import socket
+import socketserver
 import subprocess
 import sys
 import threading
@@ -30,7 +32,7 @@ from pathlib import Path
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--model", type=Path)
-parser.add_argument("--port", type=int)
+parser.add_argument("--uds")
 parser.add_argument("--served-model-name", nargs="+")
 arguments, _ = parser.parse_known_args()
 weights = (arguments.model / "model.safetensors").read_bytes()
@@ -172,4 +174,13 @@ while "starts_when" in behaviour and not Path(behaviour["starts_when"]).exists()
 code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 child = subprocess.Popen([sys.executable, "-c", code, "fake-engine-core"], start_new_session=True)
 print(f"core process {child.pid}", flush=True)
-ThreadingHTTPServer(("127.0.0.1", arguments.port), Handler).serve_forever()
+
+
+class Server(ThreadingHTTPServer):
+    """On a socket file, of which a host's name cannot be asked."""
+
+    address_family = socket.AF_UNIX
+    server_bind = socketserver.TCPServer.server_bind
+
+
+Server(arguments.uds, Handler).serve_forever()

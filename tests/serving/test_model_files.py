@@ -16,7 +16,7 @@ PARTS = {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"}
 @pytest.mark.parametrize(
     "name",
     [
-        *("config.json", "generation_config.json", "model.safetensors", *PARTS, "model.safetensors.index.json"),
+        *("config.json", "generation_config.json", "model.safetensors", *sorted(PARTS), "model.safetensors.index.json"),
         *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"),
         *("added_tokens.json", "tokenizer.model", "chat_template.jinja", "additional_chat_templates/tool_use.jinja"),
         *("README.md", "LICENSE", "LICENSE.txt", "NOTICE"),
