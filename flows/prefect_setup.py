@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from infra.credentials import client_environment, password
 from infra.services import MAX_CONCURRENT_RUNS, WORK_POOL, ServiceError
 from infra.settings import HEARTBEAT_SECONDS, REPOSITORY, Settings
 
@@ -29,7 +31,7 @@ def register(settings: Settings) -> None:
     from flows.dead_runs import install_automations
 
     try:
-        with SyncPrefectClient(settings.prefect_api_url) as client:
+        with SyncPrefectClient(settings.prefect_api_url, auth_string=password(settings, "prefect")) as client:
             _one_run_at_a_time(client)
             _deploy(settings)
             install_automations(client)
@@ -60,7 +62,7 @@ def _deploy(settings: Settings) -> None:
     """Registers every deployment of prefect.yaml."""
     result = subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
-        env={**os.environ, **settings.environment()},
+        env={**os.environ, **settings.environment(), **client_environment(settings)},
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
@@ -73,20 +75,26 @@ def use_profile(settings: Settings) -> bool:
     """Points the user's `prefect` command at this server, from any working directory, unless they chose one.
 
     Writes a profile named `headwater` and makes it active if the active one is Prefect's own default (which has no
-    server). Returns False if the user's own profile stays active.
+    server). Returns False if the user's own profile stays active. The file is readable by its owner only from then on:
+    the profile has the server's password.
     """
     from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
         PREFECT_API_URL,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
         Profile,
+        get_current_settings,
         load_profiles,
         save_profiles,
     )
 
+    with contextlib.suppress(FileNotFoundError):  # Prefect creates it with this mode
+        get_current_settings().profiles_path.chmod(0o600)
     profiles = load_profiles(include_defaults=True)
     # A run that uses this profile sends heartbeats as often as the server expects.
     values = {
         PREFECT_API_URL: settings.prefect_api_url,
+        PREFECT_API_AUTH_STRING: password(settings, "prefect"),
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: int(HEARTBEAT_SECONDS),
     }
     if PROFILE in profiles:

@@ -1,12 +1,14 @@
 """The local services: Prefect server and worker, MLflow, gateway. `up` starts those missing, `down` stops all of them.
 
-They start in parallel; each is ready when its health route answers. All of them listen on loopback only.
+They start in parallel; each is ready when its health route answers. All of them listen on loopback only, and each asks
+for a password (`infra.credentials`) or, the gateway, for its API key.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +19,14 @@ from pathlib import Path
 
 import psutil
 
+from infra.credentials import (
+    Credential,
+    client_environment,
+    ensure_credentials,
+    mlflow_server_environment,
+    prefect_server_environment,
+    without_credentials,
+)
 from infra.health import is_healthy
 from infra.process import ManagedProcess
 from infra.settings import REPOSITORY, Settings
@@ -57,6 +67,8 @@ class Service:
     """Environment variable that sets the port."""
     depends_on: str = ""
     """Name of a service that must be ready before this one is started."""
+    client_of: tuple[Credential, ...] = ()
+    """Services whose password it needs as their client."""
 
 
 def services(settings: Settings) -> list[Service]:
@@ -67,13 +79,14 @@ def services(settings: Settings) -> list[Service]:
         "PREFECT_HOME": str(state / "prefect"),
         "PREFECT_PROFILES_PATH": str(state / "prefect" / "profiles.toml"),
         "PREFECT_SERVER_UI_API_URL": settings.prefect_api_url,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": settings.prefect_url,
     }
-    prefect = [python, "-m", "prefect"]
     return [
         Service(
             name="prefect",
-            command=[*prefect, "server", "start", "--host", "127.0.0.1", "--port", str(settings.prefect_port)],
+            command=[python, "-m", "infra.prefect_server", "--port", str(settings.prefect_port)],
             env=prefect_env,
+            client_of=("prefect",),
             url=settings.prefect_url,
             health=f"{settings.prefect_api_url}/health",
             port=settings.prefect_port,
@@ -82,9 +95,8 @@ def services(settings: Settings) -> list[Service]:
         Service(
             name="mlflow",
             command=[
-                *(python, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(settings.mlflow_port)),
-                *("--backend-store-uri", f"sqlite:///{state / 'mlflow' / 'mlflow.db'}"),
-                *("--artifacts-destination", str(state / "mlflow" / "artifacts"), "--workers", "1"),
+                *(python, "-m", "infra.mlflow_server", "--port", str(settings.mlflow_port)),
+                *("--folder", str(state / "mlflow")),
             ],
             env={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             url=settings.mlflow_url,
@@ -108,13 +120,26 @@ def services(settings: Settings) -> list[Service]:
         Service(
             name="prefect-worker",
             command=[
-                *(*prefect, "worker", "start", "--pool", WORK_POOL, "--type", "process", "--name", "local"),
+                *(
+                    python,
+                    "-m",
+                    "prefect",
+                    "worker",
+                    "start",
+                    "--pool",
+                    WORK_POOL,
+                    "--type",
+                    "process",
+                    "--name",
+                    "local",
+                ),
                 # The pool no longer counts a run that is being cancelled; the worker does until its process has ended.
                 *("--limit", str(MAX_CONCURRENT_RUNS)),
             ],
             # So that a run starts at once, not up to 15 s later.
             env={**prefect_env, "PREFECT_WORKER_QUERY_SECONDS": "2"},
             depends_on="prefect",
+            client_of=("prefect", "mlflow"),
         ),
     ]
 
@@ -133,8 +158,10 @@ def up(settings: Settings, *, wait_for: set[str] | None = None, echo: Echo = lam
         missing = [s for s in all_services if service_process(settings, s.name).find() is None]
         for service in missing:
             _check_port(service)
+        _close_to_others(settings.home, echo)
+        ensure_credentials(settings)
         for name in ("prefect", "mlflow", "gateway"):
-            (settings.home / name).mkdir(parents=True, exist_ok=True)
+            (settings.home / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         started: dict[str, float] = {}
         for service in missing:
             dependency = service.depends_on
@@ -143,7 +170,7 @@ def up(settings: Settings, *, wait_for: set[str] | None = None, echo: Echo = lam
                 seconds[dependency] = time.monotonic() - started[dependency]
             echo(f"starting {service.name}")
             started[service.name] = time.monotonic()
-            env = {**settings.environment(), **service.env}
+            env = environment_of(settings, service)
             service_process(settings, service.name).start(service.command, env, REPOSITORY)
     for service in all_services:
         if wait_for is not None and service.name not in wait_for:
@@ -153,6 +180,25 @@ def up(settings: Settings, *, wait_for: set[str] | None = None, echo: Echo = lam
             _wait_until_ready(settings, service, begin or time.monotonic())
             seconds[service.name] = time.monotonic() - begin if begin else 0.0
     return seconds
+
+
+def _close_to_others(home: Path, echo: Echo) -> None:
+    """Makes the state folder, which has documents, passwords and what is loaded as code, this user's alone."""
+    mode = stat.S_IMODE(home.stat().st_mode)
+    if mode & 0o077:
+        home.chmod(0o700)
+        echo(f"{home} had mode {mode:o} and is closed to other users now")
+
+
+def environment_of(settings: Settings, service: Service) -> dict[str, str]:
+    """All variables of a service: of the passwords, those that it needs."""
+    env = {**without_credentials(os.environ), **settings.environment(), **service.env}
+    env |= client_environment(settings, service.client_of)
+    if service.name == "prefect":
+        env |= prefect_server_environment(settings)
+    if service.name == "mlflow":
+        env |= mlflow_server_environment(settings)
+    return env
 
 
 def ensure_running(settings: Settings, name: str) -> None:

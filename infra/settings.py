@@ -2,7 +2,7 @@
 
 | variable | meaning | default |
 |---|---|---|
-| HEADWATER_HOME | state: services' databases and logs, API key, default store | `.headwater` in the repository |
+| HEADWATER_HOME | state: databases and logs of services, secrets, default store | `.headwater` in the repository |
 | HEADWATER_STORE | artifact store, an absolute path or any fsspec URL | `$HEADWATER_HOME/store` |
 | HEADWATER_PREFECT_PORT, HEADWATER_MLFLOW_PORT, HEADWATER_GATEWAY_PORT | loopback ports | 4200, 5000, 8000 |
 | HEADWATER_SERVE_PYTHON | interpreter of the environment with vLLM | `.venv-serve/bin/python` |
@@ -72,10 +72,20 @@ class Settings(Config):
     def api_key_file(self) -> Path:
         return self.home / "api-key"
 
+    @property
+    def credentials_folder(self) -> Path:
+        """Passwords of the local services; see `infra.credentials`."""
+        return self.home / "credentials"
+
     def environment(self) -> dict[str, str]:
-        """Environment variables for every process of this installation."""
+        """Environment variables for every process of this installation; no secrets."""
+        caches = self.home / "cache"
         return {
             **NO_TELEMETRY,
+            # What PyTorch compiles is loaded as code; its own default is a folder of a name that anyone can guess, in
+            # /tmp.
+            "TORCHINDUCTOR_CACHE_DIR": str(caches / "torchinductor"),
+            "TRITON_CACHE_DIR": str(caches / "triton"),
             "HEADWATER_HOME": str(self.home),
             "HEADWATER_STORE": self.store,
             "HEADWATER_PREFECT_PORT": str(self.prefect_port),

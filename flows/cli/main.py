@@ -11,11 +11,13 @@ import typer
 from flows.cli.console import INTERRUPTED, Json, err, escape, print_json, show
 from flows.cli.doctor import doctor
 from flows.cli.lineage import lineage
+from flows.cli.open_page import open_page
 from flows.cli.run import run
 from flows.cli.runs import compare, runs
 from flows.cli.services import down, status, up
 from flows.cli.tokens import app as tokens
 from flows.cli.upkeep import gc, verify
+from stages.private_files import keep_private
 from stages.store.errors import HeadwaterError
 
 app = typer.Typer(
@@ -29,6 +31,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Runs the command line. A user error ends with one message and exit code 2, without a traceback."""
+    keep_private()
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
@@ -67,6 +70,7 @@ def recipes(
 
 for command in (run, recipes, lineage, up, down, status, doctor, gc, verify, runs, compare):
     app.command()(command)
+app.command("open")(open_page)
 app.add_typer(tokens, name="tokens")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -71,11 +72,14 @@ def start_services(settings: Any, wait_for: set[str] | None, always_register: bo
         Seconds until each service answered.
     """
     from flows.prefect_setup import register, use_profile
+    from infra.credentials import client_environment, ensure_credentials
     from infra.services import service_process
     from infra.services import up as start
     from serving.gateway.keys import ensure_key
 
     prefect_starts = service_process(settings, "prefect").find() is None
+    ensure_credentials(settings)
+    os.environ.update(client_environment(settings))  # before Prefect and MLflow are imported
     key, created = ensure_key(settings.api_key_file)
     if created:
         shown = f" (shown once): {key}" if sys.stderr.isatty() else ""  # logs and pipes are kept, and read by others
@@ -84,5 +88,8 @@ def start_services(settings: Any, wait_for: set[str] | None, always_register: bo
     if prefect_starts or always_register:
         register(settings)
         if not use_profile(settings):
-            err.print(f"your own Prefect profile stays active; use PREFECT_API_URL={settings.prefect_api_url}")
+            err.print(
+                "your own Prefect profile stays active; for this server: `prefect profile use headwater`, or "
+                "PREFECT_PROFILE=headwater before a command"
+            )
     return seconds

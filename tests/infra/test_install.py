@@ -57,7 +57,7 @@ def start(checkout: Path, *which: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # Tests that run in the background of a shell ignore Ctrl-C, and a shell cannot trap what it was started to ignore.
+        # Tests in the background of a shell ignore Ctrl-C, and a shell cannot trap what it was started to ignore.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
