@@ -7,7 +7,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Browser
 
+from tests.end_to_end.browser import start_browser
 from tests.end_to_end.house import House, own_environment, processes_of
 from tests.end_to_end.prefect_client import Prefect, WatchedRun, deployment_run
 from tests.support import REPOSITORY
@@ -29,6 +31,13 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     while (left := processes_of(folder)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert left == {}, "alive after make stop"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One browser for all tests of pages."""
+    with start_browser() as browser:
+        yield browser
 
 
 @pytest.fixture

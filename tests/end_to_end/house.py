@@ -74,6 +74,17 @@ class House:
         return (self.folder / "home" / "api-key").read_text().strip()
 
     @property
+    def prefect_auth(self) -> str:
+        """`headwater:PASSWORD` of the Prefect server."""
+        return (self.folder / "home" / "credentials" / "prefect").read_text().strip()
+
+    @property
+    def mlflow_url(self) -> str:
+        """Address of the MLflow server with the credentials of its administrator."""
+        password = (self.folder / "home" / "credentials" / "mlflow").read_text().strip()
+        return f"http://headwater:{password}@127.0.0.1:{self.env['HEADWATER_MLFLOW_PORT']}"
+
+    @property
     def key_header(self) -> dict[str, str]:
         """The header that authorizes a request to the gateway."""
         return {"Authorization": f"Bearer {self.key}"}

@@ -30,7 +30,11 @@ class Prefect:
 
     def __init__(self, house: House):
         self.url = f"http://127.0.0.1:{house.env['HEADWATER_PREFECT_PORT']}"
-        self._http = httpx.Client(base_url=f"{self.url}/api", timeout=TIMEOUT_SECONDS, trust_env=False)
+        self.auth = house.prefect_auth
+        user, _, password = self.auth.partition(":")
+        self._http = httpx.Client(
+            base_url=f"{self.url}/api", timeout=TIMEOUT_SECONDS, trust_env=False, auth=(user, password)
+        )
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """The response's content; None without one. SQLite is busy at times (503): retried, as clients do."""

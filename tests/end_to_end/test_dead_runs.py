@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 import psutil
 import pytest
 from prefect import flow, runtime
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from flows.cancel import confirm_cancel, interrupt_on_cancel
 from flows.dead_runs import HEARTBEAT, automations, install_automations
@@ -139,7 +139,10 @@ def test_a_run_that_interrupts_itself_is_cancelled_and_no_other_interrupt_is(
             os.kill(os.getpid(), signal.SIGUSR1)
 
     runs: list[str] = []
-    with temporary_settings({PREFECT_API_URL: f"{prefect.url}/api"}), pytest.raises(KeyboardInterrupt):
+    with (
+        temporary_settings({PREFECT_API_URL: f"{prefect.url}/api", PREFECT_API_AUTH_STRING: prefect.auth}),
+        pytest.raises(KeyboardInterrupt),
+    ):
         work()
     assert prefect.run(runs[0])["state"]["type"] == state
 
@@ -161,7 +164,7 @@ def test_a_run_that_is_cancelled_before_its_flow_begins_never_begins(house: Hous
 def client(prefect: Prefect) -> Iterator[Any]:
     from prefect.client.orchestration import SyncPrefectClient
 
-    with SyncPrefectClient(f"{prefect.url}/api") as client:
+    with SyncPrefectClient(f"{prefect.url}/api", auth_string=prefect.auth) as client:
         yield client
 
 

@@ -190,7 +190,7 @@ def test_after_these_kills_the_model_is_built_once_registered_once_and_served(di
         assert pq.read_table(file)["step"].to_pylist() == list(range(STEPS)), "every step once"
     assert len(disturbed.events("restart")) == 3, [disturbed.events(kind) for kind in ("worker_lost", "failed")]
 
-    client = MlflowClient(f"http://127.0.0.1:{disturbed.env['HEADWATER_MLFLOW_PORT']}")
+    client = MlflowClient(disturbed.mlflow_url)
     (version,) = client.search_model_versions("name = 'biomed'")
     assert version.tags["headwater.digest"] == model.digest
     assert {alias: str(v) for alias, v in client.get_registered_model("biomed").aliases.items()} == {

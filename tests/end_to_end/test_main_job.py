@@ -146,7 +146,7 @@ def test_dry_run_shows_what_is_cached_and_what_a_change_touches(house: House) ->
 
 
 def test_mlflow_has_curves_version_metrics_and_data(house: House) -> None:
-    client = MlflowClient(f"http://127.0.0.1:{house.env['HEADWATER_MLFLOW_PORT']}")
+    client = MlflowClient(house.mlflow_url)
     version = client.get_model_version_by_alias("biomed", "champion")
     assert version.tags["headwater.verdict"] == "accepted"
     run = client.get_run(version.run_id)

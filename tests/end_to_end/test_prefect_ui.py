@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
+from tests.end_to_end.browser import open_prefect
 from tests.end_to_end.house import House
 from tests.end_to_end.prefect_client import LONG, TIMEOUT_SECONDS, Prefect, WatchedRun, family, wait_gone
 
 FIELDS = ("recipe", "data", "evaluation_data", "overrides", "force_new_run")
-FLAGS = [
-    "--disable-dev-shm-usage",
-    "--disable-gpu",
-    "--no-first-run",
-    # No request goes beyond this machine, whatever a page or the browser itself would fetch.
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-    *(["--no-sandbox"] if os.geteuid() == 0 else []),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium with a profile of its own; Playwright ends it with all its processes."""
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("Prefect's UI not tested: no Chromium (infra/browser.sh installs it, for root on Debian)")
-    expect.set_options(timeout=TIMEOUT_SECONDS * 1000)  # the page asks the server now and then, and both may be slow
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, headless=True, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -43,7 +21,7 @@ def page(browser: Browser, prefect: Prefect, tmp_path: Path) -> Iterator[Page]:
     """Prefect's start page; its last state is saved as a screenshot beside the test's files."""
     page = browser.new_page(viewport={"width": 1280, "height": 1100})
     page.set_default_timeout(TIMEOUT_SECONDS * 1000)
-    page.goto(prefect.url)
+    open_prefect(page, prefect)
     yield page
     page.screenshot(path=tmp_path / "last-seen.png", full_page=True)
     page.close()

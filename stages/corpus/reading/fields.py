@@ -59,8 +59,7 @@ def parts_of(row: dict[str, Any], field: str) -> list[str]:
 
 def type_name(value: Any) -> str:
     """A value's type as JSON calls it."""
-    kind = type(value)
-    return _TYPE_NAMES[kind] if kind in _TYPE_NAMES else kind.__name__
+    return _TYPE_NAMES.get(type(value)) or type(value).__name__
 
 
 def text_of(row: dict[str, Any], field: str, columns: Sequence[str] = ()) -> str | BadRecord:

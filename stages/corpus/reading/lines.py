@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 BLOCK, FIRST = 4 << 20, 64 << 10
-"""Bytes that are read at a time; and at first, at the beginning of a range and beyond its end: a reader that wants a few
-lines reads little."""
+"""Bytes that are read at a time; and at first, at a range's beginning and beyond its end: who wants a few lines reads
+little."""
 
 
 def reader(stream: BinaryIO) -> Callable[[int], bytes]:
