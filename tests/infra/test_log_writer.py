@@ -51,7 +51,7 @@ def test_a_full_disk_ends_neither_the_writer_nor_the_count(tmp_path: Path) -> No
 
 def test_a_services_output_ends_in_its_log_whole(tmp_path: Path) -> None:
     process = ManagedProcess(tmp_path, "talker")
-    code = "import sys; print('x' * 200_000); print('last words', file=sys.stderr)"
+    code = "import sys; print('x' * 200_000, flush=True); print('last words', file=sys.stderr)"
     process.start([sys.executable, "-c", code], {}, tmp_path)
     running = process.find()
     assert not wait_for_exit([running] if running else [], 30)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 from rich.console import Console
@@ -13,6 +15,7 @@ from rich.console import Console
 import flows.prefect_setup
 import infra.services
 from flows.cli import services
+from infra.settings import load_settings
 
 
 class Terminal(io.StringIO):
@@ -32,10 +35,12 @@ def test_the_api_key_is_printed_to_a_terminal_only(
     monkeypatch.setattr(infra.services, "service_process", lambda *_: SimpleNamespace(find=lambda: 1))
     monkeypatch.setattr(infra.services, "up", lambda *_, **__: {})
     monkeypatch.setattr(flows.prefect_setup, "register", lambda *_: None)
-    settings = SimpleNamespace(api_key_file=tmp_path / "api-key")
-    services.start_services(settings, set())
+    settings = load_settings({"HEADWATER_HOME": str(tmp_path)})
+    with patch.dict(os.environ):  # the passwords are set in it
+        services.start_services(settings, set())
     key, shown = settings.api_key_file.read_text().strip(), stream.getvalue()
     assert "API key of the endpoint" in shown and str(settings.api_key_file) in shown
     assert (key in shown) == isinstance(stream, Terminal)
-    services.start_services(settings, set())
+    with patch.dict(os.environ):
+        services.start_services(settings, set())
     assert stream.getvalue() == shown, "it is shown once"

@@ -16,7 +16,7 @@ from infra.process import ManagedProcess
 from tests.support import REPOSITORY, free_port
 
 NGINX = Process(7, 1, "nginx", "nginx: master")
-STRANGER = Process(8, 1, "python", "python -m mlflow server", home="/other/home")
+STRANGER = Process(8, 1, "python", "python -m infra.mlflow_server --port 5000", home="/other/home")
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def snapshot(*found: Process, managed: dict[str, int] | None = None) -> Snapshot
 
 
 def test_listeners_beyond_loopback_are_reported_down_to_the_last_descendant() -> None:
-    service = Process(10, 1, "python", "python -m prefect server start", listens=(("127.0.0.1", 4200),))
+    service = Process(10, 1, "python", "python -m infra.prefect_server --port 4200", listens=(("127.0.0.1", 4200),))
     run = Process(11, 10, "python", "python flow.py", listens=(("::1", 9), ("::ffff:127.0.0.1", 10)))
     raylet = Process(12, 11, "raylet", "/x/ray/core/src/ray/raylet", listens=(("::", 41575), ("192.0.2.2", 7)))
     other = Process(13, 1, "nginx", "nginx", listens=(("0.0.0.0", 80),))
@@ -80,7 +80,7 @@ def test_leftovers_have_neither_a_record_nor_a_running_parent() -> None:
 
 def test_a_service_without_a_record_is_a_leftover(tmp_path: Path) -> None:
     service = ManagedProcess(tmp_path, "mlflow")
-    command = [sys.executable, "-c", "import time; time.sleep(60)", "-m", "mlflow", "server"]
+    command = [sys.executable, "-c", "import time; time.sleep(60)", "-m", "infra.mlflow_server"]
     service.start(command, {"HEADWATER_HOME": str(tmp_path)}, REPOSITORY)
     try:
         running = service.find()
@@ -99,7 +99,7 @@ def test_the_snapshot_shows_listeners_and_their_installation(tmp_path: Path) -> 
         f"import socket, time; s = socket.create_server(('0.0.0.0', {port})); print('up', flush=True); time.sleep(60)"
     )
     # It has our mark, and looks like one of our services.
-    command = [sys.executable, "-c", script, "-m", "mlflow", "server"]
+    command = [sys.executable, "-c", script, "-m", "infra.mlflow_server"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, env={**os.environ, "HEADWATER_HOME": str(tmp_path)}
     ) as child:
