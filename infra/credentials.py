@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from infra.settings import Settings
-from stages.private_files import ensure_secret, read_secret
+from stages.store.private_files import ensure_secret, read_secret
 
 USER = "headwater"
 

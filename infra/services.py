@@ -32,6 +32,7 @@ from infra.process import ManagedProcess
 from infra.settings import REPOSITORY, Settings
 from stages.ports import listen_error
 from stages.store import HeadwaterError
+from stages.store.hashing import cache_folder
 
 WORK_POOL = "headwater"
 MAX_CONCURRENT_RUNS = 1
@@ -158,7 +159,8 @@ def up(settings: Settings, *, wait_for: set[str] | None = None, echo: Echo = lam
         missing = [s for s in all_services if service_process(settings, s.name).find() is None]
         for service in missing:
             _check_port(service)
-        _close_to_others(settings.home, echo)
+        for folder in (settings.home, cache_folder()):
+            _close_to_others(folder, echo)
         ensure_credentials(settings)
         for name in ("prefect", "mlflow", "gateway"):
             (settings.home / name).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -182,12 +184,14 @@ def up(settings: Settings, *, wait_for: set[str] | None = None, echo: Echo = lam
     return seconds
 
 
-def _close_to_others(home: Path, echo: Echo) -> None:
-    """Makes the state folder, which has documents, passwords and what is loaded as code, this user's alone."""
-    mode = stat.S_IMODE(home.stat().st_mode)
+def _close_to_others(folder: Path, echo: Echo) -> None:
+    """Makes a folder, which has documents, passwords or what is loaded as code, this user's alone."""
+    if not folder.is_dir():
+        return
+    mode = stat.S_IMODE(folder.stat().st_mode)
     if mode & 0o077:
-        home.chmod(0o700)
-        echo(f"{home} had mode {mode:o} and is closed to other users now")
+        folder.chmod(0o700)
+        echo(f"{folder} had mode {mode:o} and is closed to other users now")
 
 
 def environment_of(settings: Settings, service: Service) -> dict[str, str]:

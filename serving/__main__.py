@@ -23,8 +23,8 @@ from serving.gateway.app import gateway_app
 from serving.gateway.http_protocol import connections_within, protocol_class, raise_file_limit
 from serving.gateway.keys import ensure_key
 from serving.logs import RepeatFilter
-from stages.private_files import keep_private
 from stages.store import HeadwaterError, Store
+from stages.store.private_files import keep_private
 
 LOG = logging.getLogger("headwater.serving")
 BACKLOG = 512

@@ -17,8 +17,8 @@ from flows.cli.runs import compare, runs
 from flows.cli.services import down, status, up
 from flows.cli.tokens import app as tokens
 from flows.cli.upkeep import gc, verify
-from stages.private_files import keep_private
 from stages.store.errors import HeadwaterError
+from stages.store.private_files import keep_private
 
 app = typer.Typer(
     name="headwater",

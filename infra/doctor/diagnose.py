@@ -129,6 +129,7 @@ def _checks_after_setup(environ: Mapping[str, str], settings: Settings) -> list[
     from infra.credentials import ALL, credential_file
     from infra.doctor import processes, safety, store
     from infra.services import service_process, services
+    from stages.store.hashing import cache_folder
 
     def running() -> list[Check]:
         names = {path.stem for path in (settings.home / "services").glob("*.json")} | set(_SERVICES)
@@ -145,7 +146,14 @@ def _checks_after_setup(environ: Mapping[str, str], settings: Settings) -> list[
         ]
 
     return [
-        PendingCheck("state folder access", lambda: [safety.check_state_folder(settings.home)], 30.0),
+        PendingCheck(
+            "private folders",
+            lambda: [
+                safety.check_private_folder("state folder access", settings.home),
+                safety.check_private_folder("cache access", cache_folder(), within=False),
+            ],
+            30.0,
+        ),
         PendingCheck(
             "secrets",
             lambda: [

@@ -31,26 +31,29 @@ def check_secret(name: str, path: Path) -> Check:
     return Check(name, "ok", f"{path}, readable by its owner only")
 
 
-def check_state_folder(home: Path) -> Check:
-    """Whether other users can enter the state folder, which has documents, or read something in it."""
-    name, remedy = "state folder access", f"`chmod -R go= {home}`"
-    if not home.is_dir():
-        return Check(name, "ok", f"the first start creates it ({home})")
-    mode = stat.S_IMODE(home.stat().st_mode)
+def check_private_folder(name: str, folder: Path, within: bool = True) -> Check:
+    """Whether other users can enter a folder that has documents.
+
+    Args:
+        within: also look for what they could read in it if they could enter.
+    """
+    remedy = f"`chmod -R go= {folder}`"
+    if not folder.is_dir():
+        return Check(name, "ok", f"the first start creates it ({folder})")
+    mode = stat.S_IMODE(folder.stat().st_mode)
     if mode & 0o077:
-        return Check(name, "problem", f"{home} has mode {mode:o}: other users can enter it", remedy)
-    found = _open_to_others(home)
-    if found:
-        shown = ", ".join(str(path.relative_to(home)) for path in found[:_SHOWN])
+        return Check(name, "problem", f"{folder} has mode {mode:o}: other users can enter it", remedy)
+    if within and (found := _open_to_others(folder)):
+        shown = ", ".join(str(path.relative_to(folder)) for path in found[:_SHOWN])
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        return Check(name, "warning", f"other users could read, if they could enter {home}: {shown}{more}", remedy)
-    return Check(name, "ok", f"{home} and what is in it, for its owner only")
+        return Check(name, "warning", f"other users could read, if they could enter {folder}: {shown}{more}", remedy)
+    return Check(name, "ok", f"{folder} and what is in it, for its owner only")
 
 
-def _open_to_others(home: Path) -> list[Path]:
+def _open_to_others(below: Path) -> list[Path]:
     """What other users may read, write or enter below a folder; links have no mode of their own."""
     found = []
-    for folder, folders, files in os.walk(home):
+    for folder, folders, files in os.walk(below):
         for name in (*folders, *files):
             path = Path(folder, name)
             try:

@@ -90,7 +90,8 @@ def _compiled(dtype: torch.dtype) -> tuple[Path | None, str]:
 
 def _compile(command: list[str], path: Path) -> tuple[Path | None, str]:
     """Compiles the library and renames it to its final path, so that a process never loads a partial file."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for above in (path.parent.parent, path.parent):
+        above.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         compiled = Path(folder) / path.name
         done = subprocess.run([*command, "-o", str(compiled)], capture_output=True, text=True, check=False)

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 from pathlib import Path
 
-from stages.private_files import ensure_secret, read_secret
+from stages.store.private_files import ensure_secret, read_secret
 
 PREFIX = "hw-"
 _WHAT = "API key"

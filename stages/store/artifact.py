@@ -23,6 +23,7 @@ from stages.store.hashing import cache_folder, sha256_file
 from stages.store.lease import Lease
 from stages.store.manifest import MANIFEST, FileEntry, Manifest, digest, software_versions
 from stages.store.names import check_file_path, is_folder, refuse_links
+from stages.store.private_files import make_private_folder
 from stages.store.store import Store, describe_os_error, translate_disk_errors
 
 SCRATCH = ".scratch"
@@ -96,7 +97,7 @@ class Artifact:
         cache = cache_folder() / "artifacts" / self.digest
         files = self.files(path)
         with translate_disk_errors(f"artifact {self.id}", cache):
-            cache.mkdir(parents=True, exist_ok=True)
+            make_private_folder(cache)
             if cache.with_name(self.digest.upper()).exists():  # a file system that takes `a` and `A` for one name
                 _refuse_equal_but_for_case(files)
             with (cache.parent / f"{self.digest}.lock").open("w") as lock:
@@ -274,7 +275,8 @@ class ArtifactWriter:
         # A folder of our own: a writer that was wrongly taken for dead goes on writing to its folder.
         self.scratch = below / secrets.token_hex(4)
         try:
-            self.scratch.mkdir(parents=True)
+            make_private_folder(below)
+            self.scratch.mkdir()
         except OSError as error:
             raise StoreError(f"{self.kind}: cannot create {self.scratch}: {describe_os_error(error)}") from error
 

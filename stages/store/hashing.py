@@ -9,6 +9,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from stages.store.private_files import make_private_folder
+
 log = logging.getLogger(__name__)
 
 MIN_CACHED_BYTES = 16 << 20
@@ -35,7 +37,7 @@ def cached_sha256(path: str | os.PathLike[str]) -> str:
     if time.time() - stat.st_mtime > 2 and os.stat(path).st_mtime_ns == stat.st_mtime_ns:
         temporary = entry.with_name(f".{entry.name}.{os.getpid()}")
         try:
-            entry.parent.mkdir(parents=True, exist_ok=True)
+            make_private_folder(entry.parent)
             temporary.write_text(digest)
             temporary.replace(entry)
         except OSError as error:  # only costs time: the file is hashed again next time

@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from stages.private_files import keep_private
+from stages.store.private_files import keep_private
 from stages.training.run import Run
 from stages.training.runtime.process import without_collections
 

@@ -32,6 +32,7 @@ from stages.store.errors import StoreError
 from stages.store.hashing import cache_folder, sha256_file
 from stages.store.manifest import FileEntry, parse_files
 from stages.store.names import refuse_links
+from stages.store.private_files import make_private_folder
 from stages.store.store import Store, describe_disk_error
 from stages.training.parallelism.ranks import Ranks
 
@@ -143,7 +144,7 @@ class Checkpointer:
             self._remove(name)
         # Nobody writes before the folder is clean.
         path = self._local(name, self.ranks.broadcast_object(token))
-        path.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path)
         if self.ranks.rank == 0:
             (path / STATE).write_text(json.dumps(state))
         saving = _Saving(name, path, step, began)
@@ -271,7 +272,7 @@ class Checkpointer:
         path = self._local(name)
         if self.store.is_local:
             return path
-        path.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path)
         with (path.parent / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # the ranks of one machine fetch it once
             manifest = self.store.read(f"{name}/{MANIFEST}")

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from stages.private_files import ensure_secret
+from stages.store.private_files import ensure_secret
 
 PREFIX = "headwater-ray-"
 _IN_USE = "in-use"

@@ -48,19 +48,19 @@ def test_only_the_owner_may_read_a_secret(tmp_path: Path) -> None:
     assert safety.check_secret("API key", key).state == "ok"
 
 
-def test_nobody_else_may_enter_the_state_folder_or_read_what_is_in_it(tmp_path: Path) -> None:
+def test_nobody_else_may_enter_a_private_folder_or_read_what_is_in_it(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    assert safety.check_state_folder(home).state == "ok"
+    assert safety.check_private_folder("state folder access", home).state == "ok"
     (home / "store" / "corpus").mkdir(mode=0o700, parents=True)
     home.chmod(0o700)
     (home / "store").chmod(0o700)
     document = home / "store" / "corpus" / "shard"
     document.touch(mode=0o600)
     (home / "link").symlink_to(document)  # links have mode 777
-    assert safety.check_state_folder(home).state == "ok"
+    assert safety.check_private_folder("state folder access", home).state == "ok"
     for mode in (0o604, 0o620, 0o601):
         document.chmod(mode)
-        seen = safety.check_state_folder(home)
+        seen = safety.check_private_folder("state folder access", home)
         assert seen.state == "warning" and "store/corpus/shard" in seen.found and f"chmod -R go= {home}" in seen.remedy
     home.chmod(0o711)
-    assert safety.check_state_folder(home).state == "problem"
+    assert safety.check_private_folder("state folder access", home).state == "problem"

@@ -20,6 +20,13 @@ def keep_private() -> None:
     os.umask(PRIVATE_UMASK)
 
 
+def make_private_folder(folder: Path) -> None:
+    """Creates a folder, and those above it that are missing, so that only this user can enter them."""
+    for path in reversed([folder, *folder.parents]):
+        if not path.exists():
+            path.mkdir(mode=0o700, exist_ok=True)
+
+
 def ensure_secret(path: Path, what: str, prefix: str = "") -> tuple[str, bool]:
     """The secret in a file; 32 random bytes behind `prefix` if there is no such file. Returns (secret, is new).
 
@@ -31,7 +38,7 @@ def ensure_secret(path: Path, what: str, prefix: str = "") -> tuple[str, bool]:
     Raises:
         ConfigError: see `read_secret`.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_folder(path.parent)
     if os.path.lexists(path):
         return read_secret(path, what), False
     secret = prefix + secrets.token_urlsafe(32)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.private_files import ensure_secret, read_secret
 from stages.store import ConfigError
+from stages.store.private_files import ensure_secret, make_private_folder, read_secret
 
 
 def test_several_that_create_a_secret_at_once_get_the_same_one(tmp_path: Path) -> None:
@@ -62,3 +62,15 @@ def test_what_is_no_readable_file_is_refused(tmp_path: Path) -> None:
             ensure_secret(tmp_path / name, "API key")
     with pytest.raises(ConfigError, match="there is no API key"):
         read_secret(tmp_path / "none", "API key")
+
+
+def test_every_folder_that_is_created_is_private_and_none_that_exists_changes(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir(mode=0o755)
+    before = os.umask(0o022)
+    try:
+        make_private_folder(tmp_path / "shared" / "a" / "b")
+        make_private_folder(tmp_path / "shared" / "a" / "b")
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "shared", *(tmp_path / "shared").rglob("*"))]
+    assert modes == [0o755, 0o700, 0o700]
