@@ -15,6 +15,7 @@ from flows import present, registry
 from flows.job import Job
 from serving.client import complete
 from serving.gateway.keys import read_key
+from serving.record import Deployment, read_record
 from stages.corpus import summary_rows
 from stages.evaluation import reasons, table
 from stages.store import HeadwaterError
@@ -54,6 +55,8 @@ class Summary(BaseModel):
     """Training loss of each step."""
     evaluation: list[dict[str, Any]]
     completions: list[dict[str, str]]
+    served: str = ""
+    """What the endpoint serves at the end, in words."""
     addresses: dict[str, str]
 
 
@@ -81,6 +84,7 @@ def summarise(job: Job, passed: bool, model: registry.RegisteredModel) -> Summar
         loss=losses,
         evaluation=present.records(*table(artifacts["evaluation"])),
         completions=_completions(job) if passed else [],
+        served=describe_served(read_record(job.store).stable, artifacts["model"].digest),
         addresses={
             "Prefect UI": settings.prefect_url,
             "MLflow UI": registry.model_url(settings.mlflow_url, model),
@@ -89,6 +93,16 @@ def summarise(job: Job, passed: bool, model: registry.RegisteredModel) -> Summar
             "weights": job.store.where(f"{artifacts['model'].folder}/weights"),
         },
     )
+
+
+def describe_served(stable: Deployment | None, digest: str) -> str:
+    """What the endpoint serves, and whether it is the model with this digest, which the run has built."""
+    if stable is None:
+        return "no model; this run's was not released"
+    name = f"{stable.name} version {stable.version}"
+    if stable.model_digest == digest:
+        return f"{name}, this run's model"
+    return f"{name}, as before; this run's model was not released"
 
 
 def print_summary(console: Console, summary: Summary) -> None:
@@ -125,6 +139,8 @@ def print_summary(console: Console, summary: Summary) -> None:
             else ""
         )
     )
+    if summary.served:
+        console.print(f"[bold]{'serving':<11}[/] {summary.served}")  # names have no markup: `Deployment`
     for name, address in summary.addresses.items():
         console.print(f"[bold]{name:<11}[/] {address}", soft_wrap=True)
 
@@ -180,7 +196,11 @@ def markdown(summary: Summary) -> str:
         ]
     for completion in summary.completions:
         parts += ["## Completion", "```", completion["prompt"] + completion["text"], "```"]
-    parts += ["## Addresses", *(f"- {name}: {address}" for name, address in summary.addresses.items())]
+    parts += [
+        "## Addresses",
+        *([f"- serving: {summary.served}"] if summary.served else []),
+        *(f"- {name}: {address}" for name, address in summary.addresses.items()),
+    ]
     return "\n".join(parts)
 
 
