@@ -79,7 +79,7 @@ def services(settings: Settings) -> list[Service]:
     prefect_env = {
         "PREFECT_HOME": str(state / "prefect"),
         "PREFECT_PROFILES_PATH": str(state / "prefect" / "profiles.toml"),
-        "PREFECT_SERVER_UI_API_URL": settings.prefect_api_url,
+        "PREFECT_SERVER_UI_API_URL": "/api",
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": settings.prefect_url,
     }
     return [

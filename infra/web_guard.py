@@ -2,7 +2,8 @@
 
 A service on loopback is reached by every page that a browser on this machine shows: it may send requests without asking
 first (a form, a POST without a Content-Type), and a name of its own may resolve to 127.0.0.1 (DNS rebinding). So each
-request has to be addressed to this machine, and come from no page, or from one of the service itself.
+request has to be addressed to this machine, and come from no page, or from one of the service itself. Nor may the
+service's own pages send anything elsewhere.
 """
 
 from __future__ import annotations
@@ -17,9 +18,15 @@ _HOST = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\])(?::\d{1,5})?", re.IGNORE
 _SAME_ORIGIN = ("same-origin", "none")
 """Values of Sec-Fetch-Site of requests by the service's own pages, and by the person at the browser."""
 _HEADERS = (
-    (b"x-frame-options", b"DENY"),
-    (b"content-security-policy", b"frame-ancestors 'none'"),
+    (b"x-frame-options", b"SAMEORIGIN"),
+    # Pages of the service load and send nothing elsewhere: Prefect's would report to an analytics service.
+    (
+        b"content-security-policy",
+        b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'; form-action 'self'; "
+        b"base-uri 'self'",
+    ),
     (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"same-origin"),
 )
 
 

@@ -164,6 +164,25 @@ def test_a_name_that_resolves_to_this_machine_opens_no_page(browser: Browser, ho
         page.close()
 
 
+def test_the_pages_themselves_ask_nobody_else(browser: Browser, house: House, prefect: Prefect) -> None:
+    """Prefect's page asks an analytics service for its settings, whatever the server's setting says."""
+    hosts: set[str] = set()
+    blocked: list[str] = []
+    credentials = {"username": "headwater", "password": str(httpx.URL(house.mlflow_url).password)}
+    context = browser.new_context(http_credentials=credentials)
+    page = context.new_page()
+    page.on("request", lambda request: hosts.add(httpx.URL(request.url).host))
+    page.on("console", lambda line: blocked.append(line.text) if "Content Security Policy" in line.text else None)
+    open_prefect(page, prefect)
+    page.get_by_role("link", name="Runs").first.click()
+    page.wait_for_load_state("networkidle")
+    page.goto(f"http://127.0.0.1:{house.env['HEADWATER_MLFLOW_PORT']}/#/models")
+    page.wait_for_load_state("networkidle")
+    context.close()
+    assert hosts <= {"127.0.0.1", ""}, "data: and blob: have no host"
+    assert not [line for line in blocked if "127.0.0.1" in line.partition("violates")[0]], "nothing of their own"
+
+
 def test_nobody_else_can_read_what_a_run_leaves(house: House, watched_run: WatchedRun) -> None:
     command = ["find", str(house.folder / "home"), "!", "-type", "l", "-perm", "/077"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == ""

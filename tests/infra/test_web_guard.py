@@ -89,8 +89,12 @@ def test_of_another_site_only_a_link_that_a_person_follows_is_let_in(client: Tes
         assert client.get("/", headers=link | other).status_code == 403
 
 
-def test_no_other_page_may_frame_or_load_what_is_answered(client: TestClient) -> None:
+def test_no_other_page_may_frame_what_is_answered_and_its_own_pages_send_nothing_elsewhere(client: TestClient) -> None:
     answer = client.get("/")
-    assert answer.headers["x-frame-options"] == "DENY"
-    assert answer.headers.get_list("content-security-policy") == ["default-src 'self'", "frame-ancestors 'none'"]
+    assert answer.headers["x-frame-options"] == "SAMEORIGIN"
+    own, added = answer.headers.get_list("content-security-policy")
+    assert own == "default-src 'self'", "the application's own policy stays in force"
+    directives = dict(part.strip().split(" ", 1) for part in added.split(";"))
+    assert directives["frame-ancestors"] == "'self'" and "connect-src" not in directives
+    assert not [source for source in " ".join(directives.values()).split() if "." in source or source == "*"]
     assert answer.headers["cross-origin-resource-policy"] == "same-origin"
