@@ -110,11 +110,16 @@ def use_profile(settings: Settings) -> bool:
 
 
 def forget_profile() -> None:
-    """Makes Prefect's default profile active again if ours is; called when the server is stopped."""
+    """Removes our profile, which has the server's password, and makes Prefect's default active if ours was.
+
+    Called when the server is stopped.
+    """
     from prefect.settings import load_profiles, save_profiles
 
     profiles = load_profiles(include_defaults=True)
+    if PROFILE not in profiles:
+        return
     if profiles.active_name == PROFILE:
         profiles.set_active("ephemeral")
-        profiles.remove_profile(PROFILE)
-        save_profiles(profiles)
+    profiles.remove_profile(PROFILE)
+    save_profiles(profiles)

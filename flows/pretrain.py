@@ -41,7 +41,7 @@ from stages.training.preflight.plan import plan_of
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+_-]*$|^/.+[.]ya?ml$")]
 # A URL with a password does not match, so it is refused before it is recorded. (`github://owner:repository@revision`.)
 Place = Annotated[
-    str, Field(max_length=1000, pattern=r"^$|^/|^github://|^[A-Za-z0-9+.-]+://([^/?#@:]*@)?[^/?#@]*([/?#]|$)")
+    str, Field(max_length=1000, pattern=r"^$|^/|^github://|^[A-Za-z0-9+.-]+://([^/?#@:]*@)?[^/?#@]*([?#/]|$)")
 ]
 Override = Annotated[str, Field(pattern=r"^[^=\s]+=")]
 

@@ -75,6 +75,12 @@ def client_environment(settings: Settings, names: Iterable[Credential] = ALL) ->
     return found
 
 
+def client_credentials(settings: Settings, name: str) -> str:
+    """`user:password` for a service."""
+    secret = password(settings, name)
+    return secret if name == "prefect" else f"{USER}:{secret}"
+
+
 def prefect_server_environment(settings: Settings) -> dict[str, str]:
     """What the Prefect server itself needs."""
     return {"PREFECT_SERVER_API_AUTH_STRING": password(settings, "prefect")}

@@ -12,6 +12,7 @@ import uvicorn
 
 from infra.web_guard import WebGuard
 
+_DOCUMENTATION = ("/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc")
 KEEP_ALIVE_SECONDS = 5
 PING_SECONDS = 20.0
 """Of WebSockets, as `prefect server start` has it."""
@@ -27,8 +28,11 @@ def main() -> None:
 
     if not PREFECT_SERVER_API_AUTH_STRING.value():
         parser.error("PREFECT_SERVER_API_AUTH_STRING is not set: the server would have no lock")
+    app = create_app(final=True)
+    # The interface's documentation has no lock, takes seconds to answer each time, and loads code from elsewhere.
+    app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") not in _DOCUMENTATION]
     uvicorn.run(
-        WebGuard(create_app(final=True)),
+        WebGuard(app),
         host="127.0.0.1",
         port=port,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,

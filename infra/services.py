@@ -10,6 +10,7 @@ import fcntl
 import os
 import stat
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,13 +22,15 @@ import psutil
 
 from infra.credentials import (
     Credential,
+    client_credentials,
     client_environment,
+    credential_file,
     ensure_credentials,
     mlflow_server_environment,
     prefect_server_environment,
     without_credentials,
 )
-from infra.health import is_healthy
+from infra.health import answer_status, is_healthy
 from infra.process import ManagedProcess
 from infra.settings import REPOSITORY, Settings
 from stages.ports import listen_error
@@ -40,6 +43,8 @@ MAX_CONCURRENT_RUNS = 1
 START_TIMEOUT_SECONDS = 180.0
 """Until a service answers; slow machines need 40 s for MLflow."""
 
+_TEMPORARY, _LONGEST_TEMPORARY = "tmp", 64
+"""Folder for temporary files in the state folder, and the most bytes of its path; sockets in it may have 107."""
 RUN_PREFIX = "run-"
 SERVICE_GRACE_SECONDS, RUN_GRACE_SECONDS = 15.0, 90.0
 """A run that is stopped may write a checkpoint first."""
@@ -66,6 +71,8 @@ class Service:
     port: int = 0
     port_variable: str = ""
     """Environment variable that sets the port."""
+    locked: str = ""
+    """URL that asks for the service's password; empty: its lock is its own."""
     depends_on: str = ""
     """Name of a service that must be ready before this one is started."""
     client_of: tuple[Credential, ...] = ()
@@ -90,6 +97,7 @@ def services(settings: Settings) -> list[Service]:
             client_of=("prefect",),
             url=settings.prefect_url,
             health=f"{settings.prefect_api_url}/health",
+            locked=f"{settings.prefect_api_url}/admin/version",
             port=settings.prefect_port,
             port_variable="HEADWATER_PREFECT_PORT",
         ),
@@ -102,6 +110,7 @@ def services(settings: Settings) -> list[Service]:
             env={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             url=settings.mlflow_url,
             health=f"{settings.mlflow_url}/health",
+            locked=f"{settings.mlflow_url}/api/2.0/mlflow/experiments/get?experiment_id=0",
             port=settings.mlflow_port,
             port_variable="HEADWATER_MLFLOW_PORT",
         ),
@@ -138,11 +147,23 @@ def services(settings: Settings) -> list[Service]:
                 *("--limit", str(MAX_CONCURRENT_RUNS)),
             ],
             # So that a run starts at once, not up to 15 s later.
-            env={**prefect_env, "PREFECT_WORKER_QUERY_SECONDS": "2"},
+            env={**prefect_env, "PREFECT_WORKER_QUERY_SECONDS": "2", **_temporary_folder(state)},
             depends_on="prefect",
             client_of=("prefect", "mlflow"),
         ),
     ]
+
+
+def _temporary_folder(state: Path) -> dict[str, str]:
+    """Variables that keep what the worker and its runs write for a while in the state folder.
+
+    Prefect's runner takes a folder of a fixed name in the machine's. Ray's sockets need a short path, and Python's
+    between processes one that is not long: a long state folder leaves things as they are.
+    """
+    folder = state / _TEMPORARY
+    if len(os.fsencode(folder)) > _LONGEST_TEMPORARY:
+        return {}
+    return {"TMPDIR": str(folder), "RAY_TMPDIR": os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()}
 
 
 def up(settings: Settings, *, wait_for: set[str] | None = None, echo: Echo = lambda line: None) -> dict[str, float]:
@@ -157,12 +178,15 @@ def up(settings: Settings, *, wait_for: set[str] | None = None, echo: Echo = lam
     seconds: dict[str, float] = {}
     with _lock(settings):
         missing = [s for s in all_services if service_process(settings, s.name).find() is None]
-        for service in missing:
-            _check_port(service)
         for folder in (settings.home, cache_folder()):
             _close_to_others(folder, echo)
+        for service in missing:
+            _check_port(service)
         ensure_credentials(settings)
-        for name in ("prefect", "mlflow", "gateway"):
+        for service in all_services:
+            if service not in missing and (error := lock_error(settings, service)):
+                raise ServiceError(f"{error}; `headwater down`, then start again")
+        for name in ("prefect", "mlflow", "gateway", _TEMPORARY):
             (settings.home / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         started: dict[str, float] = {}
         for service in missing:
@@ -205,6 +229,18 @@ def environment_of(settings: Settings, service: Service) -> dict[str, str]:
     return env
 
 
+def lock_error(settings: Settings, service: Service) -> str:
+    """What is wrong with the lock of a service that runs; empty if nothing is, or it does not answer."""
+    if not service.locked:
+        return ""
+    if 0 < answer_status(service.locked) < 400:
+        return f"{service.name} is running without a password: an earlier version of Headwater has started it"
+    if answer_status(service.locked, client_credentials(settings, service.name)) == 401:
+        file = credential_file(settings, service.name)
+        return f"{service.name} is running with another password than {file} has: it was replaced meanwhile"
+    return ""
+
+
 def ensure_running(settings: Settings, name: str) -> None:
     """Waits until a service is ready; restarts it if it died while other services of this installation still run.
 
@@ -215,7 +251,8 @@ def ensure_running(settings: Settings, name: str) -> None:
     """
     all_services = services(settings)
     service = _find_service(all_services, name)
-    if service.health and is_healthy(service.health):
+    ours = service_process(settings, name).find() is not None  # or another user's program may have its port
+    if ours and service.health and is_healthy(service.health):
         return
     running = {other.name for other in all_services if service_process(settings, other.name).find()}
     if running and name not in running:
@@ -281,7 +318,9 @@ def _find_service(candidates: list[Service], name: str) -> Service:
 
 def _wait_until_ready(settings: Settings, service: Service, began: float) -> None:
     process = service_process(settings, service.name)
-    while service.health and not is_healthy(service.health):
+    while True:
+        if process.find() is not None and (not service.health or is_healthy(service.health)):
+            return
         if process.find() is None:
             raise ServiceError(
                 f"{service.name} exited while starting; last lines of {process.log}:\n{process.last_lines()}"

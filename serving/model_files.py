@@ -27,7 +27,7 @@ KNOWN_SUFFIXES = frozenset({".json", ".safetensors", ".model", ".jinja", ".txt",
 NAMES = frozenset(
     {
         *(CONFIG, GENERATION_CONFIG, TOKENIZER, TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, *VOCABULARIES, WEIGHTS_INDEX),
-        *("merges.txt", "tokenizer.model", CHAT_TEMPLATE),
+        *("merges.txt", "tokenizer.model", CHAT_TEMPLATE, ".gitattributes"),
         *(f"{name}{suffix}" for name in ("README", "LICENSE", "NOTICE") for suffix in ("", ".md", ".txt")),
     }
 )

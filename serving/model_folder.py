@@ -188,7 +188,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes().decode())  # as transformers and vLLM read it: UTF-8 without a mark
     except (ValueError, RecursionError) as error:
         raise ModelRefusedError(f"{path} is not valid JSON: {error}") from error
 

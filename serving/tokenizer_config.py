@@ -79,7 +79,15 @@ SETTINGS: Mapping[str, Kind] = {
     **dict.fromkeys(
         (
             *("clean_up_tokenization_spaces", "split_special_tokens", "spaces_between_special_tokens"),
-            *("add_prefix_space", "add_bos_token", "add_eos_token", "use_default_system_prompt", "legacy", "is_local"),
+            *(
+                "add_prefix_space",
+                "add_bos_token",
+                "add_eos_token",
+                "use_default_system_prompt",
+                "legacy",
+                "is_local",
+                "local_files_only",
+            ),
         ),
         BOOLEAN,
     ),

@@ -35,5 +35,7 @@ def open_page(
     if service == "mlflow":
         out.print(f"user      {USER}")
     out.print(f"password  {secret if out.is_terminal else f'in {file}'}", soft_wrap=True, markup=False)
+    if service == "prefect":
+        out.print("its page asks for all of it, with the user before the colon", style="dim")
     if out.is_terminal and not webbrowser.open(url):
         err.print("no browser was found here: open the address in one")

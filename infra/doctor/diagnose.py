@@ -139,6 +139,7 @@ def _checks_after_setup(environ: Mapping[str, str], settings: Settings) -> list[
         with_port = [service for service in services(settings) if service.port]
         ports = [processes.inspect_port(snapshot, s.name, s.port, s.port_variable, s.health) for s in with_port]
         return [
+            *_check_locks(settings),
             *processes.check_distinct_ports([service.port for service in with_port]),
             *map(processes.check_port, ports),
             processes.check_listeners(snapshot),
@@ -167,6 +168,19 @@ def _checks_after_setup(environ: Mapping[str, str], settings: Settings) -> list[
             "store", lambda: store.check_store(settings.store, run_command), store.TIMEOUT_SECONDS + 2, _STORE_REMEDY
         ),
     ]
+
+
+def _check_locks(settings: Settings) -> list[Check]:
+    """Whether the services that run ask for the passwords that are in their files."""
+    from infra.credentials import credential_file
+    from infra.services import lock_error, service_process, services
+
+    found = []
+    for service in services(settings):
+        runs = service.locked and service_process(settings, service.name).find() is not None
+        if runs and credential_file(settings, service.name).exists() and (error := lock_error(settings, service)):
+            found.append(Check("locks", "problem", error, "`headwater down`, then `headwater up`"))
+    return found or [Check("locks", "ok", "the services that run ask for their passwords")]
 
 
 def _check_ports_before_setup(environ: Mapping[str, str]) -> list[Check]:

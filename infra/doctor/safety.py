@@ -12,6 +12,7 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 
 from infra.doctor.result import Check
 from infra.settings import Settings
+from stages.store.private_files import LEAST_CHARACTERS
 
 _SHOWN = 3
 """How many files a check names."""
@@ -22,9 +23,12 @@ _OURS = (None, "ephemeral", "headwater")
 def check_secret(name: str, path: Path) -> Check:
     """Whether only its owner can read a key or password; else what it locks does not start."""
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
+        entry = path.stat()
     except FileNotFoundError:
         return Check(name, "ok", f"the first start creates it ({path})")
+    mode = stat.S_IMODE(entry.st_mode)
+    if not stat.S_ISREG(entry.st_mode) or entry.st_size < LEAST_CHARACTERS:
+        return Check(name, "problem", f"{path} contains none", "remove it: the next start creates a new one")
     if mode & 0o077:
         remedy = f"`chmod 600 {path}`; if others may have read it, remove it: the next start creates a new one"
         return Check(name, "problem", f"{path} has mode {mode:o}: other users can read it", remedy)
@@ -106,7 +110,7 @@ def _variables(environ: Mapping[str, str], settings: Settings) -> list[tuple[str
     if url and url != settings.prefect_api_url:
         server = _without_credentials(url)
         found.append((f"PREFECT_API_URL is {server}: `prefect` and `prefect deployment run` use that server",
-                      f"unset it, or export PREFECT_API_URL={settings.prefect_api_url}"))  # fmt: skip
+                      "unset PREFECT_API_URL: the profile `headwater` has address and password"))  # fmt: skip
     if _true(environ.get("VLLM_SERVER_DEV_MODE")):
         found.append(("VLLM_SERVER_DEV_MODE exposes vLLM's developer routes (the gateway does not pass it to its "
                       "engines; those started by hand get it)", "unset VLLM_SERVER_DEV_MODE"))  # fmt: skip
@@ -117,7 +121,7 @@ def _variables(environ: Mapping[str, str], settings: Settings) -> list[tuple[str
 
 
 def _profile(environ: Mapping[str, str], settings: Settings, profiles: str | None) -> list[tuple[str, str]]:
-    remedy = f"`prefect profile use headwater`, or export PREFECT_API_URL={settings.prefect_api_url}"
+    remedy = "PREFECT_PROFILE=headwater before a command, or `prefect profile use headwater`"
     try:
         content = tomllib.loads(profiles or "")
     except tomllib.TOMLDecodeError as error:
@@ -129,7 +133,7 @@ def _profile(environ: Mapping[str, str], settings: Settings, profiles: str | Non
     url, key = profile.get("PREFECT_API_URL", ""), profile.get("PREFECT_API_KEY")
     if url.rstrip("/") == settings.prefect_api_url and not key:
         return []
-    server = _without_credentials(url) if url else "a temporary server"
+    server = _without_credentials(url) if url else "no server"
     return [(f"Prefect's profile {chosen!r} is active: `prefect deployment run` uses {server}", remedy)]
 
 

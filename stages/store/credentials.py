@@ -25,14 +25,45 @@ _LOCAL = frozenset({"file", "local", "memory", "sample", "zip", "tar", "libarchi
 """Protocols without credentials, in whose names `@` and `?` are characters like others."""
 _REVISIONS = frozenset({"github", "git"})
 """Protocols that write `owner:repository@revision`."""
-_USERS = frozenset({"http", "https", "webdav", "webdavs", "s3", "s3a", "gs", "gcs"})
+_USERS = frozenset({"http", "https", "webdav", "webdavs", "s3", "s3a", "gs", "gcs", "hf"})
 """Protocols where a user without a password is a token or an access key; elsewhere it may be a name (`sftp://me@host`),
 or a container (`abfs://container@account`)."""
 
-_PARTS = ("signature", "token", "secret", "password", "passwd", "passphrase", "credential", "apikey", "accesskey")
-_PARTS_OF_KEYS = ("accountkey", "sharedkey", "privatekey", "subscriptionkey", "authkey", "sessionkey", "bearer")
-_NAMES = frozenset({"sig", "sas", "key", "auth", "authorization", "pwd", "pass", "jwt"})
+_BUCKETS = frozenset({"s3", "s3a", "gs", "gcs"})
+"""Protocols whose URLs have a bucket's name in place of a host, so no port."""
+
+_PARTS = (
+    "signature",
+    "token",
+    "secret",
+    "password",
+    "passwd",
+    "passphrase",
+    "credential",
+    "apikey",
+    "accesskey",
+    "delegation",
+    "hmac",
+)
+_PARTS_OF_KEYS = (
+    "accountkey",
+    "sharedkey",
+    "privatekey",
+    "subscriptionkey",
+    "authkey",
+    "sessionkey",
+    "bearer",
+    "delegation",
+)
+_NAMES = frozenset(
+    {"sig", "sas", "key", "auth", "authorization", "pwd", "pw", "pass", "jwt", "cred", "pat", "otp", "sid", "sessionid"}
+)
 """Names of query parameters, in lower case without other characters than letters and digits."""
+
+_PASSWORDS = frozenset({"password", "passwd", "pwd", "pw", "pass", "passphrase"})
+"""Those whose value is a secret however short it is."""
+_SECRET_CHARACTERS = 8
+"""Values of other parameters are secrets from this length on."""
 
 _S3 = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or a profile of ~/.aws/credentials in "
@@ -113,7 +144,8 @@ def _in_authority(protocol: str, rest: str) -> str | None:
     found = _AUTHORITY.match(rest)
     authority = found[0] if found else ""
     user, at, _ = authority.rpartition("@")
-    if not at and not _HOST_AND_PORT.fullmatch(authority) and not authority.startswith("arn:"):
+    has_port = _HOST_AND_PORT.fullmatch(authority) and not (protocol in _BUCKETS and ":" in authority)
+    if not at and not has_port and not authority.startswith("arn:"):
         # No port follows the colon, so a password does, which has a `/`, `?` or `#` in it.
         user, at, _ = rest.rpartition("@")
     if not at or protocol in _REVISIONS:
@@ -129,7 +161,9 @@ def _in_parameters(rest: str) -> str | None:
     for parameter in _PARAMETER.finditer(rest):
         name = _NO_LETTER_OR_DIGIT.sub("", parameter[1].lower())
         secret = name in _NAMES or any(part in name for part in (*_PARTS, *_PARTS_OF_KEYS))
-        if secret and parameter[2].strip("* "):
+        # A short value of a name that only contains such a word is none: `tokens=1000`, `key=genes`.
+        value = parameter[2].strip("* ")
+        if secret and value and (name in _PASSWORDS or len(value) >= _SECRET_CHARACTERS):
             return f"the query parameter {parameter[1][:40]!r}"
     return None
 

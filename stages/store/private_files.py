@@ -62,10 +62,15 @@ def read_secret(path: Path, what: str) -> str:
             be safe.
     """
     try:
-        with path.open() as file:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a named pipe would block
+        with os.fdopen(handle) as file:
             found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise ConfigError(f"{path}, for the {what}, is not a regular file; remove it")
             secret = file.read().strip()
     except FileNotFoundError:
+        if path.is_symlink():
+            raise ConfigError(f"{path}, for the {what}, is a link to a file that does not exist; remove it") from None
         raise ConfigError(f"there is no {what} at {path}; `headwater up` creates it") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the {what} in {path} cannot be read: {error}") from None

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
 import stat
+import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,6 +66,30 @@ def test_no_command_line_and_no_setting_that_is_written_down_contains_a_password
         settings.environment()
     )
     assert not [secret for secret in secrets if secret in shown]
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(200, "running without a password: an earlier version"), (401, "another password than"), (None, "")],
+)
+def test_a_running_service_with_another_lock_is_named(settings: Settings, status: int | None, words: str) -> None:
+    """None: it asks for the password, and takes the one of the file."""
+    ensure_credentials(settings)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status or (200 if self.headers["Authorization"] else 401))
+            self.end_headers()
+
+        def log_message(self, *arguments: Any) -> None:
+            """Nothing."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        service = replace(_service(settings, "prefect"), locked=f"http://127.0.0.1:{server.server_port}/x")
+        error = services.lock_error(settings, service)
+        server.shutdown()
+    assert words in error and bool(words) == bool(error)
 
 
 def test_without_services_there_are_no_credentials_to_pass_on(settings: Settings) -> None:

@@ -87,7 +87,7 @@ def start_ray(workers: int) -> None:
     }
     if not is_external():
         # Without a mode Ray asks for its token, which is in a file of ours.
-        settings |= _PRIVATE | {"RAY_AUTH_MODE": None, "RAY_AUTH_TOKEN_PATH": str(ray_folder().token)}
+        settings |= _PRIVATE | {"RAY_AUTH_MODE": None} | ray_folder().settings
     # A worker of Prefect, and any supervisor, sends SIGTERM to our whole process group. It is for the flow alone, which
     # then ends Ray after the last checkpoint: what is started here inherits it blocked, as Ray itself does with SIGINT.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

@@ -1,4 +1,4 @@
-"""A folder for the Ray of this process, and the token that locks it.
+"""A folder for the Ray of this process, and the token and certificate that lock it.
 
 Ray puts sockets, logs and a shared key in a folder below /tmp that every user can write to. Ours is below a folder that
 only this user can enter, new for each process. It is removed by the next process that starts a Ray after this one has
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stages.store.private_files import ensure_secret
+from stages.training.cluster.ray_certificate import write_certificate
 
 PREFIX = "headwater-ray-"
 _IN_USE = "in-use"
@@ -31,8 +32,8 @@ class RayFolder(NamedTuple):
     """Only this user can enter it."""
     sessions: Path
     """For Ray's own; short, since the paths of its sockets may have 107 bytes."""
-    token: Path
-    """File of the token that every request to it needs."""
+    settings: dict[str, str]
+    """Variables by which Ray finds the token that every request to it needs, and its certificate."""
 
 
 @cache
@@ -45,7 +46,8 @@ def ray_folder() -> RayFolder:
     fcntl.flock(lock, fcntl.LOCK_EX)  # until this process ends
     token = private / "token"
     ensure_secret(token, "token of Ray")
-    return RayFolder(private, private / "r", token)
+    settings = {"RAY_AUTH_TOKEN_PATH": str(token), **write_certificate(private)}
+    return RayFolder(private, private / "r", settings)
 
 
 def remove_abandoned(base: Path) -> None:

@@ -40,7 +40,9 @@ def test_the_environment(environ: dict[str, str], profiles: str | None, states: 
 def test_only_the_owner_may_read_a_secret(tmp_path: Path) -> None:
     key = tmp_path / "api-key"
     assert safety.check_secret("API key", key).state == "ok"
-    key.write_text("hw-secret")
+    key.write_text("")
+    assert safety.check_secret("API key", key).state == "problem", "empty"
+    key.write_text("hw-secret-of-some-length")
     key.chmod(0o640)
     bad = safety.check_secret("API key", key)
     assert bad.state == "problem" and f"chmod 600 {key}" in bad.remedy and "hw-secret" not in bad.found

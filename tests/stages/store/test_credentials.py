@@ -58,6 +58,11 @@ LEAKS = {
     "git": (f"git+https://{SECRET}@host.org/repository", "a token before the @", "netrc"),
     "google storage": (f"gs://{SECRET}@bucket/x", "a token before the @", "GOOGLE_APPLICATION_CREDENTIALS"),
     "hub": (f"hf://datasets/owner/set?token={SECRET}", "'token'", "HF_TOKEN"),
+    "slash before a secret": (f"s3://AKIAEXAMPLE:/{SECRET}@bucket/x", "a user and a password", "AWS_ACCESS_KEY_ID"),
+    "number before a secret": (f"s3://AKIAEXAMPLE:7/{SECRET}@bucket/x", "a user and a password", "AWS_ACCESS_KEY_ID"),
+    "hub token": (f"hf://{SECRET}@datasets/x", "a token before the @", "HF_TOKEN"),
+    "delegation": (f"webhdfs://namenode:9870/x?delegation={SECRET}", "'delegation'", "FSSPEC_WEBHDFS"),
+    "short password": ("https://host.org/data?password=abc1", "'password'", "netrc"),
     "key=value before": (f"corpus.sources.a.location=https://me:{SECRET}@host.org", "a user and a password", "netrc"),
 }
 PLAIN = [
@@ -77,6 +82,8 @@ PLAIN = [
     ),
     *("sftp://me@host/data", "hdfs://me@namenode:8020/data", "abfs://container@account.dfs.core.windows.net/data"),
     *("github://owner:repository@main/data", "hf://datasets/owner/set@main/x", "oci://bucket@namespace/x"),
+    *("https://host.org/x?key=genes", "https://host.org/x?tokens=1000", "https://host.org/x?tokenizer=bpe"),
+    *("s3://bucket/a#key=1", "gs://bucket/year=2024&key=5/x", "https://host.org/x?secretary=1"),
     *("simplecache::s3://bucket/x", "zip://a.csv::s3://bucket/x@y.zip", "https://example.org/*?token=*"),
 ]
 

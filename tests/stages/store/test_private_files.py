@@ -57,7 +57,8 @@ def test_what_is_no_readable_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
     (tmp_path / "binary").write_bytes(b"\xff" * 40)
     (tmp_path / "binary").chmod(0o600)
-    for name in ("folder", "broken", "binary"):
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    for name in ("folder", "broken", "binary", "pipe"):
         with pytest.raises(ConfigError):
             ensure_secret(tmp_path / name, "API key")
     with pytest.raises(ConfigError, match="there is no API key"):

@@ -18,6 +18,9 @@ FOLDER = (
 )
 
 
+MODES = {"token": 0o600, "in-use": 0o600, "tls.key": 0o600, "tls.crt": 0o644}
+
+
 def start(base: Path) -> tuple[subprocess.Popen[str], Path]:
     """A process that has a folder below `base`, until its standard input ends."""
     command = [sys.executable, "-c", FOLDER]
@@ -34,7 +37,7 @@ def modes(folder: Path) -> dict[str, int]:
 
 def test_it_is_private_and_the_next_process_removes_it_once_its_own_has_ended(tmp_path: Path) -> None:
     first, folder = start(tmp_path)
-    assert folder.parent == tmp_path and modes(folder) == {folder.name: 0o700, "token": 0o600, "in-use": 0o600}
+    assert folder.parent == tmp_path and modes(folder) == MODES | {folder.name: 0o700}
     second, other = start(tmp_path)
     assert folder.exists() and (folder / "token").read_text() != (other / "token").read_text()
     first.communicate("\n", timeout=60)
