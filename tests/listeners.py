@@ -15,7 +15,7 @@ PATHS = (
 )
 """Routes of Prefect, MLflow, the gateway, vLLM and Ray."""
 FOREIGN = {"Host": "evil.example", "Origin": "http://evil.example"}
-TIMEOUT_SECONDS = 2.0
+TIMEOUT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -44,19 +44,22 @@ def listeners(processes: Iterable[psutil.Process]) -> list[Listener]:
 def answered(found: Iterable[Listener], headers: dict[str, str], paths: Iterable[str] = PATHS) -> list[str]:
     """The requests with these headers and without credentials that are answered 2xx or 3xx, as
     `4200 POST /api/jobs/: 200`. All at once: a listener that does not speak HTTP may leave one waiting."""
-    wanted = [
-        (one.port, method, path, body)
-        for one in found
-        for path in paths
-        for method, body in (("GET", None), ("POST", b"{}"))
-    ]
-    with ThreadPoolExecutor(min(64, len(wanted) + 1)) as pool:
-        statuses = list(pool.map(lambda request: _status(*request, headers), wanted))
-    return [
-        f"{port} {method} {path}: {status}"
-        for (port, method, path, _), status in zip(wanted, statuses, strict=True)
-        if status and status < 400
-    ]
+    listeners = list(found)
+    with ThreadPoolExecutor(len(listeners) or 1) as pool:
+        return [line for lines in pool.map(lambda one: _answered_by(one, headers, paths), listeners) for line in lines]
+
+
+def _answered_by(listener: Listener, headers: dict[str, str], paths: Iterable[str]) -> list[str]:
+    found = []
+    for path in paths:
+        for method, body in (("GET", None), ("POST", b"{}")):
+            try:
+                status = _status(listener.port, method, path, body, headers)
+            except TimeoutError:  # it does not speak HTTP, whatever the path
+                return found
+            if status and status < 400:
+                found.append(f"{listener.port} {method} {path}: {status}")
+    return found
 
 
 def _status(port: int, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> int:
@@ -65,6 +68,8 @@ def _status(port: int, method: str, path: str, body: bytes | None, headers: dict
     try:
         connection.request(method, path, body, headers)
         return connection.getresponse().status
+    except TimeoutError:
+        raise
     except (OSError, http.client.HTTPException):
         return 0
     finally:
