@@ -6,21 +6,16 @@ import base64
 import urllib.error
 import urllib.request
 
-_TIMEOUT_SECONDS = 5
+_HEALTH_TIMEOUT_SECONDS, _TIMEOUT_SECONDS = 2.0, 5.0
 
 
 def is_healthy(url: str) -> bool:
-    """True if the URL answers 200 within two seconds. Proxies are bypassed: it is a loopback address."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(url, timeout=2) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+    """True if the URL answers 200 within two seconds."""
+    return answer_status(url, timeout_seconds=_HEALTH_TIMEOUT_SECONDS) == 200
 
 
-def answer_status(url: str, credentials: str = "") -> int:
-    """The status of the answer to a GET; 0 if there is none. Proxies are bypassed.
+def answer_status(url: str, credentials: str = "", timeout_seconds: float = _TIMEOUT_SECONDS) -> int:
+    """The status of the answer to a GET; 0 if there is none. Proxies are bypassed: it is a loopback address.
 
     Args:
         credentials: `user:password`, for Basic authentication.
@@ -30,7 +25,7 @@ def answer_status(url: str, credentials: str = "") -> int:
         request.add_header("Authorization", f"Basic {base64.b64encode(credentials.encode()).decode()}")
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=_TIMEOUT_SECONDS) as response:
+        with opener.open(request, timeout=timeout_seconds) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         return int(error.code)

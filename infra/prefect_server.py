@@ -19,6 +19,7 @@ PING_SECONDS = 20.0
 
 
 def main() -> None:
+    """Serves until a signal ends it. Refuses to start without the password in the environment."""
     parser = argparse.ArgumentParser(description="Prefect's server on loopback.")
     parser.add_argument("--port", type=int, required=True)
     port = parser.parse_args().port

@@ -36,6 +36,7 @@ from infra.settings import REPOSITORY, Settings
 from stages.ports import listen_error
 from stages.store import HeadwaterError
 from stages.store.hashing import cache_folder
+from stages.store.private_files import make_private_folder
 
 WORK_POOL = "headwater"
 MAX_CONCURRENT_RUNS = 1
@@ -187,7 +188,7 @@ def up(settings: Settings, *, wait_for: set[str] | None = None, echo: Echo = lam
             if service not in missing and (error := lock_error(settings, service)):
                 raise ServiceError(f"{error}; `headwater down`, then start again")
         for name in ("prefect", "mlflow", "gateway", _TEMPORARY):
-            (settings.home / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_folder(settings.home / name)
         started: dict[str, float] = {}
         for service in missing:
             dependency = service.depends_on
@@ -365,7 +366,7 @@ def _resident_bytes(process: psutil.Process) -> int:
 def _lock(settings: Settings) -> Iterator[None]:
     """Allows one `up` or `down` at a time in this state folder."""
     folder: Path = settings.home / "services"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private_folder(folder)
     with (folder / ".lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

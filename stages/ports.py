@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import socket
+import sys
 
 LOOPBACK = "127.0.0.1"
+LOOPBACK_INTERFACE = "lo0" if sys.platform == "darwin" else "lo"
+"""For programs that are given an interface to listen on."""
 
 
 def free_port() -> int:

@@ -22,6 +22,7 @@ from serving.engines.orphans import kill_orphans
 from serving.errors import ServingError
 from serving.model_folder import ModelFolder
 from serving.record import Deployment
+from stages.ports import LOOPBACK_INTERFACE
 
 LOG = logging.getLogger("headwater.serving")
 VLLM_MODULE = "vllm.entrypoints.openai.api_server"
@@ -100,7 +101,7 @@ def engine_environment(engine: EngineConfig, state_folder: Path) -> dict[str, st
         "VLLM_CACHE_ROOT": str(state_folder / "vllm-cache"),
         "VLLM_RPC_BASE_PATH": ".",  # sockets of its processes: in the engine's folder, not in /tmp, where they stay
         "VLLM_HOST_IP": "127.0.0.1",
-        "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
+        "GLOO_SOCKET_IFNAME": LOOPBACK_INTERFACE,
         "VLLM_MAX_N_SEQUENCES": "64",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",

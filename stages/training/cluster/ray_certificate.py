@@ -42,10 +42,12 @@ def write_certificate(folder: Path) -> dict[str, str]:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     key_file, certificate_file = folder / "tls.key", folder / "tls.crt"
-    handle = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(encoded)
-    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    for path, content in (
+        (key_file, encoded),
+        (certificate_file, certificate.public_bytes(serialization.Encoding.PEM)),
+    ):
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
     return {
         "RAY_USE_TLS": "1",
         "RAY_TLS_SERVER_KEY": str(key_file),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from threading import Event
 from typing import TYPE_CHECKING, Protocol
 
+from stages.ports import LOOPBACK_INTERFACE
 from stages.training.cluster.ray_folder import ray_folder
 from stages.training.errors import TrainingError
 from stages.training.runtime.process import ALLOCATOR
@@ -21,7 +21,6 @@ _GROUP = ("TrainController", "RayTrainWorker")
 """Parts of the command lines of a worker group's processes."""
 _CORE = ("raylet", "gcs_server")
 """Programs that a driver cannot do without."""
-_LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 _IMPORT = {
     # Ray takes loopback for a mistake and listens on the machine's address instead, unless this setting says that it is
     # no cluster. Read when Ray is imported.
@@ -33,8 +32,8 @@ _PRIVATE = {
     "AUTOSCALER_METRIC_PORT": "65536",
     "DASHBOARD_METRIC_PORT": "65536",
     # gloo and NCCL would listen on the interface that the machine's name resolves to.
-    "GLOO_SOCKET_IFNAME": _LOOPBACK,
-    "NCCL_SOCKET_IFNAME": _LOOPBACK,
+    "GLOO_SOCKET_IFNAME": LOOPBACK_INTERFACE,
+    "NCCL_SOCKET_IFNAME": LOOPBACK_INTERFACE,
 }
 """Keeps a Ray of our own, and the ranks on it, to this machine and this user."""
 

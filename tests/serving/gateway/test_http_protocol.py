@@ -93,7 +93,8 @@ def test_a_client_that_trickles_is_closed(gateway: Gateway, sent: tuple[bytes, b
     sender = threading.Thread(target=trickle, args=(client, sent[1]))
     sender.start()
     everything(client)
-    sender.join()
+    sender.join(30)
+    assert not sender.is_alive(), "it cannot send any more"
 
 
 def test_a_body_that_takes_too_long_is_refused(gateway: Gateway, served: Deployment) -> None:

@@ -18,7 +18,7 @@ FOLDER = (
 )
 
 
-MODES = {"token": 0o600, "in-use": 0o600, "tls.key": 0o600, "tls.crt": 0o644}
+MODES = {"token": 0o600, "in-use": 0o600, "tls.key": 0o600, "tls.crt": 0o600}
 
 
 def start(base: Path) -> tuple[subprocess.Popen[str], Path]:
