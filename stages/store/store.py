@@ -216,6 +216,11 @@ class Store:
         except FileExistsError:
             return False
 
+    def copy_in(self, local: Path, name: str) -> None:
+        """Copies a local file into an object store; it stays where it is."""
+        with self.translate_errors("write", name), translate_refusal():
+            self.fs.put_file(str(local), self._writable_path(name), mode="overwrite")
+
     def get_file(self, name: str, local: Path) -> None:
         """Copies an object to a local file."""
         try:

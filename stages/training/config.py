@@ -163,12 +163,22 @@ class ParallelismConfig(Config):
 
 
 class CheckpointConfig(Config):
-    """When checkpoints are written."""
+    """When checkpoints are written, and which stay."""
 
-    every_steps: int = runtime_field(100, gt=0)
-    """Steps between checkpoints."""
+    every_steps: _Positive | Literal["auto"] = runtime_field("auto")
+    """Steps between checkpoints on disk and in the store. auto: derived during the run from what a checkpoint costs and
+    from the mean time between failures, so that both together cost least; at least every half hour."""
+    memory_every_steps: Annotated[int, Field(ge=0)] | Literal["auto"] = runtime_field("auto")
+    """Steps between checkpoints in the machine's memory (`/dev/shm`), from which a run resumes after its processes were
+    lost. auto: as often as half a percent of the time allows. 0: none."""
+    mean_hours_between_failures: float | None = runtime_field(None, gt=0)
+    """Of the whole run. Absent: 7.9 hours for 1,024 devices (Kokolis et al. 2024), more for fewer."""
     keep: int = runtime_field(2, ge=1)
     """Newest checkpoints that stay."""
+    keep_every_steps: int = runtime_field(0, ge=0)
+    """Checkpoints at multiples of this many steps stay too. 0: none."""
+    keep_best: bool = runtime_field(False)
+    """Whether the checkpoint with the fewest bits per byte stays too."""
 
 
 class ValidationConfig(Config):
@@ -210,7 +220,7 @@ class TrainingConfig(Config):
     parallelism: ParallelismConfig = ParallelismConfig()
     """Workers, sharding, micro-batches, number format and device."""
     checkpoint: CheckpointConfig = CheckpointConfig()
-    """How often the state is saved."""
+    """How often the state is saved, and what stays."""
     validation: ValidationConfig = ValidationConfig()
     """How often held-out documents are looked at, and how many."""
     recovery: RecoveryConfig = RecoveryConfig()

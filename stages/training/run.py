@@ -18,8 +18,8 @@ from stages.training.config import TrainingConfig
 
 OUTCOME = "outcome.json"
 
-WEIGHTS, CONFIG, HISTORY, VALIDATIONS = "weights.safetensors", "config.json", "loss.parquet", "validation.parquet"
-"""Files of a finished run."""
+CONFIG, HISTORY, VALIDATIONS = "config.json", "loss.parquet", "validation.parquet"
+"""Files of a finished run, beside the weights in its last checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ class Run:
     def where(self) -> str:
         """The run's folder as a path or URL, for messages."""
         return self.store.where(self.folder)
+
+    @property
+    def checkpoints(self) -> str:
+        """The folder of its checkpoints in the store."""
+        return f"{self.folder}/checkpoints"
 
     @cached_property
     def settings(self) -> TrainingConfig:

@@ -13,6 +13,7 @@ from stages.store import Artifact, ArtifactWriter, ConfigError, Stage, StoreErro
 from stages.store import errors as artifact_errors
 from stages.store.manifest import parse_files
 from stages.training.batch_ranges import first_outside
+from stages.training.checkpoint.memory_tier import remove_run
 from stages.training.config import TrainingConfig
 from stages.training.errors import StoppedError, TrainingError
 from stages.training.preflight.checks import check_ranks, check_tokenizer
@@ -51,14 +52,17 @@ def build(config: TrainingConfig, inputs: Mapping[str, Any], writer: ArtifactWri
     writer.events.emit(PLAN, durable=True, tokens=tokens.folder, digest=tokens.digest, config=run.config, plan=plan)
     clear_stop(run)
     run.clear_outcome()
-    if config.parallelism.workers == 0:
-        from stages.training.loop.loop import train
+    try:
+        if config.parallelism.workers == 0:
+            from stages.training.loop.loop import train
 
-        train(run)
-    else:
-        from stages.training.cluster.driver import train_on_ray
+            train(run)
+        else:
+            from stages.training.cluster.driver import train_on_ray
 
-        train_on_ray(run)
+            train_on_ray(run)
+    finally:  # however it ended: what a restart needs is on disk by now, or was lost before
+        remove_run(run.store.where(run.checkpoints))
     outcome = run.outcome()
     if outcome is None:
         raise TrainingError(f"training: the workers ended without an outcome; see the events in {run.where}")
@@ -102,4 +106,4 @@ def check_skipped(config: TrainingConfig, run: Artifact) -> None:
             )
 
 
-training = Stage("training", 4, build, separate_runs=True, check_cached=check_skipped)
+training = Stage("training", 5, build, separate_runs=True, check_cached=check_skipped)

@@ -187,7 +187,6 @@ def preload() -> None:
     import awkward  # noqa: F401
     import gigatoken  # noqa: F401
     import s3fs  # noqa: F401
-    import torch.distributed.checkpoint  # noqa: F401
 
     import stages.training.loop.loop  # noqa: F401
     from stages.corpus import warm

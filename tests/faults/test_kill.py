@@ -28,7 +28,7 @@ PASSES = {
         Moment("stages.tokens.shard_files:ShardFiles.finish", nth=9, after=True),
         Moment("stages.tokens.encode:write_documents", nth=3),
     ],
-    "model": [Moment("stages.training.export:save_weights", after=True)],
+    "model": [Moment("stages.training.export:write_weight_file", after=True)],
 }
 """Moments inside the stages' own work."""
 
@@ -126,10 +126,10 @@ def test_a_killed_stage_on_an_object_store(
 IN_TRAINING = [
     (Moment("stages.training.loop.loop:Loop._step", ("(0,",)), []),
     (Moment("stages.training.checkpoint.checkpointer:Checkpointer.save", nth=1, after=True), []),
-    (store("put", "step-00000002/manifest.json"), []),
+    (store("put", "step-00000002/manifest.json"), [2]),  # from memory; on an object store from this machine's disk
     (event("('checkpoint',", nth=2), [4]),
     (
-        Moment("stages.training.checkpoint.checkpointer:Checkpointer._remove", ("step-00000002",), nth=2, after=True),
+        Moment("stages.training.checkpoint.checkpointer:Checkpointer._remove_superseded", nth=3, after=True),
         [6],
     ),
     (Moment("stages.training.run:Run.publish_file", ("loss.parquet",)), [6]),

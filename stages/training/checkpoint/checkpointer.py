@@ -1,113 +1,65 @@
-"""Checkpoints: sharded by `torch.distributed.checkpoint`, written beside the training, committed by a manifest.
+"""A run's checkpoints: in memory, on disk and in the store, written beside the training.
 
-`torch.distributed.checkpoint` is imported when the first one is saved or loaded: it brings DTensor and SymPy, and takes
-half as long to import as PyTorch.
-
-A checkpoint is the folder `step-{n:08}`. Its `manifest.json` is written last, when every rank's files are on disk, and
-holds the sha256 of each; a folder without one is a half-written checkpoint and is not looked at. What is loaded is
-verified first.
+Every rank makes the same calls in the same order. A checkpoint is copied out of the tensors beside the next forward and
+backward passes (`staging`), written from the copy in threads (`saving`), and committed at a later step boundary, when
+all ranks have written theirs: its manifest then makes it one. With an object store it is committed on the machines'
+disks, and goes to the store from there (`upload`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
-import json
-import re
+import os
 import secrets
 import shutil
-import threading
 import time
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from stages.store.errors import StoreError
-from stages.store.hashing import cache_folder, sha256_file
-from stages.store.manifest import FileEntry, parse_files
-from stages.store.names import refuse_links
+from stages.memory import available_memory
+from stages.store.errors import ConfigError, StoreError
+from stages.store.events import Emit
+from stages.store.hashing import cache_folder
 from stages.store.private_files import make_private_folder
-from stages.store.store import Store, describe_disk_error
+from stages.store.store import Store
+from stages.training.checkpoint.exchange import Copies
+from stages.training.checkpoint.finding import dump_manifest, is_step_folder, step_folder
+from stages.training.checkpoint.format import INDEX, MANIFEST, CheckpointFile, Manifest, Probe, join
+from stages.training.checkpoint.interval import Timetable
+from stages.training.checkpoint.layout import FilePlan, describe_files, local_pieces, plan_files
+from stages.training.checkpoint.machines import find_machines
+from stages.training.checkpoint.memory_tier import SLOTS, MemoryFolder, make_room, remove_run
+from stages.training.checkpoint.restoring import Finder, Found
+from stages.training.checkpoint.retention import superseded
+from stages.training.checkpoint.saving import Saving, Writer
+from stages.training.checkpoint.staging import Slot
+from stages.training.checkpoint.upload import Upload, Uploader
+from stages.training.config import CheckpointConfig
 from stages.training.parallelism.ranks import Ranks
 
-MANIFEST = "manifest.json"
-STATE = "state.json"
-_STEP = re.compile(r"step-[0-9]{8,18}")
-
-
-def committed_checkpoints(store: Store, folder: str) -> list[str]:
-    """Names of the committed checkpoints below a run's `checkpoints` folder, oldest first: `{folder}/step-{n:08}`."""
-    start, end = f"{folder}/", f"/{MANIFEST}"
-    names = [name.removesuffix(end) for name in store.list(folder) if name.endswith(end)]
-    return sorted(name for name in names if _STEP.fullmatch(name.removeprefix(start)))
-
-
-def damaged(checkpoint: Path, part: int = 0, parts: int = 1) -> list[str]:
-    """Files of a committed checkpoint whose bytes are not what its manifest says: every `parts`-th of them.
-
-    A manifest that is not valid is the one damaged file.
-    """
-    try:
-        files = _listed_files((checkpoint / MANIFEST).read_bytes(), str(checkpoint / MANIFEST))
-    except StoreError:
-        return [MANIFEST] if part == 0 else []
-    wrong = []
-    for entry in files[part::parts]:
-        path = checkpoint / entry.path
-        if not path.is_file() or path.stat().st_size != entry.bytes or sha256_file(path) != entry.sha256:
-            wrong.append(entry.path)
-    return wrong
-
-
-def _listed_files(manifest: bytes, where: str) -> list[FileEntry]:
-    """The files that a checkpoint's manifest lists.
-
-    Raises:
-        StoreError: the manifest is not valid, or lists a path outside of the checkpoint.
-    """
-    try:
-        record = json.loads(manifest)
-    except (ValueError, RecursionError) as error:
-        raise StoreError(f"{where} is not valid JSON: {error}") from error
-    return parse_files(record, where)
-
-
-@dataclass
-class _Saving:
-    """A checkpoint that is being written."""
-
-    name: str
-    """Its folder in the store."""
-    path: Path
-    """Where this machine writes it: that folder itself, or a scratch folder from which it is put there."""
-    step: int
-    started: float
-    stall: float = 0.0
-    """Seconds that the training waited for it."""
-    files: list[dict[str, Any]] | None = None
-    error: BaseException | None = None
-    error_message: str = ""
-    thread: threading.Thread | None = None
-
-    @property
-    def done(self) -> bool:
-        return self.thread is not None and not self.thread.is_alive()
+_BYTES_PER_SECOND = 1e9
+"""At which the first checkpoint is expected to be written; later ones are measured."""
+_MEMORY_SHARE = 0.5
+"""Of the memory that is left on a machine, which checkpoints may take."""
+_MARGIN = 16 << 20
+"""Bytes beside tensors: state, index and manifest."""
+_KEPT_ON_DISK = 2
+"""Checkpoints that stay on this machine's disk when they go to an object store."""
 
 
 class Checkpointer:
-    """Writes and finds the checkpoints of one run. Every rank makes the same calls in the same order.
+    """Writes and finds the checkpoints of one run.
 
     Args:
-        store: where checkpoints lie. On an object store every rank puts its own files there.
+        store: where checkpoints lie in the end. On local files it is also the disk on which they are written.
         folder: the run's `checkpoints` folder in it.
-        keep: committed checkpoints that stay.
-        on_commit: called on rank 0 with (step, seconds from start to commit, seconds that the training waited).
+        emit: appends an event to the run's log, on rank 0.
+        accept: says what keeps a checkpoint's state from belonging to this run; empty if nothing.
     """
 
     def __init__(
@@ -115,197 +67,463 @@ class Checkpointer:
         store: Store,
         folder: str,
         ranks: Ranks,
-        on_commit: Callable[[int, float, float], None],
-        keep: int = 2,
+        config: CheckpointConfig,
+        emit: Emit,
+        accept: Callable[[Mapping[str, Any]], str] = lambda state: "",
     ):
-        self.store, self.folder, self.ranks, self.keep, self._on_commit = store, folder, ranks, keep, on_commit
-        self._saving: _Saving | None = None
-        if ranks.alone:  # known and meant
-            warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
+        self.store, self.folder, self.ranks, self.config, self.emit = store, folder, ranks, config, emit
+        self.where = store.where(folder)
+        self.disk = disk_folder(store, folder)
+        self.machines = find_machines(ranks)
+        self.attempt = ranks.broadcast_json(secrets.token_hex(16))
+        self._memory = self._open_memory()
+        memory = self._memory.path if self._memory else None
+        self.finder = Finder(ranks, self.machines, store, folder, memory, self.disk, accept)
+        self._known: dict[int, float | None] = self.finder.known
+        self._slots: list[Slot] = []
+        self._kept_slot: Path | None = None
+        self._writer: Writer | None = None
+        self._saving: Saving | None = None
+        self._uploads: list[Upload] = []
+        self._uploader = Uploader(store)
+        self._finalizing = False
+        self._chores = ThreadPoolExecutor(1, "checkpoint-chores")
+        self._chore: Future[None] | None = None
+        self._committed: Manifest | None = None
+        """Of the newest checkpoint that is on disk; after a restart, of the one that was loaded from where checkpoints
+        lie in the end."""
+
+    def _open_memory(self) -> MemoryFolder | None:
+        if self.config.memory_every_steps == 0:
+            return None
+        opened: MemoryFolder | None = None
+        reason = ""
+        try:
+            opened = MemoryFolder(self.where)
+        except StoreError as error:
+            reason = str(error)
+        return opened if self._all_agree(reason) else None
+
+    def _all_agree(self, reason: str) -> bool:
+        """Whether no rank has a reason against checkpoints in memory; tells the first one."""
+        reasons = [found for found in self.ranks.all_gather_json(reason) if found]
+        if reasons:
+            self.emit("warning", message=f"training: {reasons[0]}; a restart goes back to the last one on disk")
+        return not reasons
+
+    def prepare(self, tensors: Mapping[str, Tensor], restored: Found | None) -> None:
+        """Reserves and touches the memory that checkpoints need. Before the first step, after `Finder.load`.
+
+        Args:
+            tensors: this rank's tensors by name, plain or sharded: always the same ones, filled in place.
+            restored: what was loaded, None at the start of a run.
+
+        Raises:
+            ConfigError: there is not enough memory.
+        """
+        plans = plan_files(local_pieces(tensors, owned=True), self.ranks.rank)
+        described = self.ranks.all_gather_json([describe_files(plans), [[plan.path, plan.bytes] for plan in plans]])
+        index = join(part for part, _ in described).model_dump_json().encode()
+        files = [sizes for _, sizes in described]
+        mine = sum(plan.bytes for plan in plans)
+        copies = self._reserve(plans, files, mine, restored.folder if restored else None)
+        if restored and restored.candidate.tier == ("disk" if self.store.is_local else "store"):
+            self._committed = restored.candidate.manifest
+        threads = max(1, min(4, len(os.sched_getaffinity(0)) // self.ranks.local_world))
+        self._writer = Writer(index if self.machines.is_leader else None, copies, threads)
+        devices = self.ranks.world
+        self.timetable = Timetable(self.config, devices, mine / _BYTES_PER_SECOND)
+
+    def _reserve(
+        self, plans: list[FilePlan], files: list[list[tuple[str, int]]], mine: int, restored: Path | None
+    ) -> Copies | None:
+        kept = [rank for rank in self.machines.kept_by(self.ranks.rank)]
+        each = mine + sum(size for rank in kept for _, size in files[rank]) + _MARGIN
+        on_machine = self.ranks.all_gather_json(each)
+        needed = len(SLOTS) * sum(on_machine[rank] for rank in self.machines.ranks(self.machines.mine))
+        copies = None
+        if self._memory is not None:
+            reason = self._make_room(needed, restored) if self.machines.is_leader else ""
+            if self._all_agree(reason):
+                copies, reason = self._reserve_slots(plans, files, restored)
+            if reason or not self._all_agree(reason):
+                self._memory, copies = None, None
+        if self._memory is None:
+            if mine > available_memory():
+                raise ConfigError(
+                    f"training: no memory is left to copy a checkpoint into: {mine / 2**30:.1f} GiB are needed and "
+                    f"{available_memory() / 2**30:.1f} GiB are available; use fewer workers on this machine or a "
+                    "smaller training.model.size"
+                )
+            self._slots = [Slot(plans)]
+        return copies
+
+    def _make_room(self, needed: int, restored: Path | None) -> str:
+        """Clears what this run does not need any more; the reason if there is still not enough room."""
+        assert self._memory is not None
+        for name in SLOTS:
+            slot = self._memory.path / name
+            if slot != restored:
+                _clear(slot)
+        for left in make_room(needed, self._memory.path):
+            self.emit("memory_freed", run=left.run, bytes=left.bytes)
+        held = sum(path.stat().st_size for path in self._memory.path.rglob("*") if path.is_file())
+        free, available = self._memory.free_bytes() + held, available_memory() + held
+        if needed > free or needed > _MEMORY_SHARE * available:
+            return (
+                f"no checkpoints in memory: they need {needed / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free on "
+                f"{self._memory.path.parents[1]} and {available / 2**30:.2f} GiB of memory are available (they may "
+                f"take {_MEMORY_SHARE:.0%} of it)"
+            )
+        return ""
+
+    def _reserve_slots(
+        self, plans: list[FilePlan], files: list[list[tuple[str, int]]], restored: Path | None
+    ) -> tuple[Copies | None, str]:
+        """Both slots, or the one that does not hold what was restored, if that has other files."""
+        assert self._memory is not None
+        folders = sorted((self._memory.path / name for name in SLOTS), key=lambda slot: slot == restored)  # it last
+        wanted = {plan.path: plan.bytes for plan in plans}
+        same = all(_size(restored / path) == size for path, size in wanted.items()) if restored in folders else True
+        if not self._all_same(same):
+            self._kept_slot = restored
+            folders.remove(restored)  # type: ignore[arg-type]
+        try:
+            self._plans = plans
+            self._slots = [Slot(plans, folder) for folder in folders]
+            if self.machines.count == 1:
+                return None, ""
+            return Copies(self.machines, files, folders, self.ranks.copying), ""
+        except OSError as error:
+            return None, f"no checkpoints in memory: {error}"
+
+    def _all_same(self, value: bool) -> bool:
+        return all(self.ranks.all_gather_json(value))
+
+    @property
+    def pending_step(self) -> int | None:
+        """The step of the checkpoint that is being written."""
+        return self._saving.step if self._saving else None
 
     @property
     def finished_writing(self) -> bool:
-        """This rank's part of the checkpoint under way is on disk. All ranks' must be, before `commit`."""
+        """This rank's part of the checkpoint under way is written. All ranks' must be, before `commit`."""
         return self._saving is not None and self._saving.done
 
-    def save(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any], *, wait: bool = False) -> None:
-        """Starts to write a checkpoint; returns when the tensors are copied, or when it is committed if `wait`.
+    @property
+    def finished_upload(self) -> bool:
+        """This rank's part of the upload under way is in the store, or has failed. All ranks' must be, before
+        `commit_upload`."""
+        return bool(self._uploads) and self._uploads[0].done.is_set()
+
+    def save(
+        self,
+        step: int,
+        encode: Callable[[], dict[str, Any]],
+        *,
+        durable: bool = True,
+        wait: bool = False,
+        bits_per_byte: float | None = None,
+    ) -> bool:
+        """Begins a checkpoint; with `wait` returns when it is committed where checkpoints lie in the end.
+
+        `wait_copied` must be called before the tensors change.
 
         Args:
-            step: names it.
-            tensors: this rank's tensors by name, plain or sharded.
-            state: plain JSON values, rank 0's are kept.
+            step: the next batch.
+            encode: gives the state beside the tensors, plain JSON values; called later, in a thread of rank 0.
+            durable: on disk too. One in memory alone is left out, and False returned, while another is being written.
+
+        Raises:
+            StoreError: with `wait`: it could not be written.
         """
-        self.commit()
-        name = f"{self.folder}/step-{step:08}"
+        assert self._writer is not None, "prepare comes first"
+        if self._saving is not None and not durable:
+            return False
         began = time.monotonic()
-        token = secrets.token_hex(4)
-        if self.ranks.rank == 0:
-            self._remove(name)
-        # Nobody writes before the folder is clean.
-        path = self._local(name, self.ranks.broadcast_object(token))
-        make_private_folder(path)
-        if self.ranks.rank == 0:
-            (path / STATE).write_text(json.dumps(state))
-        saving = _Saving(name, path, step, began)
-        import torch.distributed.checkpoint as dcp
-
-        alone = {"no_dist": True} if self.ranks.alone else {"process_group": self.ranks.saving}
-        future = dcp.async_save(tensors, storage_writer=dcp.FileSystemWriter(path), **alone)
-        saving.thread = threading.Thread(target=self._finish, args=(saving, future), name="checkpoint", daemon=True)
-        saving.thread.start()
-        saving.stall = time.monotonic() - began
-        self._saving = saving
+        self.commit()
+        if not (durable and self._committed is not None and step == self._committed.step):
+            slot = self._next_slot()
+            disk = self.disk / step_folder(step) if durable else None
+            self._saving = Saving(step, slot, disk, began, bits_per_byte=bits_per_byte)
+            self._writer.start(self._saving, encode if self.ranks.rank == 0 else None)
+            self.timetable.saved("durable" if durable else "memory")
+            self._saving.stall = time.monotonic() - began
         if wait:
-            self.commit()
+            self.commit(wait=True)
+            self._drain()
+        return True
 
-    def _finish(self, saving: _Saving, future: Any) -> None:
-        """In a thread: waits for this rank's files, hashes them, and puts them into an object store if that is where
-        checkpoints lie."""
-        from torch.distributed.checkpoint.api import CheckpointException
+    def _next_slot(self) -> Slot:
+        """The one whose content is older: the other holds the last checkpoint in memory."""
+        slot = self._slots.pop(0)
+        self._slots.append(slot)
+        return slot
 
-        try:
-            future.result()
-            mine = list(saving.path.glob(f"__{self.ranks.rank}_*"))
-            if self.ranks.rank == 0:
-                mine += [saving.path / ".metadata", saving.path / STATE]
-            saving.files = [{"path": p.name, "bytes": p.stat().st_size, "sha256": sha256_file(p)} for p in sorted(mine)]
-            if not self.store.is_local:
-                for path in mine:
-                    self.store.put_file(path, f"{saving.name}/{path.name}")
-        except BaseException as error:
-            saving.error = error
-            # dcp's own error holds every rank's as a traceback's text.
-            cause = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
-            saving.error_message = describe_disk_error(cause, saving.path) or f"{type(cause).__name__}: {cause}"
+    def weight_files(self) -> list[dict[str, Any]]:
+        """The files with weights of the newest committed checkpoint, and its index, as entries relative to the run."""
+        assert self._committed is not None, "nothing is committed yet"
+        folder = f"{self.folder.rsplit('/', 1)[-1]}/{step_folder(self._committed.step)}"
+        return [
+            {"path": f"{folder}/{entry.path}", "bytes": entry.bytes, "sha256": entry.sha256}
+            for entry in self._committed.files
+            if entry.path == INDEX or entry.path.startswith("weights-")
+        ]
 
-    def commit(self) -> None:
+    def wait_copied(self) -> None:
+        """Until the tensors may change."""
+        if self._saving is not None:
+            began = time.monotonic()
+            self._saving.slot.wait_copied()
+            self._saving.stall += time.monotonic() - began
+
+    def note(self, batch: int, loss: float, grad_norm: float) -> None:
+        """What a batch gave: if it is the first after a checkpoint, a restart from there can compare."""
+        if self._saving is not None and self._saving.step == batch:
+            self._saving.probe = Probe(batch=batch, loss=loss, grad_norm=grad_norm)
+
+    def commit(self, *, wait: bool = False) -> None:
         """Commits the checkpoint under way, waiting for it if need be. Every rank must call it together.
 
         Raises:
-            StoreError: it could not be written.
+            StoreError: with `wait`: it is not on disk.
         """
         saving, self._saving = self._saving, None
-        if saving is None or saving.thread is None:
+        if saving is None or saving.future is None:
             return
         began = time.monotonic()
-        saving.thread.join()
-        parts = self.ranks.all_gather_object((saving.files, saving.error_message))
-        if not self.store.is_local:
-            shutil.rmtree(saving.path.parent, ignore_errors=True)
-        for rank, (_, message) in enumerate(parts):
-            if message:
-                location = self.store.where(saving.name)
-                raise StoreError(f"checkpoint {location}: rank {rank} could not write it: {message}") from saving.error
-        if self.ranks.rank == 0:
-            files = [entry for part, _ in parts for entry in part]
-            record = {"step": saving.step, "world": self.ranks.world, "files": files}
-            self.store.put(f"{saving.name}/{MANIFEST}", json.dumps(record, indent=1).encode())
-            for old in committed_checkpoints(self.store, self.folder)[: -self.keep]:
-                self._remove(old)
-            now = time.monotonic()
-            self._on_commit(saving.step, now - saving.started, saving.stall + now - began)
+        saving.future.result()
+        files = [entry.model_dump(mode="json", exclude_none=True) for entry in saving.files]
+        parts = self.ranks.all_gather_json([files, saving.disk_error])
+        entries = [CheckpointFile.model_validate(entry) for part, _ in parts for entry in part]
+        error = next((f"rank {rank} could not write it: {text}" for rank, (_, text) in enumerate(parts) if text), "")
+        if self.machines.is_leader and saving.slot.folder is not None:
+            manifest = self._manifest(saving, entries, "xxh3")
+            write_manifest(saving.slot.folder, dump_manifest(manifest))
+        if saving.disk is not None and not error:
+            manifest_file = dump_manifest(self._manifest(saving, entries, "sha256"))
+            errors = self.ranks.all_gather_json(self._write_manifest(saving, manifest_file))
+            error = next((text for text in errors if text), "")
+            if not error:
+                self._committed = self._manifest(saving, entries, "sha256")
+                self._after_commit(saving, manifest_file)
+        self._unlock_slot()
+        now = time.monotonic()
+        saving.stall += now - began
+        kind = "memory" if saving.disk is None else "durable"
+        threads = torch.get_num_threads() if self.ranks.device.type == "cpu" else 0
+        self.timetable.measured(kind, saving.stall + (saving.cpu_seconds / threads if threads else 0.0))
+        if error:
+            location = self.store.where(f"{self.folder}/{step_folder(saving.step)}")
+            message = f"checkpoint {location}: {error}"
+            if wait:
+                raise StoreError(message)
+            self.emit("warning", message=f"{message}; the training goes on, and the one before it stays")
+        else:
+            self.emit(
+                "checkpoint" if saving.disk is not None else "memory_checkpoint",
+                durable=saving.disk is not None,
+                step=saving.step,
+                seconds=round(now - saving.began, 3),
+                stall_seconds=round(saving.stall, 3),
+            )
+
+    def _manifest(self, saving: Saving, entries: list[CheckpointFile], checksum: str) -> Manifest:
+        only = [
+            CheckpointFile(path=entry.path, bytes=entry.bytes, **{checksum: getattr(entry, checksum)})
+            for entry in entries
+        ]
+        return Manifest(
+            step=saving.step,
+            attempt=self.attempt,
+            world=self.ranks.world,
+            probe=saving.probe,
+            bits_per_byte=saving.bits_per_byte,
+            files=only,
+        )
+
+    def _write_manifest(self, saving: Saving, manifest: bytes) -> str:
+        """Makes what is on disk a checkpoint; the reason if that fails."""
+        assert saving.disk is not None
+        try:
+            if self.store.is_local:
+                if self.ranks.rank == 0:
+                    self.store.put(f"{self.folder}/{saving.disk.name}/{MANIFEST}", manifest)
+            elif self.machines.is_leader:
+                write_manifest(saving.disk, manifest)
+        except (StoreError, OSError) as error:
+            return str(error)
+        return ""
+
+    def _after_commit(self, saving: Saving, manifest: bytes) -> None:
+        """Removes what is superseded, or begins to upload."""
+        if self.store.is_local:
+            self._known[saving.step] = saving.bits_per_byte
+            if self.ranks.rank == 0:
+                self._do(self._remove_superseded, dict(self._known))
+            for step in superseded(self._known, self.config):
+                del self._known[step]
+        else:
+            if self.machines.is_leader:
+                self._do(_thin_out, self.disk)
+            self._queue_upload(saving, manifest)
+
+    def _do(self, chore: Callable[..., None], *arguments: Any) -> None:
+        self._chore = self._chores.submit(chore, *arguments)
+
+    def _remove_superseded(self, known: Mapping[int, float | None]) -> None:
+        """Each one's manifest first, so that a half-removed one is not a checkpoint."""
+        for step in superseded(known, self.config):
+            name = f"{self.folder}/{step_folder(step)}"
+            self.store.remove(f"{name}/{MANIFEST}")
+            self.store.remove(name)
+
+    def _unlock_slot(self) -> None:
+        """After the first commit what was restored from memory is not needed any more: its room is."""
+        if self._kept_slot is None or self._memory is None:
+            return
+        kept, self._kept_slot = self._kept_slot, None
+        if self.machines.is_leader:
+            _clear(kept)
+        self.ranks.all_gather_json(None)
+        try:
+            self._slots.insert(0, Slot(self._plans, kept))
+        except OSError as error:
+            self.emit("warning", message=f"training: one slot for checkpoints in memory only: {error}")
+
+    def _queue_upload(self, saving: Saving, manifest: bytes) -> None:
+        """Begins to upload, or takes the place of the one that waits for its turn."""
+        assert saving.disk is not None
+        name = f"{self.folder}/{step_folder(saving.step)}"
+        files = [entry.path for entry in saving.files]
+        upload = Upload(saving.step, name, saving.disk, files, manifest, saving.bits_per_byte)
+        if len(self._uploads) > 1:
+            late = self.store.where(self._uploads[1].name)
+            self.emit("warning", message=f"checkpoint {late}: the store is slow, so it stays on this machine's disk")
+        del self._uploads[1:]
+        self._uploads.append(upload)
+        if len(self._uploads) == 1:
+            self._begin_upload()
+
+    def _begin_upload(self) -> None:
+        self._finalizing = False
+        self._uploader.start(self._uploads[0])
+
+    def commit_upload(self, *, wait: bool = False) -> None:
+        """Goes on with the upload under way, whose present part every rank has finished. Every rank calls it together.
+
+        Raises:
+            StoreError: with `wait`: it could not be written.
+        """
+        upload = self._uploads[0]
+        upload.done.wait()
+        errors = self.ranks.all_gather_json(upload.error)
+        error = next((f"rank {rank} could not write it: {text}" for rank, text in enumerate(errors) if text), "")
+        if not error and not self._finalizing:
+            self._finalizing = True
+            if self.ranks.rank == 0:
+                self._known[upload.step] = upload.bits_per_byte
+                known = dict(self._known)
+                upload.done.clear()
+                self._uploader.finalize(upload, lambda: self._remove_superseded(known))
+            return
+        self._uploads.pop(0)
+        if self._uploads:
+            self._begin_upload()
+        if error:
+            message = f"checkpoint {self.store.where(upload.name)}: {error}"
+            if wait and not self._uploads:
+                raise StoreError(message)
+            self.emit("warning", message=f"{message}; the training goes on, and the one before it stays")
+        elif self.ranks.rank == 0:
+            for step in superseded(self._known, self.config):
+                del self._known[step]
+            self.emit("checkpoint_stored", step=upload.step)
+
+    def _drain(self) -> None:
+        """Waits until everything is where it belongs."""
+        while self._uploads:
+            for upload in self._uploads:
+                upload.hurry.set()
+            self.commit_upload(wait=True)
+        if self._chore is not None:
+            self._chore.result()
 
     def abandon(self) -> None:
-        """After an exception: one process alone commits what is under way, so that no thread keeps writing after it.
+        """After an exception: one process alone commits what is under way, so that no thread writes after it.
 
         Several ranks cannot: the others may be gone. Their half-written checkpoint is not looked at again.
         """
         if self.ranks.alone:
             self.commit()
+            self._close_threads()
 
-    def newest(self) -> tuple[Path | None, list[str]]:
-        """The newest whole checkpoint, verified, and the damaged files (`folder/file`) of newer ones passed over.
+    def close(self) -> None:
+        """The run has ended: what only served to resume it is removed from this machine. Every rank calls it."""
+        self._close_threads()
+        self.ranks.all_gather_json(None)
+        if self.machines.is_leader:
+            forget_run(self.store, self.folder)
 
-        Raises:
-            StoreError: there are checkpoints and every one is damaged.
-        """
-        self._forget_half_written()
-        names = self.ranks.broadcast_object(committed_checkpoints(self.store, self.folder))
-        refused: list[str] = []
-        for name in reversed(names):
-            path = self._fetch(name)
-            parts = self.ranks.all_gather_object(damaged(path, self.ranks.rank, self.ranks.world))
-            wrong = [f"{path.name}/{file}" for part in parts for file in part]
-            if not wrong:
-                return path, refused
-            refused += wrong
-        if refused:
-            raise StoreError(
-                f"no checkpoint below {self.store.where(self.folder)} is whole: {', '.join(refused)} changed since "
-                "they were written; remove the folder to train from the start"
-            )
-        return None, []
-
-    def load(self, path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
-        """Fills the tensors in place, whatever number of ranks wrote them; returns the state.
-
-        Args:
-            path: what `newest` gave, which has verified it.
-
-        Raises:
-            StoreError: tensors of another model.
-        """
-        import torch.distributed.checkpoint as dcp
-        from torch.distributed.checkpoint.api import CheckpointException
-
-        try:
-            dcp.load(tensors, storage_reader=dcp.FileSystemReader(path), no_dist=self.ranks.alone)
-        except (RuntimeError, ValueError, CheckpointException) as error:
-            raise StoreError(f"checkpoint {path} does not fit the model: {error}") from error
-        return json.loads((path / STATE).read_bytes())
-
-    def _remove(self, name: str) -> None:
-        """Its manifest first, so that a half-removed one is not a checkpoint."""
-        self.store.remove(f"{name}/{MANIFEST}")
-        self.store.remove(name)
-
-    def _local(self, name: str, token: str = "") -> Path:
-        """Where this machine has a checkpoint's files, or writes them."""
-        if self.store.is_local:
-            return self.store.local_path(name)
-        run = hashlib.sha256(self.store.where(self.folder).encode()).hexdigest()[:16]
-        return cache_folder() / "checkpoints" / f"{run}{token}" / Path(name).name
-
-    def _fetch(self, name: str) -> Path:
-        """A checkpoint's files on this machine; what is missing in the store is missing here, and found out later."""
-        path = self._local(name)
-        if self.store.is_local:
-            return path
-        make_private_folder(path)
-        with (path.parent / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # the ranks of one machine fetch it once
-            manifest = self.store.read(f"{name}/{MANIFEST}")
-            for entry in _listed_files(manifest, self.store.where(f"{name}/{MANIFEST}")):
-                local = refuse_links(path, path / entry.path)
-                local.parent.mkdir(parents=True, exist_ok=True)
-                if not local.is_file() or local.stat().st_size != entry.bytes:
-                    with contextlib.suppress(FileNotFoundError):
-                        self.store.get_file(f"{name}/{entry.path}", local)
-            (path / MANIFEST).write_bytes(manifest)
-        return path
-
-    def _forget_half_written(self) -> None:
-        """Removes what an attempt that was killed had written on this machine and not yet put into the store."""
-        if not self.store.is_local:
-            run = self._local("x").parent
-            for left in run.parent.glob(f"{run.name}?*"):
-                shutil.rmtree(left, ignore_errors=True)
-
-    def forget_fetched(self) -> None:
-        """Removes what was fetched to this machine; a restart may find newer checkpoints under the same names.
-
-        Every rank must call it: a machine's ranks read the same files, and the last one has to be done with them.
-        """
-        if not self.store.is_local:
-            self.ranks.all_gather_object(None)
-            shutil.rmtree(self._local("x").parent, ignore_errors=True)
+    def _close_threads(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._chores.shutdown()
+        for slot in self._slots:
+            slot.close()
+        if self._memory is not None:
+            self._memory.close()
 
 
-def rng_state() -> str:
-    """The random generator's state, as hex digits."""
-    return bytes(torch.get_rng_state().numpy()).hex()
+def forget_run(store: Store, folder: str) -> None:
+    """Removes from this machine what only served to resume a run that has ended: its checkpoints in memory, and those
+    on disk that are in an object store too.
+
+    Args:
+        folder: the run's `checkpoints` folder.
+    """
+    remove_run(store.where(folder))
+    if not store.is_local:
+        shutil.rmtree(disk_folder(store, folder), ignore_errors=True)
 
 
-def set_rng_state(state: str) -> None:
-    torch.set_rng_state(torch.frombuffer(bytearray.fromhex(state), dtype=torch.uint8))
+def disk_folder(store: Store, folder: str) -> Path:
+    """Where a machine writes a run's checkpoints: in the store if that is on local files, else in this user's cache."""
+    if store.is_local:
+        return store.local_path(folder)
+    return cache_folder() / "checkpoints" / hashlib.sha256(store.where(folder).encode()).hexdigest()[:16]
+
+
+def write_manifest(folder: Path, content: bytes) -> None:
+    """On this machine's disk or memory: the last file of a checkpoint, whole or not there."""
+    make_private_folder(folder)
+    aside = folder / f".{MANIFEST}.{secrets.token_hex(4)}"
+    with aside.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(folder / MANIFEST)
+
+
+def _thin_out(disk: Path) -> None:
+    """Keeps the newest checkpoints on this machine's disk, and nothing half-written beside them."""
+    whole = sorted(path for path in disk.iterdir() if is_step_folder(path.name) and (path / MANIFEST).is_file())
+    for path in whole[:-_KEPT_ON_DISK]:
+        (path / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+    for path in disk.glob(".fetched-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _clear(folder: Path) -> None:
+    """Empties a slot, its manifest first."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for path in folder.iterdir():
+        path.unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return -1

@@ -14,7 +14,6 @@ import time
 from contextlib import closing
 from typing import Any
 
-from models.huggingface import save_weights
 from models.kernels.library import unavailable_reason
 from models.sizes import parameters
 from stages.store.artifact import scratch_folder
@@ -24,10 +23,11 @@ from stages.training.batch_ranges import first_outside
 from stages.training.errors import TrainingError
 from stages.training.loop.data import Batch
 from stages.training.loop.micro_batch import MICRO_BATCH_TOKENS
+from stages.training.loop.probe import check_probe
 from stages.training.loop.setup import TrainingState, set_up
+from stages.training.loop.updater import Computed
 from stages.training.metrics.logger import StepMetrics
-from stages.training.parallelism.sharded import whole_weights
-from stages.training.run import HISTORY, VALIDATIONS, WEIGHTS, Run
+from stages.training.run import HISTORY, VALIDATIONS, Run
 from stages.training.stop import StopFlag
 
 
@@ -77,11 +77,10 @@ class Loop:
                 return "stopped"
             self._step(step, batch)
         self._checkpoint(wait=True)
-        weights = whole_weights(self.state.model, keep=self.first)
         if self.first:
             history = self.logger.history
             self.files = [
-                self.run.publish_file(WEIGHTS, lambda path: save_weights(weights, path)),
+                *self.state.checkpoints.weight_files(),
                 self.run.publish_file(HISTORY, history.write_steps),
                 self.run.publish_file(VALIDATIONS, history.write_validations),
             ]
@@ -89,7 +88,7 @@ class Loop:
 
     def _emit_workers(self) -> None:
         state, ranks, numerics = self.state, self.ranks, self.state.numerics
-        pids = ranks.all_gather_object(os.getpid())
+        pids = ranks.all_gather_json(os.getpid())
         self._emit(
             "workers",
             world=ranks.world,
@@ -131,35 +130,47 @@ class Loop:
 
     def _boundary(self, batch: Batch | None) -> bool:
         """What happens between steps; returns whether to stop. `batch` is the next one, None after the last."""
-        state, step = self.state, self.next_step
-        valid, stop, written, measure, nats = self.ranks.all_reduce_sum(
+        state, step, checkpoints = self.state, self.next_step, self.state.checkpoints
+        done, end = self._last.step + 1 if self._last else 0, batch is None
+        due = checkpoints.timetable
+        valid, stop, written, uploaded, durable, memory, measure, nats = self.ranks.all_reduce_sum(
             [
                 float(batch.valid if batch else 0),
                 float(self.stop.set),
-                float(state.checkpoints.finished_writing),
+                float(checkpoints.finished_writing),
+                float(checkpoints.finished_upload),
+                float(self.first and due.durable_is_due(done)),
+                float(self.first and due.memory_is_due(done)),
                 float(self.logger.should_measure_norms(step)),
                 float(self._last.computed.nats) if self._last else 0.0,
             ]
         )
         self._valid, self._measure = valid, measure > 0
-        if written == self.ranks.world:
-            with self.clock.phase("checkpoint"):
-                state.checkpoints.commit()
-        if self._last is None:
+        if self._last is not None:
+            last, self._last = self._last, None
+            self._record(last, nats)
+        with self.clock.phase("checkpoint"):
+            if written == self.ranks.world:
+                checkpoints.commit()
+            if uploaded == self.ranks.world:
+                checkpoints.commit_upload()
+        if not done:
             return stop > 0
-        last, self._last = self._last, None
-        self._record(last, nats)
-        done, end = last.step + 1, batch is None
         if (done % self.config.validation.every_steps == 0 or end) and state.validation.rows:
             self._validate(done)
-        if done % self.config.checkpoint.every_steps == 0 and not end:
+        if (durable or memory) and not end and not stop:
             with self.clock.phase("checkpoint"):
-                self._checkpoint()
+                self._checkpoint(durable=durable > 0)
         return stop > 0
 
-    def _checkpoint(self, *, wait: bool = False) -> None:
-        state = self.state
-        state.checkpoints.save(self.next_step, state.tensors(), state.saved_state(self.run), wait=wait)
+    def _checkpoint(self, *, durable: bool = True, wait: bool = False) -> None:
+        self.state.checkpoints.save(
+            self.next_step,
+            self.state.encoder(self.run),
+            durable=durable,
+            wait=wait,
+            bits_per_byte=self.logger.history.bits_per_byte,
+        )
 
     def _validate(self, done: int) -> None:
         validation = self.state.validation
@@ -173,6 +184,11 @@ class Loop:
         """One update, and what it does to the state of the data."""
         state, began = self.state, time.perf_counter()
         computed = state.updater.compute(batch, self._valid, self._micro_batch_size(step))
+        if state.probe is not None:
+            probe, state.probe = state.probe, None
+            check_probe(probe, step, self._loss(computed), float(computed.grad_norm), state.numerics.precision)
+        with self.clock.phase("checkpoint"):
+            state.checkpoints.wait_copied()
         applied = state.updater.apply(step, self._measure)
         sequences = self.config.data.global_batch_size
         state.progress.update += 1
@@ -181,6 +197,10 @@ class Loop:
         self._last = StepMetrics(
             step, applied.lr, sequences, length, self._valid, computed, applied.norms, began, spans
         )
+
+    def _loss(self, computed: Computed) -> float:
+        """Nats a target of the batch, over all ranks. Waits for the device."""
+        return self.ranks.all_reduce_sum([float(computed.nats)])[0] / max(1.0, self._valid)
 
     def _micro_batch_size(self, step: int) -> int:
         """Sequences in a forward pass of a batch."""
@@ -196,6 +216,7 @@ class Loop:
                     f"({self.state.optimizers.schedule.peak:g}), or skip its documents: "
                     f"--set 'training.recovery.skip_batches=[[{metrics.step}, {metrics.step + 1}]]'"
                 )
+        self.state.checkpoints.note(metrics.step, loss, float(metrics.computed.grad_norm))
         self.logger.log_step(metrics, loss, self.state.progress.skipped_ranges)
         if not self._first_step_done:
             self._first_step_done = True
@@ -229,6 +250,7 @@ def train(run: Run) -> None:
             except BaseException:
                 loop.state.checkpoints.abandon()
                 raise
+            loop.state.checkpoints.close()
         if rank == 0:
             state, numerics = loop.state, loop.state.numerics
             counts = {"updates": state.progress.update, "parameters": parameters(state.shape)}

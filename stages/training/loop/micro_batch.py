@@ -77,4 +77,4 @@ def gpu_memory(ranks: Ranks) -> int | None:
     """Bytes of the smallest GPU among the ranks'; None on CPUs. Every rank must call it."""
     if ranks.device.type != "cuda":
         return None
-    return min(ranks.all_gather_object(torch.cuda.get_device_properties(ranks.device).total_memory))
+    return min(ranks.all_gather_json(torch.cuda.get_device_properties(ranks.device).total_memory))

@@ -3,11 +3,10 @@ one. Every rank calls it with the same arguments."""
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -18,22 +17,24 @@ from models.decoder import Decoder
 from models.sizes import ModelConfig, config_for_size
 from stages.memory import available_memory
 from stages.store.events import Emit
-from stages.training.checkpoint.checkpointer import STATE, Checkpointer, rng_state, set_rng_state
+from stages.training.checkpoint.checkpointer import Checkpointer
+from stages.training.checkpoint.format import Probe
+from stages.training.checkpoint.restoring import Found
 from stages.training.config import TrainingConfig
 from stages.training.loop.data import DataState, TrainingData
 from stages.training.loop.micro_batch import MicroBatches, gpu_memory
+from stages.training.loop.saved_state import encoder, parse, refusal, set_rng_state
 from stages.training.loop.updater import Updater
 from stages.training.loop.validation import Validation
-from stages.training.metrics.history import History
 from stages.training.metrics.logger import MetricsLogger
 from stages.training.metrics.phase_clock import PhaseClock
 from stages.training.optim.optimizers import Optimizers, build_optimizers
 from stages.training.optim.schedule import LearningRateSchedule, ladder_peak_lr
 from stages.training.parallelism.activation_checkpointing import checkpoint_layers
-from stages.training.parallelism.ranks import Ranks, init_distributed, parallelize
-from stages.training.preflight.checks import IDENTITY, check_checkpoint, check_device, check_ranks
+from stages.training.parallelism.ranks import Ranks, init_distributed, parallelize, set_values
+from stages.training.preflight.checks import check_device, check_ranks
 from stages.training.preflight.memory_check import Demand, check_memory
-from stages.training.preflight.rank_consistency import check_rank_consistency, describe_process
+from stages.training.preflight.rank_consistency import Process, check_rank_consistency, describe_process
 from stages.training.run import Run
 from stages.training.runtime.compiling import compile_layers, wants_compiler
 from stages.training.runtime.precision import FORMATS, faster_format, matmul_flops_per_second, peak_rate
@@ -85,22 +86,18 @@ class TrainingState:
     times: StartupTimes
     progress: DataState
     """Where the run is in its data."""
+    probe: Probe | None = None
+    """What the first batch after the checkpoint gave before, when the run was restored from one."""
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds: weights and the optimizers' averages; the tensors in use, not copies."""
         weights = {f"weight.{name}": p.detach() for name, p in self.model.named_parameters()}
         return weights | self.optimizers.state_tensors(self.model)
 
-    def saved_state(self, run: Run) -> dict[str, Any]:
-        """What a checkpoint holds beside tensors: plain JSON values."""
-        return {
-            IDENTITY: run.identity(),
-            "data": self.progress.as_dict(),
-            "precision": self.numerics.precision,
-            "matmul_backend": self.numerics.matmul_backend,
-            "rng": rng_state(),
-            "history": self.logger.history.state(),
-        }
+    def encoder(self, run: Run) -> Callable[[], dict[str, Any]]:
+        """Takes down what a checkpoint holds beside tensors; see `saved_state.encoder`."""
+        numerics = self.numerics
+        return encoder(run, self.progress, numerics.precision, numerics.matmul_backend, self.logger.history)
 
 
 def set_up(run: Run, emit: Emit) -> TrainingState:
@@ -118,26 +115,20 @@ def set_up(run: Run, emit: Emit) -> TrainingState:
     ranks = init_distributed(parallelism.device)
     check_ranks(config.data, parallelism, ranks.world)
     if not ranks.alone:
-        check_rank_consistency(ranks.all_gather_object(describe_process(ranks.device.type == "cuda")))
+        described = ranks.all_gather_json(asdict(describe_process(ranks.device.type == "cuda")))
+        check_rank_consistency([Process(**values) for values in described])
     if ranks.device.type == "cpu":
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks.local_world))
     tokens = run.tokens_folder()
     ahead = ranks.device.type == "cuda"
     data = TrainingData(tokens, run.tokens_digest, config, ranks.rank, ranks.world, ahead=ahead)
     validation = Validation(tokens, config.validation.rows)
-
-    def committed(step: int, seconds: float, stall: float) -> None:
-        emit("checkpoint", durable=True, step=step, seconds=round(seconds, 3), stall_seconds=round(stall, 3))
-
-    folder = f"{run.folder}/checkpoints"
-    checkpoints = Checkpointer(run.store, folder, ranks, committed, config.checkpoint.keep)
+    checkpoints = Checkpointer(run.store, run.checkpoints, ranks, config.checkpoint, emit, refusal(run))
     clock = PhaseClock(ranks.device)
     times.joined = time.time()
 
-    path, damaged = checkpoints.newest()
-    saved = json.loads((path / STATE).read_bytes()) if path else {}
-    if path:
-        check_checkpoint(saved, run, run.store.where(f"{folder}/{path.name}"))
+    found = checkpoints.finder.next()
+    saved = found.state if found else {}
     numerics = _choose_numerics(parallelism.precision, ranks, saved)
     times.measured = time.time()
 
@@ -148,7 +139,7 @@ def set_up(run: Run, emit: Emit) -> TrainingState:
     check_memory(*_memory_demand(config, ranks, data, micro_batches, longest, card))
     with torch.device("meta"):
         model = Decoder(shape, data.reader.eos_id, numerics.dtype)
-    model = parallelize(model, ranks, config.seed, replicas)
+    model = parallelize(model, ranks, None if found else config.seed, replicas)
     checkpoint_layers(model, micro_batches.activation_checkpointing)
     compiled = wants_compiler(parallelism.compile, ranks.device)
     if compiled:
@@ -176,9 +167,7 @@ def set_up(run: Run, emit: Emit) -> TrainingState:
         times,
         DataState(),
     )
-    if damaged:
-        emit("checkpoint_refused", durable=True, files=damaged)
-    _restore(state, path, run, emit)
+    _restore(state, found, run, emit)
     times.ready = time.time()
     return state
 
@@ -186,9 +175,9 @@ def set_up(run: Run, emit: Emit) -> TrainingState:
 def _choose_numerics(precision: str, ranks: Ranks, saved: dict[str, Any]) -> Numerics:
     """A checkpoint's choice where there is one, so that a resumed run computes as before; else what is faster here."""
     wanted = precision if precision != "auto" else faster_format(ranks.device)
-    precision = ranks.broadcast_object(saved.get("precision", wanted))
+    precision = ranks.broadcast_json(saved.get("precision", wanted))
     dtype = FORMATS[precision]
-    backend = ranks.broadcast_object(saved.get("matmul_backend") or matmul.faster_backend(ranks.device, dtype))
+    backend = ranks.broadcast_json(saved.get("matmul_backend") or matmul.faster_backend(ranks.device, dtype))
     matmul.set_backend(backend)
     rate = ranks.all_reduce_sum([matmul_flops_per_second(dtype, ranks.device, repeats=2)])[0]
     return Numerics(precision, backend, rate)
@@ -215,21 +204,39 @@ def _memory_demand(
         sharing=ranks.local_world if card is None else 1,
         host=card is None,
     )
-    return demand, card if card is not None else min(ranks.all_gather_object(available_memory()))
+    return demand, card if card is not None else min(ranks.all_gather_json(available_memory()))
 
 
-def _restore(state: TrainingState, path: Path | None, run: Run, emit: Emit) -> None:
-    """Loads the checkpoint at `path`, or starts from the seed where there is none."""
-    config, ranks = run.settings, state.ranks
-    if path:
-        saved = state.checkpoints.load(path, state.tensors())
-        state.progress = DataState(**saved["data"])
-        state.logger.history = History.from_state(saved["history"])
+def _restore(state: TrainingState, found: Found | None, run: Run, emit: Emit) -> None:
+    """Loads the newest checkpoint that is whole, or starts from the seed where there is none."""
+    config, ranks, finder = run.settings, state.ranks, state.checkpoints.finder
+    began, tried = time.monotonic(), found is not None
+    while found is not None and not finder.load(found, state.tensors()):
+        found = finder.next()
+    if finder.refusals:
+        refused, reasons = (sorted({getattr(one, name) for one in finder.refusals}) for name in ("file", "reason"))
+        emit("checkpoint_refused", durable=True, files=refused, reasons=reasons)
+    if found is None:
+        finder.refuse_all()
+        if tried:  # what was in memory could not be used, and has been read into the tensors
+            set_values(state.model, ranks, config.seed)
+            state.optimizers.reset(state.model)
+    state.checkpoints.prepare(state.tensors(), found)
+    if found is not None:
+        saved, state.logger.history = parse(found.state)
+        state.progress = saved.data_state()
         state.optimizers.set_updates(state.progress.update)
-        set_rng_state(saved["rng"])
-        state.checkpoints.forget_fetched()
-        step = state.progress.position // config.data.global_batch_size
-        emit("restart", durable=True, step=step, checkpoint=path.name, world=ranks.world)
+        set_rng_state(saved.rng)
+        state.probe = found.candidate.manifest.probe
+        emit(
+            "restart",
+            durable=True,
+            step=found.step,
+            checkpoint=found.candidate.name,
+            tier=found.candidate.tier,
+            world=ranks.world,
+            seconds=round(time.monotonic() - began, 3),
+        )
         return
     torch.manual_seed(config.seed)
     if ranks.rank == 0 and any(event["type"] == "workers" for event in run.events.read()[0]):

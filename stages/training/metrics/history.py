@@ -85,6 +85,13 @@ class History:
         """By the newest validation."""
         return self.validations[-1]["bits_per_byte"] if self.validations else None
 
+    def snapshot(self) -> History:
+        """A copy as it is now, to be read in another thread."""
+        copy = History()
+        copy._columns = {name: column[:] for name, column in self._columns.items()}
+        copy.validations = list(self.validations)
+        return copy
+
     def state(self) -> dict[str, Any]:
         """Plain JSON values; the columns as Parquet in base64, a quarter of what the numbers take as text."""
         content = io.BytesIO()

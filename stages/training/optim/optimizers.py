@@ -64,6 +64,12 @@ class Optimizers:
                 tensors |= {f"{average}.{names[parameter]}": tensor for average, tensor in averages.items()}
         return tensors
 
+    def reset(self, model: nn.Module) -> None:
+        """Sets the averages and the number of updates back to the start."""
+        for tensor in self.state_tensors(model).values():
+            local(tensor).zero_()
+        self.set_updates(0)
+
     def set_updates(self, updates: int) -> None:
         """Sets the number of updates so far, for Adam's bias correction: after a checkpoint was loaded."""
         for optimizer in self.optimizers:

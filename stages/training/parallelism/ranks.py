@@ -5,6 +5,7 @@ One process alone has neither a process group nor FSDP; everything below then do
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from datetime import timedelta
@@ -28,7 +29,9 @@ class Ranks:
     local_world: int
     device: torch.device
     saving: Any = None
-    """A process group of its own for checkpoints, which are written beside the training."""
+    """A process group of its own for what ranks say to each other about checkpoints, on the host."""
+    copying: Any = None
+    """Another one for the threads that copy checkpoints to the next machine, beside everything else."""
 
     @property
     def alone(self) -> bool:
@@ -42,21 +45,39 @@ class Ranks:
         dist.all_reduce(total)
         return total.tolist()
 
-    def broadcast_object(self, value: Any) -> Any:
-        """Rank 0's value (small, picklable), on every rank."""
+    def broadcast_json(self, value: Any) -> Any:
+        """Rank 0's value (plain JSON), on every rank."""
         if self.alone:
             return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
-        return box[0]
+        content = _encode(value) if self.rank == 0 else torch.empty(0, dtype=torch.uint8)
+        size = torch.tensor([len(content)])
+        dist.broadcast(size, src=0)
+        if self.rank:
+            content = torch.empty(int(size), dtype=torch.uint8)
+        dist.broadcast(content, src=0)
+        return _decode(content)
 
-    def all_gather_object(self, value: Any) -> list[Any]:
-        """Every rank's value, in rank order, on every rank."""
+    def all_gather_json(self, value: Any) -> list[Any]:
+        """Every rank's value (plain JSON), in rank order, on every rank."""
         if self.alone:
             return [value]
-        out: list[Any] = [None] * self.world
-        dist.all_gather_object(out, value, group=self.saving)
-        return out
+        content = _encode(value)
+        sizes = [torch.empty(1, dtype=torch.int64) for _ in range(self.world)]
+        dist.all_gather(sizes, torch.tensor([len(content)]), group=self.saving)
+        most = int(max(sizes))
+        padded = torch.zeros(most, dtype=torch.uint8)
+        padded[: len(content)] = content
+        gathered = [torch.empty(most, dtype=torch.uint8) for _ in range(self.world)]
+        dist.all_gather(gathered, padded, group=self.saving)
+        return [_decode(found[: int(size)]) for found, size in zip(gathered, sizes, strict=True)]
+
+
+def _encode(value: Any) -> Tensor:
+    return torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+
+
+def _decode(content: Tensor) -> Any:
+    return json.loads(content.numpy().tobytes())
 
 
 def init_distributed(device: str) -> Ranks:
@@ -73,19 +94,23 @@ def init_distributed(device: str) -> Ranks:
         return Ranks(0, 1, 1, where)
     if not dist.is_initialized():
         dist.init_process_group(BACKEND if kind == "cuda" else "gloo", timeout=timedelta(seconds=TIMEOUT_SECONDS))
-    return Ranks(dist.get_rank(), world, local, where, dist.new_group(backend="gloo"))
+    return Ranks(dist.get_rank(), world, local, where, dist.new_group(backend="gloo"), dist.new_group(backend="gloo"))
 
 
-def parallelize(model: Decoder, ranks: Ranks, seed: int, replicas: int = 1) -> Decoder:
+def parallelize(model: Decoder, ranks: Ranks, seed: int | None, replicas: int = 1) -> Decoder:
     """Puts a model that was built on the meta device on its device, sharded if there are several ranks, and sets its
     initial values, which depend on the seed and not on the ranks.
 
     Args:
+        seed: None: the values are left as they are, for a checkpoint to fill.
         replicas: copies of the model, each sharded over world / replicas neighbouring ranks.
     """
     if not ranks.alone:
         shard(model, ranks, replicas, gathered=ranks.device.type == "cpu")
-    set_values(model, ranks, seed)
+    if seed is None:
+        model.to_empty(device=ranks.device)
+    else:
+        set_values(model, ranks, seed)
     return model
 
 

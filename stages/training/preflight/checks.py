@@ -150,36 +150,29 @@ def check_ids(rows: NDArray[Any], reader: TokenReader, places: Callable[[], NDAr
     )
 
 
-def check_checkpoint(state: Mapping[str, Any], run: Run, location: str) -> None:
-    """Refuses a checkpoint of another run: a folder that somebody copied, or a recipe that was changed since.
+def describe_other_run(state: Mapping[str, Any], run: Run) -> str:
+    """What shows that a checkpoint belongs to another run: a folder that somebody copied, or a recipe that was changed
+    since. Empty if it belongs to this one.
 
     Args:
         state: the checkpoint's state.
-        location: its path or URL.
-
-    Raises:
-        StoreError: what differs, both sides named.
     """
     theirs, ours = state.get(IDENTITY), run.identity()
     if theirs == ours:
-        return
-    if theirs is None:
-        raise StoreError(
-            f"training: the checkpoint {location} does not say which recipe and tokens it belongs to (it was written "
-            "by an earlier version); remove it to train from the start"
-        )
+        return ""
+    if not isinstance(theirs, dict) or not isinstance(theirs.get("config"), dict):
+        return "it does not say which recipe and tokens it belongs to"
     wrong = []
-    if theirs["tokens"] != ours["tokens"]:
-        wrong.append(f"its tokens, and with them its tokenizer, are {theirs['tokens']}, this run's {ours['tokens']}")
+    if theirs.get("tokens") != ours["tokens"]:
+        wrong.append(
+            f"its tokens, and with them its tokenizer, are {theirs.get('tokens')}, this run's {ours['tokens']}"
+        )
     before, now = (_flattened(identity["config"]) for identity in (theirs, ours))
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             sides = [f"{config[name]!r}" if name in config else "the default" for config in (before, now)]
             wrong.append(f"its {name} is {sides[0]}, this run's {sides[1]}")
-    raise StoreError(
-        f"training: the checkpoint {location} belongs to another run: {'; '.join(wrong)}; remove it to train from the "
-        "start, or put back the recipe and the tokens that it was trained with"
-    )
+    return f"it belongs to another run: {'; '.join(wrong)}; put back the recipe and the tokens that it was trained with"
 
 
 def _flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +14,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
+from torch import Tensor
 
-from stages.store import Artifact, Store
+from stages.store import Artifact, ArtifactWriter, Store
 from stages.training import training
-from stages.training.checkpoint.checkpointer import committed_checkpoints
+from stages.training.checkpoint.finding import committed_checkpoints, step_folder
+from stages.training.checkpoint.format import INDEX, MANIFEST, join, parse_index, parse_manifest
+from stages.training.checkpoint.layout import describe_files, local_pieces, plan_files
+from stages.training.checkpoint.weights import PREFIX, CheckpointWeights, final_weights
 from stages.training.loop.loop import Loop, train
 from stages.training.run import HISTORY, Run
 from tests.models.threads import one_thread
@@ -141,6 +146,35 @@ def train_on(ranks: int, run: Run) -> dict[str, Any]:
     outcome = run.outcome()
     assert outcome is not None
     return outcome
+
+
+def write_weights(writer: ArtifactWriter, weights: Mapping[str, Tensor], step: int = 12) -> None:
+    """The files of a finished run's last checkpoint that are in its artifact."""
+    plans = plan_files(local_pieces({f"{PREFIX}{name}": tensor for name, tensor in weights.items()}, owned=True), 0)
+    folder = f"checkpoints/{step_folder(step)}"
+    for plan in plans:
+        parts = (piece.tensor.view(-1).view(torch.uint8).numpy().tobytes() for piece, _ in plan.pieces)
+        writer.put(f"{folder}/{plan.path}", plan.header + b"".join(parts))
+    writer.put(f"{folder}/{INDEX}", join([describe_files(plans)]).model_dump_json().encode())
+
+
+def weights_of(artifact: Artifact) -> dict[str, bytes]:
+    """Every weight's bytes of a finished run's artifact."""
+    return _contents(final_weights(artifact))
+
+
+def weights_at(run: Run, step: int | None = None) -> dict[str, bytes]:
+    """Every weight's bytes in a checkpoint of a run, its last one if no step is given."""
+    folder = path(run, "checkpoints")
+    steps = [int(found.name.removeprefix("step-")) for found in folder.glob("step-*") if (found / MANIFEST).exists()]
+    folder = folder / step_folder(max(steps) if step is None else step)
+    manifest = parse_manifest((folder / MANIFEST).read_bytes(), str(folder))
+    index = parse_index((folder / INDEX).read_bytes(), manifest, str(folder), prefix=PREFIX)
+    return _contents(CheckpointWeights(index, folder.joinpath))
+
+
+def _contents(weights: CheckpointWeights) -> dict[str, bytes]:
+    return {name: weights.read(name).numpy().tobytes() for name in weights.shapes}
 
 
 def column(run: Run, name: str = "loss") -> list[Any]:

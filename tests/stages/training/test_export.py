@@ -11,11 +11,12 @@ import torch
 from tokenizers import Tokenizer, models
 
 from models.decoder import Decoder
-from models.huggingface import load_decoder, load_weights, save_weights, to_config
+from models.huggingface import load_decoder, load_weights, to_config
 from models.sizes import config_for_size
 from serving.model_folder import check_model_folder
 from stages.store import Artifact, ArtifactWriter, InputError, Store
 from stages.training.export import ExportConfig, export
+from tests.stages.training.prepared import write_weights
 
 WORDS = {"<|endoftext|>": 0, **{letter: n + 1 for n, letter in enumerate("abcdefghijklmnopqrstuvwxyz ")}}
 
@@ -39,7 +40,7 @@ def _training(store: Store, tokens: Artifact, size: str = "1m") -> Artifact:
     decoder = Decoder(shape, 0)
     weights = {name: torch.randn(p.shape) * 0.1 for name, p in decoder.named_parameters()}
     writer = ArtifactWriter(store, f"training/{size}", "training", 1, "1" * 32, {}, {"tokens": tokens.digest})
-    save_weights(weights, writer.file("weights.safetensors"))
+    write_weights(writer, weights)
     writer.put("config.json", json.dumps(to_config(shape, 0)).encode())
     writer.put("loss.parquet", b"")
     writer.metrics["bits_per_byte"] = 1.5

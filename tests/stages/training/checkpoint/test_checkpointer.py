@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import shutil
 import time
@@ -17,11 +15,12 @@ import pytest
 
 from stages.store import Artifact, Store, StoreError
 from stages.training import stop as stop_module
-from stages.training.checkpoint.checkpointer import Checkpointer, damaged
 from stages.training.errors import StoppedError
 from stages.training.stop import request_stop
-from tests.stages.training.prepared import before_step, checkpoints, die, events, make, one_core, run_folder
+from tests.stages.training.prepared import before_step, checkpoints, die, events, make, one_core, run_folder, weights_of
 from tests.support import ObjectStore, damaged_files
+
+OPTIMIZER = "optimizer-00000-00000.safetensors"
 
 
 def _flip(path: Path) -> None:
@@ -36,18 +35,19 @@ def test_damaged_and_half_written_checkpoints_are_skipped(interrupted: Store, to
     shutil.copytree(folder / "step-00000008", half)
     (half / "manifest.json").unlink()
     assert checkpoints(interrupted) == ["step-00000004", "step-00000008"]
-    _flip(folder / "step-00000008" / "__0_0.distcp")
-    assert damaged(folder / "step-00000008") == ["__0_0.distcp"]
+    _flip(folder / "step-00000008" / OPTIMIZER)
     resumed = make(interrupted, tokens_artifact)
-    assert events(interrupted, "checkpoint_refused")[0]["files"] == ["step-00000008/__0_0.distcp"]
+    assert events(interrupted, "checkpoint_refused")[0]["files"] == [f"step-00000008/{OPTIMIZER}"]
     assert events(interrupted, "restart")[0]["step"] == 4
-    assert resumed.read("weights.safetensors") == undisturbed.read("weights.safetensors")
+    assert weights_of(resumed) == weights_of(undisturbed)
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_is_refused_by_name(interrupted: Store, tokens_artifact):
     for name in checkpoints(interrupted):
         _flip(run_folder(interrupted) / "checkpoints" / name / "state.json")
-    with pytest.raises(StoreError, match=r"step-00000008/state\.json, step-00000004/state\.json"):
+    with pytest.raises(
+        StoreError, match=r"step-00000008/state\.json, step-00000004/state\.json \(not what was written\)"
+    ):
         make(interrupted, tokens_artifact)
 
 
@@ -111,7 +111,7 @@ def test_a_run_on_an_object_store_is_killed_stopped_and_has_the_same_bits(
     assert checkpoints(store) == ["step-00000008", "step-00000010"]
     resumed = make(store, tokens_artifact)
     assert _restarts(resumed) == [4, 10]
-    assert resumed.read("weights.safetensors") == undisturbed.read("weights.safetensors")
+    assert weights_of(resumed) == weights_of(undisturbed)
     assert not damaged_files(resumed)
     left = [path for path in stopped.cache.rglob("*") if path.is_file() and "artifacts" not in path.parts]
     assert not left
@@ -120,30 +120,7 @@ def test_a_run_on_an_object_store_is_killed_stopped_and_has_the_same_bits(
 def test_an_object_store_s_damaged_checkpoint_is_skipped(stopped: Stopped, tokens_artifact, undisturbed):
     store = stopped.copied("damaged")
     folder = next(store.folders("training"))
-    store.remove(f"{folder}/checkpoints/step-00000010/__0_0.distcp")
+    store.remove(f"{folder}/checkpoints/step-00000010/{OPTIMIZER}")
     resumed = make(store, tokens_artifact)
     assert _restarts(resumed) == [4, 8]
-    assert resumed.read("weights.safetensors") == undisturbed.read("weights.safetensors")
-
-
-def test_a_fetched_checkpoint_is_kept_until_every_rank_has_read_it(bucket: str, tmp_path: Path, monkeypatch) -> None:
-    """A machine's ranks share what they fetch from an object store; the first to finish must not remove it."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    store, seen = Store(bucket), []
-
-    class Ranks:
-        rank, world, alone = 0, 2, False
-
-        def all_gather_object(self, value: Any) -> list[Any]:
-            seen.append([path.name for path in (tmp_path / "cache").rglob("state.json")])
-            return [value, value]
-
-    state = b"{}"
-    entry = {"path": "state.json", "bytes": len(state), "sha256": hashlib.sha256(state).hexdigest()}
-    store.put("run/checkpoints/step-00000001/state.json", state)
-    store.put("run/checkpoints/step-00000001/manifest.json", json.dumps({"files": [entry]}).encode())
-    checkpoints = Checkpointer(store, "run/checkpoints", Ranks(), lambda *message: None)  # type: ignore[arg-type]
-    assert checkpoints._fetch("run/checkpoints/step-00000001").is_dir()
-    checkpoints.forget_fetched()
-    assert seen == [["state.json"]], "all ranks met before it was removed"
-    assert not list((tmp_path / "cache").rglob("state.json"))
+    assert weights_of(resumed) == weights_of(undisturbed)

@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from models.huggingface import load_decoder, load_weights
+from models.huggingface import load_decoder
 from stages.store import Artifact, ConfigError, Store
+from stages.training.checkpoint.weights import final_weights
 from stages.training.errors import StoppedError, TrainingError
 from stages.training.loop.updater import Computed
 from stages.training.stop import request_stop
-from tests.stages.training.prepared import before_step, checkpoints, die, events, make
+from tests.stages.training.prepared import before_step, checkpoints, die, events, make, weights_of
 
 
 def _losses(artifact: Artifact) -> list[float]:
@@ -26,11 +27,13 @@ def _losses(artifact: Artifact) -> list[float]:
 
 
 def test_a_run_writes_what_the_contract_names(undisturbed: Artifact, tokens_artifact: Artifact):
+    last = "checkpoints/step-00000012"
     assert [f.path for f in undisturbed.files()] == [
+        f"{last}/index.json",
+        f"{last}/weights-00000-00000.safetensors",
         "config.json",
         "loss.parquet",
         "validation.parquet",
-        "weights.safetensors",
     ]
     history = pq.read_table(undisturbed.local("loss.parquet")).to_pydict()
     assert history["step"] == list(range(12))
@@ -39,8 +42,9 @@ def test_a_run_writes_what_the_contract_names(undisturbed: Artifact, tokens_arti
     assert history["loss"][0] == pytest.approx(math.log(-(-vocabulary // 128) * 128), abs=0.15)
     assert history["loss"][-1] < history["loss"][0] - 0.3
     assert undisturbed.manifest.metrics["bits_per_byte"] > 0
+    weights = final_weights(undisturbed)
     model = load_decoder(
-        json.loads(undisturbed.read("config.json")), load_weights(undisturbed.local("weights.safetensors"))
+        json.loads(undisturbed.read("config.json")), {name: weights.read(name) for name in weights.shapes}
     )
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
     kinds = {event["type"] for event in undisturbed.events().read()[0]}
@@ -80,7 +84,7 @@ def test_a_step_event_has_the_tokens_of_each_source(undisturbed: Artifact):
 def test_a_resumed_run_has_the_same_bits(interrupted: Store, tokens_artifact, undisturbed):
     resumed = make(interrupted, tokens_artifact)
     assert [event["step"] for event in events(interrupted, "restart")] == [8]
-    assert resumed.read("weights.safetensors") == undisturbed.read("weights.safetensors")
+    assert weights_of(resumed) == weights_of(undisturbed)
     assert _losses(resumed) == _losses(undisturbed)
     seconds = pq.read_table(resumed.local("loss.parquet"))["seconds"].to_pylist()
     assert seconds == sorted(seconds), "seconds continue from the checkpoint's"
@@ -98,10 +102,10 @@ def test_a_run_with_adamw_alone_learns_and_resumes_too(tokens_artifact, undistur
     whole = make(Store(tmp_path / "whole"), tokens_artifact, optimizer__name="adamw", **short)
     losses = _losses(whole)
     assert losses[-1] < losses[0] - 0.3
-    assert whole.read("weights.safetensors") != undisturbed.read("weights.safetensors")
+    assert weights_of(whole) != weights_of(undisturbed)
     resumed = make(store, tokens_artifact, optimizer__name="adamw", **short)
     assert [event["step"] for event in events(store, "restart")] == [4]
-    assert resumed.read("weights.safetensors") == whole.read("weights.safetensors")
+    assert weights_of(resumed) == weights_of(whole)
 
 
 def test_another_micro_batch_agrees_within_rounding(tokens_artifact, tmp_path):
@@ -119,7 +123,7 @@ def test_a_stopped_run_resumes_from_its_last_checkpoint(interrupted: Store, toke
     assert checkpoints(interrupted)[-1] == "step-00000010"
     resumed = make(interrupted, tokens_artifact)
     assert [event["step"] for event in events(interrupted, "restart")] == [8, 10]
-    assert resumed.read("weights.safetensors") == undisturbed.read("weights.safetensors")
+    assert weights_of(resumed) == weights_of(undisturbed)
 
 
 def test_sigterm_stops_too(tokens_artifact, tmp_path, monkeypatch):

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from models import IGNORE_INDEX
 from models.decoder import Decoder
-from models.huggingface import load_weights
 from models.memory import Checkpointing
 from models.sizes import ModelConfig
 from stages.store import Artifact, ConfigError
@@ -28,8 +27,8 @@ from stages.training.parallelism.ranks import (
 )
 from stages.training.parallelism.sharded import whole
 from stages.training.preflight.checks import check_ranks
-from stages.training.run import WEIGHTS, Run
-from tests.stages.training.prepared import column, path, prepare, prepare_from, restarts, train_on
+from stages.training.run import Run
+from tests.stages.training.prepared import column, prepare, prepare_from, restarts, train_on, weights_at
 from tests.stages.training.ranks import on_ranks
 
 
@@ -49,7 +48,7 @@ def test_two_copies_on_two_ranks_each_agree_with_one_process(four: Run, alone: R
         ours, theirs = (column(run, norm) for run in (four, alone))
         both = [pair for pair in zip(ours, theirs, strict=True) if None not in pair]
         assert both and all(a == pytest.approx(b, rel=1e-3) for a, b in both), norm
-    names = [load_weights(path(run, WEIGHTS)).keys() for run in (four, alone)]
+    names = [weights_at(run).keys() for run in (four, alone)]
     assert names[0] == names[1] and "lm_head.weight" not in names[0]
 
 
@@ -60,7 +59,7 @@ def test_its_checkpoint_is_loaded_by_any_number_of_ranks(four: Run, tokens_artif
     assert train_on(ranks, run)["status"] == "finished"
     assert column(run, "loss") == pytest.approx(column(four, "loss"), rel=1e-4)
     if ranks == 4:
-        assert path(run, WEIGHTS).read_bytes() == path(four, WEIGHTS).read_bytes()
+        assert weights_at(run) == weights_at(four)
     assert restarts(run) == [(3, ranks)]
 
 

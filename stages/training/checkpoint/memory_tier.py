@@ -1,0 +1,154 @@
+"""Checkpoints in this machine's memory: files on `/dev/shm`, which survive the processes that wrote them.
+
+`{root}/headwater-{uid}/{run}/slot-{0,1}` are checkpoints in the one format; two, so that one is whole while the other
+is written. Every process of the run holds a shared lock on `{run}/lock`: one that nobody holds was left over.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.store.errors import StoreError
+
+ROOT_VARIABLE = "HEADWATER_MEMORY_FOLDER"
+"""Environment variable with another folder than `/dev/shm`, on a memory file system."""
+SLOTS = ("slot-0", "slot-1")
+LOCATION = "run.txt"
+"""File with the place of the run, for people."""
+_LOCK = "lock"
+_KEEP_SECONDS = 24 * 3600.0
+"""What nobody has resumed after a day is removed by the next run on this machine."""
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Checkpoints in memory that no process uses."""
+
+    folder: Path
+    run: str
+    """Where the run is."""
+    bytes: int
+    age_seconds: float
+
+
+def memory_root() -> Path:
+    """This user's folder for checkpoints in memory."""
+    return Path(os.environ.get(ROOT_VARIABLE) or "/dev/shm") / f"headwater-{os.geteuid()}"
+
+
+def run_folder(where: str) -> Path:
+    """The folder of a run's checkpoints in memory.
+
+    Args:
+        where: the place of the run's `checkpoints` folder, as path or URL.
+    """
+    return memory_root() / hashlib.sha256(where.encode()).hexdigest()[:16]
+
+
+class MemoryFolder:
+    """The folder of one run, in use by this process.
+
+    Raises:
+        StoreError: there is no such file system, or another user made the folder.
+    """
+
+    def __init__(self, where: str):
+        self.path = run_folder(where)
+        try:
+            _make_own_folder(memory_root())
+            _make_own_folder(self.path)
+            self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_SH)
+            (self.path / LOCATION).write_text(where)
+            for slot in SLOTS:
+                _make_own_folder(self.path / slot)
+        except OSError as error:
+            raise StoreError(f"no checkpoints in memory: {error}") from error
+
+    def free_bytes(self) -> int:
+        """Room that is left on the file system."""
+        found = os.statvfs(self.path)
+        return found.f_bavail * found.f_frsize
+
+    def close(self) -> None:
+        """Leaves the files for the next attempt."""
+        os.close(self._lock)
+
+
+def remove_run(where: str) -> None:
+    """Removes a run's checkpoints from this machine's memory: it has ended. Does nothing if there are none."""
+    shutil.rmtree(run_folder(where), ignore_errors=True)
+
+
+def leftovers() -> Iterator[Leftover]:
+    """Checkpoints in memory that no process uses: of runs that were killed and not started again."""
+    root = memory_root()
+    if not _is_own_folder(root):
+        return
+    for folder in sorted(root.iterdir()):
+        if not _is_own_folder(folder) or _in_use(folder):
+            continue
+        try:
+            files = [path.stat() for path in folder.rglob("*") if path.is_file()]
+            newest = max((found.st_mtime for found in files), default=folder.stat().st_mtime)
+            run = (folder / LOCATION).read_text(errors="replace")
+        except FileNotFoundError:  # another process removes it, or was killed before it had written the file
+            run = "an unknown run"
+            files, newest = [], time.time()
+        size = sum(found.st_size for found in files)
+        yield Leftover(folder, run, size, time.time() - newest)
+
+
+def make_room(needed: int, own: Path) -> list[Leftover]:
+    """Removes other runs' leftovers that are a day old, and as many more as are needed, oldest first.
+
+    Args:
+        needed: bytes that must be free on the file system, `own` apart.
+    """
+    removed = []
+    for found in sorted(leftovers(), key=lambda found: -found.age_seconds):
+        if found.folder == own:
+            continue
+        room = os.statvfs(own)
+        if found.age_seconds > _KEEP_SECONDS or room.f_bavail * room.f_frsize < needed:
+            shutil.rmtree(found.folder, ignore_errors=True)
+            removed.append(found)
+    return removed
+
+
+def _in_use(folder: Path) -> bool:
+    try:
+        handle = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def _make_own_folder(folder: Path) -> None:
+    """Creates a folder for this user alone. Everybody may create folders on `/dev/shm`: one of another user is
+    refused."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if not _is_own_folder(folder):
+        raise PermissionError(f"{folder} is not a folder that only this user can enter; remove it")
+
+
+def _is_own_folder(folder: Path) -> bool:
+    try:
+        found = folder.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not stat.S_IMODE(found.st_mode) & 0o077

@@ -1,0 +1,140 @@
+"""The weights in a checkpoint, one tensor at a time: what an export reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stages.store.artifact import Artifact
+from stages.store.errors import InputError, StoreError
+from stages.store.hashing import sha256_file
+from stages.store.manifest import FileEntry
+from stages.store.store import Store
+from stages.training.checkpoint.finding import committed_checkpoints, step_folder
+from stages.training.checkpoint.format import (
+    INDEX,
+    MANIFEST,
+    CheckpointFile,
+    Index,
+    Manifest,
+    parse_index,
+    parse_manifest,
+)
+from stages.training.checkpoint.layout import DTYPES
+
+PREFIX = "weight."
+"""Names of weights in a checkpoint begin with it; the optimizers' averages have other prefixes."""
+
+
+class CheckpointWeights:
+    """The weights of one checkpoint.
+
+    Args:
+        index: of a checkpoint.
+        local: gives a file by name, on this machine.
+    """
+
+    def __init__(self, index: Index, local: Callable[[str], Path]):
+        tensors = {name: entry for name, entry in index.tensors.items() if name.startswith(PREFIX)}
+        self._tensors = {name.removeprefix(PREFIX): entry for name, entry in tensors.items()}
+        self._local = local
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Whole shapes by name."""
+        return {name: entry.shape for name, entry in self._tensors.items()}
+
+    def read(self, name: str) -> Tensor:
+        """A whole tensor, put together from its pieces."""
+        entry = self._tensors[name]
+        whole = torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
+        for piece in entry.pieces:
+            part = torch.empty(piece.shape, dtype=whole.dtype)
+            if part.numel():
+                _read_into(self._local(piece.file), piece.offset, part)
+                whole[tuple(slice(s, s + n) for s, n in zip(piece.start, piece.shape, strict=True))] = part
+        return whole
+
+
+def _read_into(path: Path, offset: int, part: Tensor) -> None:
+    view = memoryview(part.view(-1).view(torch.uint8).numpy()).cast("B")
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        while view:
+            count = os.preadv(handle, [view], offset)
+            if not count:
+                raise StoreError(f"{path} is shorter than its index says; headwater verify names damaged files")
+            view, offset = view[count:], offset + count
+    finally:
+        os.close(handle)
+
+
+def final_weights(training: Artifact) -> CheckpointWeights:
+    """The weights of a finished run.
+
+    Raises:
+        InputError: the run was made by an earlier version, which kept them in one file.
+        StoreError: its index is damaged.
+    """
+    indices = [entry for entry in training.files("checkpoints/") if entry.path.endswith(f"/{INDEX}")]
+    if len(indices) != 1:
+        raise InputError(
+            f"model: {training.id} has no weights in this version's format; train it again, or export it with the "
+            "version that trained it"
+        )
+    folder = indices[0].path.rsplit("/", 1)[0]
+    manifest = _as_manifest(training.files(f"{folder}/"), folder)
+    index = parse_index(training.read(indices[0].path), manifest, f"{training.id}/{folder}/{INDEX}", prefix=PREFIX)
+    return CheckpointWeights(index, lambda name: training.local(f"{folder}/{name}"))
+
+
+def _as_manifest(files: Sequence[FileEntry], folder: str) -> Manifest:
+    entries = [
+        CheckpointFile(path=entry.path.removeprefix(f"{folder}/"), bytes=entry.bytes, sha256=entry.sha256)
+        for entry in files
+    ]
+    return Manifest(step=0, attempt="0" * 32, world=1, files=entries)
+
+
+def checkpoint_weights(training: Artifact, step: int, scratch: Path) -> CheckpointWeights:
+    """The weights of a checkpoint that a run has kept, verified.
+
+    Args:
+        scratch: a folder for what is fetched from an object store.
+
+    Raises:
+        InputError: the run has no such checkpoint.
+        StoreError: it is damaged.
+    """
+    store, base = training.store, f"{training.folder}/checkpoints"
+    name = f"{base}/{step_folder(step)}"
+    known = committed_checkpoints(store, base)
+    if name not in known:
+        steps = ", ".join(str(int(found.rsplit("-", 1)[1])) for found in known) or "none"
+        raise InputError(
+            f"model: {training.id} has no checkpoint of step {step}; it has {steps} "
+            "(training.checkpoint.keep_every_steps keeps more)"
+        )
+    manifest = parse_manifest(store.read(f"{name}/{MANIFEST}"), store.where(f"{name}/{MANIFEST}"))
+    fetched: dict[str, Path] = {}
+    for entry in manifest.files:
+        if entry.path == INDEX or entry.path.startswith("weights-"):
+            fetched[entry.path] = _fetch(store, name, entry, scratch)
+    index = parse_index(fetched[INDEX].read_bytes(), manifest, f"{name}/{INDEX}", prefix=PREFIX)
+    return CheckpointWeights(index, fetched.__getitem__)
+
+
+def _fetch(store: Store, folder: str, entry: CheckpointFile, scratch: Path) -> Path:
+    where = f"{folder}/{entry.path}"
+    if store.is_local:
+        path = store.local_path(where)
+    else:
+        path = scratch / entry.path
+        store.get_file(where, path)
+    if not path.is_file() or path.stat().st_size != entry.bytes or sha256_file(path) != entry.sha256:
+        raise StoreError(f"{store.where(where)} is damaged: it is not what the checkpoint's manifest says")
+    return path
