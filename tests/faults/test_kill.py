@@ -129,7 +129,7 @@ IN_TRAINING = [
     (store("put", "step-00000002/manifest.json"), [2]),  # from memory; on an object store from this machine's disk
     (event("('checkpoint',", nth=2), [4]),
     (
-        Moment("stages.training.checkpoint.checkpointer:Checkpointer._remove_superseded", nth=3, after=True),
+        Moment("stages.training.checkpoint.checkpointer:remove_superseded", nth=3, after=True),
         [6],
     ),
     (Moment("stages.training.run:Run.publish_file", ("loss.parquet",)), [6]),

@@ -18,36 +18,29 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from stages.memory import available_memory
-from stages.store.errors import ConfigError, StoreError
+from stages.store.errors import StoreError
 from stages.store.events import Emit
 from stages.store.hashing import cache_folder
 from stages.store.private_files import make_private_folder
 from stages.store.store import Store
-from stages.training.checkpoint.exchange import Copies
 from stages.training.checkpoint.finding import dump_manifest, is_step_folder, step_folder
 from stages.training.checkpoint.format import INDEX, MANIFEST, CheckpointFile, Manifest, Probe, join
 from stages.training.checkpoint.interval import Timetable
-from stages.training.checkpoint.layout import FilePlan, describe_files, local_pieces, plan_files
+from stages.training.checkpoint.layout import describe_files, local_pieces, plan_files
 from stages.training.checkpoint.machines import find_machines
-from stages.training.checkpoint.memory_tier import SLOTS, MemoryFolder, make_room, remove_run
+from stages.training.checkpoint.memory_tier import remove_run
 from stages.training.checkpoint.restoring import Finder, Found
-from stages.training.checkpoint.retention import superseded
+from stages.training.checkpoint.retention import forget_superseded, remove_superseded
 from stages.training.checkpoint.saving import Saving, Writer
-from stages.training.checkpoint.staging import Slot
-from stages.training.checkpoint.upload import Upload, Uploader
+from stages.training.checkpoint.slots import Slots
+from stages.training.checkpoint.upload import Upload, UploadQueue
 from stages.training.config import CheckpointConfig
 from stages.training.parallelism.ranks import Ranks
 
 _BYTES_PER_SECOND = 1e9
 """At which the first checkpoint is expected to be written; later ones are measured."""
-_MEMORY_SHARE = 0.5
-"""Of the memory that is left on a machine, which checkpoints may take."""
-_MARGIN = 16 << 20
-"""Bytes beside tensors: state, index and manifest."""
 _KEPT_ON_DISK = 2
 """Checkpoints that stay on this machine's disk when they go to an object store."""
 
@@ -76,40 +69,17 @@ class Checkpointer:
         self.disk = disk_folder(store, folder)
         self.machines = find_machines(ranks)
         self.attempt = ranks.broadcast_json(secrets.token_hex(16))
-        self._memory = self._open_memory()
-        memory = self._memory.path if self._memory else None
-        self.finder = Finder(ranks, self.machines, store, folder, memory, self.disk, accept)
+        self.slots = Slots(self.where, config.memory_every_steps != 0, ranks, self.machines, emit)
+        self.finder = Finder(ranks, self.machines, store, folder, self.slots.folder, self.disk, accept)
         self._known: dict[int, float | None] = self.finder.known
-        self._slots: list[Slot] = []
-        self._kept_slot: Path | None = None
+        self._uploads = UploadQueue(store, ranks, config, emit, self._known)
         self._writer: Writer | None = None
         self._saving: Saving | None = None
-        self._uploads: list[Upload] = []
-        self._uploader = Uploader(store)
-        self._finalizing = False
         self._chores = ThreadPoolExecutor(1, "checkpoint-chores")
         self._chore: Future[None] | None = None
         self._committed: Manifest | None = None
         """Of the newest checkpoint that is on disk; after a restart, of the one that was loaded from where checkpoints
         lie in the end."""
-
-    def _open_memory(self) -> MemoryFolder | None:
-        if self.config.memory_every_steps == 0:
-            return None
-        opened: MemoryFolder | None = None
-        reason = ""
-        try:
-            opened = MemoryFolder(self.where)
-        except StoreError as error:
-            reason = str(error)
-        return opened if self._all_agree(reason) else None
-
-    def _all_agree(self, reason: str) -> bool:
-        """Whether no rank has a reason against checkpoints in memory; tells the first one."""
-        reasons = [found for found in self.ranks.all_gather_json(reason) if found]
-        if reasons:
-            self.emit("warning", message=f"training: {reasons[0]}; a restart goes back to the last one on disk")
-        return not reasons
 
     def prepare(self, tensors: Mapping[str, Tensor], restored: Found | None) -> None:
         """Reserves and touches the memory that checkpoints need. Before the first step, after `Finder.load`.
@@ -125,80 +95,13 @@ class Checkpointer:
         described = self.ranks.all_gather_json([describe_files(plans), [[plan.path, plan.bytes] for plan in plans]])
         index = join(part for part, _ in described).model_dump_json().encode()
         files = [sizes for _, sizes in described]
-        mine = sum(plan.bytes for plan in plans)
-        copies = self._reserve(plans, files, mine, restored.folder if restored else None)
+        self.slots.reserve(plans, files, restored.folder if restored else None)
         if restored and restored.candidate.tier == ("disk" if self.store.is_local else "store"):
             self._committed = restored.candidate.manifest
         threads = max(1, min(4, len(os.sched_getaffinity(0)) // self.ranks.local_world))
-        self._writer = Writer(index if self.machines.is_leader else None, copies, threads)
-        devices = self.ranks.world
-        self.timetable = Timetable(self.config, devices, mine / _BYTES_PER_SECOND)
-
-    def _reserve(
-        self, plans: list[FilePlan], files: list[list[tuple[str, int]]], mine: int, restored: Path | None
-    ) -> Copies | None:
-        kept = [rank for rank in self.machines.kept_by(self.ranks.rank)]
-        each = mine + sum(size for rank in kept for _, size in files[rank]) + _MARGIN
-        on_machine = self.ranks.all_gather_json(each)
-        needed = len(SLOTS) * sum(on_machine[rank] for rank in self.machines.ranks(self.machines.mine))
-        copies = None
-        if self._memory is not None:
-            reason = self._make_room(needed, restored) if self.machines.is_leader else ""
-            if self._all_agree(reason):
-                copies, reason = self._reserve_slots(plans, files, restored)
-            if reason or not self._all_agree(reason):
-                self._memory, copies = None, None
-        if self._memory is None:
-            if mine > available_memory():
-                raise ConfigError(
-                    f"training: no memory is left to copy a checkpoint into: {mine / 2**30:.1f} GiB are needed and "
-                    f"{available_memory() / 2**30:.1f} GiB are available; use fewer workers on this machine or a "
-                    "smaller training.model.size"
-                )
-            self._slots = [Slot(plans)]
-        return copies
-
-    def _make_room(self, needed: int, restored: Path | None) -> str:
-        """Clears what this run does not need any more; the reason if there is still not enough room."""
-        assert self._memory is not None
-        for name in SLOTS:
-            slot = self._memory.path / name
-            if slot != restored:
-                _clear(slot)
-        for left in make_room(needed, self._memory.path):
-            self.emit("memory_freed", run=left.run, bytes=left.bytes)
-        held = sum(path.stat().st_size for path in self._memory.path.rglob("*") if path.is_file())
-        free, available = self._memory.free_bytes() + held, available_memory() + held
-        if needed > free or needed > _MEMORY_SHARE * available:
-            return (
-                f"no checkpoints in memory: they need {needed / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free on "
-                f"{self._memory.path.parents[1]} and {available / 2**30:.2f} GiB of memory are available (they may "
-                f"take {_MEMORY_SHARE:.0%} of it)"
-            )
-        return ""
-
-    def _reserve_slots(
-        self, plans: list[FilePlan], files: list[list[tuple[str, int]]], restored: Path | None
-    ) -> tuple[Copies | None, str]:
-        """Both slots, or the one that does not hold what was restored, if that has other files."""
-        assert self._memory is not None
-        folders = sorted((self._memory.path / name for name in SLOTS), key=lambda slot: slot == restored)  # it last
-        wanted = {plan.path: plan.bytes for plan in plans}
-        same = all(_size(restored / path) == size for path, size in wanted.items()) if restored in folders else True
-        if not self._all_same(same):
-            self._kept_slot = restored
-            folders.remove(restored)  # type: ignore[arg-type]
-        try:
-            self._plans = plans
-            self._slots = [Slot(plans, folder) for folder in folders]
-            if self.machines.count == 1:
-                return None, ""
-            return Copies(self.machines, files, folders, self.ranks.copying), ""
-        except OSError as error:
-            return None, f"no checkpoints in memory: {error}"
-
-    def _all_same(self, value: bool) -> bool:
-        return all(self.ranks.all_gather_json(value))
+        self._writer = Writer(index if self.machines.is_leader else None, self.slots.copies, threads)
+        estimate = sum(plan.bytes for plan in plans) / _BYTES_PER_SECOND
+        self.timetable = Timetable(self.config, self.ranks.world, estimate, in_memory=self.slots.folder is not None)
 
     @property
     def pending_step(self) -> int | None:
@@ -214,7 +117,12 @@ class Checkpointer:
     def finished_upload(self) -> bool:
         """This rank's part of the upload under way is in the store, or has failed. All ranks' must be, before
         `commit_upload`."""
-        return bool(self._uploads) and self._uploads[0].done.is_set()
+        return self._uploads.finished
+
+    def commit_upload(self) -> None:
+        """Goes on with the upload under way, whose present part every rank has finished. Every rank calls it
+        together."""
+        self._uploads.commit()
 
     def save(
         self,
@@ -243,7 +151,7 @@ class Checkpointer:
         began = time.monotonic()
         self.commit()
         if not (durable and self._committed is not None and step == self._committed.step):
-            slot = self._next_slot()
+            slot = self.slots.next()
             disk = self.disk / step_folder(step) if durable else None
             self._saving = Saving(step, slot, disk, began, bits_per_byte=bits_per_byte)
             self._writer.start(self._saving, encode if self.ranks.rank == 0 else None)
@@ -253,12 +161,6 @@ class Checkpointer:
             self.commit(wait=True)
             self._drain()
         return True
-
-    def _next_slot(self) -> Slot:
-        """The one whose content is older: the other holds the last checkpoint in memory."""
-        slot = self._slots.pop(0)
-        self._slots.append(slot)
-        return slot
 
     def weight_files(self) -> list[dict[str, Any]]:
         """The files with weights of the newest committed checkpoint, and its index, as entries relative to the run."""
@@ -307,12 +209,13 @@ class Checkpointer:
             if not error:
                 self._committed = self._manifest(saving, entries, "sha256")
                 self._after_commit(saving, manifest_file)
-        self._unlock_slot()
+        self.slots.after_commit()
         now = time.monotonic()
         saving.stall += now - began
         kind = "memory" if saving.disk is None else "durable"
-        threads = torch.get_num_threads() if self.ranks.device.type == "cpu" else 0
-        self.timetable.measured(kind, saving.stall + (saving.cpu_seconds / threads if threads else 0.0))
+        # On a CPU the threads take their time from the training's, whose other threads wait for the one that lost it.
+        taken = saving.cpu_seconds if self.ranks.device.type == "cpu" else 0.0
+        self.timetable.measured(kind, saving.stall + taken)
         if error:
             location = self.store.where(f"{self.folder}/{step_folder(saving.step)}")
             message = f"checkpoint {location}: {error}"
@@ -357,95 +260,29 @@ class Checkpointer:
 
     def _after_commit(self, saving: Saving, manifest: bytes) -> None:
         """Removes what is superseded, or begins to upload."""
+        assert saving.disk is not None
         if self.store.is_local:
             self._known[saving.step] = saving.bits_per_byte
             if self.ranks.rank == 0:
-                self._do(self._remove_superseded, dict(self._known))
-            for step in superseded(self._known, self.config):
-                del self._known[step]
+                self._do(remove_superseded, self.store, self.folder, dict(self._known), self.config)
+            forget_superseded(self._known, self.config)
         else:
             if self.machines.is_leader:
                 self._do(_thin_out, self.disk)
-            self._queue_upload(saving, manifest)
+            name = f"{self.folder}/{saving.disk.name}"
+            files = [entry.path for entry in saving.files]
+            self._uploads.add(Upload(saving.step, name, saving.disk, files, manifest, saving.bits_per_byte))
 
     def _do(self, chore: Callable[..., None], *arguments: Any) -> None:
         self._chore = self._chores.submit(chore, *arguments)
 
-    def _remove_superseded(self, known: Mapping[int, float | None]) -> None:
-        """Each one's manifest first, so that a half-removed one is not a checkpoint."""
-        for step in superseded(known, self.config):
-            name = f"{self.folder}/{step_folder(step)}"
-            self.store.remove(f"{name}/{MANIFEST}")
-            self.store.remove(name)
-
-    def _unlock_slot(self) -> None:
-        """After the first commit what was restored from memory is not needed any more: its room is."""
-        if self._kept_slot is None or self._memory is None:
-            return
-        kept, self._kept_slot = self._kept_slot, None
-        if self.machines.is_leader:
-            _clear(kept)
-        self.ranks.all_gather_json(None)
-        try:
-            self._slots.insert(0, Slot(self._plans, kept))
-        except OSError as error:
-            self.emit("warning", message=f"training: one slot for checkpoints in memory only: {error}")
-
-    def _queue_upload(self, saving: Saving, manifest: bytes) -> None:
-        """Begins to upload, or takes the place of the one that waits for its turn."""
-        assert saving.disk is not None
-        name = f"{self.folder}/{step_folder(saving.step)}"
-        files = [entry.path for entry in saving.files]
-        upload = Upload(saving.step, name, saving.disk, files, manifest, saving.bits_per_byte)
-        if len(self._uploads) > 1:
-            late = self.store.where(self._uploads[1].name)
-            self.emit("warning", message=f"checkpoint {late}: the store is slow, so it stays on this machine's disk")
-        del self._uploads[1:]
-        self._uploads.append(upload)
-        if len(self._uploads) == 1:
-            self._begin_upload()
-
-    def _begin_upload(self) -> None:
-        self._finalizing = False
-        self._uploader.start(self._uploads[0])
-
-    def commit_upload(self, *, wait: bool = False) -> None:
-        """Goes on with the upload under way, whose present part every rank has finished. Every rank calls it together.
+    def _drain(self) -> None:
+        """Waits until everything is where it belongs.
 
         Raises:
-            StoreError: with `wait`: it could not be written.
+            StoreError: the newest checkpoint cannot be written to the store.
         """
-        upload = self._uploads[0]
-        upload.done.wait()
-        errors = self.ranks.all_gather_json(upload.error)
-        error = next((f"rank {rank} could not write it: {text}" for rank, text in enumerate(errors) if text), "")
-        if not error and not self._finalizing:
-            self._finalizing = True
-            if self.ranks.rank == 0:
-                self._known[upload.step] = upload.bits_per_byte
-                known = dict(self._known)
-                upload.done.clear()
-                self._uploader.finalize(upload, lambda: self._remove_superseded(known))
-            return
-        self._uploads.pop(0)
-        if self._uploads:
-            self._begin_upload()
-        if error:
-            message = f"checkpoint {self.store.where(upload.name)}: {error}"
-            if wait and not self._uploads:
-                raise StoreError(message)
-            self.emit("warning", message=f"{message}; the training goes on, and the one before it stays")
-        elif self.ranks.rank == 0:
-            for step in superseded(self._known, self.config):
-                del self._known[step]
-            self.emit("checkpoint_stored", step=upload.step)
-
-    def _drain(self) -> None:
-        """Waits until everything is where it belongs."""
-        while self._uploads:
-            for upload in self._uploads:
-                upload.hurry.set()
-            self.commit_upload(wait=True)
+        self._uploads.drain()
         if self._chore is not None:
             self._chore.result()
 
@@ -469,10 +306,7 @@ class Checkpointer:
         if self._writer is not None:
             self._writer.close()
         self._chores.shutdown()
-        for slot in self._slots:
-            slot.close()
-        if self._memory is not None:
-            self._memory.close()
+        self.slots.close()
 
 
 def forget_run(store: Store, folder: str) -> None:
@@ -513,17 +347,3 @@ def _thin_out(disk: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     for path in disk.glob(".fetched-*"):
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _clear(folder: Path) -> None:
-    """Empties a slot, its manifest first."""
-    (folder / MANIFEST).unlink(missing_ok=True)
-    for path in folder.iterdir():
-        path.unlink(missing_ok=True)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.lstat().st_size
-    except FileNotFoundError:
-        return -1

@@ -25,25 +25,24 @@ class Copies:
 
     Args:
         files: name and bytes of each rank's files.
-        folders: the slots in this machine's memory. Room for the copies is made in each now, so that none is lacking
-            later.
         group: a process group that nobody else uses.
-
-    Raises:
-        OSError: there is no room for them.
     """
 
-    def __init__(
-        self, machines: Machines, files: Sequence[Sequence[tuple[str, int]]], folders: Iterable[Path], group: Any
-    ):
+    def __init__(self, machines: Machines, files: Sequence[Sequence[tuple[str, int]]], group: Any):
         self.group = group
         keeper = machines.keeper(machines.rank)
         assert keeper is not None, "with one machine there is none to keep copies"
         self.keeper = keeper
         self.kept = {rank: files[rank] for rank in machines.kept_by(machines.rank)}
-        for folder in folders:
-            for name, size in (item for kept in self.kept.values() for item in kept):
-                _allocate(folder / name, size)
+
+    def reserve(self, folder: Path) -> None:
+        """Makes room in a slot for the copies that this rank keeps, so that none is lacking later.
+
+        Raises:
+            OSError: there is no room.
+        """
+        for name, size in (item for kept in self.kept.values() for item in kept):
+            _allocate(folder / name, size)
 
     def exchange(self, sent: Sequence[memoryview], small: Mapping[str, bytes], folder: Path) -> None:
         """Sends this rank's files and receives those that it keeps. Every rank calls it, in a thread.

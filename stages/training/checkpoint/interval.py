@@ -41,11 +41,13 @@ class Timetable:
 
     Args:
         estimate: seconds that the first checkpoint will cost the training, by the size of the state.
+        in_memory: whether there are checkpoints in memory.
     """
 
     config: CheckpointConfig
     devices: int
     estimate: float
+    in_memory: bool = True
     clock: Callable[[], float] = time.monotonic
     _costs: dict[str, float] = field(default_factory=dict)
     _since: dict[str, float] = field(default_factory=dict)
@@ -65,6 +67,8 @@ class Timetable:
 
     def memory_is_due(self, step: int) -> bool:
         """Whether one in memory is due before `step`."""
+        if not self.in_memory:
+            return False
         if isinstance(self.config.memory_every_steps, int):
             return self.config.memory_every_steps > 0 and step % self.config.memory_every_steps == 0
         return self.clock() - self._since["memory"] >= self.memory_seconds

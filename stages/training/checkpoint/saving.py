@@ -103,7 +103,7 @@ class Writer:
             if self.copies is not None:
                 self.copies.exchange([memoryview(part) for part in memory], small, saving.slot.folder)
         with self._lock:
-            saving.cpu_seconds += time.thread_time() - began
+            saving.cpu_seconds += time.thread_time() - began + saving.slot.copy_cpu_seconds
 
     def _write_one(self, saving: Saving, name: str, content: memoryview) -> CheckpointFile:
         began = time.thread_time()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -44,6 +45,8 @@ class Slot:
         self._copied: Future[None] | None = None
         self._event: Any = None
         self._pinned = False
+        self.copy_cpu_seconds = 0.0
+        """Processor time of the last copy."""
         try:
             for plan in plans:
                 self.memory.append(_reserve(plan.bytes, folder / plan.path if folder else None))
@@ -77,8 +80,10 @@ class Slot:
 
     def _copy_on_host(self) -> None:
         # Not PyTorch's copy: its threads would take turns with the training's. `memmove` releases Python's lock.
+        began = time.thread_time()
         for target, source in self._targets:
             ctypes.memmove(target.data_ptr(), source.data_ptr(), target.numel())
+        self.copy_cpu_seconds = time.thread_time() - began
 
     def wait_copied(self) -> None:
         """Until the tensors may change. On a GPU the device waits, not the host."""

@@ -13,8 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stages.store.errors import StoreError
+from stages.store.events import Emit
 from stages.store.store import Store
 from stages.training.checkpoint.format import MANIFEST
+from stages.training.checkpoint.retention import forget_superseded, remove_superseded
+from stages.training.config import CheckpointConfig
+from stages.training.parallelism.ranks import Ranks
 
 _THREADS = 4
 _PAUSES = (1.0, 5.0, 15.0, 60.0, 120.0)
@@ -88,3 +92,86 @@ class Uploader:
         self.store.remove(f"{upload.name}/{MANIFEST}")  # of an earlier attempt at the same step
         with ThreadPoolExecutor(_THREADS) as pool:
             list(pool.map(lambda file: self.store.copy_in(upload.folder / file, f"{upload.name}/{file}"), upload.files))
+
+
+class UploadQueue:
+    """The checkpoints of a run on their way into an object store: one under way, and one that waits for its turn.
+
+    Every rank makes the same calls in the same order. A checkpoint goes in two parts: all ranks' files, then rank 0
+    writes the manifest and removes what is superseded.
+
+    Args:
+        known: bits per byte by step, of the checkpoints in the store.
+        emit: appends an event to the run's log, on rank 0.
+    """
+
+    def __init__(
+        self, store: Store, ranks: Ranks, config: CheckpointConfig, emit: Emit, known: dict[int, float | None]
+    ):
+        self.store, self.ranks, self.config, self._emit, self._known = store, ranks, config, emit, known
+        self._uploader = Uploader(store)
+        self._uploads: list[Upload] = []
+        self._finalizing = False
+
+    @property
+    def finished(self) -> bool:
+        """This rank has finished the present part of the upload under way. All ranks must have, before `commit`."""
+        return bool(self._uploads) and self._uploads[0].done.is_set()
+
+    def add(self, upload: Upload) -> None:
+        """Begins to upload, or takes the place of the one that waits for its turn."""
+        if len(self._uploads) > 1:
+            late = self.store.where(self._uploads.pop().name)
+            message = f"checkpoint {late}: the store is slow, so it stays on this machine's disk and the next one goes"
+            self._emit("warning", message=message)
+        self._uploads.append(upload)
+        if len(self._uploads) == 1:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._finalizing = False
+        self._uploader.start(self._uploads[0])
+
+    def commit(self, *, wait: bool = False) -> None:
+        """Goes on with the upload under way once every rank has finished the present part.
+
+        Raises:
+            StoreError: with `wait`: the last one could not be written.
+        """
+        upload = self._uploads[0]
+        upload.done.wait()
+        errors = self.ranks.all_gather_json(upload.error)
+        error = next((f"rank {rank} could not write it: {text}" for rank, text in enumerate(errors) if text), "")
+        if not error and not self._finalizing:
+            self._finalize(upload)
+            return
+        self._uploads.pop(0)
+        if self._uploads:
+            self._begin()
+        if not error:
+            forget_superseded(self._known, self.config)
+            self._emit("checkpoint_stored", step=upload.step)
+            return
+        message = f"checkpoint {self.store.where(upload.name)}: {error}"
+        if wait and not self._uploads:
+            raise StoreError(message)
+        self._emit("warning", message=f"{message}; the training goes on, and the one before it stays")
+
+    def _finalize(self, upload: Upload) -> None:
+        self._finalizing = True
+        self._known[upload.step] = upload.bits_per_byte
+        if self.ranks.rank == 0:
+            known, folder = dict(self._known), upload.name.rpartition("/")[0]
+            upload.done.clear()
+            self._uploader.finalize(upload, lambda: remove_superseded(self.store, folder, known, self.config))
+
+    def drain(self) -> None:
+        """Waits until all are in the store.
+
+        Raises:
+            StoreError: the last one could not be written.
+        """
+        while self._uploads:
+            for upload in self._uploads:
+                upload.hurry.set()
+            self.commit(wait=True)
