@@ -125,6 +125,10 @@ class ObjectStore:
             "AWS_MAX_ATTEMPTS": "1",  # tests stop it on purpose
         }
 
+    @property
+    def stopped(self) -> bool:
+        return self._server is None
+
     def start(self) -> None:
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=self.port, verbose=False)

@@ -81,6 +81,8 @@ class BatchLog:
                     _extend(self.skipped, max(self.next, event["first"]), event["end"])
                     self.next = event["end"]
             case "restart":
+                # From a checkpoint in memory: later than the last step that was reported before the kill.
+                self._apply(event["step"])
                 self._roll_back(event["step"])
 
     def _apply(self, end: int) -> None:

@@ -21,6 +21,8 @@ from stages.store.store import Store
 log = logging.getLogger(__name__)
 Event = dict[str, Any]
 _TYPE = b'"type": "'
+_MOST_KEPT = 20_000
+"""Events that are kept while a full disk takes none; the oldest go first."""
 
 
 class Emit(Protocol):
@@ -34,15 +36,21 @@ class EventLog:
 
     On an object store events that are not `durable` are buffered, so that a run does not write an object per step: for
     one second at first, for a hundredth of the run's time later, never for more than 15 s.
+
+    Args:
+        patient: events that are not durable stay buffered while a full disk takes none, and are written with a later
+            one: for work that must not end because of it. An object store that is away is always waited for.
     """
 
-    def __init__(self, store: Store, folder: str, clock: Callable[[], float] = time.time):
-        self.store, self.folder, self.clock = store, folder, clock
+    def __init__(self, store: Store, folder: str, clock: Callable[[], float] = time.time, *, patient: bool = False):
+        self.store, self.folder, self.clock, self.patient = store, folder, clock, patient
         self._name = f"{folder}/events.jsonl"
         self._parts = f"{folder}/events"
         self._next_part: int | None = None
         self._buffer: list[bytes] = []
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
+        """For the buffer; held for moments only, so that `emit` never waits for an object store."""
+        self._writing = threading.Lock()
         self._began = time.monotonic()
         self._writer: threading.Thread | None = None
 
@@ -51,7 +59,7 @@ class EventLog:
         line = json.dumps({"time": round(self.clock(), 3), "type": type, **fields}, ensure_ascii=False, allow_nan=False)
         data = line.encode() + b"\n"
         if self.store.is_local:
-            self.store.append(self._name, data, durable=durable)
+            self._append(data, durable)
             return
         with self._lock:
             self._buffer.append(data)
@@ -60,18 +68,35 @@ class EventLog:
                 return
         self.flush()
 
+    def _append(self, data: bytes, durable: bool) -> None:
+        """On local files: writes an event, and before it those that a full disk has not taken."""
+        with self._lock:
+            try:
+                self.store.append(self._name, b"".join(self._buffer) + data, durable=durable)
+                self._buffer.clear()
+            except StoreError as error:
+                if durable or not self.patient:
+                    raise
+                log.warning("an event could not be written, and is kept: %s", error)
+                self._buffer.append(data)
+                del self._buffer[:-_MOST_KEPT]
+
     def flush(self) -> None:
         """Writes the buffered events; returns when they are in the store."""
-        with self._lock:
-            if not self._buffer:
+        if self.store.is_local:
+            return
+        with self._writing:
+            with self._lock:
+                pending = list(self._buffer)
+            if not pending:
                 return
-            data = b"".join(self._buffer)
             if self._next_part is None:
                 self._next_part = len(self.store.list(self._parts))
-            while not self.store.create(self._part(self._next_part), data):
+            while not self.store.create(self._part(self._next_part), b"".join(pending)):
                 self._next_part += 1
             self._next_part += 1
-            self._buffer.clear()
+            with self._lock:
+                del self._buffer[: len(pending)]
 
     def progress(self, done: float, total: float, unit: str = "", **fields: Any) -> None:
         """Records the stage's progress: `done` of `total` units."""

@@ -45,7 +45,7 @@ class Run:
 
     @cached_property
     def events(self) -> EventLog:
-        return EventLog(self.store, self.folder)
+        return EventLog(self.store, self.folder, patient=True)
 
     @property
     def where(self) -> str:

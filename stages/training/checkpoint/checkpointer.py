@@ -225,7 +225,6 @@ class Checkpointer:
         else:
             self.emit(
                 "checkpoint" if saving.disk is not None else "memory_checkpoint",
-                durable=saving.disk is not None,
                 step=saving.step,
                 seconds=round(now - saving.began, 3),
                 stall_seconds=round(saving.stall, 3),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from dataclasses import replace
+from typing import Any
 
+from stages.store.errors import StoreError
 from stages.training.cluster.ray_cluster import import_ray, is_external, start_ray, stop_ray
 from stages.training.cluster.worker_group import GroupKind, WorkerGroup
 from stages.training.config import ParallelismConfig, RecoveryConfig
@@ -13,6 +16,7 @@ from stages.training.errors import TrainingError
 from stages.training.run import Run
 from stages.training.stop import request_stop
 
+log = logging.getLogger(__name__)
 _FAILED_SECONDS = 10.0
 """How long other ranks may go on after one has written a failure as the outcome."""
 
@@ -143,6 +147,15 @@ def train_on_ray(run: Run) -> None:
             shutdown()
 
 
+def _look(run: Run) -> dict[str, Any] | None:
+    """The outcome, None if there is none yet or the store is away: the workers go on without it, and so do we."""
+    try:
+        return run.outcome()
+    except StoreError as error:
+        log.warning("cannot look for the outcome of the training: %s", error)
+        return None
+
+
 def _wait(group: WorkerGroup, run: Run) -> None:
     """Waits until the run's outcome is written, or its workers are given up."""
     config = run.settings
@@ -150,7 +163,7 @@ def _wait(group: WorkerGroup, run: Run) -> None:
     try:
         while group.alive:
             group.ended.wait(_POLL_SECONDS if run.store.is_local else _REMOTE_POLL_SECONDS)
-            outcome = run.outcome()
+            outcome = _look(run)
             if outcome is None:
                 continue
             if outcome["status"] != "failed":
