@@ -127,6 +127,8 @@ class Checkpointer:
         files = [sizes for _, sizes in described]
         mine = sum(plan.bytes for plan in plans)
         copies = self._reserve(plans, files, mine, restored.folder if restored else None)
+        # What is newer was refused. It must not count as one of those that are kept.
+        self._known = {step: bits for step, bits in self._known.items() if restored and step <= restored.step}
         if restored and restored.candidate.tier == ("disk" if self.store.is_local else "store"):
             self._committed = restored.candidate.manifest
         threads = max(1, min(4, len(os.sched_getaffinity(0)) // self.ranks.local_world))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -90,6 +91,8 @@ class Writer:
         if saving.disk is not None:
             try:
                 make_private_folder(saving.disk)
+                if saving.disk.is_symlink():
+                    raise OSError(errno.ELOOP, "it is a link; remove it", str(saving.disk))
                 (saving.disk / MANIFEST).unlink(missing_ok=True)
             except OSError as error:
                 saving.disk_error = _describe(error, saving.disk)
