@@ -132,7 +132,8 @@ class Checkpointer:
         if restored and restored.candidate.tier == ("disk" if self.store.is_local else "store"):
             self._committed = restored.candidate.manifest
         threads = max(1, min(4, len(os.sched_getaffinity(0)) // self.ranks.local_world))
-        self._writer = Writer(index if self.machines.is_leader else None, copies, threads)
+        # One rank writes index and state: another machine has them by its copy, or is sent them.
+        self._writer = Writer(index if self.ranks.rank == 0 else None, copies, threads)
         devices = self.ranks.world
         self.timetable = Timetable(self.config, devices, mine / _BYTES_PER_SECOND)
 
