@@ -36,7 +36,7 @@ from stages.training.checkpoint.machines import find_machines
 from stages.training.checkpoint.memory_tier import SLOTS, MemoryFolder, make_room, remove_run
 from stages.training.checkpoint.restoring import Finder, Found
 from stages.training.checkpoint.retention import superseded
-from stages.training.checkpoint.saving import Saving, Writer
+from stages.training.checkpoint.saving import Saving, Writer, describe_failure
 from stages.training.checkpoint.staging import Slot
 from stages.training.checkpoint.upload import Upload, Uploader
 from stages.training.config import CheckpointConfig
@@ -300,9 +300,13 @@ class Checkpointer:
         parts = self.ranks.all_gather_json([files, saving.disk_error])
         entries = [CheckpointFile.model_validate(entry) for part, _ in parts for entry in part]
         error = next((f"rank {rank} could not write it: {text}" for rank, (_, text) in enumerate(parts) if text), "")
-        if self.machines.is_leader and saving.slot.folder is not None:
-            manifest = self._manifest(saving, entries, "xxh3")
-            write_manifest(saving.slot.folder, dump_manifest(manifest))
+        if self.machines.is_leader and saving.slot.folder is not None and not saving.memory_error:
+            try:
+                write_manifest(saving.slot.folder, dump_manifest(self._manifest(saving, entries, "xxh3")))
+            except OSError as failure:
+                saving.memory_error = describe_failure(failure, saving.slot.folder)
+        if saving.memory_error:
+            self.emit("warning", message=f"no checkpoint in memory of step {saving.step}: {saving.memory_error}")
         if saving.disk is not None and not error:
             manifest_file = dump_manifest(self._manifest(saving, entries, "sha256"))
             errors = self.ranks.all_gather_json(self._write_manifest(saving, manifest_file))
@@ -322,7 +326,7 @@ class Checkpointer:
             if wait:
                 raise StoreError(message)
             self.emit("warning", message=f"{message}; the training goes on, and the one before it stays")
-        else:
+        elif saving.disk is not None or not saving.memory_error:
             self.emit(
                 "checkpoint" if saving.disk is not None else "memory_checkpoint",
                 durable=saving.disk is not None,
@@ -360,6 +364,7 @@ class Checkpointer:
 
     def _after_commit(self, saving: Saving, manifest: bytes) -> None:
         """Removes what is superseded, or begins to upload."""
+        assert saving.disk is not None
         if self.store.is_local:
             self._known[saving.step] = saving.bits_per_byte
             if self.ranks.rank == 0:
@@ -368,7 +373,7 @@ class Checkpointer:
                 del self._known[step]
         else:
             if self.machines.is_leader:
-                self._do(_thin_out, self.disk)
+                self._do(_thin_out, saving.disk, self._uploads[0].folder if self._uploads else None)
             self._queue_upload(saving, manifest)
 
     def _do(self, chore: Callable[..., None], *arguments: Any) -> None:
@@ -434,6 +439,7 @@ class Checkpointer:
         if self._uploads:
             self._begin_upload()
         if error:
+            self._known.pop(upload.step, None)  # it must not count as one of those that are kept
             message = f"checkpoint {self.store.where(upload.name)}: {error}"
             if wait and not self._uploads:
                 raise StoreError(message)
@@ -508,10 +514,15 @@ def write_manifest(folder: Path, content: bytes) -> None:
     aside.replace(folder / MANIFEST)
 
 
-def _thin_out(disk: Path) -> None:
-    """Keeps the newest checkpoints on this machine's disk, and nothing half-written beside them."""
-    whole = sorted(path for path in disk.iterdir() if is_step_folder(path.name) and (path / MANIFEST).is_file())
+def _thin_out(newest: Path, uploading: Path | None) -> None:
+    """Keeps the newest checkpoints on this machine's disk, and the one on its way to a slow store. One of a later step
+    than the newest was refused at the start, and does not count."""
+    disk = newest.parent
+    steps = (path for path in disk.iterdir() if is_step_folder(path.name) and path.name <= newest.name)
+    whole = sorted(path for path in steps if (path / MANIFEST).is_file())
     for path in whole[:-_KEPT_ON_DISK]:
+        if path == uploading:
+            continue
         (path / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(path, ignore_errors=True)
     for path in disk.glob(".fetched-*"):
