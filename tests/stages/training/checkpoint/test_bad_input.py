@@ -217,7 +217,9 @@ def test_the_older_format_is_refused_with_its_own_message(store: Store) -> None:
         (folder / name).write_bytes(b"x")
         entries.append({"path": name, "bytes": 1, "sha256": "0" * 64})
     (folder / MANIFEST).write_text(json.dumps({"step": 1, "world": 1, "files": entries}))
-    with pytest.raises(StoreError, match=r"step-00000001/manifest\.json is of another format .*PyTorch.*finish the run"):
+    with pytest.raises(
+        StoreError, match=r"step-00000001/manifest\.json is of another format .*PyTorch.*finish the run"
+    ):
         restored(store)
 
 

@@ -20,6 +20,7 @@ from stages.training.parallelism.ranks import init_distributed
 from stages.training.parallelism.sharded import whole
 from tests.stages.training.checkpoint.small import FOLDER, Small, bits, flip, restored, values, written
 from tests.stages.training.ranks import on_ranks
+from tests.support import ObjectStore
 
 
 def _shard(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -33,12 +34,13 @@ def _shard(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: distribute_tensor(t, mesh, [Shard(0)]) if t.ndim else t for name, t in tensors.items()}
 
 
-def _join(base: Path, **config: Any) -> Small:
+def _join(base: Path, store: Store | None = None, **config: Any) -> Small:
     """This rank's part in the run; each rank is a machine."""
     memory = base / f"memory-{os.environ.get('RANK', '0')}"
     memory.mkdir(exist_ok=True)
     os.environ[ROOT_VARIABLE] = str(memory)
-    return Small(Store(base / "store"), init_distributed("cpu"), wrap=_shard, **({"memory_every_steps": 1} | config))
+    store, ranks = store or Store(base / "store"), init_distributed("cpu")
+    return Small(store, ranks, wrap=_shard, **({"memory_every_steps": 1} | config))
 
 
 def _save(base: Path) -> None:
@@ -72,6 +74,20 @@ def _write_on_disk(base: Path) -> None:
     run = _join(base, memory_every_steps=0)
     run.restore()
     run.save(1)
+    run.leave()
+
+
+def _in_a_bucket(base: Path, url: str, env: dict[str, str], action: str) -> None:
+    """The machines have a disk each, and an object store."""
+    os.environ |= env | {"XDG_CACHE_HOME": str(base / f"cache-{os.environ['RANK']}")}
+    run = _join(base, Store(url), memory_every_steps=0)
+    found = run.restore()
+    if action == "save":
+        assert found is None
+        run.save(1)
+    else:
+        assert found is not None and (found.step, found.candidate.tier) == (1, action), run.refused
+        assert bits({name: whole(tensor) for name, tensor in run.tensors.items()}) == bits(values(1))
     run.leave()
 
 
@@ -122,6 +138,20 @@ def test_what_two_ranks_wrote_one_reads_and_the_other_way_round(tmp_path: Path) 
     assert restored(Store(tmp_path / "two" / "store"))[0] == 1
     written(Store(tmp_path / "one" / "store"), 1)
     _group(tmp_path / "one", _restore, 1, "disk")
+
+
+def test_each_machine_s_disk_has_its_own_part_and_the_store_has_all(
+    tmp_path: Path, object_store: ObjectStore, bucket: str
+) -> None:
+    url, env = f"{bucket}/store", object_store.env
+    _group(tmp_path, _in_a_bucket, url, env, "save")
+    on_disk = [{path.name for path in (tmp_path / f"cache-{n}").glob("*/*/*/step-*/*")} for n in (0, 1)]
+    assert on_disk[0] & on_disk[1] == {MANIFEST}
+    in_store = {name.rsplit("/", 1)[1] for name in Store(url).list(FOLDER)}
+    assert in_store == on_disk[0] | on_disk[1] and {INDEX, STATE} <= in_store
+    _group(tmp_path, _in_a_bucket, url, env, "disk")
+    shutil.rmtree(tmp_path / "cache-1")
+    _group(tmp_path, _in_a_bucket, url, env, "store")
 
 
 def test_copies_are_spread_over_the_next_machine_s_ranks() -> None:

@@ -38,7 +38,7 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
 
 
 def _pieces(numbers: int) -> list[LocalPiece]:
-    tensor = torch.arange(numbers, dtype=torch.float32)
+    tensor = torch.arange(numbers, dtype=torch.float32) + 1 / 3  # no byte at the start of a page is zero
     return [LocalPiece("weight.x", tensor, (numbers,), (0,))]
 
 
@@ -82,7 +82,7 @@ def test_the_copy_holds_what_was_there_before_the_tensors_changed(tmp_path: Path
         pieces[0].tensor.fill_(-1)
     (name,) = (path.name for path in tmp_path.iterdir())
     content = (tmp_path / name).read_bytes()
-    assert content[-4 * 5000 :] == torch.arange(5000, dtype=torch.float32).numpy().tobytes()
+    assert content[-4 * 5000 :] == _pieces(5000)[0].tensor.numpy().tobytes()
     assert content == bytes(slot.memory[0])
     slot.close()
     assert (tmp_path / name).read_bytes() == content
@@ -99,6 +99,7 @@ def test_room_that_is_reserved_again_keeps_its_content_on_older_kernels(
         slot.wait_copied()
     slot.close()
     before = (tmp_path / plans[0].path).read_bytes()
+    assert all(before[:: mmap.PAGESIZE])
     monkeypatch.setattr(staging, "_POPULATE_WRITE", 0x7FFF)
     with mmap.mmap(-1, 4096) as memory, pytest.raises(OSError):
         memory.madvise(0x7FFF)

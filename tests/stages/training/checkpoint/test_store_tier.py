@@ -198,7 +198,8 @@ def test_a_damaged_file_in_the_store_leads_to_the_one_before(tmp_path: Path, fil
     store.remove(name)
     if damage != "missing":
         half = len(content) // 2
-        store.put(name, content[:half] + (bytes([content[half] ^ 1]) + content[half + 1 :] if damage == "flipped" else b""))
+        rest = bytes([content[half] ^ 1]) + content[half + 1 :] if damage == "flipped" else b""
+        store.put(name, content[:half] + rest)
     step, again = restored(store)
     assert step == 1 and [*again.refused] == [f"step-00000002/{file}"]
 
