@@ -77,18 +77,20 @@ def _write_on_disk(base: Path) -> None:
     run.leave()
 
 
-def _in_a_bucket(base: Path, url: str, env: dict[str, str], action: str) -> None:
-    """The machines have a disk each, and an object store."""
-    os.environ |= env | {"XDG_CACHE_HOME": str(base / f"cache-{os.environ['RANK']}")}
-    run = _join(base, Store(url), memory_every_steps=0)
-    found = run.restore()
-    if action == "save":
-        assert found is None
-        run.save(1)
-    else:
-        assert found is not None and (found.step, found.candidate.tier) == (1, action), run.refused
+def _in_a_bucket(base: Path, url: str, env: dict[str, str], restarts: bool) -> None:
+    """The machines have a disk each, and an object store. The second restart is after the loss of a disk."""
+    cache = base / f"cache-{os.environ['RANK']}"
+    os.environ |= env | {"XDG_CACHE_HOME": str(cache)}
+    for tier in ("disk", "store") if restarts else (None,):
+        run = _join(base, Store(url), memory_every_steps=0)
+        found = run.restore()
+        assert (found.candidate.tier if found else None) == tier, run.refused
+        if found is None:
+            run.save(1)
         assert bits({name: whole(tensor) for name, tensor in run.tensors.items()}) == bits(values(1))
-    run.leave()
+        run.leave()
+        if run.checkpoints.ranks.rank == 1 and restarts:
+            shutil.rmtree(cache, ignore_errors=True)
 
 
 def _slot(base: Path, machine: int, step: int) -> Path:
@@ -144,14 +146,12 @@ def test_each_machine_s_disk_has_its_own_part_and_the_store_has_all(
     tmp_path: Path, object_store: ObjectStore, bucket: str
 ) -> None:
     url, env = f"{bucket}/store", object_store.env
-    _group(tmp_path, _in_a_bucket, url, env, "save")
+    _group(tmp_path, _in_a_bucket, url, env, False)
     on_disk = [{path.name for path in (tmp_path / f"cache-{n}").glob("*/*/*/step-*/*")} for n in (0, 1)]
     assert on_disk[0] & on_disk[1] == {MANIFEST}
     in_store = {name.rsplit("/", 1)[1] for name in Store(url).list(FOLDER)}
     assert in_store == on_disk[0] | on_disk[1] and {INDEX, STATE} <= in_store
-    _group(tmp_path, _in_a_bucket, url, env, "disk")
-    shutil.rmtree(tmp_path / "cache-1")
-    _group(tmp_path, _in_a_bucket, url, env, "store")
+    _group(tmp_path, _in_a_bucket, url, env, True)
 
 
 def test_copies_are_spread_over_the_next_machine_s_ranks() -> None:
