@@ -46,7 +46,7 @@ def _kill_at(number: int, base: Path) -> list[str]:
 
     real = os.fsync
 
-    def fsync(handle: int) -> None:
+    def fsync(handle: Any) -> None:
         count("fsync")
         real(handle)
 
