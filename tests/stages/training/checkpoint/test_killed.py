@@ -46,9 +46,9 @@ def _kill_at(number: int, base: Path) -> list[str]:
 
     real = os.fsync
 
-    def fsync(handle: Any) -> None:
+    def fsync(fd: Any) -> None:
         count("fsync")
-        real(handle)
+        real(fd)
 
     sys.addaudithook(audit)
     os.fsync = fsync
