@@ -33,7 +33,7 @@ from stages.training.checkpoint.machines import find_machines
 from stages.training.checkpoint.memory_tier import remove_run
 from stages.training.checkpoint.restoring import Finder, Found
 from stages.training.checkpoint.retention import forget_superseded, remove_superseded
-from stages.training.checkpoint.saving import Saving, Writer
+from stages.training.checkpoint.saving import Saving, Writer, describe_failure
 from stages.training.checkpoint.slots import Slots
 from stages.training.checkpoint.upload import Upload, UploadQueue
 from stages.training.config import CheckpointConfig
@@ -72,7 +72,7 @@ class Checkpointer:
         self.slots = Slots(self.where, config.memory_every_steps != 0, ranks, self.machines, emit)
         self.finder = Finder(ranks, self.machines, store, folder, self.slots.folder, self.disk, accept)
         self._known: dict[int, float | None] = self.finder.known
-        self._uploads = UploadQueue(store, ranks, config, emit, self._known)
+        self.uploads = UploadQueue(store, ranks, config, emit, self._known)
         self._writer: Writer | None = None
         self._saving: Saving | None = None
         self._chores = ThreadPoolExecutor(1, "checkpoint-chores")
@@ -96,10 +96,13 @@ class Checkpointer:
         index = join(part for part, _ in described).model_dump_json().encode()
         files = [sizes for _, sizes in described]
         self.slots.reserve(plans, files, restored.folder if restored else None)
+        for step in [step for step in self._known if not restored or step > restored.step]:
+            del self._known[step]  # it was refused, and must not count as one of those that are kept
         if restored and restored.candidate.tier == ("disk" if self.store.is_local else "store"):
             self._committed = restored.candidate.manifest
         threads = max(1, min(4, len(os.sched_getaffinity(0)) // self.ranks.local_world))
-        self._writer = Writer(index if self.machines.is_leader else None, self.slots.copies, threads)
+        # One rank writes index and state: another machine has them by its copy, or is sent them.
+        self._writer = Writer(index if self.ranks.rank == 0 else None, self.slots.copies, threads)
         estimate = sum(plan.bytes for plan in plans) / _BYTES_PER_SECOND
         self.timetable = Timetable(self.config, self.ranks.world, estimate, in_memory=self.slots.folder is not None)
 
@@ -117,12 +120,12 @@ class Checkpointer:
     def finished_upload(self) -> bool:
         """This rank's part of the upload under way is in the store, or has failed. All ranks' must be, before
         `commit_upload`."""
-        return self._uploads.finished
+        return self.uploads.finished
 
     def commit_upload(self) -> None:
         """Goes on with the upload under way, whose present part every rank has finished. Every rank calls it
         together."""
-        self._uploads.commit()
+        self.uploads.commit()
 
     def save(
         self,
@@ -199,9 +202,13 @@ class Checkpointer:
         parts = self.ranks.all_gather_json([files, saving.disk_error])
         entries = [CheckpointFile.model_validate(entry) for part, _ in parts for entry in part]
         error = next((f"rank {rank} could not write it: {text}" for rank, (_, text) in enumerate(parts) if text), "")
-        if self.machines.is_leader and saving.slot.folder is not None:
-            manifest = self._manifest(saving, entries, "xxh3")
-            write_manifest(saving.slot.folder, dump_manifest(manifest))
+        if self.machines.is_leader and saving.slot.folder is not None and not saving.memory_error:
+            try:
+                write_manifest(saving.slot.folder, dump_manifest(self._manifest(saving, entries, "xxh3")))
+            except OSError as failure:
+                saving.memory_error = describe_failure(failure, saving.slot.folder)
+        if saving.memory_error:
+            self.emit("warning", message=f"no checkpoint in memory of step {saving.step}: {saving.memory_error}")
         if saving.disk is not None and not error:
             manifest_file = dump_manifest(self._manifest(saving, entries, "sha256"))
             errors = self.ranks.all_gather_json(self._write_manifest(saving, manifest_file))
@@ -222,7 +229,7 @@ class Checkpointer:
             if wait:
                 raise StoreError(message)
             self.emit("warning", message=f"{message}; the training goes on, and the one before it stays")
-        else:
+        elif saving.disk is not None or not saving.memory_error:
             self.emit(
                 "checkpoint" if saving.disk is not None else "memory_checkpoint",
                 step=saving.step,
@@ -267,10 +274,10 @@ class Checkpointer:
             forget_superseded(self._known, self.config)
         else:
             if self.machines.is_leader:
-                self._do(_thin_out, self.disk)
+                self._do(_thin_out, saving.disk, self.uploads.under_way)
             name = f"{self.folder}/{saving.disk.name}"
             files = [entry.path for entry in saving.files]
-            self._uploads.add(Upload(saving.step, name, saving.disk, files, manifest, saving.bits_per_byte))
+            self.uploads.add(Upload(saving.step, name, saving.disk, files, manifest, saving.bits_per_byte))
 
     def _do(self, chore: Callable[..., None], *arguments: Any) -> None:
         self._chore = self._chores.submit(chore, *arguments)
@@ -281,7 +288,7 @@ class Checkpointer:
         Raises:
             StoreError: the newest checkpoint cannot be written to the store.
         """
-        self._uploads.drain()
+        self.uploads.drain()
         if self._chore is not None:
             self._chore.result()
 
@@ -338,10 +345,15 @@ def write_manifest(folder: Path, content: bytes) -> None:
     aside.replace(folder / MANIFEST)
 
 
-def _thin_out(disk: Path) -> None:
-    """Keeps the newest checkpoints on this machine's disk, and nothing half-written beside them."""
-    whole = sorted(path for path in disk.iterdir() if is_step_folder(path.name) and (path / MANIFEST).is_file())
+def _thin_out(newest: Path, uploading: Path | None) -> None:
+    """Keeps the newest checkpoints on this machine's disk, and the one on its way to a slow store. One of a later step
+    than the newest was refused at the start, and does not count."""
+    disk = newest.parent
+    steps = (path for path in disk.iterdir() if is_step_folder(path.name) and path.name <= newest.name)
+    whole = sorted(path for path in steps if (path / MANIFEST).is_file())
     for path in whole[:-_KEPT_ON_DISK]:
+        if path == uploading:
+            continue
         (path / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(path, ignore_errors=True)
     for path in disk.glob(".fetched-*"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any, Literal
 
 from stages.store.errors import StoreError
 from stages.store.store import Store
-from stages.training.checkpoint.format import MANIFEST, Manifest, OldFormatError, parse_manifest
+from stages.training.checkpoint.format import MANIFEST, MAX_RECORD_BYTES, Manifest, OldFormatError, parse_manifest
 from stages.training.checkpoint.memory_tier import SLOTS
 
 Tier = Literal["memory", "disk", "store"]
@@ -79,8 +81,11 @@ def list_machine(memory: Path | None, disk: Path) -> list[dict[str, Any]]:
 
 
 def _list_folder(tier: str, folder: Path, name: str) -> Iterator[dict[str, Any]]:
+    if folder.is_symlink():  # what it leads to is not this run's
+        yield {"refused": name, "reason": "it is a link", "old": False}
+        return
     try:
-        content = (folder / MANIFEST).read_bytes()
+        content = _read_manifest(folder / MANIFEST)
     except OSError:  # half-written
         return
     try:
@@ -95,12 +100,23 @@ def _list_folder(tier: str, folder: Path, name: str) -> Iterator[dict[str, Any]]
     yield {"tier": tier, "folder": str(folder), "manifest": content.decode(), "present": present}
 
 
+def _read_manifest(path: Path) -> bytes:
+    """What stands in the manifest's place, neither through a link nor from a pipe, and not much more than is allowed.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
+        return file.read(MAX_RECORD_BYTES + 1)
+
+
 def _has(path: Path, size: int) -> bool:
     try:
         found = path.lstat()
     except OSError:
         return False
-    return found.st_size == size and not path.is_symlink()
+    return found.st_size == size and stat.S_ISREG(found.st_mode)
 
 
 def list_store(store: Store, folder: str) -> list[dict[str, Any]]:
@@ -111,6 +127,8 @@ def list_store(store: Store, folder: str) -> list[dict[str, Any]]:
         try:
             content = store.read(f"{name}/{MANIFEST}")
             manifest = parse_manifest(content, store.where(f"{name}/{MANIFEST}"))
+            if name != f"{folder}/{step_folder(manifest.step)}":
+                raise StoreError(f"it is of step {manifest.step}")
         except FileNotFoundError:  # removed since it was listed
             continue
         except StoreError as error:

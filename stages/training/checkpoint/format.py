@@ -23,8 +23,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from stages.store.errors import StoreError
-from stages.store.fields import FilePath, Printable, Sha256, describe
-from stages.store.names import check_distinct
+from stages.store.fields import Printable, Sha256, describe
+from stages.store.names import check_distinct, check_file_name
 
 FORMAT = 2
 """Version of the format; 1 was PyTorch's, whose index was a pickle."""
@@ -37,6 +37,8 @@ ITEM_BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "I64": 8}
 
 _Size = Annotated[int, Field(ge=0, lt=1 << 60, strict=True)]
 _Shape = Annotated[tuple[_Size, ...], Field(max_length=8)]
+_FileName = Annotated[str, AfterValidator(check_file_name)]
+"""A checkpoint has no folders: one of them could be a link that leads out of it."""
 _Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
@@ -47,7 +49,7 @@ class _Record(BaseModel):
 class CheckpointFile(_Record):
     """One file of a checkpoint: with its sha256 on disk and in a store, with its XXH3 in memory."""
 
-    path: FilePath
+    path: _FileName
     bytes: _Size
     sha256: Sha256 | None = None
     xxh3: _Hex32 | None = None
@@ -101,7 +103,7 @@ class Manifest(_Record):
 class Piece(_Record):
     """A rectangular part of a tensor in a file."""
 
-    file: FilePath
+    file: _FileName
     offset: _Size
     """Its first byte in the file; its numbers lie there in row-major order."""
     start: _Shape
@@ -196,7 +198,7 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
     record = _parse(content, where)
     if record.get("format") != FORMAT:
         raise OldFormatError(
-            f"{where} is of another format ({record.get('format', 'PyTorch')}) than this version of Headwater reads "
+            f"{where} is of another format ({_name_format(record)}) than this version of Headwater reads "
             f"({FORMAT}); finish the run with the version that began it, or remove the run's folder to train from the "
             "start"
         )
@@ -204,6 +206,11 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
         return Manifest.model_validate(record)
     except ValueError as error:
         raise StoreError(f"{where} is not a checkpoint's manifest: {describe(error)}") from error
+
+
+def _name_format(record: Mapping[str, Any]) -> str:
+    """For a message: the number, or the start of whatever stands there, without what a terminal would act on."""
+    return repr(record["format"])[:20] if "format" in record else "PyTorch"
 
 
 def parse_index(content: bytes, manifest: Manifest, where: str, prefix: str = "") -> Index:
@@ -233,7 +240,8 @@ def _parse(content: bytes, where: str) -> dict[str, Any]:
     if len(content) > MAX_RECORD_BYTES:
         raise StoreError(f"{where} has {len(content)} bytes, more than {MAX_RECORD_BYTES}")
     try:
-        record = json.loads(content)
+        # Strictly UTF-8: `loads` would take bytes of UTF-16 too, which the other ranks could not be told.
+        record = json.loads(content.decode())
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{where} is not valid JSON: {error}") from error
     if not isinstance(record, dict):

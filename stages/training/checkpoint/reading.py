@@ -15,7 +15,15 @@ import torch
 import xxhash
 from torch import Tensor
 
-from stages.training.checkpoint.format import CheckpointFile, Index, Manifest, Piece, TensorEntry, intersect
+from stages.training.checkpoint.format import (
+    MAX_RECORD_BYTES,
+    CheckpointFile,
+    Index,
+    Manifest,
+    Piece,
+    TensorEntry,
+    intersect,
+)
 from stages.training.checkpoint.layout import DTYPES, LocalPiece
 
 CHUNK = 1 << 20
@@ -26,6 +34,8 @@ def misfits(index: Index, shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> 
     """What keeps a checkpoint from filling tensors of these number formats and shapes, by name; empty if nothing."""
     for name in sorted({*index.tensors, *shapes}):
         if name not in index.tensors:
+            if 0 in shapes[name][1]:  # without numbers: no rank has a piece of it
+                continue
             return f"it has no {name}"
         if name not in shapes:
             return f"its {name} is not a tensor of this model"
@@ -177,7 +187,7 @@ def verified_bytes(path: Path, entry: CheckpointFile) -> bytes | None:
         return None
     with os.fdopen(handle, "rb") as file:
         found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode) or found.st_size != entry.bytes:
+        if not stat.S_ISREG(found.st_mode) or found.st_size != entry.bytes or entry.bytes > MAX_RECORD_BYTES:
             return None
         content = file.read(entry.bytes + 1)
     if entry.xxh3 is not None:

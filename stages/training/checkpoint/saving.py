@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -42,6 +43,8 @@ class Saving:
     files: list[CheckpointFile] = field(default_factory=list)
     disk_error: str = ""
     """Why it is not on disk; it is in memory all the same."""
+    memory_error: str = ""
+    """Why it is not in memory; it is on disk all the same."""
     future: Future[None] | None = None
 
     @property
@@ -90,16 +93,21 @@ class Writer:
         if saving.disk is not None:
             try:
                 make_private_folder(saving.disk)
+                if saving.disk.is_symlink():
+                    raise OSError(errno.ELOOP, "it is a link; remove it", str(saving.disk))
                 (saving.disk / MANIFEST).unlink(missing_ok=True)
             except OSError as error:
-                saving.disk_error = _describe(error, saving.disk)
+                saving.disk_error = describe_failure(error, saving.disk)
         saving.slot.wait_readable()
         plans, memory = saving.slot.plans, saving.slot.memory
         contents += [(plan.path, memoryview(part)) for plan, part in zip(plans, memory, strict=True)]
         saving.files = list(self._files.map(lambda item: self._write_one(saving, *item), contents))
         if saving.slot.folder is not None:
-            for name, content in small.items():
-                _replace(saving.slot.folder / name, content)
+            try:
+                for name, content in small.items():
+                    _replace(saving.slot.folder / name, content)
+            except OSError as error:  # room was reserved for the tensors alone
+                saving.memory_error = describe_failure(error, saving.slot.folder)
             if self.copies is not None:
                 self.copies.exchange([memoryview(part) for part in memory], small, saving.slot.folder)
         with self._lock:
@@ -112,7 +120,7 @@ class Writer:
                 try:
                     return write_file(content, name, saving.disk / name)
                 except OSError as error:
-                    saving.disk_error = _describe(error, saving.disk)
+                    saving.disk_error = describe_failure(error, saving.disk)
             return write_file(content, name, None)
         finally:
             with self._lock:
@@ -124,7 +132,8 @@ def _replace(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def _describe(error: OSError, place: Path) -> str:
+def describe_failure(error: OSError, place: Path) -> str:
+    """For a message: what could not be written, and what to do about it where that is known."""
     return describe_disk_error(error, place) or f"cannot write {error.filename or place}: {error.strerror or error}"
 
 

@@ -128,7 +128,7 @@ def _reserve(size: int, path: Path | None) -> mmap.mmap:
         memory.madvise(_POPULATE_WRITE)
     except OSError:  # an older kernel
         for page in range(0, size, mmap.PAGESIZE):
-            memory[page] = 0
+            memory[page] = memory[page]  # it may hold a checkpoint
     return memory
 
 

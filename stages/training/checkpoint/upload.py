@@ -118,6 +118,16 @@ class UploadQueue:
         """This rank has finished the present part of the upload under way. All ranks must have, before `commit`."""
         return bool(self._uploads) and self._uploads[0].done.is_set()
 
+    @property
+    def empty(self) -> bool:
+        """Nothing is under way."""
+        return not self._uploads
+
+    @property
+    def under_way(self) -> Path | None:
+        """The folder on disk from which is being uploaded."""
+        return self._uploads[0].folder if self._uploads else None
+
     def add(self, upload: Upload) -> None:
         """Begins to upload, or takes the place of the one that waits for its turn."""
         if len(self._uploads) > 1:
@@ -152,6 +162,7 @@ class UploadQueue:
             forget_superseded(self._known, self.config)
             self._emit("checkpoint_stored", step=upload.step)
             return
+        self._known.pop(upload.step, None)  # it must not count as one of those that are kept
         message = f"checkpoint {self.store.where(upload.name)}: {error}"
         if wait and not self._uploads:
             raise StoreError(message)

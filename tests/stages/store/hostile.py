@@ -1,6 +1,7 @@
 """What someone who may write to the store might put into its records, and where a process writes when it reads them.
 
-`python -m tests.stages.store.hostile 100000` tries that many mutations of each record.
+`python -m tests.stages.store.hostile 100000` tries that many mutations of each record; `... 100000 indices` of those
+whose name has that word.
 """
 
 from __future__ import annotations
@@ -119,13 +120,20 @@ def check_reader(
     return refused, count - refused
 
 
-def main(count: int) -> None:
-    """Tries `count` mutations of each record of the store, and prints what became of them."""
+def main(count: int, only: str = "") -> None:
+    """Tries `count` mutations of each record of the store, and prints what became of them.
+
+    Args:
+        only: part of the names of the records that are tried.
+    """
     import tempfile
 
     from tests.stages.store.test_hostile_records import READERS
+    from tests.stages.training.checkpoint.test_hostile_checkpoints import READERS as CHECKPOINTS
 
-    for name, reader in READERS.items():
+    for name, reader in (READERS | CHECKPOINTS).items():
+        if only not in name:
+            continue
         with tempfile.TemporaryDirectory() as folder:
             os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
             refused, accepted = check_reader(*reader(Path(folder)), count)
@@ -133,4 +141,4 @@ def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), *sys.argv[2:3])
