@@ -206,16 +206,16 @@ def read_shared_memory() -> tuple[int | None, int | None]:
 
 
 def check_memory_checkpoints(left: Iterable[Leftover]) -> list[Check]:
-    """Whether checkpoints in memory were left behind by runs that were killed: they take memory until someone resumes."""
+    """Whether checkpoints in memory were left behind by runs that were killed: they take memory until then."""
     name = "memory checkpoints"
     checks = [
         Check(
             name,
             "warning",
-            f"{format_bytes(found.bytes)} in {found.folder} of {found.run}, {found.age_seconds / 3600:.1f} hours old, used by "
-            "no process",
-            "start that run again: it resumes from them and removes them at its end; a day old, they are removed by the "
-            f"next run or `headwater gc`; if nobody will resume it, `rm -r {shlex.quote(str(found.folder))}`",
+            f"{format_bytes(found.bytes)} in {found.folder} of {found.run}, {found.age_seconds / 3600:.1f} hours old, "
+            "used by no process",
+            "start that run again: it resumes from them and removes them at its end; when a day old, the next run or "
+            f"`headwater gc` removes them; if nobody will resume it, `rm -r {shlex.quote(str(found.folder))}`",
         )
         for found in left
     ]
