@@ -24,7 +24,7 @@ def export(
     ] = "bfloat16",
     as_json: Json = False,
 ) -> None:
-    """Write a checkpoint of a training run as a Hugging Face folder, whether the run was finished, killed or goes on."""
+    """Write a checkpoint of a training run as a Hugging Face folder, whether it was finished, killed or goes on."""
     from flows.runs import find_run
     from stages.store import Store
     from stages.store import load as load_artifact
@@ -37,8 +37,8 @@ def export(
     tokens = load_artifact(store, found.tokens)
     if tokens is None or tokens.digest != found.tokens_digest:
         raise StoreError(
-            f"{found.name}: the tokens that it was trained on, {store.where(found.tokens)}, are gone, and with them its "
-            "tokenizer; run its recipe again, which builds them"
+            f"{found.name}: the tokens that it was trained on, {store.where(found.tokens)}, are gone, and with them "
+            "its tokenizer; run its recipe again, which builds them"
         )
     config = ExportConfig(step=step, dtype=dtype)  # type: ignore[arg-type]
     folder = to.expanduser().absolute()

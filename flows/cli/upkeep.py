@@ -40,8 +40,9 @@ def gc(
 ) -> None:
     """Delete artifacts that no ref reaches, abandoned unfinished work, and temporary files of dead writers.
 
-    Checkpoints in this machine's memory go too if a run was killed and nobody resumed it for a day. Refs and the deployment record reach their artifacts and all inputs of these. Running work, and its inputs, are
-    kept. Deleted artifacts can be rebuilt from their recipe.
+    Refs and the deployment record reach their artifacts and all inputs of these. Running work, and its inputs, are
+    kept. Deleted artifacts can be rebuilt from their recipe. Checkpoints in this machine's memory are deleted if their
+    run was killed and nobody resumed it for a day.
     """
     store = Store(load().store)
     more = lambda: record_roots(store)  # noqa: E731

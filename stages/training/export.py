@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,9 +15,9 @@ from pydantic import Field
 
 from models.huggingface import WEIGHTS_INDEX
 from models.weight_files import plan_weight_files, write_weight_file
-from stages.store import Artifact, ArtifactWriter, Config, InputError, Stage, Store
+from stages.store import Artifact, ArtifactWriter, Config, InputError, Stage, Store, StoreError
 from stages.store.private_files import make_private_folder
-from stages.store.store import translate_disk_errors
+from stages.store.store import describe_os_error, translate_disk_errors
 from stages.training.config import TrainingConfig
 from stages.training.run import CONFIG, config_of
 
@@ -99,7 +98,7 @@ def export_checkpoint(
         settings: of the run.
         tokens: what it was trained on.
         config: with no step, the newest checkpoint.
-        folder: does not exist yet, or is empty; it appears whole.
+        folder: does not exist yet, or is empty; config.json appears in it last.
 
     Raises:
         InputError: the folder has something in it, or there is no such checkpoint.
@@ -108,15 +107,9 @@ def export_checkpoint(
     from stages.training.checkpoint.weights import checkpoint_weights
 
     target = folder.resolve()
-    if target.exists() and not target.is_dir():
-        raise InputError(f"model: {folder} is not a folder; give one that does not exist yet, or is empty")
-    if target.is_dir() and any(target.iterdir()):
-        raise InputError(f"model: {folder} is not empty; give a folder that does not exist yet, or is empty")
-    with translate_disk_errors("model", target.parent), ExitStack() as cleanup:
-        make_private_folder(target.parent)
-        # Beside the folder: a rename makes it whole at once, and a full disk leaves nothing of it behind.
-        beside = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent)))
-        fetched, aside = beside / "fetched", beside / "model"
+    with translate_disk_errors("model", target), ExitStack() as cleanup:
+        inside = _open_folder(target, cleanup)
+        fetched, aside = inside / "fetched", inside / "model"
         fetched.mkdir()
         aside.mkdir()
 
@@ -127,13 +120,32 @@ def export_checkpoint(
 
         weights, step = checkpoint_weights(store, run, config.step, fetched)
         exported = _write_model(weights, config_of(settings, tokens), tokens, config.dtype, file)
-        try:
-            aside.rename(target)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                raise
-            raise InputError(f"model: something was written to {folder} meanwhile; give another folder") from error
+        for path in sorted(aside.iterdir(), key=lambda path: path.name == "config.json"):  # it last: without, no model
+            path.rename(target / path.name)
     return exported, step
+
+
+def _open_folder(folder: Path, cleanup: ExitStack) -> Path:
+    """Refuses a folder that has something in it, creates one that does not exist; returns a folder to work in.
+
+    That one is in it, since it may be a disk of its own, and is removed by `cleanup`.
+    """
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"model: {folder} is not a folder; give one that does not exist yet, or is empty")
+        if not folder.exists():
+            make_private_folder(folder)
+            cleanup.callback(_remove_if_empty, folder)
+        elif any(folder.iterdir()):
+            raise InputError(f"model: {folder} is not empty; give a folder that does not exist yet, or is empty")
+        return Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix=".headwater-", dir=folder)))
+    except OSError as error:
+        raise StoreError(f"model: cannot write to {folder}: {describe_os_error(error)}; give another folder") from error
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):  # it has what was written
+        folder.rmdir()
 
 
 def _write_model(

@@ -1,4 +1,4 @@
-"""Weights written one tensor at a time: the bytes of stock SafeTensors, in little memory, read by stock transformers."""
+"""Weights written one tensor at a time: stock SafeTensors byte for byte, read by transformers, in little memory."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from stages.store.errors import InputError, StoreError
 from stages.store.hashing import sha256_file
 from stages.store.manifest import FileEntry
 from stages.store.store import Store
-from stages.training.checkpoint.finding import committed_checkpoints, step_folder
+from stages.training.checkpoint.finding import committed_checkpoints
 from stages.training.checkpoint.format import (
     INDEX,
     MANIFEST,
@@ -119,7 +119,7 @@ def checkpoint_weights(store: Store, run: str, step: int | None, scratch: Path) 
     known = {int(name.rsplit("-", 1)[1]): name for name in committed_checkpoints(store, base)}
     if not known:
         raise InputError(
-            f"model: {store.where(run)} has no whole checkpoint yet; start the run again, until its first one is written"
+            f"model: {store.where(run)} has no whole checkpoint yet; start the run again until it has written one"
         )
     if step is not None and step not in known:
         raise InputError(
