@@ -49,14 +49,18 @@ class CheckpointWeights:
         return {name: entry.shape for name, entry in self._tensors.items()}
 
     def read(self, name: str) -> Tensor:
-        """A whole tensor, put together from its pieces."""
+        """A whole tensor, put together from its pieces. Whole rows, as FSDP cuts, are read into their place: nothing is
+        held twice."""
         entry = self._tensors[name]
         whole = torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
         for piece in entry.pieces:
-            part = torch.empty(piece.shape, dtype=whole.dtype)
-            if part.numel():
-                _read_into(self._local(piece.file), piece.offset, part)
-                whole[tuple(slice(s, s + n) for s, n in zip(piece.start, piece.shape, strict=True))] = part
+            place = whole[tuple(slice(s, s + n) for s, n in zip(piece.start, piece.shape, strict=True))]
+            if not place.numel():
+                continue
+            part = place if place.is_contiguous() else torch.empty(piece.shape, dtype=whole.dtype)
+            _read_into(self._local(piece.file), piece.offset, part)
+            if part is not place:
+                place.copy_(part)
         return whole
 
 
