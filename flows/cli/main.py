@@ -10,6 +10,7 @@ import typer
 
 from flows.cli.console import INTERRUPTED, Json, err, escape, print_json, show
 from flows.cli.doctor import doctor
+from flows.cli.export import export
 from flows.cli.lineage import lineage
 from flows.cli.open_page import open_page
 from flows.cli.run import run
@@ -68,7 +69,7 @@ def recipes(
     show("Recipes", rows, as_json)
 
 
-for command in (run, recipes, lineage, up, down, status, doctor, gc, verify, runs, compare):
+for command in (run, recipes, lineage, up, down, status, doctor, gc, verify, runs, compare, export):
     app.command()(command)
 app.command("open")(open_page)
 app.add_typer(tokens, name="tokens")

@@ -21,6 +21,7 @@ from stages.store.gc import DAY, UNFINISHED_SECONDS, Collection, collect, plan_c
 from stages.store.reach import Root, Roots, ref_roots
 from stages.store.verify import Damage, plan_verification
 from stages.store.verify import verify as find_damage
+from stages.training.checkpoint.memory_tier import KEEP_SECONDS, leftovers, remove_leftover
 
 LINE_SECONDS = 10.0
 """Outside a terminal, minimum interval between two lines of progress."""
@@ -40,7 +41,8 @@ def gc(
     """Delete artifacts that no ref reaches, abandoned unfinished work, and temporary files of dead writers.
 
     Refs and the deployment record reach their artifacts and all inputs of these. Running work, and its inputs, are
-    kept. Deleted artifacts can be rebuilt from their recipe.
+    kept. Deleted artifacts can be rebuilt from their recipe. Checkpoints in this machine's memory are deleted if their
+    run was killed and nobody resumed it for a day.
     """
     store = Store(load().store)
     more = lambda: record_roots(store)  # noqa: E731
@@ -60,8 +62,10 @@ def gc(
                 "skipped_because": skipped,
             }
         )
-        if skipped and not as_json:
-            err.print(f"{item.id} was not deleted: {skipped}", markup=False, soft_wrap=True)
+    rows += _collect_memory(dry_run)
+    for row in rows:
+        if row["skipped_because"] and not as_json:
+            err.print(f"{row['id']} was not deleted: {row['skipped_because']}", markup=False, soft_wrap=True)
     freed = sum(row["bytes"] for row in rows if not row["skipped_because"])
     if as_json:
         print_json({"dry_run": dry_run, "bytes": freed, "items": rows, "kept": _kept(plan)})
@@ -76,6 +80,28 @@ def gc(
     items = f"{counted(len(deleted), 'item')}, {size(freed)}"
     result = f"{items} would be deleted; nothing was deleted" if dry_run else f"{items} deleted"
     out.print(f"{store.url}: {result if deleted else 'nothing to delete'}", markup=False, soft_wrap=True)
+
+
+def _collect_memory(dry_run: bool) -> Iterator[dict[str, Any]]:
+    """Removes checkpoints in this machine's memory that nobody resumed for a day, of runs in any store; a row for each.
+
+    They are removed outside of the store's collection: no ref reaches them, and a run resumes from the store without
+    them.
+    """
+    for found in leftovers():
+        if found.age_seconds <= KEEP_SECONDS:
+            continue
+        removed = not dry_run and remove_leftover(found)
+        yield {
+            "kind": "memory",
+            "id": found.run,
+            "folder": str(found.folder),
+            "bytes": found.bytes,
+            "age_seconds": round(found.age_seconds),
+            "why": "checkpoints in memory of a run that was killed, and that nobody resumed",
+            "removed": removed,
+            "skipped_because": "" if removed or dry_run else "a run has resumed it since",
+        }
 
 
 def verify(

@@ -1,4 +1,4 @@
-"""Static checks: lint, format, import direction, types, and whether all tests can be collected."""
+"""Static checks: lint, format, import direction, no pickle, types, and whether all tests can be collected."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ CHECKS = {
     "lint": ["ruff", "check", "."],
     "format": ["ruff", "format", "--check", "."],
     "imports": ["lint-imports"],
+    "no pickle": ["python", "-m", "infra.check.no_pickle"],
     "types": ["mypy", *(argument for package in PACKAGES for argument in ("-p", package))],
 }
 COLLECTION = {"collection": ["pytest", "--collect-only", "-q", "--no-header"]}

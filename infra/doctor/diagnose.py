@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from infra.doctor import machine, software
 from infra.doctor.result import Check, PendingCheck, as_json, exit_code, render, run_checks, run_command
 from stages.memory import read_text
+from stages.training.checkpoint.memory_tier import leftovers
 
 if TYPE_CHECKING:
     from infra.settings import Settings
@@ -116,6 +117,7 @@ def _checks_before_setup(environ: Mapping[str, str], settings: Settings | None) 
         PendingCheck("disk", disks),
         PendingCheck("temporary folder", lambda: [machine.check_temporary_folder(environ)]),
         PendingCheck("shared memory", lambda: [machine.check_shared_memory(*machine.read_shared_memory())]),
+        PendingCheck("memory checkpoints", lambda: machine.check_memory_checkpoints(leftovers())),
         PendingCheck("open files", lambda: [machine.check_open_files(*resource.getrlimit(resource.RLIMIT_NOFILE))]),
         PendingCheck("tools", lambda: [machine.check_tools()]),
         PendingCheck("C compiler", lambda: [machine.check_compiler()]),

@@ -5,14 +5,16 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from infra.doctor.result import GIB, Check, format_bytes, nearest_existing
 from stages.memory import Read, control_groups, memory_limits
+from stages.training.checkpoint.memory_tier import Leftover
 
 SECOND_ENGINE_BYTES = 12 * GIB
 """With less available (the gateway's `two_engines_gib`) requests are queued while a new champion replaces the old."""
@@ -201,6 +203,23 @@ def read_shared_memory() -> tuple[int | None, int | None]:
     except OSError:
         return None, None
     return stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize
+
+
+def check_memory_checkpoints(left: Iterable[Leftover]) -> list[Check]:
+    """Whether checkpoints in memory were left behind by runs that were killed: they take memory until then."""
+    name = "memory checkpoints"
+    checks = [
+        Check(
+            name,
+            "warning",
+            f"{format_bytes(found.bytes)} in {found.folder} of {found.run}, {found.age_seconds / 3600:.1f} hours old, "
+            "used by no process",
+            "start that run again: it resumes from them and removes them at its end; when a day old, the next run or "
+            f"`headwater gc` removes them; if nobody will resume it, `rm -r {shlex.quote(str(found.folder))}`",
+        )
+        for found in left
+    ]
+    return checks or [Check(name, "ok", "none of a run that was killed")]
 
 
 def check_open_files(soft: int, hard: int) -> Check:

@@ -88,7 +88,7 @@ class TokenReader:
     @cached_property
     def token_bytes(self) -> NDArray[np.int32]:
         """int32 [V]: UTF-8 bytes that each token stands for; 0 for special tokens."""
-        return np.load(self.folder / "token_bytes.npy", mmap_mode="r")
+        return np.load(self.folder / "token_bytes.npy", mmap_mode="r", allow_pickle=False)
 
     def mapped(self, slots: int = SLOTS) -> MappedShards:
         """A new array over all shards, with `slots` of them mapped at once, for a consumer such as a loader."""
@@ -259,7 +259,7 @@ class _Documents:
         """Documents whose `column` is `value`, by binary search in the sorted index."""
         if column not in self.indexes:
             path = self.index_folder / f"{self.name}.{column}.npy"
-            self.indexes[column] = np.load(path, mmap_mode="r")
+            self.indexes[column] = np.load(path, mmap_mode="r", allow_pickle=False)
         order = self.indexes[column]
 
         def key(document: int) -> bytes:

@@ -10,7 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stages.store import EventLog, FileEntry, Store, StoreError, canonical, load
+from models.huggingface import to_config
+from models.sizes import config_for_size
+from stages.store import Artifact, EventLog, FileEntry, Store, StoreError, canonical, load
 from stages.store.artifact import scratch_folder
 from stages.store.hashing import sha256_file
 from stages.store.manifest import MANIFEST
@@ -20,6 +22,14 @@ OUTCOME = "outcome.json"
 
 CONFIG, HISTORY, VALIDATIONS = "config.json", "loss.parquet", "validation.parquet"
 """Files of a finished run, beside the weights in its last checkpoint."""
+
+
+def config_of(settings: TrainingConfig, tokens: Artifact) -> dict[str, Any]:
+    """The content of a run's `config.json`: the model that it trains on these tokens, in Hugging Face's terms."""
+    stream = json.loads(tokens.read("stream.json"))
+    context = settings.data.max_rows_per_sample * stream["sequence_length"]
+    shape = config_for_size(settings.model.size, stream["vocabulary_size"], context)
+    return to_config(shape, stream["eos_id"])
 
 
 @dataclass(frozen=True)

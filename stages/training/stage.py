@@ -7,8 +7,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from models.huggingface import to_config
-from models.sizes import config_for_size
 from stages.store import Artifact, ArtifactWriter, ConfigError, Stage, StoreError
 from stages.store import errors as artifact_errors
 from stages.store.manifest import parse_files
@@ -18,7 +16,7 @@ from stages.training.config import TrainingConfig
 from stages.training.errors import StoppedError, TrainingError
 from stages.training.preflight.checks import check_ranks, check_tokenizer
 from stages.training.preflight.plan import PLAN, plan_of
-from stages.training.run import CONFIG, OUTCOME, Run
+from stages.training.run import CONFIG, OUTCOME, Run, config_of
 from stages.training.stop import clear_stop
 
 
@@ -75,11 +73,7 @@ def build(config: TrainingConfig, inputs: Mapping[str, Any], writer: ArtifactWri
         raise _error(outcome["kind"])(outcome["error"])
     for entry in parse_files(outcome, f"{run.where}/{OUTCOME}"):
         writer.register_existing(entry)
-    stream = json.loads(tokens.read("stream.json"))
-    shape = config_for_size(
-        config.model.size, stream["vocabulary_size"], config.data.max_rows_per_sample * stream["sequence_length"]
-    )
-    writer.put(CONFIG, json.dumps(to_config(shape, stream["eos_id"]), indent=1).encode() + b"\n")
+    writer.put(CONFIG, json.dumps(config_of(config, tokens), indent=1).encode() + b"\n")
     writer.counts.update(outcome["counts"])
     writer.metrics.update(outcome["metrics"])
     writer.details.update(outcome["details"])

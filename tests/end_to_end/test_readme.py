@@ -20,6 +20,7 @@ ELSEWHERE = {
     "make biomed DATA=path/to/documents EVAL=path/to/questions": "test_own_documents",
     ".venv/bin/headwater down": "the end of the house fixture: make stop",
     ".venv/bin/headwater compare RUN RUN --html curves.html": "tests/flows/test_compare.py",
+    ".venv/bin/headwater export RUN --step 100 --to FOLDER": "tests/flows/cli/test_export.py",
     ".venv/bin/headwater tokens where biomed URI": "tests/flows/cli/test_tokens.py",
 }
 

@@ -24,8 +24,8 @@ SIZES = {
     "sample": (3, 40, 64),  # the event log; files of the sample
     "corpus": (4, 60, 90, 104),  # the passes until candidates are gathered, reported by Python and by Arrow
     "tokens": (5, 57, 110),  # the scratch folder; an index, where numpy gives no cause; a shard
-    "model": (2, 200),  # the weights, which SafeTensors writes
-    "training": (150, 2000),  # the first checkpoint, which PyTorch writes; the second
+    "model": (2, 200),  # the folder; the weights
+    "training": (150, 2000),  # the first checkpoint; the second
 }
 """Sizes in pages, all too small, and the write that fails at each. The same must hold for every one."""
 

@@ -48,7 +48,7 @@ def test_every_field_is_described() -> None:
     [
         ("training.stepz=3", r"training\.stepz: unknown key; did you mean 'steps'"),
         ("steps=4", r"steps: unknown key; did you mean 'training\.steps'"),
-        ("stepz=4", r"stepz: unknown key; did you mean 'training\.steps'"),
+        ("stepss=4", r"stepss: unknown key; did you mean 'training\.steps'"),
         ("optimizer={}", r"optimizer: unknown key; did you mean 'training\.optimizer'"),
         ("training.lr=1", r"training\.lr: unknown key; did you mean 'training\.optimizer\.lr'"),
         ("training.batch_size=8", r"unknown key; did you mean 'training\.data\.global_batch_size'"),

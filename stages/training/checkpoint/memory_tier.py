@@ -1,4 +1,5 @@
-"""Checkpoints in this machine's memory: files on `/dev/shm`, which survive the processes that wrote them.
+"""Checkpoints in this machine's memory: files on `/dev/shm`, which survive the processes that wrote them. Imports the
+standard library only: the doctor looks here before set-up.
 
 `{root}/headwater-{uid}/{run}/slot-{0,1}` are checkpoints in the one format; two, so that one is whole while the other
 is written. Every process of the run holds a shared lock on `{run}/lock`: one that nobody holds was left over.
@@ -24,8 +25,8 @@ SLOTS = ("slot-0", "slot-1")
 LOCATION = "run.txt"
 """File with the place of the run, for people."""
 _LOCK = "lock"
-_KEEP_SECONDS = 24 * 3600.0
-"""What nobody has resumed after a day is removed by the next run on this machine."""
+KEEP_SECONDS = 24 * 3600.0
+"""What nobody has resumed after a day is removed by the next run on this machine, and by `headwater gc`."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +100,22 @@ def leftovers() -> Iterator[Leftover]:
         try:
             files = [path.stat() for path in folder.rglob("*") if path.is_file()]
             newest = max((found.st_mtime for found in files), default=folder.stat().st_mtime)
+        except FileNotFoundError:  # another process removes it
+            continue
+        try:
             run = (folder / LOCATION).read_text(errors="replace")
-        except FileNotFoundError:  # another process removes it, or was killed before it had written the file
+        except FileNotFoundError:  # killed before it had written the file, or while it removed the folder
             run = "an unknown run"
-            files, newest = [], time.time()
         size = sum(found.st_size for found in files)
         yield Leftover(folder, run, size, time.time() - newest)
+
+
+def remove_leftover(found: Leftover) -> bool:
+    """Removes checkpoints that no process uses; False if one does by now: its run was started again."""
+    if _in_use(found.folder):
+        return False
+    shutil.rmtree(found.folder, ignore_errors=True)
+    return True
 
 
 def make_room(needed: int, own: Path) -> list[Leftover]:
@@ -118,8 +129,8 @@ def make_room(needed: int, own: Path) -> list[Leftover]:
         if found.folder == own:
             continue
         room = os.statvfs(own)
-        if found.age_seconds > _KEEP_SECONDS or room.f_bavail * room.f_frsize < needed:
-            shutil.rmtree(found.folder, ignore_errors=True)
+        due = found.age_seconds > KEEP_SECONDS or room.f_bavail * room.f_frsize < needed
+        if due and remove_leftover(found):
             removed.append(found)
     return removed
 

@@ -14,7 +14,7 @@ from stages.store.errors import InputError, StoreError
 from stages.store.hashing import sha256_file
 from stages.store.manifest import FileEntry
 from stages.store.store import Store
-from stages.training.checkpoint.finding import committed_checkpoints, step_folder
+from stages.training.checkpoint.finding import committed_checkpoints
 from stages.training.checkpoint.format import (
     INDEX,
     MANIFEST,
@@ -49,20 +49,27 @@ class CheckpointWeights:
         return {name: entry.shape for name, entry in self._tensors.items()}
 
     def read(self, name: str) -> Tensor:
-        """A whole tensor, put together from its pieces."""
+        """A whole tensor, put together from its pieces. Whole rows, as FSDP cuts, are read into their place: nothing is
+        held twice."""
         entry = self._tensors[name]
         whole = torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
         for piece in entry.pieces:
-            part = torch.empty(piece.shape, dtype=whole.dtype)
-            if part.numel():
-                _read_into(self._local(piece.file), piece.offset, part)
-                whole[tuple(slice(s, s + n) for s, n in zip(piece.start, piece.shape, strict=True))] = part
+            place = whole[tuple(slice(s, s + n) for s, n in zip(piece.start, piece.shape, strict=True))]
+            if not place.numel():
+                continue
+            part = place if place.is_contiguous() else torch.empty(piece.shape, dtype=whole.dtype)
+            _read_into(self._local(piece.file), piece.offset, part)
+            if part is not place:
+                place.copy_(part)
         return whole
 
 
 def _read_into(path: Path, offset: int, part: Tensor) -> None:
     view = memoryview(part.view(-1).view(torch.uint8).numpy()).cast("B")
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read any more: {error.strerror}; take another step") from error
     try:
         while view:
             count = os.preadv(handle, [view], offset)
@@ -100,32 +107,50 @@ def _as_manifest(files: Sequence[FileEntry], folder: str) -> Manifest:
     return Manifest(step=0, attempt="0" * 32, world=1, files=entries)
 
 
-def checkpoint_weights(training: Artifact, step: int, scratch: Path) -> CheckpointWeights:
-    """The weights of a checkpoint that a run has kept, verified.
+def checkpoint_weights(store: Store, run: str, step: int | None, scratch: Path) -> tuple[CheckpointWeights, int]:
+    """The weights of a checkpoint that a run, finished or not, has in the store; verified. And its step.
 
     Args:
+        run: the run's folder.
+        step: of the checkpoint; None: the newest one.
         scratch: a folder for what is fetched from an object store.
 
     Raises:
         InputError: the run has no such checkpoint.
-        StoreError: it is damaged.
+        StoreError: it is damaged, or was removed while it was read.
     """
-    store, base = training.store, f"{training.folder}/checkpoints"
-    name = f"{base}/{step_folder(step)}"
-    known = committed_checkpoints(store, base)
-    if name not in known:
-        steps = ", ".join(str(int(found.rsplit("-", 1)[1])) for found in known) or "none"
+    base = f"{run}/checkpoints"
+    known = {int(name.rsplit("-", 1)[1]): name for name in committed_checkpoints(store, base)}
+    if not known:
         raise InputError(
-            f"model: {training.id} has no checkpoint of step {step}; it has {steps} "
+            f"model: {store.where(run)} has no whole checkpoint yet; start the run again until it has written one"
+        )
+    if step is not None and step not in known:
+        raise InputError(
+            f"model: {store.where(run)} has no checkpoint of step {step}; it has {', '.join(map(str, sorted(known)))} "
             "(training.checkpoint.keep_every_steps keeps more)"
         )
-    manifest = parse_manifest(store.read(f"{name}/{MANIFEST}"), store.where(f"{name}/{MANIFEST}"))
-    fetched: dict[str, Path] = {}
-    for entry in manifest.files:
-        if entry.path == INDEX or entry.path.startswith("weights-"):
-            fetched[entry.path] = _fetch(store, name, entry, scratch)
-    index = parse_index(fetched[INDEX].read_bytes(), manifest, f"{name}/{INDEX}", prefix=PREFIX)
-    return CheckpointWeights(index, fetched.__getitem__)
+    step = max(known) if step is None else step
+    name = known[step]
+    try:
+        manifest = parse_manifest(store.read(f"{name}/{MANIFEST}"), store.where(f"{name}/{MANIFEST}"))
+        fetched = {
+            entry.path: _fetch(store, name, entry, scratch)
+            for entry in manifest.files
+            if entry.path == INDEX or entry.path.startswith("weights-")
+        }
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"{store.where(name)} is not whole: {error}; take another step, or if the run goes on, which removes old "
+            "checkpoints, the newest one"
+        ) from error
+    if INDEX not in fetched:
+        raise StoreError(f"{store.where(name)}/{MANIFEST} lists no {INDEX}; take another step")
+    index = parse_index(fetched[INDEX].read_bytes(), manifest, store.where(f"{name}/{INDEX}"), prefix=PREFIX)
+    elsewhere = index.files() - fetched.keys()
+    if elsewhere:
+        raise StoreError(f"{store.where(name)}/{INDEX} has weights in {min(elsewhere)}, which is no file of weights")
+    return CheckpointWeights(index, fetched.__getitem__), step
 
 
 def _fetch(store: Store, folder: str, entry: CheckpointFile, scratch: Path) -> Path:
@@ -135,6 +160,8 @@ def _fetch(store: Store, folder: str, entry: CheckpointFile, scratch: Path) -> P
     else:
         path = scratch / entry.path
         store.get_file(where, path)
-    if not path.is_file() or path.stat().st_size != entry.bytes or sha256_file(path) != entry.sha256:
-        raise StoreError(f"{store.where(where)} is damaged: it is not what the checkpoint's manifest says")
+    if path.stat().st_size != entry.bytes or sha256_file(path) != entry.sha256:
+        raise StoreError(
+            f"{store.where(where)} is damaged: it is not what the checkpoint's manifest says; take another step"
+        )
     return path

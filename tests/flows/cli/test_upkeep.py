@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from flows.cli.main import app
 from serving.record import DeploymentRecord, deployment_of, write_record
 from stages.store import Artifact, ArtifactWriter, Config, Stage, Store, load, write_ref
+from stages.training.checkpoint.memory_tier import KEEP_SECONDS, ROOT_VARIABLE, MemoryFolder
 
 
 class Toy(Config):
@@ -31,7 +33,8 @@ training = Stage("training", 1, build, separate_runs=True)
 
 
 @pytest.fixture
-def store(own_installation: dict[str, str]) -> Store:
+def store(own_installation: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))
     return Store(own_installation["HEADWATER_STORE"])
 
 
@@ -87,6 +90,23 @@ def test_gc_refuses_where_a_ref_points_at_nothing(store: Store) -> None:
     shown = json.loads(headwater("verify", "--json", code=1))
     assert [damage["of"] for damage in shown["damaged"]] == ["refs/biomed/champion"]
     headwater("verify", "biomed/champion", code=1)
+
+
+def test_gc_removes_checkpoints_in_memory_that_nobody_resumed_for_a_day(store: Store) -> None:
+    old, new, used = (MemoryFolder(f"/store/training/{name}/checkpoints") for name in ("old", "new", "used"))
+    then = time.time() - KEEP_SECONDS - 60
+    for folder in (old, used):
+        (folder.path / "slot-0" / "weights").write_bytes(bytes(5000))
+        for path in folder.path.rglob("*"):
+            os.utime(path, (then, then))
+    old.close()
+    new.close()
+    (item,) = json.loads(headwater("gc", "--dry-run", "--json"))["items"]
+    assert item["folder"] == str(old.path) and item["id"] == "/store/training/old/checkpoints" and not item["removed"]
+    assert item["bytes"] > 5000 and old.path.exists()
+    assert "1 item" in headwater("gc")
+    assert not old.path.exists() and new.path.exists() and used.path.exists()
+    used.close()
 
 
 def test_verify_names_the_file_and_the_remedy(store: Store) -> None:

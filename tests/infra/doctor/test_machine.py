@@ -8,6 +8,7 @@ import pytest
 
 from infra.doctor import machine
 from infra.doctor.result import GIB
+from stages.training.checkpoint.memory_tier import Leftover
 
 MEMORY = "MemTotal: {total} kB\nMemFree: 1 kB\nMemAvailable: {left} kB\n"
 
@@ -130,3 +131,14 @@ def test_a_state_folder_that_is_not_writable() -> None:
 def test_the_check_does_not_create_the_state_folder(tmp_path: Path) -> None:
     assert machine.check_writable("state folder", str(tmp_path / "a" / "b"), "elsewhere").state == "ok"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_checkpoints() -> None:
+    folder = Path("/dev/shm/headwater-0/one two")
+    left = [Leftover(folder, "/store/training/a/checkpoints", 3 * GIB, 7200.0)]
+    (check,) = machine.check_memory_checkpoints(left)
+    assert check.state == "warning"
+    assert "3.0 GiB" in check.found and "/store/training/a/checkpoints" in check.found and "2.0 hours" in check.found
+    assert "resumes from them" in check.remedy and f"`rm -r '{folder}'`" in check.remedy
+    assert len(machine.check_memory_checkpoints(left * 2)) == 2
+    assert [check.state for check in machine.check_memory_checkpoints([])] == ["ok"]

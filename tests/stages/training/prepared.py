@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -19,8 +20,16 @@ from torch import Tensor
 
 from stages.store import Artifact, ArtifactWriter, Store
 from stages.training import training
-from stages.training.checkpoint.finding import committed_checkpoints, step_folder
-from stages.training.checkpoint.format import INDEX, MANIFEST, join, parse_index, parse_manifest
+from stages.training.checkpoint.finding import committed_checkpoints, dump_manifest, step_folder
+from stages.training.checkpoint.format import (
+    INDEX,
+    MANIFEST,
+    CheckpointFile,
+    Manifest,
+    join,
+    parse_index,
+    parse_manifest,
+)
 from stages.training.checkpoint.layout import describe_files, local_pieces, plan_files
 from stages.training.checkpoint.weights import PREFIX, CheckpointWeights, final_weights
 from stages.training.loop.loop import Loop, train
@@ -150,12 +159,29 @@ def train_on(ranks: int, run: Run) -> dict[str, Any]:
 
 def write_weights(writer: ArtifactWriter, weights: Mapping[str, Tensor], step: int = 12) -> None:
     """The files of a finished run's last checkpoint that are in its artifact."""
+    for name, content in _checkpoint_files(weights).items():
+        writer.put(f"checkpoints/{step_folder(step)}/{name}", content)
+
+
+def put_checkpoint(store: Store, run: str, weights: Mapping[str, Tensor], step: int) -> None:
+    """A checkpoint of weights alone, written by one rank, in the folder of a run."""
+    files = _checkpoint_files(weights)
+    entries = [
+        CheckpointFile(path=name, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+        for name, content in files.items()
+    ]
+    manifest = dump_manifest(Manifest(step=step, attempt="0" * 32, world=1, files=entries))
+    for name, content in {**files, MANIFEST: manifest}.items():
+        store.put(f"{run}/checkpoints/{step_folder(step)}/{name}", content)
+
+
+def _checkpoint_files(weights: Mapping[str, Tensor]) -> dict[str, bytes]:
     plans = plan_files(local_pieces({f"{PREFIX}{name}": tensor for name, tensor in weights.items()}, owned=True), 0)
-    folder = f"checkpoints/{step_folder(step)}"
+    files = {}
     for plan in plans:
         parts = (piece.tensor.view(-1).view(torch.uint8).numpy().tobytes() for piece, _ in plan.pieces)
-        writer.put(f"{folder}/{plan.path}", plan.header + b"".join(parts))
-    writer.put(f"{folder}/{INDEX}", join([describe_files(plans)]).model_dump_json().encode())
+        files[plan.path] = plan.header + b"".join(parts)
+    return {**files, INDEX: join([describe_files(plans)]).model_dump_json().encode()}
 
 
 def weights_of(artifact: Artifact) -> dict[str, bytes]:

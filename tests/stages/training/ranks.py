@@ -18,7 +18,6 @@ PRELOADED = [
     "pandas",
     "stages.training.loop.loop",
     "torch._dynamo",
-    "torch.distributed.checkpoint",
     "torch.distributed.fsdp",
     "torch.distributed.tensor",
     "tests.stages.training.prepared",

@@ -16,6 +16,7 @@ import pytest
 from stages.store import Artifact, Store, StoreError
 from stages.training import stop as stop_module
 from stages.training.errors import StoppedError
+from stages.training.loop.loop import Loop
 from stages.training.stop import request_stop
 from tests.stages.training.prepared import before_step, checkpoints, die, events, make, one_core, run_folder, weights_of
 from tests.support import ObjectStore, damaged_files
@@ -72,6 +73,13 @@ class Stopped:
         return Store(f"s3://{bucket}/{folder}")
 
 
+def _die_once_stored(loop: Loop) -> None:
+    """Two steps are too short for an upload on a busy machine."""
+    loop.state.checkpoints.commit(wait=True)
+    loop.state.checkpoints._drain()
+    die(loop)
+
+
 @pytest.fixture(scope="module")
 def stopped(
     tokens_artifact: Artifact, object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory
@@ -81,7 +89,7 @@ def stopped(
     with one_core(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache))
         patch.setattr(stop_module, "_POLL_SECONDS", 0.0)
-        before_step(patch, 6, die)
+        before_step(patch, 6, _die_once_stored)
         with pytest.raises(KeyboardInterrupt):
             make(store, tokens_artifact)
         when_killed = checkpoints(store)
