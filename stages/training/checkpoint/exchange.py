@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from stages.store.names import check_file_name
-from stages.training.checkpoint.format import CheckpointFile
+from stages.training.checkpoint.format import MANIFEST, CheckpointFile
 from stages.training.checkpoint.machines import Machines
 
 CHUNK = 64 << 20
@@ -128,6 +128,7 @@ def _send(path: Path, target: int, group: Any) -> None:
 
 def _receive(path: Path, size: int, source: int, group: Any) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (path.parent / MANIFEST).unlink(missing_ok=True)  # of another checkpoint in the same slot
     _allocate(path, size)
     for start in range(0, size, CHUNK):
         buffer = torch.empty(min(CHUNK, size - start), dtype=torch.uint8)

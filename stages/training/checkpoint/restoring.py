@@ -150,10 +150,16 @@ class Finder:
         here = self.machines.ranks(self.machines.mine)
         first = [name for name in mine if next(rank for rank in here if name in needs[rank]) == self.ranks.rank]
         filler = Filler(found.folder, manifest, found.index, pieces)
+        away = ""
+        damaged: list[str] = []
         if found.candidate.tier == "store":
-            with ThreadPoolExecutor(_FETCHES) as pool:
-                fetches = {name: pool.submit(self._fetch, found.candidate, name, found.folder) for name in first}
-                damaged = filler.fill_verified(first, lambda name: fetches[name].result())
+            try:
+                with ThreadPoolExecutor(_FETCHES) as pool:
+                    fetches = {name: pool.submit(self._fetch, found.candidate, name, found.folder) for name in first}
+                    damaged = filler.fill_verified(first, lambda name: fetches[name].result())
+            except StoreError as error:
+                away = str(error)
+            self._raise_if_any(away)
         else:
             self._bring(found.candidate, manifest.files, wanted, found.folder)
             damaged = filler.fill_verified(first)
@@ -177,15 +183,28 @@ class Finder:
     def _bring(self, candidate: Candidate, files: list[CheckpointFile], wanted: list[set[str]], folder: Path) -> None:
         """Fetches what a machine lacks, from the store or from another machine."""
         if candidate.tier == "store":
-            if self.machines.is_leader:
-                for entry in files:
+            away = ""
+            try:
+                for entry in files if self.machines.is_leader else ():
                     self._fetch(candidate, entry.path, folder)
-            self.ranks.all_gather_json(None)
+            except StoreError as error:
+                away = str(error)
+            self._raise_if_any(away)
             return
         everywhere = all(names <= candidate.present.get(m, frozenset()) for m, names in enumerate(wanted))
         if not everywhere:
             bring(files, wanted, candidate.present, self.machines, folder, self.ranks.saving)
             self.ranks.all_gather_json(None)
+
+    def _raise_if_any(self, message: str) -> None:
+        """Raises one rank's error on all of them: none may wait for one that has given up.
+
+        Raises:
+            StoreError: any rank has a message.
+        """
+        messages = [found for found in self.ranks.all_gather_json(message) if found]
+        if messages:
+            raise StoreError(messages[0])
 
     def _fetch(self, candidate: Candidate, name: str, folder: Path) -> None:
         """One file from the object store; what is missing there is missing here, and found out when it is read."""

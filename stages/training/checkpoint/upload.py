@@ -132,7 +132,7 @@ class UploadQueue:
         """Begins to upload, or takes the place of the one that waits for its turn."""
         if len(self._uploads) > 1:
             late = self.store.where(self._uploads.pop().name)
-            message = f"checkpoint {late}: the store is slow, so it stays on this machine's disk and the next one goes"
+            message = f"checkpoint {late}: the store is slow, so it stays on this machine's disk"
             self._emit("warning", message=message)
         self._uploads.append(upload)
         if len(self._uploads) == 1:

@@ -23,7 +23,7 @@ class Clock:
 
 
 def _timetable(clock: Clock, devices: int = 1024, estimate: float = 2.0, **config: Any) -> Timetable:
-    return Timetable(CheckpointConfig(**config), devices, estimate, clock)
+    return Timetable(CheckpointConfig(**config), devices, estimate, clock=clock)
 
 
 @given(cost=st.floats(1e-3, 1e3), between=st.floats(1e2, 1e8), other=st.floats(0.1, 10))
