@@ -17,7 +17,8 @@ MEMORY_SHARE = 0.005
 """Share of the training's time that checkpoints in memory may cost."""
 _MOST_SECONDS = 1800.0
 """A small cluster fails so rarely that the formula would wait for hours, with everything on one machine."""
-_LEAST_SECONDS = 1.0
+_LEAST_SECONDS, _LEAST_MEMORY_SECONDS = 60.0, 10.0
+"""Between two checkpoints, however cheap they are."""
 
 
 def mean_seconds_between_failures(devices: int, hours: float | None) -> float:
@@ -82,7 +83,7 @@ class Timetable:
     @property
     def memory_seconds(self) -> float:
         """The derived interval between checkpoints in memory."""
-        return max(_LEAST_SECONDS, self._cost("memory") / MEMORY_SHARE)
+        return max(_LEAST_MEMORY_SECONDS, self._cost("memory") / MEMORY_SHARE)
 
     def _cost(self, kind: str) -> float:
         return self._costs.get(kind, self.estimate)

@@ -81,7 +81,7 @@ def test_one_in_memory_takes_half_a_percent_of_the_time() -> None:
 
 def test_what_costs_nothing_is_not_done_at_every_step_and_what_hardly_fails_every_half_hour() -> None:
     table = _timetable(Clock(), devices=1, estimate=0.0)
-    assert (table.durable_seconds, table.memory_seconds) == (1.0, 1.0)
+    assert (table.durable_seconds, table.memory_seconds) == (60.0, 10.0)
     assert _timetable(Clock(), devices=1, estimate=100.0).durable_seconds == 1800.0
 
 
