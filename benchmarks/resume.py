@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/resume.py [--json FILE] [--size 7m] [--train-seconds 40]
 
-Runs `headwater run` in a fresh state folder on free ports. In training it is killed with SIGKILL, all its processes with
-it, and started again: that is *killed*. Then it is killed once more, everything but the store is deleted (state
+Runs `headwater run` in a fresh state folder on free ports. In training it is killed with SIGKILL, and all its processes
+with it, and started again: that is *killed*. Then it is killed once more, everything but the store is deleted (state
 folder, caches, memory), and it is started with one worker less: that is *moved*. The phases:
 
 - start: from the command to the training stage: the program, services, stages that are found finished;

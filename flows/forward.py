@@ -249,7 +249,8 @@ def describe(event: Event) -> str:
         case "worker_lost":
             return f"worker {event['rank']} was lost: {event['reason']}"
         case "restart":
-            return f"restarted from {event['checkpoint'] or 'the beginning'}"
+            took = f" in {event['seconds']:.1f} s" if "seconds" in event else ""
+            return f"restarted from {event['checkpoint'] or 'the beginning'}{took}"
         case "warning":
             return str(event.get("message", ""))
         case "failed":
