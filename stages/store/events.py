@@ -77,7 +77,8 @@ class EventLog:
             except StoreError as error:
                 if durable or not self.patient:
                     raise
-                log.warning("an event could not be written, and is kept: %s", error)
+                if not self._buffer:  # said once, until there is room again
+                    log.warning("events cannot be written, and are kept: %s", error)
                 self._buffer.append(data)
                 del self._buffer[:-_MOST_KEPT]
 

@@ -19,6 +19,7 @@ Repeat = Annotated[float | dict[str, float], AfterValidator(check_repeat)]
 RowsPerSample = Annotated[int, Field(gt=0), AfterValidator(check_rows_per_sample)]
 _Beta = Annotated[float, Field(ge=0, lt=1)]
 _Positive = Annotated[int, Field(gt=0)]
+_Steps = Annotated[int, Field(gt=0, strict=True)]
 
 
 class ModelSelection(Config):
@@ -165,13 +166,13 @@ class ParallelismConfig(Config):
 class CheckpointConfig(Config):
     """When checkpoints are written, and which stay."""
 
-    every_steps: _Positive | Literal["auto"] = runtime_field("auto")
+    every_steps: _Steps | Literal["auto"] = runtime_field("auto")
     """Steps between checkpoints on disk and in the store. auto: derived during the run from what a checkpoint costs and
     from the mean time between failures, so that both together cost least; at least every half hour."""
-    memory_every_steps: Annotated[int, Field(ge=0)] | Literal["auto"] = runtime_field("auto")
+    memory_every_steps: Annotated[int, Field(ge=0, strict=True)] | Literal["auto"] = runtime_field("auto")
     """Steps between checkpoints in the machine's memory (`/dev/shm`), from which a run resumes after its processes were
     lost. auto: as often as half a percent of the time allows. 0: none."""
-    mean_hours_between_failures: float | None = runtime_field(None, gt=0)
+    mean_hours_between_failures: float | None = runtime_field(None, gt=0, lt=1e6)
     """Of the whole run. Absent: 7.9 hours for 1,024 devices (Kokolis et al. 2024), more for fewer."""
     keep: int = runtime_field(2, ge=1)
     """Newest checkpoints that stay."""

@@ -11,7 +11,7 @@ from stages.store import Artifact, ArtifactWriter, ConfigError, Stage, StoreErro
 from stages.store import errors as artifact_errors
 from stages.store.manifest import parse_files
 from stages.training.batch_ranges import first_outside
-from stages.training.checkpoint.memory_tier import remove_run
+from stages.training.checkpoint.places import forget_memory
 from stages.training.config import TrainingConfig
 from stages.training.errors import StoppedError, TrainingError
 from stages.training.preflight.checks import check_ranks, check_tokenizer
@@ -59,8 +59,8 @@ def build(config: TrainingConfig, inputs: Mapping[str, Any], writer: ArtifactWri
             from stages.training.cluster.driver import train_on_ray
 
             train_on_ray(run)
-    finally:  # however it ended: what a restart needs is on disk by now, or was lost before
-        remove_run(run.store.where(run.checkpoints))
+    finally:  # however it ended; workers that were killed could not do it
+        forget_memory(run.store, run.checkpoints)
     outcome = run.outcome()
     if outcome is None:
         raise TrainingError(f"training: the workers ended without an outcome; see the events in {run.where}")

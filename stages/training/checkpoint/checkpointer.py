@@ -8,7 +8,6 @@ disks, and goes to the store from there (`upload`).
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 import shutil
@@ -22,7 +21,6 @@ from torch import Tensor
 
 from stages.store.errors import StoreError
 from stages.store.events import Emit
-from stages.store.hashing import cache_folder
 from stages.store.private_files import make_private_folder
 from stages.store.store import Store
 from stages.training.checkpoint.finding import dump_manifest, is_step_folder, step_folder
@@ -30,7 +28,7 @@ from stages.training.checkpoint.format import INDEX, MANIFEST, CheckpointFile, M
 from stages.training.checkpoint.interval import Timetable
 from stages.training.checkpoint.layout import describe_files, local_pieces, plan_files
 from stages.training.checkpoint.machines import find_machines
-from stages.training.checkpoint.memory_tier import remove_run
+from stages.training.checkpoint.places import disk_folder, forget_run
 from stages.training.checkpoint.restoring import Finder, Found
 from stages.training.checkpoint.retention import forget_superseded, remove_superseded
 from stages.training.checkpoint.saving import Saving, Writer, describe_failure
@@ -216,6 +214,8 @@ class Checkpointer:
             if not error:
                 self._committed = self._manifest(saving, entries, "sha256")
                 self._after_commit(saving, manifest_file)
+        if error and saving.disk is not None:
+            self._discard(saving.disk)
         self.slots.after_commit()
         now = time.monotonic()
         saving.stall += now - began
@@ -236,6 +236,11 @@ class Checkpointer:
                 seconds=round(now - saving.began, 3),
                 stall_seconds=round(saving.stall, 3),
             )
+
+    def _discard(self, disk: Path) -> None:
+        """Removes a checkpoint that could not be written: what there is of it may be what fills the disk."""
+        if self.ranks.rank == 0 if self.store.is_local else self.machines.is_leader:
+            shutil.rmtree(disk, ignore_errors=True)
 
     def _manifest(self, saving: Saving, entries: list[CheckpointFile], checksum: str) -> Manifest:
         only = [
@@ -292,13 +297,17 @@ class Checkpointer:
         if self._chore is not None:
             self._chore.result()
 
-    def abandon(self) -> None:
+    def abandon(self, *, commit: bool) -> None:
         """After an exception: one process alone commits what is under way, so that no thread writes after it.
 
         Several ranks cannot: the others may be gone. Their half-written checkpoint is not looked at again.
+
+        Args:
+            commit: False: what is under way may be what caused the exception, and is left half-written.
         """
         if self.ranks.alone:
-            self.commit()
+            if commit:
+                self.commit()
             self._close_threads()
 
     def close(self) -> None:
@@ -313,25 +322,6 @@ class Checkpointer:
             self._writer.close()
         self._chores.shutdown()
         self.slots.close()
-
-
-def forget_run(store: Store, folder: str) -> None:
-    """Removes from this machine what only served to resume a run that has ended: its checkpoints in memory, and those
-    on disk that are in an object store too.
-
-    Args:
-        folder: the run's `checkpoints` folder.
-    """
-    remove_run(store.where(folder))
-    if not store.is_local:
-        shutil.rmtree(disk_folder(store, folder), ignore_errors=True)
-
-
-def disk_folder(store: Store, folder: str) -> Path:
-    """Where a machine writes a run's checkpoints: in the store if that is on local files, else in this user's cache."""
-    if store.is_local:
-        return store.local_path(folder)
-    return cache_folder() / "checkpoints" / hashlib.sha256(store.where(folder).encode()).hexdigest()[:16]
 
 
 def write_manifest(folder: Path, content: bytes) -> None:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from statistics import median_low
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ MEMORY_SHARE = 0.005
 """Share of the training's time that checkpoints in memory may cost."""
 _MOST_SECONDS = 1800.0
 """A small cluster fails so rarely that the formula would wait for hours, with everything on one machine."""
+_MEASURED = 5
+"""Checkpoints whose median cost counts: on a busy machine one may take ten times as long as the next."""
 _LEAST_SECONDS, _LEAST_MEMORY_SECONDS = 60.0, 10.0
 """Between two checkpoints, however cheap they are."""
 
@@ -50,7 +53,7 @@ class Timetable:
     estimate: float
     in_memory: bool = True
     clock: Callable[[], float] = time.monotonic
-    _costs: dict[str, float] = field(default_factory=dict)
+    _costs: dict[str, list[float]] = field(default_factory=dict)
     _since: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -86,7 +89,7 @@ class Timetable:
         return max(_LEAST_MEMORY_SECONDS, self._cost("memory") / MEMORY_SHARE)
 
     def _cost(self, kind: str) -> float:
-        return self._costs.get(kind, self.estimate)
+        return median_low(self._costs.get(kind, [self.estimate]))
 
     def saved(self, kind: str) -> None:
         """A checkpoint was begun: one on disk is one in memory as well."""
@@ -95,4 +98,4 @@ class Timetable:
 
     def measured(self, kind: str, seconds: float) -> None:
         """What one cost the training."""
-        self._costs[kind] = seconds
+        self._costs[kind] = [*self._costs.get(kind, []), seconds][-_MEASURED:]

@@ -68,6 +68,7 @@ class MemoryFolder:
             _make_own_folder(self.path)
             self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_SH)
+            (self.path / LOCATION).unlink(missing_ok=True)  # never through a link
             (self.path / LOCATION).write_text(where)
             for slot in SLOTS:
                 _make_own_folder(self.path / slot)

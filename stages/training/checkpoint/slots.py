@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from stages.memory import available_memory
@@ -174,9 +176,13 @@ class Slots:
 
 def _clear(folder: Path) -> None:
     """Empties a slot, its manifest first."""
-    (folder / MANIFEST).unlink(missing_ok=True)
+    with suppress(IsADirectoryError):
+        (folder / MANIFEST).unlink(missing_ok=True)
     for path in folder.iterdir():
-        path.unlink(missing_ok=True)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _size(path: Path) -> int:

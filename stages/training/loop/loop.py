@@ -177,6 +177,11 @@ class Loop:
         rows = max(1, round(MICRO_BATCH_TOKENS / validation.reader.sequence_length))
         with self.clock.phase("validation"):
             found = validation.bits_per_byte(self.state.model, self.ranks, rows)
+        if found is not None and not math.isfinite(found.total):
+            raise TrainingError(
+                f"training: the held-out bits per byte after step {done} are {found.total}: the weights have diverged; "
+                f"lower training.optimizer.lr ({self.state.optimizers.schedule.peak:g})"
+            )
         if found is not None:
             self.logger.log_validation(done, found)
 
@@ -209,7 +214,10 @@ class Loop:
     def _record(self, metrics: StepMetrics, nats: float) -> None:
         """Records a step. Refuses a loss or gradient that is not finite, before a checkpoint holds such weights."""
         loss = nats / max(1.0, metrics.valid)
-        for name, value in (("loss", loss), ("gradient's norm", float(metrics.computed.grad_norm))):
+        values = [("loss", loss), ("gradient's norm", float(metrics.computed.grad_norm))]
+        if metrics.norms is not None:
+            values += [("update's norm", float(metrics.norms.update)), ("weights' norm", float(metrics.norms.weights))]
+        for name, value in values:
             if not math.isfinite(value):
                 raise TrainingError(
                     f"training: the {name} of step {metrics.step} is {value}; lower training.optimizer.lr "
@@ -247,8 +255,8 @@ def train(run: Run) -> None:
             loop = Loop(run, stop)
             try:
                 status = loop()
-            except BaseException:
-                loop.state.checkpoints.abandon()
+            except BaseException as error:
+                loop.state.checkpoints.abandon(commit=not isinstance(error, TrainingError))
                 raise
             loop.state.checkpoints.close()
         if rank == 0:

@@ -103,3 +103,13 @@ def test_a_number_of_steps_is_followed_whatever_the_time() -> None:
     none = _timetable(clock, memory_every_steps=0)
     clock.now += 10_000
     assert not any(none.memory_is_due(step) for step in range(1, 5))
+
+
+def test_one_slow_save_does_not_decide_the_interval() -> None:
+    table = _timetable(Clock(), estimate=0.1)
+    for seconds in (0.1, 0.1, 5.0):
+        table.measured("memory", seconds)
+    assert table.memory_seconds == pytest.approx(20)
+    for _ in range(5):
+        table.measured("memory", 0.2)
+    assert table.memory_seconds == pytest.approx(40)

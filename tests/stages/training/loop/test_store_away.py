@@ -13,7 +13,7 @@ from stages.store import Artifact, Store, StoreError
 from stages.training.checkpoint import saving, upload
 from stages.training.checkpoint.format import CheckpointFile
 from stages.training.loop.loop import Loop
-from tests.stages.training.prepared import checkpoints, make, weights_of
+from tests.stages.training.prepared import checkpoints, make, run_folder, weights_of
 from tests.support import ObjectStore
 
 
@@ -84,5 +84,6 @@ def test_a_disk_that_is_full_for_a_while_stops_no_training(
     assert weights_of(trained) == weights_of(undisturbed)
     found = trained.events().read()[0]
     assert [event["step"] for event in found if event["type"] == "checkpoint"] == [8, 12]
+    assert not (run_folder(trained.store) / "checkpoints" / "step-00000004").exists(), "its part would fill the disk"
     warnings = [event["message"] for event in found if event["type"] == "warning"]
     assert any("step-00000004" in text and "No space left" in text and "goes on" in text for text in warnings)
