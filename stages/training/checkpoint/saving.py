@@ -21,8 +21,9 @@ from stages.training.checkpoint.format import INDEX, MANIFEST, STATE, Checkpoint
 from stages.training.checkpoint.staging import Slot
 from stages.training.checkpoint.writing import write_file
 
-_NICENESS = 5
-"""Of the writing threads: on a CPU they take their time from the training's."""
+_NICENESS = 19
+"""Of the writing threads: on a CPU they take what the training's threads leave, and everything once it waits for
+them. At 5 a save of 1.5 GB cost 20 steps 3 to 5 s on two cores, at 19 between nothing and one."""
 
 
 @dataclass
