@@ -124,29 +124,33 @@ def test_a_killed_stage_on_an_object_store(
 
 
 IN_TRAINING = [
-    (Moment("stages.training.loop.loop:Loop._step", ("(0,",)), []),
-    (Moment("stages.training.checkpoint.checkpointer:Checkpointer.save", nth=1, after=True), []),
-    (store("put", "step-00000002/manifest.json"), [2]),  # from memory; on an object store from this machine's disk
-    (event("('checkpoint',", nth=2), [4]),
-    (
-        Moment("stages.training.checkpoint.checkpointer:remove_superseded", nth=3, after=True),
-        [6],
-    ),
-    (Moment("stages.training.run:Run.publish_file", ("loss.parquet",)), [6]),
-    (store("create", "manifest.json"), [6]),
+    (Moment("stages.training.loop.loop:Loop._step", ("(0,",)), {0}),
+    (Moment("stages.training.checkpoint.checkpointer:Checkpointer.save", nth=1, after=True), {0}),
+    (store("put", "step-00000002/manifest.json"), {2}),  # from memory
+    (event("('checkpoint',", nth=2), {4}),
+    (Moment("stages.training.checkpoint.checkpointer:remove_superseded", nth=3, after=True), {6}),
+    (Moment("stages.training.run:Run.publish_file", ("loss.parquet",)), {6}),
+    (store("create", "manifest.json"), {6}),
 ]
-"""Moments, and the steps at which the second attempt may resume. In the second a thread may be writing a checkpoint."""
+"""Moments, and the steps of which one is where the second attempt resumes. In the second moment a thread may be writing
+a checkpoint."""
+ON_S3_IN_TRAINING = [
+    IN_TRAINING[1],
+    # A thread uploads: the training has gone on, and later checkpoints may be on this machine's disk.
+    (store("put", "step-00000002/manifest.json"), {2, 4, 6}),
+    IN_TRAINING[5],
+]
 
 
 @pytest.mark.parametrize(
     ("place", "moment", "steps"),
-    [("file", *case) for case in IN_TRAINING] + [("s3", *IN_TRAINING[number]) for number in (1, 2, 5)],
+    [("file", *case) for case in IN_TRAINING] + [("s3", *case) for case in ON_S3_IN_TRAINING],
     indirect=["place"],
     ids=str,
 )
 def test_training_resumes_from_its_last_checkpoint_with_the_same_bits(
     moment: Moment,
-    steps: list[int],
+    steps: set[int],
     forge: Forge,
     undisturbed: dict[str, Artifact],
     place: str,
@@ -162,6 +166,6 @@ def test_training_resumes_from_its_last_checkpoint_with_the_same_bits(
     assert_nothing_whole(place, "training")
     artifact = assert_same(undisturbed["training"], forge.run("training", place), place, tmp_path / "cache")
     events, _ = artifact.events().read()
-    restarts = [event["step"] for event in events if event["type"] == "restart" and event["step"]]
-    assert restarts == steps
+    restarts = [event["step"] for event in events if event["type"] == "restart"]
+    assert (restarts or [0])[-1] in steps and len(restarts) <= 1
     assert [path.name for path in temporary.iterdir() if not path.name.startswith("torchinductor")] == []
