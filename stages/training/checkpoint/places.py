@@ -31,7 +31,8 @@ def forget_memory(store: Store, folder: str) -> None:
     except StoreError as error:
         log.warning("the checkpoints in memory stay, since it cannot be seen what is in the store: %s", error)
         return
-    if not stored or int(stored[-1].rpartition("-")[2]) < in_memory:
+    in_store = int(stored[-1].rpartition("-")[2]) if stored else -1
+    if in_memory > in_store:
         return
     remove_run(where)
 

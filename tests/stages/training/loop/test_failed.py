@@ -55,5 +55,10 @@ def test_a_run_that_fails_leaves_in_memory_only_what_is_newer_than_the_disk(
         folder = run_folder(store.where(f"{next(store.folders('training'))}/checkpoints"))
         assert folder.exists() is left
     assert weights_of(make(store, tokens_artifact)) == weights_of(undisturbed)
+    refused = Store(tmp_path / "refused")  # before its first step: there is nothing in memory
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        before_step(patch, 0, fail)
+        make(refused, tokens_artifact)
+    assert not run_folder(refused.where(f"{next(refused.folders('training'))}/checkpoints")).exists()
     assert [event["checkpoint"] for event in events(store, "restart")] == ["step-00000008", "memory/step-00000010"]
     assert not folder.exists()
