@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,9 +74,11 @@ def write_weight_file(
         OSError: the file cannot be written.
     """
     most = 0
+    label, item = _NAMES[dtype]
+    described = ((name, label, shapes[name], item * math.prod(shapes[name])) for name in file.tensors)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(handle, "wb", buffering=0) as output:
-        output.write(_header(file.tensors, shapes, dtype))
+        output.write(safetensors_header(described))
         for name in file.tensors:
             content, held = _encoded(read(name), dtype)
             most = max(most, held)
@@ -85,22 +87,21 @@ def write_weight_file(
     return most
 
 
-def _header(names: Sequence[str], shapes: Mapping[str, Sequence[int]], dtype: str) -> bytes:
-    label, item = _NAMES[dtype]
+def safetensors_header(tensors: Iterable[tuple[str, str, Sequence[int], int]], alignment: int = 8) -> bytes:
+    """The beginning of a SafeTensors file, up to the first number.
+
+    Args:
+        tensors: name, number format by SafeTensors' name, shape and bytes of each, in their order in the file.
+        alignment: what the first number's place is a multiple of.
+    """
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    for name, (start, end) in zip(names, _offsets(names, shapes, item), strict=True):
-        entries[name] = {"dtype": label, "shape": [*shapes[name]], "data_offsets": [start, end]}
-    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
-
-
-def _offsets(names: Sequence[str], shapes: Mapping[str, Sequence[int]], item: int) -> Iterator[tuple[int, int]]:
     start = 0
-    for name in names:
-        end = start + item * math.prod(shapes[name])
-        yield start, end
-        start = end
+    for name, dtype, shape, size in tensors:
+        entries[name] = {"dtype": dtype, "shape": [*shape], "data_offsets": [start, start + size]}
+        start += size
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-(len(text) + 8) % alignment)
+    return len(text).to_bytes(8, "little") + text
 
 
 def _encoded(tensor: Tensor, dtype: str) -> tuple[memoryview, int]:

@@ -24,7 +24,7 @@ from stages.store.events import Emit
 from stages.store.private_files import make_private_folder
 from stages.store.store import Store
 from stages.training.checkpoint.finding import dump_manifest, is_step_folder, step_folder
-from stages.training.checkpoint.format import INDEX, MANIFEST, CheckpointFile, Manifest, Probe, join
+from stages.training.checkpoint.format import MANIFEST, CheckpointFile, Manifest, Probe, is_for_export, join
 from stages.training.checkpoint.interval import Timetable
 from stages.training.checkpoint.layout import describe_files, local_pieces, plan_files
 from stages.training.checkpoint.machines import find_machines
@@ -50,7 +50,7 @@ class Checkpointer:
         store: where checkpoints lie in the end. On local files it is also the disk on which they are written.
         folder: the run's `checkpoints` folder in it.
         emit: appends an event to the run's log, on rank 0.
-        accept: says what keeps a checkpoint's state from belonging to this run; empty if nothing.
+        read_state: see `Finder`.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Checkpointer:
         ranks: Ranks,
         config: CheckpointConfig,
         emit: Emit,
-        accept: Callable[[Mapping[str, Any]], str] = lambda state: "",
+        read_state: Callable[[Mapping[str, Any]], Any] = dict,
     ):
         self.store, self.folder, self.ranks, self.config, self.emit = store, folder, ranks, config, emit
         self.where = store.where(folder)
@@ -68,7 +68,7 @@ class Checkpointer:
         self.machines = find_machines(ranks)
         self.attempt = ranks.broadcast_json(secrets.token_hex(16))
         self.slots = Slots(self.where, config.memory_every_steps != 0, ranks, self.machines, emit)
-        self.finder = Finder(ranks, self.machines, store, folder, self.slots.folder, self.disk, accept)
+        self.finder = Finder(ranks, self.machines, store, folder, self.slots.folder, self.disk, read_state)
         self._known: dict[int, float | None] = self.finder.known
         self.uploads = UploadQueue(store, ranks, config, emit, self._known)
         self._writer: Writer | None = None
@@ -170,7 +170,7 @@ class Checkpointer:
         return [
             {"path": f"{folder}/{entry.path}", "bytes": entry.bytes, "sha256": entry.sha256}
             for entry in self._committed.files
-            if entry.path == INDEX or entry.path.startswith("weights-")
+            if is_for_export(entry.path)
         ]
 
     def wait_copied(self) -> None:
@@ -208,12 +208,12 @@ class Checkpointer:
         if saving.memory_error:
             self.emit("warning", message=f"no checkpoint in memory of step {saving.step}: {saving.memory_error}")
         if saving.disk is not None and not error:
-            manifest_file = dump_manifest(self._manifest(saving, entries, "sha256"))
-            errors = self.ranks.all_gather_json(self._write_manifest(saving, manifest_file))
-            error = next((text for text in errors if text), "")
+            manifest = self._manifest(saving, entries, "sha256")
+            content = dump_manifest(manifest)
+            error = self.ranks.first_message(self._write_manifest(saving, content))
             if not error:
-                self._committed = self._manifest(saving, entries, "sha256")
-                self._after_commit(saving, manifest_file)
+                self._committed = manifest
+                self._after_commit(saving, content)
         if error and saving.disk is not None:
             self._discard(saving.disk)
         self.slots.after_commit()

@@ -32,6 +32,9 @@ MANIFEST, INDEX, STATE = "manifest.json", "index.json", "state.json"
 MAX_RECORD_BYTES = 1 << 30
 """A longer manifest or index is refused unread: that of 70B parameters on 1,024 ranks has 0.3 GB."""
 
+WEIGHT_PREFIX, WEIGHT_FILES = "weight.", "weights"
+"""Names of weights begin so, those of the optimizers' averages otherwise; and those of the files that hold them."""
+
 ITEM_BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "I64": 8}
 """Number formats by SafeTensors' names, with the bytes of a number."""
 
@@ -175,6 +178,11 @@ class Index(_Record):
             if piece.file == path and 0 not in piece.shape
         ]
         return sorted(found, key=lambda item: item[2].offset)
+
+
+def is_for_export(path: str) -> bool:
+    """Whether a file of a checkpoint is needed for its weights alone."""
+    return path == INDEX or path.startswith(f"{WEIGHT_FILES}-")
 
 
 def piece_bytes(entry: TensorEntry, piece: Piece) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.training.checkpoint.format import ITEM_BYTES, Piece
+from models.weight_files import safetensors_header
+from stages.training.checkpoint.format import ITEM_BYTES, WEIGHT_FILES, WEIGHT_PREFIX, Piece
 from stages.training.parallelism.sharded import local
 
 FILE_BYTES = 512 << 20
@@ -108,7 +108,8 @@ def plan_files(pieces: list[LocalPiece], rank: int) -> list[FilePlan]:
     for kind, chosen in _by_kind(pieces).items():
         for number, group in enumerate(_grouped(chosen)):
             path = f"{kind}-{rank:05}-{number:05}.safetensors"
-            header = _header(group)
+            described = ((piece.name, piece.dtype, piece.tensor.shape, piece.bytes) for piece in group)
+            header = safetensors_header(described, _ALIGNMENT)
             offset, placed = len(header), []
             for piece in group:
                 placed.append((piece, offset))
@@ -120,7 +121,7 @@ def plan_files(pieces: list[LocalPiece], rank: int) -> list[FilePlan]:
 def _by_kind(pieces: list[LocalPiece]) -> dict[str, list[LocalPiece]]:
     kinds: dict[str, list[LocalPiece]] = {}
     for piece in pieces:
-        kinds.setdefault("weights" if piece.name.startswith("weight.") else "optimizer", []).append(piece)
+        kinds.setdefault(WEIGHT_FILES if piece.name.startswith(WEIGHT_PREFIX) else "optimizer", []).append(piece)
     return kinds
 
 
@@ -136,18 +137,6 @@ def _grouped(pieces: list[LocalPiece]) -> Iterator[list[LocalPiece]]:
         yield group
 
 
-def _header(pieces: list[LocalPiece]) -> bytes:
-    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    for piece in pieces:
-        end = offset + piece.bytes
-        entries[piece.name] = {"dtype": piece.dtype, "shape": [*piece.tensor.shape], "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-(len(text) + 8) % _ALIGNMENT)
-    return len(text).to_bytes(8, "little") + text
-
-
 def describe_files(plans: list[FilePlan]) -> dict[str, dict[str, Any]]:
     """The tensors in these files with their pieces, as JSON values: this rank's part of the index."""
     tensors: dict[str, dict[str, Any]] = {}
@@ -157,6 +146,11 @@ def describe_files(plans: list[FilePlan]) -> dict[str, dict[str, Any]]:
             entry = tensors.setdefault(piece.name, {"dtype": piece.dtype, "shape": [*piece.whole], "pieces": []})
             entry["pieces"].append(placed.model_dump(mode="json"))
     return tensors
+
+
+def as_bytes(tensor: Tensor) -> Tensor:
+    """A contiguous tensor's own bytes: uint8 [bytes]."""
+    return tensor.view(-1).view(torch.uint8)
 
 
 def describe_tensors(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, tuple[int, ...]]]:

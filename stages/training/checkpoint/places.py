@@ -24,6 +24,8 @@ def forget_memory(store: Store, folder: str) -> None:
         folder: the run's `checkpoints` folder.
     """
     where = store.where(folder)
+    if not run_folder(where).exists():  # the workers have done it: the store need not be asked
+        return
     found, _, _ = choose([(0, list_machine(run_folder(where), disk_folder(store, folder)))])
     in_memory = max((one.manifest.step for one in found if one.tier == "memory"), default=-1)
     try:

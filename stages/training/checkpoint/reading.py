@@ -24,7 +24,7 @@ from stages.training.checkpoint.format import (
     TensorEntry,
     intersect,
 )
-from stages.training.checkpoint.layout import DTYPES, LocalPiece
+from stages.training.checkpoint.layout import DTYPES, LocalPiece, as_bytes
 
 CHUNK = 1 << 20
 """Bytes that are read and hashed together: they stay in the processor's cache between the two."""
@@ -123,10 +123,10 @@ class Filler:
             lead = (start[0] - piece.start[0]) * row if shape else 0
             at = (start[0] - mine.start[0]) * row if shape else 0
             size = row * shape[0] if shape else item
-            reader.read_into(_as_bytes(mine.tensor)[at : at + size], piece.offset + lead)
+            reader.read_into(as_bytes(mine.tensor)[at : at + size], piece.offset + lead)
             return
         held = torch.empty(piece.shape, dtype=DTYPES[entry.dtype])
-        reader.read_into(_as_bytes(held), piece.offset)
+        reader.read_into(as_bytes(held), piece.offset)
         theirs = tuple(slice(s - p, s - p + n) for s, p, n in zip(start, piece.start, shape, strict=True))
         ours = tuple(slice(s - p, s - p + n) for s, p, n in zip(start, mine.start, shape, strict=True))
         mine.tensor[ours].copy_(held[theirs])
@@ -197,7 +197,3 @@ def verified_bytes(path: Path, entry: CheckpointFile) -> bytes | None:
 
 def _place(piece: LocalPiece) -> Piece:
     return Piece.model_construct(file="", offset=0, start=piece.start, shape=tuple(piece.tensor.shape))
-
-
-def _as_bytes(tensor: Tensor) -> Tensor:
-    return tensor.view(-1).view(torch.uint8)

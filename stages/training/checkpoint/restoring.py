@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from stages.store.errors import StoreError
+from stages.store.fields import describe
 from stages.store.private_files import make_private_folder
 from stages.store.store import Store
 from stages.training.checkpoint.exchange import bring
@@ -34,7 +35,8 @@ class Found:
     folder: Path
     """Of its files on this machine; those that are missing come when it is loaded."""
     index: Index
-    state: dict[str, Any]
+    state: Any
+    """What `Finder.read_state` gave."""
 
     @property
     def step(self) -> int:
@@ -48,7 +50,7 @@ class Finder:
     Args:
         memory: the run's folder in this machine's memory, if there is one.
         disk: its folder on this machine's disk; with a store on local files, the run's folder there.
-        accept: says what keeps a checkpoint's state from belonging to this run; empty if nothing.
+        read_state: what the run needs of a checkpoint's state; ValueError: what keeps it from belonging to this run.
     """
 
     ranks: Ranks
@@ -57,7 +59,7 @@ class Finder:
     folder: str
     memory: Path | None
     disk: Path
-    accept: Callable[[Mapping[str, Any]], str]
+    read_state: Callable[[Mapping[str, Any]], Any]
     refusals: list[Refusal] = field(default_factory=list)
     """What was passed over so far, and why."""
     known: dict[int, float | None] = field(default_factory=dict)
@@ -130,8 +132,10 @@ class Finder:
                 raise ValueError("not a JSON object")
         except (StoreError, ValueError, RecursionError) as error:
             return None, [f"{where}/{INDEX if isinstance(error, StoreError) else STATE}", str(error)]
-        reason = self.accept(state)
-        return Found(candidate, folder, index, state), [f"{where}/{STATE}", reason] if reason else []
+        try:
+            return Found(candidate, folder, index, self.read_state(state)), []
+        except ValueError as error:
+            return None, [f"{where}/{STATE}", describe(error)]
 
     def load(self, found: Found, tensors: Mapping[str, Tensor]) -> bool:
         """Fills the tensors in place; False if a file is not what was written: what they hold then must not be used."""
@@ -202,9 +206,8 @@ class Finder:
         Raises:
             StoreError: any rank has a message.
         """
-        messages = [found for found in self.ranks.all_gather_json(message) if found]
-        if messages:
-            raise StoreError(messages[0])
+        if first := self.ranks.first_message(message):
+            raise StoreError(first)
 
     def _fetch(self, candidate: Candidate, name: str, folder: Path) -> None:
         """One file from the object store; what is missing there is missing here, and found out when it is read."""

@@ -118,10 +118,10 @@ class Slots:
 
     def _give_up_if(self, reason: str) -> None:
         """Does without checkpoints in memory if any rank has a reason to."""
-        reasons = [found for found in self.ranks.all_gather_json(reason) if found]
-        if not reasons:
+        first = self.ranks.first_message(reason)
+        if not first:
             return
-        self._emit("warning", message=f"training: {reasons[0]}; a restart goes back to the last checkpoint on disk")
+        self._emit("warning", message=f"training: {first}; a restart goes back to the last checkpoint on disk")
         for slot in self._slots:
             slot.close()
         if self._memory is not None:

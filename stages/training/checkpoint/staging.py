@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.training.checkpoint.layout import FilePlan
+from stages.training.checkpoint.layout import FilePlan, as_bytes
 
 _POPULATE_WRITE = 23
 """madvise(2): map and touch all pages at once; Linux 5.14."""
@@ -57,7 +57,7 @@ class Slot:
             memory[: len(plan.header)] = plan.header
             for piece, offset in plan.pieces:
                 part = torch.frombuffer(memory, dtype=torch.uint8, count=piece.bytes, offset=offset)
-                self._targets.append((part, _as_bytes(piece.tensor)))
+                self._targets.append((part, as_bytes(piece.tensor)))
         self._on_gpu = any(source.is_cuda for _, source in self._targets)
         self._pinned = self._on_gpu and all(_pin(memory) for memory in self.memory)
         self._stream = torch.cuda.Stream() if self._on_gpu else None
@@ -130,11 +130,6 @@ def _reserve(size: int, path: Path | None) -> mmap.mmap:
         for page in range(0, size, mmap.PAGESIZE):
             memory[page] = memory[page]  # it may hold a checkpoint
     return memory
-
-
-def _as_bytes(tensor: Tensor) -> Tensor:
-    """A contiguous tensor's own bytes."""
-    return tensor.view(-1).view(torch.uint8)
 
 
 def _address(memory: mmap.mmap) -> int:

@@ -18,29 +18,27 @@ from stages.training.checkpoint.finding import committed_checkpoints
 from stages.training.checkpoint.format import (
     INDEX,
     MANIFEST,
+    WEIGHT_PREFIX,
     CheckpointFile,
     Index,
     Manifest,
+    is_for_export,
     parse_index,
     parse_manifest,
 )
 from stages.training.checkpoint.layout import DTYPES
-
-PREFIX = "weight."
-"""Names of weights in a checkpoint begin with it; the optimizers' averages have other prefixes."""
 
 
 class CheckpointWeights:
     """The weights of one checkpoint.
 
     Args:
-        index: of a checkpoint.
+        index: of a checkpoint, of its weights alone (`parse_index` with their prefix).
         local: gives a file by name, on this machine.
     """
 
     def __init__(self, index: Index, local: Callable[[str], Path]):
-        tensors = {name: entry for name, entry in index.tensors.items() if name.startswith(PREFIX)}
-        self._tensors = {name.removeprefix(PREFIX): entry for name, entry in tensors.items()}
+        self._tensors = {name.removeprefix(WEIGHT_PREFIX): entry for name, entry in index.tensors.items()}
         self._local = local
 
     @property
@@ -95,7 +93,9 @@ def final_weights(training: Artifact) -> CheckpointWeights:
         )
     folder = indices[0].path.rsplit("/", 1)[0]
     manifest = _as_manifest(training.files(f"{folder}/"), folder)
-    index = parse_index(training.read(indices[0].path), manifest, f"{training.id}/{folder}/{INDEX}", prefix=PREFIX)
+    index = parse_index(
+        training.read(indices[0].path), manifest, f"{training.id}/{folder}/{INDEX}", prefix=WEIGHT_PREFIX
+    )
     return CheckpointWeights(index, lambda name: training.local(f"{folder}/{name}"))
 
 
@@ -135,9 +135,7 @@ def checkpoint_weights(store: Store, run: str, step: int | None, scratch: Path) 
     try:
         manifest = parse_manifest(store.read(f"{name}/{MANIFEST}"), store.where(f"{name}/{MANIFEST}"))
         fetched = {
-            entry.path: _fetch(store, name, entry, scratch)
-            for entry in manifest.files
-            if entry.path == INDEX or entry.path.startswith("weights-")
+            entry.path: _fetch(store, name, entry, scratch) for entry in manifest.files if is_for_export(entry.path)
         }
     except FileNotFoundError as error:
         raise StoreError(
@@ -146,7 +144,7 @@ def checkpoint_weights(store: Store, run: str, step: int | None, scratch: Path) 
         ) from error
     if INDEX not in fetched:
         raise StoreError(f"{store.where(name)}/{MANIFEST} lists no {INDEX}; take another step")
-    index = parse_index(fetched[INDEX].read_bytes(), manifest, store.where(f"{name}/{INDEX}"), prefix=PREFIX)
+    index = parse_index(fetched[INDEX].read_bytes(), manifest, store.where(f"{name}/{INDEX}"), prefix=WEIGHT_PREFIX)
     elsewhere = index.files() - fetched.keys()
     if elsewhere:
         raise StoreError(f"{store.where(name)}/{INDEX} has weights in {min(elsewhere)}, which is no file of weights")

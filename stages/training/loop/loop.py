@@ -64,6 +64,7 @@ class Loop:
         self._refuse_skips_that_were_applied()
         self.clock.start()
         self.logger.start()
+        self.state.checkpoints.timetable.start()
         while True:
             step = self._skip()
             with self.clock.phase("data"):

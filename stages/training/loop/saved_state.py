@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from stages.store.fields import Printable, describe
+from stages.store.fields import Printable
 from stages.training.loop.data import DataState
 from stages.training.metrics.history import History
 from stages.training.preflight.checks import IDENTITY, describe_other_run
@@ -51,8 +51,8 @@ def encoder(
     run: Run, data: DataState, precision: str, matmul_backend: str, history: History
 ) -> Callable[[], dict[str, Any]]:
     """Takes down the state as it is now; what is returned gives it as JSON values, and may be called in a thread."""
-    identity, progress, rng, recorded = run.identity(), data.as_dict(), rng_state(), history.snapshot()
-    progress = progress | {"skipped": [list(pair) for pair in data.skipped]}
+    identity, rng, recorded = run.identity(), rng_state(), history.snapshot()
+    progress = data.as_dict() | {"skipped": [*map(list, data.skipped)]}  # which grows
 
     def encode() -> dict[str, Any]:
         return {
@@ -81,19 +81,15 @@ def parse(state: Mapping[str, Any]) -> tuple[SavedState, History]:
         raise ValueError(f"its history cannot be read: {error}") from error
 
 
-def refusal(run: Run) -> Callable[[Mapping[str, Any]], str]:
-    """A function that says what keeps a state from being this run's; empty if nothing."""
+def reader(run: Run) -> Callable[[Mapping[str, Any]], tuple[SavedState, History]]:
+    """`parse` for the checkpoints of one run: a state of another one is a ValueError too, which says what differs."""
 
-    def why(state: Mapping[str, Any]) -> str:
+    def read(state: Mapping[str, Any]) -> tuple[SavedState, History]:
         if other := describe_other_run(state, run):
-            return other
-        try:
-            parse(state)
-        except ValueError as error:
-            return describe(error)
-        return ""
+            raise ValueError(other)
+        return parse(state)
 
-    return why
+    return read
 
 
 def rng_state() -> str:

@@ -18,12 +18,12 @@ from models.sizes import ModelConfig, config_for_size
 from stages.memory import available_memory
 from stages.store.events import Emit
 from stages.training.checkpoint.checkpointer import Checkpointer
-from stages.training.checkpoint.format import Probe
+from stages.training.checkpoint.format import WEIGHT_PREFIX, Probe
 from stages.training.checkpoint.restoring import Found
 from stages.training.config import TrainingConfig
 from stages.training.loop.data import DataState, TrainingData
 from stages.training.loop.micro_batch import MicroBatches, gpu_memory
-from stages.training.loop.saved_state import encoder, parse, refusal, set_rng_state
+from stages.training.loop.saved_state import SavedState, encoder, reader, set_rng_state
 from stages.training.loop.updater import Updater
 from stages.training.loop.validation import Validation
 from stages.training.metrics.logger import MetricsLogger
@@ -91,7 +91,7 @@ class TrainingState:
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds: weights and the optimizers' averages; the tensors in use, not copies."""
-        weights = {f"weight.{name}": p.detach() for name, p in self.model.named_parameters()}
+        weights = {f"{WEIGHT_PREFIX}{name}": p.detach() for name, p in self.model.named_parameters()}
         return weights | self.optimizers.state_tensors(self.model)
 
     def encoder(self, run: Run) -> Callable[[], dict[str, Any]]:
@@ -123,13 +123,12 @@ def set_up(run: Run, emit: Emit) -> TrainingState:
     ahead = ranks.device.type == "cuda"
     data = TrainingData(tokens, run.tokens_digest, config, ranks.rank, ranks.world, ahead=ahead)
     validation = Validation(tokens, config.validation.rows)
-    checkpoints = Checkpointer(run.store, run.checkpoints, ranks, config.checkpoint, emit, refusal(run))
+    checkpoints = Checkpointer(run.store, run.checkpoints, ranks, config.checkpoint, emit, reader(run))
     clock = PhaseClock(ranks.device)
     times.joined = time.time()
 
     found = checkpoints.finder.next()
-    saved = found.state if found else {}
-    numerics = _choose_numerics(parallelism.precision, ranks, saved)
+    numerics = _choose_numerics(parallelism.precision, ranks, found.state[0] if found else None)
     times.measured = time.time()
 
     longest = config.data.max_rows_per_sample * data.reader.sequence_length
@@ -172,12 +171,13 @@ def set_up(run: Run, emit: Emit) -> TrainingState:
     return state
 
 
-def _choose_numerics(precision: str, ranks: Ranks, saved: dict[str, Any]) -> Numerics:
+def _choose_numerics(precision: str, ranks: Ranks, saved: SavedState | None) -> Numerics:
     """A checkpoint's choice where there is one, so that a resumed run computes as before; else what is faster here."""
     wanted = precision if precision != "auto" else faster_format(ranks.device)
-    precision = ranks.broadcast_json(saved.get("precision", wanted))
+    precision = ranks.broadcast_json(saved.precision if saved else wanted)
     dtype = FORMATS[precision]
-    backend = ranks.broadcast_json(saved.get("matmul_backend") or matmul.faster_backend(ranks.device, dtype))
+    kept = saved.matmul_backend if saved else ""
+    backend = ranks.broadcast_json(kept or matmul.faster_backend(ranks.device, dtype))
     matmul.set_backend(backend)
     rate = ranks.all_reduce_sum([matmul_flops_per_second(dtype, ranks.device, repeats=2)])[0]
     return Numerics(precision, backend, rate)
@@ -223,7 +223,7 @@ def _restore(state: TrainingState, found: Found | None, run: Run, emit: Emit) ->
             state.optimizers.reset(state.model)
     state.checkpoints.prepare(state.tensors(), found)
     if found is not None:
-        saved, state.logger.history = parse(found.state)
+        saved, state.logger.history = found.state
         state.progress = saved.data_state()
         state.optimizers.set_updates(state.progress.update)
         set_rng_state(saved.rng)

@@ -71,6 +71,10 @@ class Ranks:
         dist.all_gather(gathered, padded, group=self.saving)
         return [_decode(found[: int(size)]) for found, size in zip(gathered, sizes, strict=True)]
 
+    def first_message(self, message: str) -> str:
+        """Of the messages of all ranks, empty or not, the first that is not: all ranks then decide alike."""
+        return next((found for found in self.all_gather_json(message) if found), "")
+
 
 def _encode(value: Any) -> Tensor:
     return torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)

@@ -15,7 +15,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-import torch
 from torch import Tensor
 
 from stages.store import Artifact, ArtifactWriter, Store
@@ -24,14 +23,15 @@ from stages.training.checkpoint.finding import committed_checkpoints, dump_manif
 from stages.training.checkpoint.format import (
     INDEX,
     MANIFEST,
+    WEIGHT_PREFIX,
     CheckpointFile,
     Manifest,
     join,
     parse_index,
     parse_manifest,
 )
-from stages.training.checkpoint.layout import describe_files, local_pieces, plan_files
-from stages.training.checkpoint.weights import PREFIX, CheckpointWeights, final_weights
+from stages.training.checkpoint.layout import as_bytes, describe_files, local_pieces, plan_files
+from stages.training.checkpoint.weights import CheckpointWeights, final_weights
 from stages.training.loop.loop import Loop, train
 from stages.training.run import HISTORY, Run
 from tests.models.threads import one_thread
@@ -176,10 +176,12 @@ def put_checkpoint(store: Store, run: str, weights: Mapping[str, Tensor], step: 
 
 
 def _checkpoint_files(weights: Mapping[str, Tensor]) -> dict[str, bytes]:
-    plans = plan_files(local_pieces({f"{PREFIX}{name}": tensor for name, tensor in weights.items()}, owned=True), 0)
+    plans = plan_files(
+        local_pieces({f"{WEIGHT_PREFIX}{name}": tensor for name, tensor in weights.items()}, owned=True), 0
+    )
     files = {}
     for plan in plans:
-        parts = (piece.tensor.view(-1).view(torch.uint8).numpy().tobytes() for piece, _ in plan.pieces)
+        parts = (as_bytes(piece.tensor).numpy().tobytes() for piece, _ in plan.pieces)
         files[plan.path] = plan.header + b"".join(parts)
     return {**files, INDEX: join([describe_files(plans)]).model_dump_json().encode()}
 
@@ -195,7 +197,7 @@ def weights_at(run: Run, step: int | None = None) -> dict[str, bytes]:
     steps = [int(found.name.removeprefix("step-")) for found in folder.glob("step-*") if (found / MANIFEST).exists()]
     folder = folder / step_folder(max(steps) if step is None else step)
     manifest = parse_manifest((folder / MANIFEST).read_bytes(), str(folder))
-    index = parse_index((folder / INDEX).read_bytes(), manifest, str(folder), prefix=PREFIX)
+    index = parse_index((folder / INDEX).read_bytes(), manifest, str(folder), prefix=WEIGHT_PREFIX)
     return _contents(CheckpointWeights(index, folder.joinpath))
 
 

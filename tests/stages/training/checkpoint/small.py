@@ -54,10 +54,16 @@ class Small:
         wrap: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
         **config: Any,
     ):
+
+        def read(state: Mapping[str, Any]) -> Mapping[str, Any]:
+            if reason := accept(state):
+                raise ValueError(reason)
+            return state
+
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.wrap, self.tensors = wrap, wrap(values(0))
         settings = CheckpointConfig(**({"memory_every_steps": 0} | config))
-        self.checkpoints = Checkpointer(store, FOLDER, ranks, settings, self._emit, accept)
+        self.checkpoints = Checkpointer(store, FOLDER, ranks, settings, self._emit, read)
 
     def _emit(self, type: str, **fields: Any) -> None:
         self.events.append((type, fields))

@@ -119,10 +119,10 @@ def test_a_forged_manifest_is_refused(store: Store, name: str) -> None:
     disk = written(store, 1, 2)
     change, reason = MANIFESTS[name]
     rewrite(folder_of(disk, 2), MANIFEST, change)
-    _refused_for(store, MANIFEST, reason)
+    _assert_refused_for(store, MANIFEST, reason)
 
 
-def _refused_for(store: Store, file: str, reason: str) -> None:
+def _assert_refused_for(store: Store, file: str, reason: str) -> None:
     step, run = restored(store)
     assert step == 1 and [*run.refused] == [f"step-00000002/{file}"]
     assert re.search(reason, run.refused[f"step-00000002/{file}"])
@@ -132,14 +132,14 @@ def _refused_for(store: Store, file: str, reason: str) -> None:
 def test_a_manifest_that_is_no_json_object_is_refused(store: Store, content: bytes) -> None:
     disk = written(store, 1, 2)
     (folder_of(disk, 2) / MANIFEST).write_bytes(content)
-    _refused_for(store, MANIFEST, "not valid JSON|not a JSON object|another format")
+    _assert_refused_for(store, MANIFEST, "not valid JSON|not a JSON object|another format")
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
 def test_a_manifest_in_another_encoding_is_refused(store: Store, encoding: str) -> None:
     manifest = folder_of(written(store, 1, 2), 2) / MANIFEST
     manifest.write_bytes(manifest.read_text().encode(encoding))
-    _refused_for(store, MANIFEST, "not valid JSON")
+    _assert_refused_for(store, MANIFEST, "not valid JSON")
 
 
 def _piece(field: str, value: object) -> Callable[[Any], None]:
@@ -176,7 +176,7 @@ def test_a_forged_index_is_refused(store: Store, name: str) -> None:
     disk = written(store, 1, 2)
     change, reason = INDICES[name]
     rewrite(folder_of(disk, 2), INDEX, change)
-    _refused_for(store, INDEX, reason)
+    _assert_refused_for(store, INDEX, reason)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"step": ', b"\xff", b"[" * 100_000])
@@ -185,7 +185,7 @@ def test_a_state_that_is_no_json_object_is_refused(store: Store, content: bytes)
     rewrite(folder, STATE, lambda state: None)
     (folder / STATE).write_bytes(content)
     _list_as_it_is(folder, STATE)
-    _refused_for(store, STATE, ".")
+    _assert_refused_for(store, STATE, ".")
 
 
 def _list_as_it_is(folder: Path, name: str) -> None:

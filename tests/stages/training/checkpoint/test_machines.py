@@ -52,7 +52,7 @@ def _save(base: Path) -> None:
     run.leave()
 
 
-def _restore(base: Path, step: int, tier: str) -> None:
+def _assert_restored(base: Path, step: int, tier: str) -> None:
     run = _join(base)
     found = run.restore()
     assert found is not None and (found.step, found.candidate.tier) == (step, tier), run.refused
@@ -62,8 +62,8 @@ def _restore(base: Path, step: int, tier: str) -> None:
 
 
 def _restore_and_save(base: Path, step: int, tier: str) -> None:
-    """As `_restore`; then the other machine has copies again."""
-    _restore(base, step, tier)
+    """As `_assert_restored`; then the other machine has copies again."""
+    _assert_restored(base, step, tier)
     run = _join(base)
     run.restore()
     run.save(step + 1, durable=False)
@@ -116,7 +116,7 @@ def test_a_machine_s_lost_memory_comes_back_from_the_next_one(tmp_path: Path) ->
     shutil.rmtree(tmp_path / "memory-0")
     _group(tmp_path, _restore_and_save, 2, "memory")
     shutil.rmtree(tmp_path / "memory-1")
-    _group(tmp_path, _restore, 3, "memory")
+    _group(tmp_path, _assert_restored, 3, "memory")
 
 
 def test_a_part_that_is_gone_from_both_machines_leads_to_the_disk(tmp_path: Path) -> None:
@@ -124,13 +124,13 @@ def test_a_part_that_is_gone_from_both_machines_leads_to_the_disk(tmp_path: Path
     for machine in (0, 1):
         for step in (1, 2):
             (_slot(tmp_path, machine, step) / "weights-00001-00000.safetensors").unlink()
-    _group(tmp_path, _restore, 1, "disk")
+    _group(tmp_path, _assert_restored, 1, "disk")
 
 
 def test_a_part_that_is_damaged_in_memory_leads_to_the_one_before(tmp_path: Path) -> None:
     _group(tmp_path, _save)
     flip(_slot(tmp_path, 1, 2) / "weights-00001-00000.safetensors")
-    _group(tmp_path, _restore, 1, "memory")
+    _group(tmp_path, _assert_restored, 1, "memory")
 
 
 def test_what_two_ranks_wrote_one_reads_and_the_other_way_round(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_what_two_ranks_wrote_one_reads_and_the_other_way_round(tmp_path: Path) 
     _group(tmp_path / "two", _write_on_disk)
     assert restored(Store(tmp_path / "two" / "store"))[0] == 1
     written(Store(tmp_path / "one" / "store"), 1)
-    _group(tmp_path / "one", _restore, 1, "disk")
+    _group(tmp_path / "one", _assert_restored, 1, "disk")
 
 
 def test_each_machine_s_disk_has_its_own_part_and_the_store_has_all(

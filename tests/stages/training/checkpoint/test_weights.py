@@ -11,8 +11,8 @@ from torch import Tensor
 
 from stages.store import StoreError
 from stages.training.checkpoint import weights as weights_module
-from stages.training.checkpoint.format import Index
-from stages.training.checkpoint.weights import PREFIX, CheckpointWeights
+from stages.training.checkpoint.format import WEIGHT_PREFIX, Index
+from stages.training.checkpoint.weights import CheckpointWeights
 
 
 def _cut(whole: Tensor, parts: list[tuple[tuple[int, ...], Tensor]], folder: Path) -> CheckpointWeights:
@@ -22,7 +22,9 @@ def _cut(whole: Tensor, parts: list[tuple[tuple[int, ...], Tensor]], folder: Pat
         (folder / f"{number}").write_bytes(bytes(8) + part.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         pieces.append({"file": f"{number}", "offset": 8, "start": start, "shape": tuple(part.shape)})
     entry = {"dtype": "F32", "shape": tuple(whole.shape), "pieces": pieces}
-    return CheckpointWeights(Index.model_validate({"format": 2, "tensors": {f"{PREFIX}a": entry}}), folder.joinpath)
+    return CheckpointWeights(
+        Index.model_validate({"format": 2, "tensors": {f"{WEIGHT_PREFIX}a": entry}}), folder.joinpath
+    )
 
 
 WHOLE = torch.arange(60.0).view(6, 10)
