@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.internal.conjecture import providers
 
+from stages.training.checkpoint.memory_tier import ROOT_VARIABLE
 from tests.side_by_side import ByGroup, in_order
 from tests.support import EXPLORE, EXPLORED_TIMES, INSTALLATION, REPEATABLE, ObjectStore, installation
 
@@ -50,6 +52,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGroup:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The slowest tests start first."""
     in_order(items)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _memory_of_the_tests() -> Iterator[None]:
+    """Checkpoints in memory that a test leaves are not for the user's doctor to name."""
+    root = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    with (
+        tempfile.TemporaryDirectory(prefix="headwater-tests-", dir=root) as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv(ROOT_VARIABLE, folder)
+        yield
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ class Checkpointer:
             del self._known[step]  # it was refused, and must not count as one of those that are kept
         if restored and restored.candidate.tier == ("disk" if self.store.is_local else "store"):
             self._committed = restored.candidate.manifest
-        threads = max(1, min(4, len(os.sched_getaffinity(0)) // (2 * self.ranks.local_world)))
+        threads = max(1, min(4, len(os.sched_getaffinity(0)) // self.ranks.local_world))
         # One rank writes index and state: another machine has them by its copy, or is sent them.
         self._writer = Writer(index if self.ranks.rank == 0 else None, self.slots.copies, threads)
         estimate = sum(plan.bytes for plan in plans) / _BYTES_PER_SECOND

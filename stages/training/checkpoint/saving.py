@@ -23,7 +23,7 @@ from stages.training.checkpoint.writing import write_file
 
 _NICENESS = 19
 """Of the writing threads: on a CPU they take what the training's threads leave, and everything once it waits for
-them. At 5 a save of 1.5 GB cost 20 steps 3 to 5 s on two cores, at 19 up to one, and the writing ends later."""
+them. At 10 a save of 1.5 GB cost 20 steps 1.3 s on two cores, at 19 and with the rest of the writing 0.6 s."""
 
 
 @dataclass
