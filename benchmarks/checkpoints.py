@@ -8,8 +8,8 @@ round, in turn:
 - ours, once with a new checkpointer (the first save) and once again: seconds that the training waits in and for the
   save (`save`, `wait_copied`, `commit`), beside copying the same bytes into touched memory;
 - PyTorch's `dcp.async_save` and `dcp.save` of the same tensors, the seconds that they block;
-- 20 steps with one save among them, and 20 without, three times: what the save costs, beside the processor time of
-  hashing and writing the same bytes once;
+- 20 steps with one save among them, and 20 without, four times in turn: what the save costs, beside the processor
+  time of hashing and writing the same bytes once;
 - steps with checkpoints in memory at the derived interval, and as many without;
 - restoring from memory, beside reading those bytes; from an object store (moto's S3), beside downloading them.
 
@@ -62,7 +62,7 @@ TARGETS = {
     "restore_store_over_download": 1.3,
     "blocked_over_dcp_async": 0.2,
 }
-STEPS, PAIRS = 20, 3
+STEPS, PAIRS = 20, 4
 VOCABULARY, TOKENS = 32_000, 64
 
 
@@ -297,9 +297,12 @@ def _round(training: Training, folder: Path, url: str) -> dict[str, float]:
     dcp_async, dcp_sync = (_dcp(training, folder, wait) for wait in (False, True))
     floor = min(_floor(tensors, folder) for _ in range(2))
     plain, costs = [], []
-    for _ in range(PAIRS):
-        plain.append(_timed_steps(training, store, lambda number: ""))
-        costs.append(_timed_steps(training, store, lambda number: "durable" if number == 1 else "") - plain[-1])
+    for number in range(PAIRS):
+        seconds = {}
+        for kind in ("", "durable") if number % 2 == 0 else ("durable", ""):
+            seconds[kind] = _timed_steps(training, store, lambda step, kind=kind: kind if step == 1 else "")
+        plain.append(seconds[""])
+        costs.append(seconds["durable"] - seconds[""])
     with _checkpointer(training, store) as checkpoints:
         checkpoints.save(training.number, dict, wait=True)
         written = sum(path.stat().st_size for path in checkpoints.disk.glob(f"step-{training.number:08}/*"))
