@@ -13,7 +13,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,17 @@ from torch import Tensor
 
 from stages.store.errors import StoreError
 from stages.store.events import Emit
+from stages.store.hashing import sha256_file
 from stages.store.private_files import make_private_folder
 from stages.store.store import Store
-from stages.training.checkpoint.finding import dump_manifest, is_step_folder, step_folder
+from stages.training.checkpoint.finding import Candidate, dump_manifest, half_written, step_folder
 from stages.training.checkpoint.format import MANIFEST, CheckpointFile, Manifest, Probe, is_for_export, join
 from stages.training.checkpoint.interval import Timetable
 from stages.training.checkpoint.layout import describe_files, local_pieces, plan_files
 from stages.training.checkpoint.machines import find_machines
 from stages.training.checkpoint.places import disk_folder, forget_run
 from stages.training.checkpoint.restoring import Finder, Found
-from stages.training.checkpoint.retention import forget_superseded, remove_superseded
+from stages.training.checkpoint.retention import forget_superseded, remove_half_written, remove_superseded, thin_out
 from stages.training.checkpoint.saving import Saving, Writer, describe_failure
 from stages.training.checkpoint.slots import Slots
 from stages.training.checkpoint.upload import Upload, UploadQueue
@@ -39,8 +40,6 @@ from stages.training.parallelism.ranks import Ranks
 
 _BYTES_PER_SECOND = 1e9
 """At which the first checkpoint is expected to be written; later ones are measured."""
-_KEPT_ON_DISK = 2
-"""Checkpoints that stay on this machine's disk when they go to an object store."""
 
 
 class Checkpointer:
@@ -74,7 +73,10 @@ class Checkpointer:
         self._writer: Writer | None = None
         self._saving: Saving | None = None
         self._chores = ThreadPoolExecutor(1, "checkpoint-chores")
-        self._chore: Future[None] | None = None
+        self._not_removed: list[str] = []
+        """Why older checkpoints could not be removed."""
+        self._copy: Candidate | None = None
+        """Where the run was restored from memory: the same checkpoint on disk."""
         self._committed: Manifest | None = None
         """Of the newest checkpoint that is on disk; after a restart, of the one that was loaded from where checkpoints
         lie in the end."""
@@ -98,6 +100,9 @@ class Checkpointer:
             del self._known[step]  # it was refused, and must not count as one of those that are kept
         if restored and restored.candidate.tier == ("disk" if self.store.is_local else "store"):
             self._committed = restored.candidate.manifest
+        elif restored and self.store.is_local:
+            self._copy = self.finder.copy_on_disk(restored)
+        self._remove_half_written()
         threads = max(1, min(4, len(os.sched_getaffinity(0)) // self.ranks.local_world))
         # One rank writes index and state: another machine has them by its copy, or is sent them.
         self._writer = Writer(index if self.ranks.rank == 0 else None, self.slots.copies, threads)
@@ -151,6 +156,8 @@ class Checkpointer:
             return False
         began = time.monotonic()
         self.commit()
+        if durable and self._copy is not None and step == self._copy.manifest.step:
+            self._adopt(self._copy)
         if not (durable and self._committed is not None and step == self._committed.step):
             slot = self.slots.next()
             disk = self.disk / step_folder(step) if durable else None
@@ -162,6 +169,40 @@ class Checkpointer:
             self.commit(wait=True)
             self._drain()
         return True
+
+    def _adopt(self, copy: Candidate) -> None:
+        """Takes a checkpoint on disk for the one that is to be written, if it is still what was written: a rewrite in
+        its place would lose it where the disk is full, or the process is killed."""
+        self._copy = None
+        mine = copy.manifest.files[self.ranks.rank :: self.ranks.world]
+        folder = Path(copy.folders[self.machines.of_rank[0]])
+        try:
+            wrong = next((entry.path for entry in mine if sha256_file(folder / entry.path) != entry.sha256), "")
+        except OSError as error:
+            wrong = str(error)
+        if not self.ranks.first_message(wrong):
+            self._committed = copy.manifest
+
+    def _remove_half_written(self) -> None:
+        """Removes what attempts that were killed in a save left on disk and in the store. Every rank waits for it."""
+        reason = ""
+        try:
+            if self.machines.is_leader and (self.ranks.rank == 0 or not self.store.is_local):
+                remove_half_written(self.disk)
+            if self.ranks.rank == 0 and not self.store.is_local:
+                for name in half_written(self.store, self.folder):
+                    self.store.remove(name)
+        except (OSError, StoreError) as error:
+            reason = str(error)
+        if reason := self.ranks.first_message(reason):
+            self.emit("warning", message=f"training: a half-written checkpoint cannot be removed, and stays: {reason}")
+
+    @property
+    def places(self) -> str:
+        """Where this run's checkpoints are, for messages: all of it is looked at by the next start."""
+        memory = [f"the machine's memory ({self.slots.folder}, removed whole)"] if self.slots.folder else []
+        disk = [] if self.store.is_local else [str(self.disk)]
+        return " and in ".join([self.where, *disk, *memory])
 
     def weight_files(self) -> list[dict[str, Any]]:
         """The files with weights of the newest committed checkpoint, and its index, as entries relative to the run."""
@@ -194,19 +235,16 @@ class Checkpointer:
         saving, self._saving = self._saving, None
         if saving is None or saving.future is None:
             return
+        self._report_chores()
         began = time.monotonic()
         saving.future.result()
         files = [entry.model_dump(mode="json", exclude_none=True) for entry in saving.files]
-        parts = self.ranks.all_gather_json([files, saving.disk_error])
-        entries = [CheckpointFile.model_validate(entry) for part, _ in parts for entry in part]
-        error = next((f"rank {rank} could not write it: {text}" for rank, (_, text) in enumerate(parts) if text), "")
-        if self.machines.is_leader and saving.slot.folder is not None and not saving.memory_error:
-            try:
-                write_manifest(saving.slot.folder, dump_manifest(self._manifest(saving, entries, "xxh3")))
-            except OSError as failure:
-                saving.memory_error = describe_failure(failure, saving.slot.folder)
-        if saving.memory_error:
-            self.emit("warning", message=f"no checkpoint in memory of step {saving.step}: {saving.memory_error}")
+        parts = self.ranks.all_gather_json([files, saving.disk_error, saving.memory_error])
+        entries = [CheckpointFile.model_validate(entry) for part, _, _ in parts for entry in part]
+        error = next((f"rank {rank} could not write it: {text}" for rank, (_, text, _) in enumerate(parts) if text), "")
+        saving.memory_error = next((text for _, _, text in parts if text), "")
+        if saving.slot.folder is not None:
+            self._commit_in_memory(saving, saving.slot.folder, entries)
         if saving.disk is not None and not error:
             manifest = self._manifest(saving, entries, "sha256")
             content = dump_manifest(manifest)
@@ -216,7 +254,8 @@ class Checkpointer:
                 self._after_commit(saving, content)
         if error and saving.disk is not None:
             self._discard(saving.disk)
-        self.slots.after_commit()
+        if not saving.memory_error or (saving.disk is not None and not error):
+            self.slots.after_commit()
         now = time.monotonic()
         saving.stall += now - began
         kind = "memory" if saving.disk is None else "durable"
@@ -236,6 +275,22 @@ class Checkpointer:
                 seconds=round(now - saving.began, 3),
                 stall_seconds=round(saving.stall, 3),
             )
+
+    def _commit_in_memory(self, saving: Saving, folder: Path, entries: list[CheckpointFile]) -> None:
+        """Makes what is in a slot a checkpoint on every machine, or on none: the slot is then the next one to be
+        written to again, and the one before it stays in the other."""
+        reason = ""
+        if self.machines.is_leader and not saving.memory_error:
+            try:
+                write_manifest(folder, dump_manifest(self._manifest(saving, entries, "xxh3")))
+            except OSError as failure:
+                reason = describe_failure(failure, folder)
+        saving.memory_error = saving.memory_error or self.ranks.first_message(reason)
+        if saving.memory_error:
+            if self.machines.is_leader:
+                (folder / MANIFEST).unlink(missing_ok=True)
+            self.slots.take_back()
+            self.emit("warning", message=f"no checkpoint in memory of step {saving.step}: {saving.memory_error}")
 
     def _discard(self, disk: Path) -> None:
         """Removes a checkpoint that could not be written: what there is of it may be what fills the disk."""
@@ -279,13 +334,26 @@ class Checkpointer:
             forget_superseded(self._known, self.config)
         else:
             if self.machines.is_leader:
-                self._do(_thin_out, saving.disk, self.uploads.under_way)
+                self._do(thin_out, saving.disk, self.uploads.under_way)
             name = f"{self.folder}/{saving.disk.name}"
             files = [entry.path for entry in saving.files]
             self.uploads.add(Upload(saving.step, name, saving.disk, files, manifest, saving.bits_per_byte))
 
     def _do(self, chore: Callable[..., None], *arguments: Any) -> None:
-        self._chore = self._chores.submit(chore, *arguments)
+        """Begins to remove what is superseded. What cannot be removed stays: no run ends for it."""
+
+        def work() -> None:
+            try:
+                chore(*arguments)
+            except (OSError, StoreError) as error:
+                self._not_removed.append(str(error))
+
+        self._chores.submit(work)
+
+    def _report_chores(self) -> None:
+        while self._not_removed:
+            message = f"an older checkpoint could not be removed, and stays: {self._not_removed.pop()}"
+            self.emit("warning", message=f"training: {message}")
 
     def _drain(self) -> None:
         """Waits until everything is where it belongs.
@@ -294,8 +362,8 @@ class Checkpointer:
             StoreError: the newest checkpoint cannot be written to the store.
         """
         self.uploads.drain()
-        if self._chore is not None:
-            self._chore.result()
+        self._chores.submit(lambda: None).result()  # it is the last in the queue
+        self._report_chores()
 
     def abandon(self, *, commit: bool) -> None:
         """After an exception: one process alone commits what is under way, so that no thread writes after it.
@@ -328,23 +396,12 @@ def write_manifest(folder: Path, content: bytes) -> None:
     """On this machine's disk or memory: the last file of a checkpoint, whole or not there."""
     make_private_folder(folder)
     aside = folder / f".{MANIFEST}.{secrets.token_hex(4)}"
-    with aside.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(folder / MANIFEST)
-
-
-def _thin_out(newest: Path, uploading: Path | None) -> None:
-    """Keeps the newest checkpoints on this machine's disk, and the one on its way to a slow store. One of a later step
-    than the newest was refused at the start, and does not count."""
-    disk = newest.parent
-    steps = (path for path in disk.iterdir() if is_step_folder(path.name) and path.name <= newest.name)
-    whole = sorted(path for path in steps if (path / MANIFEST).is_file())
-    for path in whole[:-_KEPT_ON_DISK]:
-        if path == uploading:
-            continue
-        (path / MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(path, ignore_errors=True)
-    for path in disk.glob(".fetched-*"):
-        shutil.rmtree(path, ignore_errors=True)
+    try:
+        with aside.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(folder / MANIFEST)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise

@@ -62,7 +62,8 @@ class Copies:
         outgoing.insert(0, torch.tensor([len(outgoing[0])]))
         contents = [*map(_as_tensor, small.values()), *map(_as_tensor, sent)]
         outgoing += [chunk for content in contents for chunk in _chunks(content)]
-        receiving = [self._receive(rank, files, folder) for rank, files in self.kept.items()]
+        failures: list[OSError] = []
+        receiving = [self._receive(rank, files, folder, failures) for rank, files in self.kept.items()]
         wanted = [next(steps, None) for steps in receiving]
         while outgoing or any(buffer is not None for buffer in wanted):
             works = [dist.isend(outgoing.pop(0), self.keeper, group=self.group)] if outgoing else []
@@ -72,22 +73,37 @@ class Copies:
             for work in works:
                 work.wait()
             wanted = [next(steps, None) for steps in receiving]
+        if failures:
+            raise failures[0]
 
-    def _receive(self, rank: int, files: Sequence[tuple[str, int]], folder: Path) -> Iterator[Tensor]:
-        """Yields the buffers into which a rank's messages go, in order, and writes what has arrived."""
+    def _receive(
+        self, rank: int, files: Sequence[tuple[str, int]], folder: Path, failures: list[OSError]
+    ) -> Iterator[Tensor]:
+        """Yields the buffers into which a rank's messages go, in order, and writes what has arrived.
+
+        Args:
+            failures: takes what kept it from being written: the rest is received all the same, since it is sent.
+        """
         length = torch.empty(1, dtype=torch.int64)
         yield length
         header = torch.empty(int(length), dtype=torch.uint8)
         yield header
         small = json.loads(header.numpy().tobytes())
-        for name, size in small.items():
-            (folder / check_file_name(name)).unlink(missing_ok=True)
-            _allocate(folder / name, size)
+        try:
+            for name, size in small.items():
+                (folder / check_file_name(name)).unlink(missing_ok=True)
+                _allocate(folder / name, size)
+        except OSError as error:
+            failures.append(error)
         for name, size in (*small.items(), *files):
             for start in range(0, size, CHUNK):
                 buffer = torch.empty(min(CHUNK, size - start), dtype=torch.uint8)
                 yield buffer
-                _write(folder / name, start, buffer)
+                try:
+                    if not failures:
+                        _write(folder / name, start, buffer)
+                except OSError as error:
+                    failures.append(error)
 
 
 def bring(

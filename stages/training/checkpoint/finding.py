@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -31,11 +32,22 @@ def is_step_folder(name: str) -> bool:
     return bool(_STEP.fullmatch(name))
 
 
+def step_of(name: str) -> int:
+    """The step in the name of a checkpoint's folder, or at the end of its path."""
+    return int(name.rpartition("-")[2])
+
+
 def committed_checkpoints(store: Store, folder: str) -> list[str]:
     """Names of the committed checkpoints below a run's `checkpoints` folder, oldest first: `{folder}/step-{n:08}`."""
     start, end = f"{folder}/", f"/{MANIFEST}"
     names = [name.removesuffix(end) for name in store.list(folder) if name.endswith(end)]
-    return sorted(name for name in names if is_step_folder(name.removeprefix(start)))
+    return sorted((name for name in names if is_step_folder(name.removeprefix(start))), key=step_of)
+
+
+def half_written(store: Store, folder: str) -> list[str]:
+    """Names of the folders below a run's `checkpoints` folder in a store that have no manifest."""
+    whole = set(committed_checkpoints(store, folder))
+    return [name for name in store.folders(folder) if is_step_folder(name.rpartition("/")[2]) and name not in whole]
 
 
 @dataclass(frozen=True)
@@ -86,7 +98,11 @@ def _list_folder(tier: str, folder: Path, name: str) -> Iterator[dict[str, Any]]
         return
     try:
         content = _read_manifest(folder / MANIFEST)
-    except OSError:  # half-written
+    except (FileNotFoundError, NotADirectoryError):  # half-written
+        return
+    except OSError as error:  # it may be a good one: nothing older must be taken for the newest without a word
+        reason = f"it cannot be read: {error.strerror or error}"
+        yield {"refused": f"{name}/{MANIFEST}", "reason": reason, "old": False}
         return
     try:
         manifest = parse_manifest(content, str(folder / MANIFEST))
@@ -104,11 +120,20 @@ def _read_manifest(path: Path) -> bytes:
     """What stands in the manifest's place, neither through a link nor from a pipe, and not much more than is allowed.
 
     Raises:
-        OSError: there is no such file.
+        OSError: there is no such file, it cannot be read, or it is a link, a folder or a pipe.
     """
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "it is a link")
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(handle, "rb") as file:
-        return file.read(MAX_RECORD_BYTES + 1)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "it is not a file")
+        content = b""
+        while len(content) <= MAX_RECORD_BYTES and (part := os.read(handle, 1 << 20)):
+            content += part
+        return content
+    finally:
+        os.close(handle)
 
 
 def _has(path: Path, size: int) -> bool:
@@ -125,6 +150,8 @@ def list_store(store: Store, folder: str) -> list[dict[str, Any]]:
     for name in committed_checkpoints(store, folder):
         where = f"{name.rsplit('/', 1)[1]}/{MANIFEST}"
         try:
+            if (store.size(f"{name}/{MANIFEST}") or 0) > MAX_RECORD_BYTES:
+                raise StoreError(f"it has more than {MAX_RECORD_BYTES} bytes")
             content = store.read(f"{name}/{MANIFEST}")
             manifest = parse_manifest(content, store.where(f"{name}/{MANIFEST}"))
             if name != f"{folder}/{step_folder(manifest.step)}":

@@ -65,15 +65,31 @@ class MemoryFolder:
         self.path = run_folder(where)
         try:
             _make_own_folder(memory_root())
-            _make_own_folder(self.path)
-            self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_SH)
+            while not self._enter():
+                pass
             (self.path / LOCATION).unlink(missing_ok=True)  # never through a link
             (self.path / LOCATION).write_text(where)
             for slot in SLOTS:
                 _make_own_folder(self.path / slot)
         except OSError as error:
             raise StoreError(f"no checkpoints in memory: {error}") from error
+
+    def _enter(self) -> bool:
+        """Locks the folder; False if it was removed meanwhile, as somebody's leftover."""
+        _make_own_folder(self.path)
+        try:
+            self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            return False
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
+        try:
+            found = (self.path / _LOCK).stat()
+            if os.path.samestat(found, os.fstat(self._lock)):
+                return True
+        except FileNotFoundError:
+            pass
+        os.close(self._lock)
+        return False
 
     def free_bytes(self) -> int:
         """Room that is left on the file system."""
@@ -113,9 +129,14 @@ def leftovers() -> Iterator[Leftover]:
 
 def remove_leftover(found: Leftover) -> bool:
     """Removes checkpoints that no process uses; False if one does by now: its run was started again."""
-    if _in_use(found.folder):
+    lock = _lock_alone(found.folder)
+    if lock is None:
         return False
-    shutil.rmtree(found.folder, ignore_errors=True)
+    try:
+        shutil.rmtree(found.folder, ignore_errors=True)  # under the lock: a run that starts now waits for it
+    finally:
+        if lock >= 0:
+            os.close(lock)
     return True
 
 
@@ -137,17 +158,24 @@ def make_room(needed: int, own: Path) -> list[Leftover]:
 
 
 def _in_use(folder: Path) -> bool:
+    lock = _lock_alone(folder)
+    if lock is not None and lock >= 0:
+        os.close(lock)
+    return lock is None
+
+
+def _lock_alone(folder: Path) -> int | None:
+    """A handle that holds the lock of a folder which nobody uses; -1 if it has no lock; None if somebody uses it."""
     try:
         handle = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
-        return False
+        return -1
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
-    finally:
         os.close(handle)
-    return False
+        return None
+    return handle
 
 
 def _make_own_folder(folder: Path) -> None:

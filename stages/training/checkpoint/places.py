@@ -10,15 +10,15 @@ from pathlib import Path
 from stages.store.errors import StoreError
 from stages.store.hashing import cache_folder
 from stages.store.store import Store
-from stages.training.checkpoint.finding import choose, committed_checkpoints, list_machine
+from stages.training.checkpoint.finding import choose, list_machine, list_store
 from stages.training.checkpoint.memory_tier import remove_run, run_folder
 
 log = logging.getLogger(__name__)
 
 
 def forget_memory(store: Store, folder: str) -> None:
-    """Removes a run's checkpoints from this machine's memory, unless they are newer than what is in the store: then a
-    start resumes from them.
+    """Removes a run's checkpoints from this machine's memory, unless they are newer than what the same attempt has in
+    the store: then a start resumes from them. What other attempts left there may have been refused.
 
     Args:
         folder: the run's `checkpoints` folder.
@@ -26,16 +26,17 @@ def forget_memory(store: Store, folder: str) -> None:
     where = store.where(folder)
     if not run_folder(where).exists():  # the workers have done it: the store need not be asked
         return
-    found, _, _ = choose([(0, list_machine(run_folder(where), disk_folder(store, folder)))])
-    in_memory = max((one.manifest.step for one in found if one.tier == "memory"), default=-1)
+    final = "disk" if store.is_local else "store"
     try:
-        stored = committed_checkpoints(store, folder)
+        listed = list_machine(run_folder(where), disk_folder(store, folder))
+        found, _, _ = choose([(0, listed if store.is_local else [*listed, *list_store(store, folder)])])
     except StoreError as error:
         log.warning("the checkpoints in memory stay, since it cannot be seen what is in the store: %s", error)
         return
-    in_store = int(stored[-1].rpartition("-")[2]) if stored else -1
-    if in_memory > in_store:
-        return
+    for newest in [one.manifest for one in found if one.tier == "memory"][:1]:
+        stored = [one.manifest for one in found if one.tier == final and one.manifest.attempt == newest.attempt]
+        if newest.step > max((manifest.step for manifest in stored), default=-1):
+            return
     remove_run(where)
 
 

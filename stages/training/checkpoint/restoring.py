@@ -91,6 +91,12 @@ class Finder:
             self.refusals += dict.fromkeys(reasons)
         return None
 
+    def copy_on_disk(self, found: Found) -> Candidate | None:
+        """The same checkpoint on disk, of one that was found in memory."""
+        wanted = (found.step, found.candidate.manifest.attempt)
+        same = [c for c in self._candidates if c.tier == "disk" and (c.manifest.step, c.manifest.attempt) == wanted]
+        return same[0] if same else None
+
     def refuse_all(self) -> None:
         """Raises the error of a run that has checkpoints on disk or in the store, none of which can be loaded; returns
         if it has none.

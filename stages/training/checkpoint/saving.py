@@ -110,7 +110,10 @@ class Writer:
             except OSError as error:  # room was reserved for the tensors alone
                 saving.memory_error = describe_failure(error, saving.slot.folder)
             if self.copies is not None:
-                self.copies.exchange([memoryview(part) for part in memory], small, saving.slot.folder)
+                try:
+                    self.copies.exchange([memoryview(part) for part in memory], small, saving.slot.folder)
+                except OSError as error:
+                    saving.memory_error = describe_failure(error, saving.slot.folder)
         with self._lock:
             saving.cpu_seconds += time.thread_time() - began + saving.slot.copy_cpu_seconds
 

@@ -73,7 +73,11 @@ class Slots:
             kept = sum(size for rank in self.machines.kept_by(self.ranks.rank) for _, size in files[rank])
             each = self.ranks.all_gather_json(sum(plan.bytes for plan in plans) + kept + _MARGIN)
             needed = len(SLOTS) * sum(each[rank] for rank in self.machines.ranks(self.machines.mine))
-            self._give_up_if(self._make_room(needed, restored) if self.machines.is_leader else "")
+            try:
+                reason = self._make_room(needed, restored) if self.machines.is_leader else ""
+            except OSError as error:
+                reason = f"no checkpoints in memory: {error}"
+            self._give_up_if(reason)
         if self._memory is not None:
             self._give_up_if(self._reserve_in_memory(files, restored))
         if self._memory is None:
@@ -103,7 +107,7 @@ class Slots:
         folders = [self._memory.path / name for name in SLOTS]
         if restored in folders:
             folders.sort(key=lambda folder: folder == restored)  # the first save goes into the other one
-            same = all(_size(restored / plan.path) == plan.bytes for plan in self._plans)
+            same = all(_has_layout(restored / plan.path, plan) for plan in self._plans)
             if not all(self.ranks.all_gather_json(same)):
                 self._restored = folders.pop()
         try:
@@ -146,6 +150,11 @@ class Slots:
         self._slots.append(slot)
         return slot
 
+    def take_back(self) -> None:
+        """What was written to the slot that `next` gave is no checkpoint: it is the next one to be written to again, so
+        that the other, which holds the last checkpoint in memory, stays."""
+        self._slots.insert(0, self._slots.pop())
+
     def after_commit(self) -> None:
         """There is something newer than what was restored: its slot is needed now."""
         if self._restored is None or self._memory is None:
@@ -185,8 +194,13 @@ def _clear(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _size(path: Path) -> int:
+def _has_layout(path: Path, plan: FilePlan) -> bool:
+    """Whether a file has the size and the header of one that is to be written in its place: reserving the slot then
+    changes nothing in it."""
     try:
-        return path.lstat().st_size
+        if path.lstat().st_size != plan.bytes:
+            return False
+        with path.open("rb") as file:
+            return file.read(len(plan.header)) == plan.header
     except FileNotFoundError:
-        return -1
+        return False

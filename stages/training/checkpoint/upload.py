@@ -7,8 +7,8 @@ next, and what is whole in the store stays until something newer is.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +40,8 @@ class Upload:
     """The whole checkpoint's."""
     bits_per_byte: float | None = None
     error: str = ""
+    not_removed: str = ""
+    """Why what it superseded is still in the store."""
     hurry: threading.Event = field(default_factory=threading.Event)
     """Set when somebody waits for it: a failure is then reported after the tries of the store's own client."""
     done: threading.Event = field(default_factory=threading.Event)
@@ -59,12 +61,15 @@ class Uploader:
         """Makes what all ranks have uploaded a checkpoint, in a thread.
 
         Args:
-            then: called after that.
+            then: called after that: removes what is superseded.
         """
 
         def work() -> None:
             self.store.put(f"{upload.name}/{MANIFEST}", upload.manifest)
-            then()
+            try:
+                then()
+            except StoreError as error:  # what is new is in the store
+                upload.not_removed = str(error)
 
         self._begin(upload, work)
 
@@ -90,8 +95,32 @@ class Uploader:
 
     def _put(self, upload: Upload) -> None:
         self.store.remove(f"{upload.name}/{MANIFEST}")  # of an earlier attempt at the same step
-        with ThreadPoolExecutor(_THREADS) as pool:
-            list(pool.map(lambda file: self.store.copy_in(upload.folder / file, f"{upload.name}/{file}"), upload.files))
+        _in_daemon_threads(lambda file: self.store.copy_in(upload.folder / file, f"{upload.name}/{file}"), upload.files)
+
+
+def _in_daemon_threads(work: Callable[[str], None], items: Sequence[str]) -> None:
+    """Does the work on all items, some side by side, and raises the first error. A pool's threads would keep a process
+    that has failed from ending while a store hangs."""
+    waiting, errors = deque(items), list[BaseException]()
+
+    def run() -> None:
+        while waiting and not errors:
+            try:
+                item = waiting.popleft()
+            except IndexError:  # another thread was faster
+                return
+            try:
+                work(item)
+            except BaseException as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=run, name="checkpoint-file-upload", daemon=True) for _ in range(_THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 class UploadQueue:
@@ -159,6 +188,9 @@ class UploadQueue:
         if self._uploads:
             self._begin()
         if not error:
+            if upload.not_removed:
+                message = f"an older checkpoint could not be removed, and stays: {upload.not_removed}"
+                self._emit("warning", message=f"training: {message}")
             forget_superseded(self._known, self.config)
             self._emit("checkpoint_stored", step=upload.step)
             return

@@ -115,7 +115,7 @@ class Loop:
                 raise ConfigError(
                     f"training.recovery.skip_batches: [{first}, {end}) cannot be skipped: batch {applied} was "
                     f"applied before the checkpoint that the run continues from (step {self.next_step}); remove the "
-                    f"range, or remove the checkpoints above step {first} in {self.run.where}/checkpoints"
+                    f"range, or remove the checkpoints above step {first} in {self.state.checkpoints.places}"
                 )
 
     def _skip(self) -> int | None:
@@ -192,7 +192,8 @@ class Loop:
         computed = state.updater.compute(batch, self._valid, self._micro_batch_size(step))
         if state.probe is not None:
             probe, state.probe = state.probe, None
-            check_probe(probe, step, self._loss(computed), float(computed.grad_norm), state.numerics.precision)
+            loss, norm = self._loss(computed), float(computed.grad_norm)
+            check_probe(probe, step, loss, norm, state.numerics.precision, state.checkpoints.places)
         with self.clock.phase("checkpoint"):
             state.checkpoints.wait_copied()
         applied = state.updater.apply(step, self._measure)

@@ -17,8 +17,11 @@ TOLERANCE = {"fp32": 1e-3, "bf16": 3e-2}
 flipped high bit in one weight changes the norm by far more; a low bit is not seen."""
 
 
-def check_probe(probe: Probe, batch: int, loss: float, grad_norm: float, precision: str) -> None:
+def check_probe(probe: Probe, batch: int, loss: float, grad_norm: float, precision: str, places: str) -> None:
     """Compares a batch with what it gave before. A batch that is skipped now cannot be compared.
+
+    Args:
+        places: where the run's checkpoints are, for the message.
 
     Raises:
         TrainingError: the two differ.
@@ -30,6 +33,6 @@ def check_probe(probe: Probe, batch: int, loss: float, grad_norm: float, precisi
             raise TrainingError(
                 f"training: batch {batch}, made again from its checkpoint, has a {name} of {now:.6g}; it was "
                 f"{before:.6g} before: the weights of the checkpoint were changed, or one of the two machines computes "
-                f"wrongly (silent corruption); remove the checkpoint of step {batch} to resume from the one before, "
-                "and test the machine's memory and cards"
+                f"wrongly (silent corruption); remove the checkpoint of step {batch} to resume from the one before (in "
+                f"{places}), and test the machine's memory and cards"
             )

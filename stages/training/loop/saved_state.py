@@ -76,8 +76,8 @@ def parse(state: Mapping[str, Any]) -> tuple[SavedState, History]:
     saved = SavedState.model_validate(state)
     set_rng_state(saved.rng, try_only=True)
     try:
-        return saved, History.from_state(saved.history)
-    except (KeyError, TypeError, OSError, binascii.Error) as error:
+        return saved, History.from_state(saved.history, saved.data.update)
+    except (KeyError, TypeError, ValueError, OSError, binascii.Error) as error:
         raise ValueError(f"its history cannot be read: {error}") from error
 
 

@@ -8,13 +8,15 @@ import math
 from array import array
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from stages.store.fields import Printable
 from stages.training.metrics.phase_clock import PHASES
 
 STEPS = pa.schema(
@@ -56,6 +58,22 @@ VALIDATIONS = pa.schema(
 counts updates that were made, or skipped, before it."""
 
 
+_NORMS = ("update_norm", "weight_norm")
+"""Columns that are empty in most lines."""
+
+
+class _Validation(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    step: Annotated[int, Field(ge=0, lt=1 << 62)]
+    tokens: Annotated[int, Field(ge=0, lt=1 << 62)]
+    seconds: float
+    bits_per_byte: float
+    by_source: dict[Printable, float]
+
+
+_VALIDATIONS = TypeAdapter(list[_Validation])
+
+
 class History:
     """What has been recorded so far, by column: a long run has millions of numbers."""
 
@@ -70,7 +88,7 @@ class History:
     def append(self, entry: Mapping[str, float]) -> None:
         """Adds an update: `STEPS` by name; the norms may be missing."""
         for name, column in self._columns.items():
-            column.append(entry[name] if name not in ("update_norm", "weight_norm") else entry.get(name, math.nan))
+            column.append(entry[name] if name not in _NORMS else entry.get(name, math.nan))
 
     def column(self, name: str) -> NDArray[np.float64]:
         """A column: float64 [updates]."""
@@ -99,13 +117,27 @@ class History:
         return {"steps": base64.b64encode(content.getvalue()).decode(), "validations": self.validations}
 
     @classmethod
-    def from_state(cls, saved: Mapping[str, Any]) -> History:
-        """From what `state` gave."""
+    def from_state(cls, saved: Mapping[str, Any], updates: int) -> History:
+        """From what `state` gave.
+
+        Args:
+            updates: that the run had made.
+
+        Raises:
+            ValueError: it holds more of them, or something else.
+        """
         history = cls()
-        table = pq.read_table(io.BytesIO(base64.b64decode(saved["steps"])))
+        with pq.ParquetFile(io.BytesIO(base64.b64decode(saved["steps"]))) as file:
+            if file.metadata.num_rows > updates:  # before it is read: a few bytes may say that there are millions
+                raise ValueError(f"has {file.metadata.num_rows} updates, of {updates} that were made")
+            if not file.schema_arrow.equals(STEPS):
+                raise ValueError("has other columns than this version writes")
+            table = file.read()
         for name, column in history._columns.items():
+            if table[name].null_count and name not in _NORMS:
+                raise ValueError(f"has updates without {name}")
             column.extend(table[name].to_numpy().astype(np.float64))
-        history.validations = list(saved["validations"])
+        history.validations = [found.model_dump() for found in _VALIDATIONS.validate_python(saved["validations"])]
         return history
 
     def write_steps(self, path: Path) -> None:

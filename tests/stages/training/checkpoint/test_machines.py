@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from stages.store import Store
+from stages.training.checkpoint import exchange
 from stages.training.checkpoint.format import INDEX, MANIFEST, STATE
 from stages.training.checkpoint.machines import Machines
 from stages.training.checkpoint.memory_tier import ROOT_VARIABLE, SLOTS, run_folder
@@ -165,3 +167,32 @@ def test_copies_are_spread_over_the_next_machine_s_ranks() -> None:
 def test_a_run_s_folder_in_memory_is_its_own(tmp_path: Path) -> None:
     places = [Store(tmp_path / name).where(FOLDER) for name in ("a", "b")]
     assert len({run_folder(place) for place in places}) == 2 and len(set(SLOTS)) == 2
+
+
+def _save_where_one_is_full(base: Path) -> None:
+    """The second machine has no room for the first one's state, twice; both go on, and step 2 stays in memory."""
+    run = _join(base)
+    run.restore()
+    run.save(1)
+    run.save(2, durable=False)
+    real = exchange._allocate
+
+    def full(path: Path, size: int) -> None:
+        if path.name == STATE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(path, size)
+
+    if os.environ["RANK"] == "1":
+        exchange._allocate = full
+    run.save(3, durable=False)
+    run.save(4)
+    exchange._allocate = real
+    warnings = run.messages("warning")
+    assert len(warnings) == 2 and all("No space left" in text for text in warnings), warnings
+    run.leave()
+
+
+def test_a_machine_without_room_for_copies_ends_no_run_and_costs_no_older_checkpoint(tmp_path: Path) -> None:
+    _group(tmp_path, _save_where_one_is_full)
+    assert _slot(tmp_path, 0, 2) and _slot(tmp_path, 1, 2)
+    _group(tmp_path, _assert_restored, 4, "disk")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from stages.training.metrics.history import STEPS, History
 
@@ -30,7 +35,7 @@ def _history() -> History:
 
 def test_a_checkpoint_s_state_restores_every_bit() -> None:
     history = _history()
-    restored = History.from_state(json.loads(json.dumps(history.state())))
+    restored = History.from_state(json.loads(json.dumps(history.state())), len(history))
     for name in STEPS.names:
         np.testing.assert_array_equal(restored.column(name), history.column(name))
     assert restored.validations == history.validations and restored.bits_per_byte == 2.0
@@ -39,7 +44,7 @@ def test_a_checkpoint_s_state_restores_every_bit() -> None:
 
 
 def test_a_history_without_entries() -> None:
-    history = History.from_state(json.loads(json.dumps(History().state())))
+    history = History.from_state(json.loads(json.dumps(History().state())), 0)
     assert len(history) == 0 and history.last("tokens") == 0 and history.bits_per_byte is None
 
 
@@ -60,3 +65,38 @@ def test_the_files(tmp_path: Path) -> None:
         (5, "a", 2.0),
     ]
     assert {line["seconds"] for line in lines} == {1.5, 2.5}
+
+
+def _nulls(count: int) -> pa.Table:
+    return pa.table({name: pa.nulls(count, STEPS.field(name).type) for name in STEPS.names})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"validations": [{}]}, "step"),
+        ({"validations": "ab"}, "list"),
+        (
+            {"validations": [{"step": 1, "tokens": 1, "seconds": 1.0, "bits_per_byte": "x", "by_source": {}}]},
+            "bits_per",
+        ),
+        ({"validations": [{"step": 1e300, "tokens": 1, "seconds": 1, "bits_per_byte": 1, "by_source": {}}]}, "step"),
+        ({"steps": pa.table({"step": [1]})}, "other columns"),
+        ({"steps": STEPS.empty_table().append_column("more", pa.array([], pa.int64()))}, "other columns"),
+        (
+            {"steps": pa.table({name: pa.nulls(1, STEPS.field(name).type) for name in STEPS.names})},
+            "updates without step",
+        ),
+        ({"steps": pa.table({name: pa.nulls(3, STEPS.field(name).type) for name in STEPS.names})}, "3 updates, of 2"),
+    ],
+)
+def test_what_is_no_history_is_refused(change: dict[str, Any], message: str) -> None:
+    state = History().state()
+    for name, value in change.items():
+        if isinstance(value, pa.Table):
+            content = io.BytesIO()
+            pq.write_table(value.cast(STEPS) if value.schema.names == STEPS.names else value, content)
+            value = base64.b64encode(content.getvalue()).decode()
+        state[name] = value
+    with pytest.raises(ValueError, match=message):
+        History.from_state(state, 2)
