@@ -23,7 +23,7 @@ from flows.inputs import check_parameters, resolve_recipe
 from flows.job import Job
 from flows.plan_table import plan_records
 from flows.report import markdown, summarise
-from flows.steps import evaluation_inputs, list_inputs, unread_notes
+from flows.steps import evaluation_inputs, find_base, list_inputs, unread_notes
 from infra.settings import load_settings
 from serving.deploy import deploy, start_canary, stop_canary
 from serving.gateway.keys import read_key
@@ -85,6 +85,8 @@ def pretrain(
         list_inputs(job.recipe, job.artifacts)
         if not data:  # the notes about a person's own folder have everything in it
             job.note(unread_notes(job.artifacts))
+        if job.recipe.training.model.base:
+            import_base(job)
         build_corpus(job)
         build_tokens(job)
         train(job)
@@ -100,6 +102,16 @@ def pretrain(
 def build_sample(job: Job) -> str:
     """The embedded synthetic documents and question sets."""
     return job.build("sample").id
+
+
+@task(name="base", cache_policy=NO_CACHE)
+def import_base(job: Job) -> str:
+    """The model to go on from: checked and copied into the store, unless it is one of the store's own."""
+    stored = find_base(job.recipe, job.store)
+    if stored is None:
+        return job.build("base").id
+    job.artifacts["base"] = stored
+    return stored.id
 
 
 @task(name="corpus", cache_policy=NO_CACHE)

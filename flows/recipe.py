@@ -101,6 +101,15 @@ class Recipe(Config):
         return self
 
     @model_validator(mode="after")
+    def _a_base_brings_its_tokenizer(self) -> Recipe:
+        if self.training.model.base is None:
+            return self
+        for key in ("tokenizer", "kmers"):
+            if getattr(self.tokens, key) is not None:
+                raise ValueError(f"tokens.{key}: training.model.base brings the tokenizer; leave tokens.{key} out")
+        return self
+
+    @model_validator(mode="after")
     def _mixtures_name_sources(self) -> Recipe:
         for number, phase in enumerate(self.training.phases):
             where = f"training.data.phases.{number}" if self.training.data.phases else "training.data"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,14 +10,16 @@ from typing import Any
 from flows.changes import config_changes, input_changes, version_change
 from flows.inputs import resolve_recipe
 from flows.recipe import Recipe
+from stages.base.stage import FILES as BASE_FILES
+from stages.base.stage import BaseConfig, base
+from stages.base.tokenizer import tokenizer_of
 from stages.corpus import CorpusConfig, Listing, corpus, list_files, source_listing
 from stages.corpus.reading.unread import describe_unread
 from stages.evaluation import evaluation, scored_sets, verdict
+from stages.hub import TOKENIZER_FILES, find_location
 from stages.sample.stage import sample
-from stages.store import Artifact, Config, HasDigest, Plan, Stage, Store, StoreError, read_ref
+from stages.store import Artifact, Config, HasDigest, InputError, Plan, Stage, Store, StoreError, by_digest, read_ref
 from stages.tokens import tokens
-from stages.tokens.hub import PATTERNS as TOKENIZER_PATTERNS
-from stages.tokens.hub import tokenizer_location
 from stages.training import TrainingConfig, training
 from stages.training.export import export
 
@@ -30,6 +33,8 @@ class RunArtifacts:
     sets: dict[str, Listing] = field(default_factory=dict)
     decontamination: dict[str, Listing] = field(default_factory=dict)
     tokenizer: Listing | None = None
+    base: Listing | None = None
+    """The folder of the model to go on from."""
 
     def __getitem__(self, kind: str) -> Artifact:
         return self.by_kind[kind]
@@ -49,6 +54,8 @@ class Step:
     stage: Stage[Any]
     config: Callable[[Recipe, RunArtifacts], Config]
     inputs: Callable[[Recipe, RunArtifacts], Mapping[str, HasDigest]]
+    needed: Callable[[Recipe], bool] = lambda recipe: True
+    """Whether a recipe has this step."""
 
 
 def _corpus_config(recipe: Recipe, artifacts: RunArtifacts) -> CorpusConfig:
@@ -69,7 +76,38 @@ def _corpus_inputs(recipe: Recipe, artifacts: RunArtifacts) -> dict[str, HasDige
 
 def _tokens_inputs(recipe: Recipe, artifacts: RunArtifacts) -> dict[str, HasDigest]:
     inputs: dict[str, HasDigest] = {"corpus": artifacts["corpus"]}
+    if "base" in artifacts:
+        return inputs | {"tokenizer": tokenizer_of(artifacts["base"])}
     return inputs if artifacts.tokenizer is None else inputs | {"tokenizer": artifacts.tokenizer}
+
+
+def _training_inputs(recipe: Recipe, artifacts: RunArtifacts) -> dict[str, HasDigest]:
+    inputs: dict[str, HasDigest] = {"tokens": artifacts["tokens"]}
+    return inputs | {"base": artifacts["base"]} if "base" in artifacts else inputs
+
+
+def _base_config(recipe: Recipe, artifacts: RunArtifacts) -> BaseConfig:
+    return BaseConfig(base_license=recipe.training.model.base_license)
+
+
+def _names_a_folder(base: str | None) -> bool:
+    """Whether a base is brought in from a folder or the hub: one in the store is there already."""
+    return base is not None and not _IN_STORE.fullmatch(base)
+
+
+def find_base(recipe: Recipe, store: Store) -> Artifact | None:
+    """The base that a recipe names by its digest; None for one that comes from a folder, or none.
+
+    Raises:
+        StoreError: the store has no such model, or several.
+    """
+    name = recipe.training.model.base
+    return by_digest(store, name) if name is not None and _IN_STORE.fullmatch(name) else None
+
+
+def _base_inputs(recipe: Recipe, artifacts: RunArtifacts) -> dict[str, HasDigest]:
+    assert artifacts.base is not None, "inputs are listed first"
+    return {"folder": artifacts.base}
 
 
 def evaluation_inputs(recipe: Recipe, artifacts: RunArtifacts, of: Artifact) -> dict[str, HasDigest]:
@@ -80,10 +118,11 @@ def evaluation_inputs(recipe: Recipe, artifacts: RunArtifacts, of: Artifact) -> 
 
 
 STEPS = (
-    Step("sample", sample, lambda r, a: r.sample, lambda r, a: {}),  # type: ignore[arg-type,return-value]
+    Step("sample", sample, lambda r, a: r.sample, lambda r, a: {}, lambda r: r.sample is not None),  # type: ignore[arg-type,return-value]
+    Step("base", base, _base_config, _base_inputs, lambda r: _names_a_folder(r.training.model.base)),
     Step("corpus", corpus, _corpus_config, _corpus_inputs),
     Step("tokens", tokens, lambda r, a: r.tokens, _tokens_inputs),
-    Step("training", training, lambda r, a: r.training, lambda r, a: {"tokens": a["tokens"]}),
+    Step("training", training, lambda r, a: r.training, _training_inputs),
     Step(
         "model",
         export,
@@ -106,8 +145,10 @@ STEPS = (
         ),
     ),
 )
-SECTIONS = {"verdict": "gate", "model": "export"}
+SECTIONS = {"verdict": "gate", "model": "export", "base": "training.model"}
 """Sections of the recipe that have another name than their stage."""
+BASE = "training.model.base"
+_IN_STORE = re.compile(r"(model|base)/[0-9a-f]{8,64}")
 STEP = {step.kind: step for step in STEPS}
 
 
@@ -129,7 +170,14 @@ def list_inputs(recipe: Recipe, artifacts: RunArtifacts) -> None:
         name: list_files(place(location)) for name, location in recipe.corpus.decontamination.sets.items()
     }
     if recipe.tokens.tokenizer is not None:
-        artifacts.tokenizer = list_files(tokenizer_location(recipe.tokens.tokenizer), TOKENIZER_PATTERNS)
+        artifacts.tokenizer = list_files(find_location("tokens.tokenizer", recipe.tokens.tokenizer), TOKENIZER_FILES)
+    named = recipe.training.model.base
+    if named is not None and _names_a_folder(named):
+        where = find_location(BASE, named, BASE_FILES)
+        try:
+            artifacts.base = list_files(where, BASE_FILES)
+        except InputError as error:
+            raise InputError(f"{BASE}: {error}") from error
 
 
 def unread_notes(artifacts: RunArtifacts) -> list[str]:
@@ -164,9 +212,12 @@ def plan_steps(
     artifacts = RunArtifacts() if artifacts is None else artifacts
     out: list[Planned] = []
     missing = ""
+    if (stored := find_base(recipe, store)) is not None:
+        artifacts["base"] = stored
     for step in STEPS:
         if step.kind == "sample" and recipe.sample is None:
             list_inputs(recipe, artifacts)
+        if not step.needed(recipe):
             continue
         if missing:
             why = (f"after {missing}", *_own_changes(step, recipe, store))
@@ -233,7 +284,8 @@ def _own_changes(step: Step, recipe: Recipe, store: Store) -> tuple[str, ...]:
         return none
     section = SECTIONS.get(step.kind, step.kind)
     # The recipe's own section: the step's config differs from it only in locations, which are not in the fingerprint.
-    return (*version_change(step.stage, before), *config_changes(section, getattr(recipe, section), before))
+    config = _base_config(recipe, RunArtifacts()) if step.kind == "base" else getattr(recipe, section)
+    return (*version_change(step.stage, before), *config_changes(section, config, before))
 
 
 def _reasons(

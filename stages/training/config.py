@@ -26,7 +26,15 @@ class ModelSelection(Config):
     """The model to train."""
 
     size: str = "nano"
-    """Name of the model's size: 1m, nano, 7m, 11m, 30m, 125m, 350m, 760m, 1.3b, 2.7b, 7b, 13b, 30b, 70b."""
+    """Name of the model's size: 1m, nano, 7m, 11m, 30m, 125m, 350m, 760m, 1.3b, 2.7b, 7b, 13b, 30b, 70b. Not with a
+    `base`, which has its own shape."""
+    base: str | None = runtime_field(None)
+    """A model to go on from, instead of one from scratch: its folder in Hugging Face's form (absolute path or URL), a
+    hub id, `owner/name` or `owner/name@revision`, or a model in the store, `model/DIGEST` (8 digits or more). Its
+    tokenizer is used, too. Its content, not its location, is part of the fingerprint: the caller of the stage passes it
+    as input `base`."""
+    base_license: str | None = runtime_field(None)
+    """Licence of the base (SPDX). Absent: what the front matter of its README.md says."""
 
     @field_validator("size")
     @classmethod
@@ -34,6 +42,18 @@ class ModelSelection(Config):
         if value not in SIZES:
             raise ValueError(f"no model size {value!r}; the sizes are {', '.join(SIZES)}")
         return value
+
+    @model_validator(mode="after")
+    def _a_base_has_its_shape(self) -> ModelSelection:
+        if self.base is None and self.base_license is not None:
+            raise ValueError(
+                "training.model.base_license says the licence of a base, and there is no training.model.base"
+            )
+        if self.base is not None and self.size != "nano":
+            raise ValueError(
+                f"training.model.base has its own shape; leave training.model.size ({self.size}) out, or the base"
+            )
+        return self
 
 
 class PhaseConfig(Config):
@@ -98,7 +118,8 @@ class OptimizerConfig(Config):
     """muon: Muon for the layers' matrices and AdamW for embedding, head and norms. adamw: AdamW for all parameters. The
     learning rate means the same for both. On the sample Muon won at equal time (docs/benchmarks.md)."""
     lr: float | None = Field(None, gt=0)
-    """Peak learning rate. Absent: the OLMo ladder's, 0.0047 / 2 x (parameters / 108M)^(-1/3)."""
+    """Peak learning rate. Absent: the OLMo ladder's, 0.0047 / 2 x (parameters / 108M)^(-1/3); for a model that goes on
+    from a base, 0.6 of it."""
     betas: tuple[_Beta, _Beta] = (0.9, 0.95)
     """Decay rates of Adam's two averages."""
     momentum: _Beta = 0.95

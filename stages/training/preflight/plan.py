@@ -15,7 +15,8 @@ from stages.tokens.table import SHARDS, ShardTable
 from stages.training.config import TrainingConfig
 
 PLAN = "plan"
-"""Type of the event that says what a run will read: `tokens` (folder) and their `digest`, `config` (all of it), `plan`.
+"""Type of the event that says what a run will read: `tokens` (folder) and their `digest`, `config` (all of it), `plan`,
+and `base`, the folder of the model that it goes on from, if it does.
 It is enough to know the order of a run that has no manifest yet."""
 
 
