@@ -22,7 +22,7 @@ from flows.cancel import confirm_cancel, interrupt_on_cancel
 from flows.inputs import check_parameters, resolve_recipe
 from flows.job import Job
 from flows.plan_table import plan_records
-from flows.report import markdown, summarise
+from flows.report import GAIN, markdown, summarise
 from flows.steps import evaluation_inputs, find_base, list_inputs, unread_notes
 from infra.settings import load_settings
 from serving.deploy import deploy, start_canary, stop_canary
@@ -30,7 +30,7 @@ from serving.gateway.keys import read_key
 from serving.record import deployment_of
 from stages.corpus import summary_rows
 from stages.corpus.reading.unread import printable_name
-from stages.evaluation import evaluation, preload, reasons, table
+from stages.evaluation import beside_base, evaluation, preload, reasons, table
 from stages.store import Store, read_ref, write_ref
 from stages.store.credentials import CredentialsError, redact
 from stages.tokens.fertility import fertility_rows
@@ -169,11 +169,17 @@ def register(job: Job) -> registry.RegisteredModel:
 
 @task(name="evaluation", cache_policy=NO_CACHE)
 def evaluate(job: Job, candidate: registry.RegisteredModel) -> str:
-    """Bits per byte on held-out documents, and the question sets, with baselines; the metrics go to MLflow."""
+    """Bits per byte on held-out documents, and the question sets, with baselines; the metrics go to MLflow. A base is
+    measured on the same, so that gain and loss stand side by side."""
     artifact = job.build("evaluation")
     rows = present.records(*table(artifact))
     show_table("evaluation", rows, "Scores on held-out documents and question sets, with baselines")
     registry.log_evaluation(job.settings.mlflow_url, candidate, artifact, rows)
+    if "base" in job.artifacts:
+        inputs = evaluation_inputs(job.recipe, job.artifacts, job.artifacts["base"])
+        job.artifacts["base-evaluation"] = job.run(evaluation, job.recipe.evaluation, inputs, "base scores")
+        gain = present.records(*beside_base(artifact, job.artifacts["base-evaluation"]))
+        show_table("gain", gain, GAIN)
     return artifact.id
 
 

@@ -15,7 +15,15 @@ from stages.base.stage import BaseConfig, base
 from stages.base.tokenizer import tokenizer_of
 from stages.corpus import CorpusConfig, Listing, corpus, list_files, source_listing
 from stages.corpus.reading.unread import describe_unread
-from stages.evaluation import evaluation, scored_sets, verdict
+from stages.evaluation import (
+    GENERAL_FILES,
+    GeneralText,
+    evaluation,
+    package_descriptions,
+    read_general,
+    scored_sets,
+    verdict,
+)
 from stages.hub import TOKENIZER_FILES, find_location
 from stages.sample.stage import sample
 from stages.store import Artifact, Config, HasDigest, InputError, Plan, Stage, Store, StoreError, by_digest, read_ref
@@ -35,6 +43,7 @@ class RunArtifacts:
     tokenizer: Listing | None = None
     base: Listing | None = None
     """The folder of the model to go on from."""
+    general: GeneralText | None = None
 
     def __getitem__(self, kind: str) -> Artifact:
         return self.by_kind[kind]
@@ -114,7 +123,7 @@ def evaluation_inputs(recipe: Recipe, artifacts: RunArtifacts, of: Artifact) -> 
     """Inputs for scoring the model `of` on the recipe's sets and the corpus's held-out documents."""
     inputs: dict[str, HasDigest] = {"model": of, "tokens": artifacts["tokens"]}
     inputs.update({f"set/{name}": artifacts.sets[name] for name in scored_sets(recipe.evaluation_sets)})
-    return inputs
+    return inputs | {"general": artifacts.general} if artifacts.general is not None else inputs
 
 
 STEPS = (
@@ -142,6 +151,7 @@ STEPS = (
         lambda r, a: (
             {"candidate": a["evaluation"]}
             | ({"champion": a["champion-evaluation"]} if "champion-evaluation" in a else {})
+            | ({"base": a["base-evaluation"]} if "base-evaluation" in a else {})
         ),
     ),
 )
@@ -171,6 +181,10 @@ def list_inputs(recipe: Recipe, artifacts: RunArtifacts) -> None:
     }
     if recipe.tokens.tokenizer is not None:
         artifacts.tokenizer = list_files(find_location("tokens.tokenizer", recipe.tokens.tokenizer), TOKENIZER_FILES)
+    if recipe.evaluation.general is not None:
+        artifacts.general = read_general(list_files(recipe.evaluation.general, GENERAL_FILES))
+    elif recipe.training.model.base is not None:
+        artifacts.general = package_descriptions()
     named = recipe.training.model.base
     if named is not None and _names_a_folder(named):
         where = find_location(BASE, named, BASE_FILES)
@@ -225,17 +239,14 @@ def plan_steps(
             continue
         if step.kind == "verdict":
             champion = read_ref(store, recipe.name, "champion")
-            if champion and champion.digest != artifacts["model"].digest:
-                inputs = evaluation_inputs(recipe, artifacts, champion)
-                scores = evaluation.plan(recipe.evaluation, inputs, store).done
-                if scores is None:
-                    first = "after the champion's evaluation"
-                    why = (first, *_own_changes(step, recipe, store))
-                    out.append(Planned("verdict", f"would run {first}", None, why))
-                    continue
-                artifacts["champion-evaluation"] = scores
-            elif champion:
+            if champion and champion.digest == artifacts["model"].digest:
                 out.append(Planned("verdict", "cached: it is the champion", None))
+                continue
+            first = _find_scores(
+                recipe, store, artifacts, {"champion": champion, "base": artifacts.by_kind.get("base")}
+            )
+            if first:
+                out.append(Planned("verdict", f"would run {first}", None, (first, *_own_changes(step, recipe, store))))
                 continue
         into = step.inputs(recipe, artifacts)
         plan = step.stage.plan(step.config(recipe, artifacts), into, store, force_new_run=force_new_run)
@@ -248,6 +259,18 @@ def plan_steps(
         if step.kind == "sample":
             list_inputs(recipe, artifacts)
     return out
+
+
+def _find_scores(recipe: Recipe, store: Store, artifacts: RunArtifacts, models: Mapping[str, Artifact | None]) -> str:
+    """Finds the evaluations of the models that the candidate is compared with; if one is missing, what has to run."""
+    for name, model in models.items():
+        if model is None:
+            continue
+        scores = evaluation.plan(recipe.evaluation, evaluation_inputs(recipe, artifacts, model), store).done
+        if scores is None:
+            return f"after the {name}'s evaluation"
+        artifacts[f"{name}-evaluation"] = scores
+    return ""
 
 
 def recipe_tokens(recipe: str, overrides: Sequence[str], store: Store) -> tuple[TrainingConfig, Artifact]:

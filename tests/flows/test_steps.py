@@ -16,7 +16,7 @@ import yaml
 
 from flows import steps
 from flows.recipe import Recipe, load_recipe
-from flows.steps import STEPS, Planned, RunArtifacts, list_inputs, plan_steps, unread_notes
+from flows.steps import STEPS, Planned, RunArtifacts, evaluation_inputs, list_inputs, plan_steps, unread_notes
 from stages.corpus.reading.inputs import write_input_list
 from stages.store import ArtifactWriter, ConfigError, InputError, Stage, Store, StoreError, read_ref, write_ref
 from tests.stages.base.bases import save_base
@@ -81,6 +81,10 @@ class World:
         place, recipe, artifacts, done = self.store(store), self.recipe(*overrides), RunArtifacts(), []
         list_inputs(recipe, artifacts)
         for step in (step for step in STEPS if step.needed(recipe)):
+            if step.kind == "verdict" and "base" in artifacts:
+                scores: Stage[Any] = Stage("evaluation", steps.evaluation.version, stand_in)
+                of_base = evaluation_inputs(recipe, artifacts, artifacts["base"])
+                artifacts["base-evaluation"] = scores.run(recipe.evaluation, of_base, place)
             inputs = step.inputs(recipe, artifacts)
             plan = step.stage.plan(step.config(recipe, artifacts), inputs, place)
             if plan.done is None:
