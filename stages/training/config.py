@@ -70,6 +70,16 @@ class PhaseConfig(Config):
     """Most epochs of each source; a source that has used them up leaves the mixture. Absent: no limit."""
 
 
+class ReplayConfig(Config):
+    """Text of the kind that the base was trained on, mixed in so that it is not forgotten."""
+
+    source: str
+    """Name of the source, one of `corpus.sources`."""
+    share: float = Field(0.3, gt=0, lt=1)
+    """Its share of the tokens, in every phase. From a third to two thirds, domain loss hardly differs, and even a
+    hundredth keeps most of what was known (docs/benchmarks.md)."""
+
+
 class DataConfig(Config):
     """Batches: how large they are and what is drawn into them."""
 
@@ -81,6 +91,8 @@ class DataConfig(Config):
     """Share of each source where no phases are given. Absent: by size."""
     phases: tuple[PhaseConfig, ...] = ()
     """Curriculum: consecutive phases, whose steps add up to `training.steps`. Absent: one phase."""
+    replay: ReplayConfig | None = None
+    """A source with a share of its own; the others share the rest, by their weights or by size."""
     streams: int = Field(1, gt=0)
     """Independent streams of data; a large cluster takes as many as it has nodes."""
     shuffle_window_shards: int = Field(16, gt=0)
@@ -96,6 +108,11 @@ class DataConfig(Config):
                 f"training.data.streams ({self.streams}), and a batch takes equally from each stream; set it to "
                 f"{fitting}"
             )
+        for weights in (self.weights, *(phase.weights for phase in self.phases)):
+            if self.replay is not None and weights is not None and self.replay.source in weights:
+                raise ValueError(
+                    f"training.data.replay gives {self.replay.source!r} a share of its own; leave it out of the weights"
+                )
         if self.phases and (self.rows_per_sample != 1 or self.weights is not None):
             raise ValueError("rows_per_sample and weights belong to each phase where phases are given")
         return self
