@@ -27,6 +27,7 @@ from stages.training.checkpoint.format import MANIFEST
 from stages.training.checkpoint.weights import checkpoint_weights
 from stages.training.export import ExportConfig, export, export_checkpoint
 from stages.training.loop.loop import Loop
+from stages.training.model import generation_config_of
 from tests.stages.training.prepared import (
     before_step,
     make,
@@ -63,7 +64,9 @@ def _training(store: Store, tokens: Artifact, size: str = "1m") -> Artifact:
     weights = {name: torch.randn(p.shape) * 0.1 for name, p in decoder.named_parameters()}
     writer = ArtifactWriter(store, f"training/{size}", "training", 1, "1" * 32, {}, {"tokens": tokens.digest})
     write_weights(writer, weights)
-    writer.put("config.json", json.dumps(to_config(shape, SpecialTokens.from_scratch(0))).encode())
+    config = to_config(shape, SpecialTokens.from_scratch(0))
+    writer.put("config.json", json.dumps(config).encode())
+    writer.put("generation_config.json", json.dumps(generation_config_of(config, None)).encode())
     writer.put("loss.parquet", b"")
     writer.metrics["bits_per_byte"] = 1.5
     return writer.commit()

@@ -33,6 +33,7 @@ def test_a_run_writes_what_the_contract_names(undisturbed: Artifact, tokens_arti
         f"{last}/index.json",
         f"{last}/weights-00000-00000.safetensors",
         "config.json",
+        "generation_config.json",
         "loss.parquet",
         "validation.parquet",
     ]
