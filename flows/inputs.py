@@ -60,6 +60,11 @@ def resolve_recipe(
         notes += [f"not read in {folder}: {line}" for line in describe_unread(found_sets.unread)]
     if any(phase.weights for phase in chosen.training.phases):
         notes.append(f"{chosen.name}'s shares are of its own sources: yours are drawn by size (a recipe gives shares)")
+    if chosen.training.data.replay is not None:
+        notes.append(
+            f"{chosen.name} replays its source {chosen.training.data.replay.source!r}, which is not among yours: "
+            "nothing is replayed (a recipe of your own can)"
+        )
     own = with_own_documents(chosen, data, found.sources, sets)
     with _naming("evaluation_data"):
         notes += check_question_sets(own)

@@ -22,15 +22,15 @@ from flows.cancel import confirm_cancel, interrupt_on_cancel
 from flows.inputs import check_parameters, resolve_recipe
 from flows.job import Job
 from flows.plan_table import plan_records
-from flows.report import markdown, summarise
-from flows.steps import evaluation_inputs, list_inputs, unread_notes
+from flows.report import GAIN, markdown, summarise
+from flows.steps import evaluation_inputs, find_base, list_inputs, unread_notes
 from infra.settings import load_settings
 from serving.deploy import deploy, start_canary, stop_canary
 from serving.gateway.keys import read_key
 from serving.record import deployment_of
 from stages.corpus import summary_rows
 from stages.corpus.reading.unread import printable_name
-from stages.evaluation import evaluation, preload, reasons, table
+from stages.evaluation import beside_base, evaluation, preload, reasons, table
 from stages.store import Store, read_ref, write_ref
 from stages.store.credentials import CredentialsError, redact
 from stages.tokens.fertility import fertility_rows
@@ -85,6 +85,8 @@ def pretrain(
         list_inputs(job.recipe, job.artifacts)
         if not data:  # the notes about a person's own folder have everything in it
             job.note(unread_notes(job.artifacts))
+        if job.recipe.training.model.base:
+            import_base(job)
         build_corpus(job)
         build_tokens(job)
         train(job)
@@ -100,6 +102,16 @@ def pretrain(
 def build_sample(job: Job) -> str:
     """The embedded synthetic documents and question sets."""
     return job.build("sample").id
+
+
+@task(name="base", cache_policy=NO_CACHE)
+def import_base(job: Job) -> str:
+    """The model to go on from: checked and copied into the store, unless it is one of the store's own."""
+    stored = find_base(job.recipe, job.store)
+    if stored is None:
+        return job.build("base").id
+    job.artifacts["base"] = stored
+    return stored.id
 
 
 @task(name="corpus", cache_policy=NO_CACHE)
@@ -157,11 +169,17 @@ def register(job: Job) -> registry.RegisteredModel:
 
 @task(name="evaluation", cache_policy=NO_CACHE)
 def evaluate(job: Job, candidate: registry.RegisteredModel) -> str:
-    """Bits per byte on held-out documents, and the question sets, with baselines; the metrics go to MLflow."""
+    """Bits per byte on held-out documents, and the question sets, with baselines; the metrics go to MLflow. A base is
+    measured on the same, so that gain and loss stand side by side."""
     artifact = job.build("evaluation")
     rows = present.records(*table(artifact))
     show_table("evaluation", rows, "Scores on held-out documents and question sets, with baselines")
     registry.log_evaluation(job.settings.mlflow_url, candidate, artifact, rows)
+    if "base" in job.artifacts:
+        inputs = evaluation_inputs(job.recipe, job.artifacts, job.artifacts["base"])
+        job.artifacts["base-evaluation"] = job.run(evaluation, job.recipe.evaluation, inputs, "base scores")
+        gain = present.records(*beside_base(artifact, job.artifacts["base-evaluation"]))
+        show_table("gain", gain, GAIN)
     return artifact.id
 
 

@@ -101,7 +101,22 @@ class Recipe(Config):
         return self
 
     @model_validator(mode="after")
+    def _a_base_brings_its_tokenizer(self) -> Recipe:
+        if self.training.model.base is None:
+            return self
+        for key in ("tokenizer", "kmers"):
+            if getattr(self.tokens, key) is not None:
+                raise ValueError(f"tokens.{key}: training.model.base brings the tokenizer; leave tokens.{key} out")
+        return self
+
+    @model_validator(mode="after")
     def _mixtures_name_sources(self) -> Recipe:
+        replay = self.training.data.replay
+        if replay is not None and replay.source not in self.corpus.sources:
+            known = ", ".join(self.corpus.sources)
+            raise ValueError(
+                f"training.data.replay.source: {replay.source!r} is no source of this recipe; there are {known}"
+            )
         for number, phase in enumerate(self.training.phases):
             where = f"training.data.phases.{number}" if self.training.data.phases else "training.data"
             repeat = phase.repeat if isinstance(phase.repeat, dict) else {}
@@ -176,7 +191,8 @@ def parse_recipe(data: dict[str, Any], where: str) -> Recipe:
 def with_own_documents(recipe: Recipe, data: str, sources: dict[str, Any], sets: dict[str, str]) -> Recipe:
     """The same recipe on the user's own documents and question sets; it gets a name of its own, `recipe+folder`.
 
-    Mixtures name the recipe's own sources, so these are drawn by size; whoever wants shares writes a recipe.
+    Mixtures name the recipe's own sources, so these are drawn by size, and nothing is replayed; whoever wants shares
+    writes a recipe.
     """
     content = recipe.model_dump(mode="json")
     content["name"] = own_name(recipe.name, data)
@@ -186,6 +202,7 @@ def with_own_documents(recipe: Recipe, data: str, sources: dict[str, Any], sets:
     content["corpus"]["decontamination"]["sets"] = sets
     content["evaluation_sets"] = sets
     mixing = content["training"]["data"]
+    mixing["replay"] = None
     for mixture in (mixing, *mixing["phases"]):
         mixture["weights"] = None
         if isinstance(mixture.get("repeat"), dict):

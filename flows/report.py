@@ -17,7 +17,7 @@ from serving.client import complete
 from serving.gateway.keys import read_key
 from serving.record import Deployment, read_record
 from stages.corpus import summary_rows
-from stages.evaluation import reasons, table
+from stages.evaluation import beside_base, reasons, table
 from stages.store import HeadwaterError
 
 NOT_RULES = ("source", "in", "quarantined", "heldout", "kept", "bytes_in", "bytes_kept", "characters_kept")
@@ -25,6 +25,7 @@ NOT_RULES = ("source", "in", "quarantined", "heldout", "kept", "bytes_in", "byte
 REFERENCE_GFLOPS = 900.0
 """Matmul rate of the machine that our targets are stated for; machines differ by two, so times are scaled to it."""
 
+GAIN = "What the model gained over its base, and what it forgot"
 TOKEN_COLUMNS = ("vocabulary", "documents", "bytes", "tokens", "rows", "shards", "heldout_tokens")
 
 
@@ -54,6 +55,8 @@ class Summary(BaseModel):
     loss: list[float]
     """Training loss of each step."""
     evaluation: list[dict[str, Any]]
+    gain: list[dict[str, Any]] = []
+    """The same measures of the base that the model went on from, beside the model's."""
     completions: list[dict[str, str]]
     served: str = ""
     """What the endpoint serves at the end, in words."""
@@ -83,6 +86,9 @@ def summarise(job: Job, passed: bool, model: registry.RegisteredModel) -> Summar
         precision=artifacts["training"].manifest.details["precision"],
         loss=losses,
         evaluation=present.records(*table(artifacts["evaluation"])),
+        gain=present.records(*beside_base(artifacts["evaluation"], artifacts["base-evaluation"]))
+        if "base-evaluation" in artifacts
+        else [],
         completions=_completions(job) if passed else [],
         served=describe_served(read_record(job.store).stable, artifacts["model"].digest),
         addresses={
@@ -119,6 +125,7 @@ def print_summary(console: Console, summary: Summary) -> None:
         console.print(f"[bold]Training loss[/] {first:.3f} {present.sparkline(summary.loss)} {last:.3f}")
         console.print(f"  {_training_line(summary.training)}\n")
     _table(console, "Evaluation", [_compact_scores(row) for row in summary.evaluation])
+    _table(console, GAIN, summary.gain)
     console.print(f"[bold]Gate[/] {'accepted' if summary.accepted else 'rejected'}")
     for reason in summary.reasons:
         console.print(f"  {reason}", markup=False)
@@ -189,6 +196,8 @@ def markdown(summary: Summary) -> str:
     if summary.edits:
         parts += ["", "## Edits inside documents", _markdown_table(_by_edit(summary.edits))]
     parts += ["", "## Evaluation", _markdown_table(summary.evaluation)]
+    if summary.gain:
+        parts += [f"## {GAIN}", _markdown_table(summary.gain)]
     if summary.loss:
         parts += [
             "## Training loss",

@@ -28,6 +28,8 @@ class TracedRun:
     tokens: str
     """Folder of the tokens artifact in the store."""
     tokens_digest: str
+    base: str
+    """Folder of the model that it went on from; empty: it started from scratch."""
     log: BatchLog
 
 
@@ -46,14 +48,15 @@ def find_run(store: Store, name: str) -> TracedRun:
     events = EventLog(store, folder).read(only=(*EVENT_TYPES, PLAN), newest=("step",))[0]
     artifact, plan = load(store, folder), _plan(events)
     if plan:
-        config, tokens, digest = plan["config"], plan["tokens"], plan["digest"]
+        config, tokens, digest, base = plan["config"], plan["tokens"], plan["digest"], plan.get("base", "")
         try:
-            check_folder(tokens)
+            for named in (tokens, base) if base else (tokens,):
+                check_folder(named)
         except (TypeError, ValueError) as error:
-            raise StoreError(f"{store.where(folder)}: its plan does not name its tokens: {error}") from error
+            raise StoreError(f"{store.where(folder)}: its plan does not name its inputs: {error}") from error
     elif artifact:  # by a version that did not record the plan
         config, digest = artifact.manifest.resolved_config, artifact.manifest.inputs["tokens"]
-        tokens = by_digest(store, f"tokens/{digest}").folder
+        tokens, base = by_digest(store, f"tokens/{digest}").folder, ""
     else:
         raise StoreError(f"{store.where(folder)}: the run has not recorded its plan, so its data order is unknown")
     try:
@@ -61,7 +64,7 @@ def find_run(store: Store, name: str) -> TracedRun:
     except ValidationError as error:
         raise StoreError(f"{store.where(folder)}: its config is not valid in this version: {error}") from None
     log = BatchLog.from_events(events)
-    return TracedRun(artifact.id if artifact else folder, folder, settings, tokens, digest, log)
+    return TracedRun(artifact.id if artifact else folder, folder, settings, tokens, digest, base, log)
 
 
 def find_artifact(store: Store, name: str, kind: str) -> Artifact:

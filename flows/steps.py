@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,14 +10,24 @@ from typing import Any
 from flows.changes import config_changes, input_changes, version_change
 from flows.inputs import resolve_recipe
 from flows.recipe import Recipe
+from stages.base.stage import FILES as BASE_FILES
+from stages.base.stage import BaseConfig, base
+from stages.base.tokenizer import tokenizer_of
 from stages.corpus import CorpusConfig, Listing, corpus, list_files, source_listing
 from stages.corpus.reading.unread import describe_unread
-from stages.evaluation import evaluation, scored_sets, verdict
+from stages.evaluation import (
+    GENERAL_FILES,
+    GeneralText,
+    evaluation,
+    package_descriptions,
+    read_general,
+    scored_sets,
+    verdict,
+)
+from stages.hub import TOKENIZER_FILES, find_location
 from stages.sample.stage import sample
-from stages.store import Artifact, Config, HasDigest, Plan, Stage, Store, StoreError, read_ref
+from stages.store import Artifact, Config, HasDigest, InputError, Plan, Stage, Store, StoreError, by_digest, read_ref
 from stages.tokens import tokens
-from stages.tokens.hub import PATTERNS as TOKENIZER_PATTERNS
-from stages.tokens.hub import tokenizer_location
 from stages.training import TrainingConfig, training
 from stages.training.export import export
 
@@ -30,6 +41,9 @@ class RunArtifacts:
     sets: dict[str, Listing] = field(default_factory=dict)
     decontamination: dict[str, Listing] = field(default_factory=dict)
     tokenizer: Listing | None = None
+    base: Listing | None = None
+    """The folder of the model to go on from."""
+    general: GeneralText | None = None
 
     def __getitem__(self, kind: str) -> Artifact:
         return self.by_kind[kind]
@@ -49,6 +63,8 @@ class Step:
     stage: Stage[Any]
     config: Callable[[Recipe, RunArtifacts], Config]
     inputs: Callable[[Recipe, RunArtifacts], Mapping[str, HasDigest]]
+    needed: Callable[[Recipe], bool] = lambda recipe: True
+    """Whether a recipe has this step."""
 
 
 def _corpus_config(recipe: Recipe, artifacts: RunArtifacts) -> CorpusConfig:
@@ -69,21 +85,53 @@ def _corpus_inputs(recipe: Recipe, artifacts: RunArtifacts) -> dict[str, HasDige
 
 def _tokens_inputs(recipe: Recipe, artifacts: RunArtifacts) -> dict[str, HasDigest]:
     inputs: dict[str, HasDigest] = {"corpus": artifacts["corpus"]}
+    if "base" in artifacts:
+        return inputs | {"tokenizer": tokenizer_of(artifacts["base"])}
     return inputs if artifacts.tokenizer is None else inputs | {"tokenizer": artifacts.tokenizer}
+
+
+def _training_inputs(recipe: Recipe, artifacts: RunArtifacts) -> dict[str, HasDigest]:
+    inputs: dict[str, HasDigest] = {"tokens": artifacts["tokens"]}
+    return inputs | {"base": artifacts["base"]} if "base" in artifacts else inputs
+
+
+def _base_config(recipe: Recipe, artifacts: RunArtifacts) -> BaseConfig:
+    return BaseConfig(base_license=recipe.training.model.base_license)
+
+
+def _names_a_folder(base: str | None) -> bool:
+    """Whether a base is brought in from a folder or the hub: one in the store is there already."""
+    return base is not None and not _IN_STORE.fullmatch(base)
+
+
+def find_base(recipe: Recipe, store: Store) -> Artifact | None:
+    """The base that a recipe names by its digest; None for one that comes from a folder, or none.
+
+    Raises:
+        StoreError: the store has no such model, or several.
+    """
+    name = recipe.training.model.base
+    return by_digest(store, name) if name is not None and _IN_STORE.fullmatch(name) else None
+
+
+def _base_inputs(recipe: Recipe, artifacts: RunArtifacts) -> dict[str, HasDigest]:
+    assert artifacts.base is not None, "inputs are listed first"
+    return {"folder": artifacts.base}
 
 
 def evaluation_inputs(recipe: Recipe, artifacts: RunArtifacts, of: Artifact) -> dict[str, HasDigest]:
     """Inputs for scoring the model `of` on the recipe's sets and the corpus's held-out documents."""
     inputs: dict[str, HasDigest] = {"model": of, "tokens": artifacts["tokens"]}
     inputs.update({f"set/{name}": artifacts.sets[name] for name in scored_sets(recipe.evaluation_sets)})
-    return inputs
+    return inputs | {"general": artifacts.general} if artifacts.general is not None else inputs
 
 
 STEPS = (
-    Step("sample", sample, lambda r, a: r.sample, lambda r, a: {}),  # type: ignore[arg-type,return-value]
+    Step("sample", sample, lambda r, a: r.sample, lambda r, a: {}, lambda r: r.sample is not None),  # type: ignore[arg-type,return-value]
+    Step("base", base, _base_config, _base_inputs, lambda r: _names_a_folder(r.training.model.base)),
     Step("corpus", corpus, _corpus_config, _corpus_inputs),
     Step("tokens", tokens, lambda r, a: r.tokens, _tokens_inputs),
-    Step("training", training, lambda r, a: r.training, lambda r, a: {"tokens": a["tokens"]}),
+    Step("training", training, lambda r, a: r.training, _training_inputs),
     Step(
         "model",
         export,
@@ -103,11 +151,14 @@ STEPS = (
         lambda r, a: (
             {"candidate": a["evaluation"]}
             | ({"champion": a["champion-evaluation"]} if "champion-evaluation" in a else {})
+            | ({"base": a["base-evaluation"]} if "base-evaluation" in a else {})
         ),
     ),
 )
-SECTIONS = {"verdict": "gate", "model": "export"}
+SECTIONS = {"verdict": "gate", "model": "export", "base": "training.model"}
 """Sections of the recipe that have another name than their stage."""
+BASE = "training.model.base"
+_IN_STORE = re.compile(r"(model|base)/[0-9a-f]{8,64}")
 STEP = {step.kind: step for step in STEPS}
 
 
@@ -129,7 +180,18 @@ def list_inputs(recipe: Recipe, artifacts: RunArtifacts) -> None:
         name: list_files(place(location)) for name, location in recipe.corpus.decontamination.sets.items()
     }
     if recipe.tokens.tokenizer is not None:
-        artifacts.tokenizer = list_files(tokenizer_location(recipe.tokens.tokenizer), TOKENIZER_PATTERNS)
+        artifacts.tokenizer = list_files(find_location("tokens.tokenizer", recipe.tokens.tokenizer), TOKENIZER_FILES)
+    if recipe.evaluation.general is not None:
+        artifacts.general = read_general(list_files(recipe.evaluation.general, GENERAL_FILES))
+    elif recipe.training.model.base is not None:
+        artifacts.general = package_descriptions()
+    named = recipe.training.model.base
+    if named is not None and _names_a_folder(named):
+        where = find_location(BASE, named, BASE_FILES)
+        try:
+            artifacts.base = list_files(where, BASE_FILES)
+        except InputError as error:
+            raise InputError(f"{BASE}: {error}") from error
 
 
 def unread_notes(artifacts: RunArtifacts) -> list[str]:
@@ -164,9 +226,12 @@ def plan_steps(
     artifacts = RunArtifacts() if artifacts is None else artifacts
     out: list[Planned] = []
     missing = ""
+    if (stored := find_base(recipe, store)) is not None:
+        artifacts["base"] = stored
     for step in STEPS:
         if step.kind == "sample" and recipe.sample is None:
             list_inputs(recipe, artifacts)
+        if not step.needed(recipe):
             continue
         if missing:
             why = (f"after {missing}", *_own_changes(step, recipe, store))
@@ -174,17 +239,14 @@ def plan_steps(
             continue
         if step.kind == "verdict":
             champion = read_ref(store, recipe.name, "champion")
-            if champion and champion.digest != artifacts["model"].digest:
-                inputs = evaluation_inputs(recipe, artifacts, champion)
-                scores = evaluation.plan(recipe.evaluation, inputs, store).done
-                if scores is None:
-                    first = "after the champion's evaluation"
-                    why = (first, *_own_changes(step, recipe, store))
-                    out.append(Planned("verdict", f"would run {first}", None, why))
-                    continue
-                artifacts["champion-evaluation"] = scores
-            elif champion:
+            if champion and champion.digest == artifacts["model"].digest:
                 out.append(Planned("verdict", "cached: it is the champion", None))
+                continue
+            first = _find_scores(
+                recipe, store, artifacts, {"champion": champion, "base": artifacts.by_kind.get("base")}
+            )
+            if first:
+                out.append(Planned("verdict", f"would run {first}", None, (first, *_own_changes(step, recipe, store))))
                 continue
         into = step.inputs(recipe, artifacts)
         plan = step.stage.plan(step.config(recipe, artifacts), into, store, force_new_run=force_new_run)
@@ -197,6 +259,18 @@ def plan_steps(
         if step.kind == "sample":
             list_inputs(recipe, artifacts)
     return out
+
+
+def _find_scores(recipe: Recipe, store: Store, artifacts: RunArtifacts, models: Mapping[str, Artifact | None]) -> str:
+    """Finds the evaluations of the models that the candidate is compared with; if one is missing, what has to run."""
+    for name, model in models.items():
+        if model is None:
+            continue
+        scores = evaluation.plan(recipe.evaluation, evaluation_inputs(recipe, artifacts, model), store).done
+        if scores is None:
+            return f"after the {name}'s evaluation"
+        artifacts[f"{name}-evaluation"] = scores
+    return ""
 
 
 def recipe_tokens(recipe: str, overrides: Sequence[str], store: Store) -> tuple[TrainingConfig, Artifact]:
@@ -233,7 +307,8 @@ def _own_changes(step: Step, recipe: Recipe, store: Store) -> tuple[str, ...]:
         return none
     section = SECTIONS.get(step.kind, step.kind)
     # The recipe's own section: the step's config differs from it only in locations, which are not in the fingerprint.
-    return (*version_change(step.stage, before), *config_changes(section, getattr(recipe, section), before))
+    config = _base_config(recipe, RunArtifacts()) if step.kind == "base" else getattr(recipe, section)
+    return (*version_change(step.stage, before), *config_changes(section, config, before))
 
 
 def _reasons(

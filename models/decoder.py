@@ -1,8 +1,8 @@
 """A decoder in plain PyTorch, written to be read; parallelism and number formats are applied from outside.
 
-RMSNorm before each block, grouped-query attention, rotary positions (rotate-half), SwiGLU, no biases. With normed
-queries and keys it is Hugging Face's `Qwen3ForCausalLM`, without them `LlamaForCausalLM`; module names are the same, so
-that state dicts are interchangeable.
+RMSNorm before each block, grouped-query attention, rotary positions (rotate-half), SwiGLU. With normed queries and keys
+it is Hugging Face's `Qwen3ForCausalLM`, with biases of queries, keys and values `Qwen2ForCausalLM`, without both
+`LlamaForCausalLM` and `MistralForCausalLM`; module names are the same, so that state dicts are interchangeable.
 
 Several documents share a sequence: attention never crosses an end-of-text token and positions restart after it, so
 each document is computed independently.
@@ -23,18 +23,20 @@ from models.sizes import ModelConfig
 
 
 class Linear(nn.Module):
-    """A linear layer without bias, in the number format of its input.
+    """A linear layer in the number format of its input.
 
     The weight is cast where it is used: a no-op under FSDP's mixed precision; without FSDP the same arithmetic, with
     fp32 master weights and gradients.
     """
 
-    def __init__(self, inputs: int, outputs: int):
+    def __init__(self, inputs: int, outputs: int, bias: bool = False):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight)
+        y = linear(x, self.weight)
+        return y if self.bias is None else y + self.bias.to(y.dtype)
 
 
 class RMSNorm(nn.Module):
@@ -58,16 +60,19 @@ class Attention(nn.Module):
         super().__init__()
         size, queries, keys = config.hidden_size, config.heads * config.head_size, config.key_value_heads
         self.head_size = config.head_size
-        self.q_proj = Linear(size, queries)
-        self.k_proj = Linear(size, keys * config.head_size)
-        self.v_proj = Linear(size, keys * config.head_size)
+        self.q_proj = Linear(size, queries, config.qkv_bias)
+        self.k_proj = Linear(size, keys * config.head_size, config.qkv_bias)
+        self.v_proj = Linear(size, keys * config.head_size, config.qkv_bias)
         self.o_proj = Linear(queries, size)
         self.q_norm = RMSNorm(config.head_size, config.norm_eps) if config.qk_norm else None
         self.k_norm = RMSNorm(config.head_size, config.norm_eps) if config.qk_norm else None
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend | BucketLayout) -> Tensor:
         if isinstance(attend, BucketLayout):
-            heads = linear(x, self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)
+            projections = (self.q_proj, self.k_proj, self.v_proj)
+            heads = linear(x, *(project.weight for project in projections))
+            if self.q_proj.bias is not None:
+                heads = heads + torch.cat([project.bias for project in projections]).to(heads.dtype)
             heads = heads.unflatten(-1, (-1, self.head_size))
             mixed = attend_bucketed(heads, self.q_norm, self.k_norm, rotation, attend)
         else:

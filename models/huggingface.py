@@ -1,4 +1,4 @@
-"""Conversion to and from Hugging Face's `Qwen3ForCausalLM` and `LlamaForCausalLM`: config and SafeTensors.
+"""Conversion of a decoder's shape to and from Hugging Face's `config.json`: Qwen3, Qwen2, Llama and Mistral.
 
 Parameter names are the same on both sides, so a state dict needs no mapping; as in transformers, a tied head is not
 stored. Does not import transformers.
@@ -6,27 +6,14 @@ stored. Does not import transformers.
 
 from __future__ import annotations
 
-import json
-import os
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import fields
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 from models.rope import RopeScaling
-from models.sizes import ModelConfig
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from models.decoder import Decoder
+from models.sizes import Architecture, ModelConfig
 
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
-
-QWEN3, LLAMA = "Qwen3ForCausalLM", "LlamaForCausalLM"
-_TYPES = {QWEN3: "qwen3", LLAMA: "llama"}
-"""`model_type` by architecture."""
 
 _NAMES = {
     "vocabulary_size": "vocab_size",
@@ -50,34 +37,86 @@ _ROPE_ENTRIES = {
 _REQUIRED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 
 
-def architecture(config: ModelConfig) -> str:
-    """The class in transformers with this architecture."""
-    return QWEN3 if config.qk_norm else LLAMA
+@dataclass(frozen=True)
+class _Class:
+    """What is particular to one of Hugging Face's classes."""
+
+    model_type: str
+    absent: Mapping[str, Any]
+    """What transformers takes for an entry that its `config.json` does not have."""
+    own: Mapping[str, Any]
+    """Entries that are written besides those of all classes."""
+    without: tuple[str, ...] = ()
+    """Entries that it does not have."""
 
 
-def to_config(config: ModelConfig, eos_id: int, dtype: str = "float32") -> dict[str, Any]:
+_CLASSES: Mapping[Architecture, _Class] = {
+    "Qwen3ForCausalLM": _Class(
+        "qwen3",
+        {"num_key_value_heads": 32, "head_dim": 128, "max_position_embeddings": 32_768},
+        {"attention_bias": False, "use_sliding_window": False},
+    ),
+    "Qwen2ForCausalLM": _Class(
+        "qwen2",
+        {"num_key_value_heads": 32, "max_position_embeddings": 32_768},
+        {"use_sliding_window": False},
+        without=("head_dim",),
+    ),
+    "LlamaForCausalLM": _Class(
+        "llama", {"max_position_embeddings": 2048}, {"attention_bias": False, "mlp_bias": False}
+    ),
+    "MistralForCausalLM": _Class(
+        "mistral",
+        {"num_key_value_heads": 8, "max_position_embeddings": 131_072, "sliding_window": 4096},
+        {"sliding_window": None},
+    ),
+}
+_UNSUPPORTED = ("attention_bias", "mlp_bias", "use_sliding_window")
+_REFUSED = {
+    "auto_map": "the model needs code of its own, which is never run; take a model of a stock architecture",
+    "quantization_config": "its weights are quantized; take the model's original weights",
+}
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Token ids that a model's configuration names."""
+
+    eos_ids: tuple[int, ...]
+    """Each ends a text that the model writes."""
+    bos_id: int | None = None
+    pad_id: int | None = None
+
+    @classmethod
+    def from_scratch(cls, eos_id: int) -> SpecialTokens:
+        """Those of a model that is trained from scratch."""
+        return cls((eos_id,), pad_id=eos_id)
+
+
+def to_config(config: ModelConfig, tokens: SpecialTokens, dtype: str = "float32") -> dict[str, Any]:
     """The content of `config.json`.
 
     Rotary settings are written both at top level, for vLLM and transformers 4, and in `rope_parameters`, for
     transformers 5.
     """
     scaling = _rope_entries(config.rope_scaling)
-    name = architecture(config)
+    mine = _CLASSES[config.architecture]
+    names = {ours: theirs for ours, theirs in _NAMES.items() if theirs not in mine.without}
     return {
-        "architectures": [name],
-        "model_type": _TYPES[name],
-        **{theirs: getattr(config, ours) for ours, theirs in _NAMES.items()},
+        "architectures": [config.architecture],
+        "model_type": mine.model_type,
+        **{theirs: getattr(config, ours) for ours, theirs in names.items()},
         "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta, **(scaling or {})},
         **({"rope_scaling": scaling} if scaling else {}),
         "hidden_act": "silu",
-        "attention_bias": False,
+        **{name: mine.own[name] for name in ("attention_bias",) if name in mine.own},
         "attention_dropout": 0.0,
-        **({"use_sliding_window": False} if name == QWEN3 else {"mlp_bias": False}),
+        **{name: value for name, value in mine.own.items() if name != "attention_bias"},
         "initializer_range": 0.02,
         "use_cache": True,
-        "bos_token_id": None,
-        "eos_token_id": eos_id,
-        "pad_token_id": eos_id,
+        "bos_token_id": tokens.bos_id,
+        "eos_token_id": tokens.eos_ids[0] if len(tokens.eos_ids) == 1 else [*tokens.eos_ids],
+        "pad_token_id": tokens.pad_id,
         "dtype": dtype,
         "torch_dtype": dtype,
     }
@@ -91,148 +130,95 @@ def _rope_entries(scaling: RopeScaling | None) -> dict[str, Any] | None:
     return {name: value for name in entries if (value := getattr(scaling, name)) is not None}
 
 
-def from_config(config: Mapping[str, Any]) -> tuple[ModelConfig, int]:
-    """The architecture and EOS id in a `config.json`; of several EOS ids the first.
+def from_config(config: Mapping[str, Any]) -> tuple[ModelConfig, SpecialTokens]:
+    """The shape and special tokens in a `config.json`.
 
     Raises:
-        ValueError: another architecture, an unsupported feature, or a missing entry.
+        ValueError: another architecture, a feature that the decoder does not compute, or an entry that is missing.
     """
-    names = config.get("architectures") or [None]
-    if names[0] not in _TYPES:
-        raise ValueError(f"config.json: architectures is {names}; only {' and '.join(_TYPES)} are supported")
-    for entry in ("attention_bias", "mlp_bias", "use_sliding_window"):
+    name = _architecture(config.get("architectures"))
+    mine = _CLASSES[name]
+    config = {**mine.absent, "tie_word_embeddings": False, **config}
+    for entry, why in _REFUSED.items():
+        if config.get(entry):
+            raise ValueError(f"config.json has {entry}: {why}")
+    for entry in _UNSUPPORTED:
         if config.get(entry):
             raise ValueError(f"config.json: {entry} is not supported")
+    _refuse_window(config, windowed=name == "MistralForCausalLM")
     if config.get("hidden_act", "silu") != "silu":
         raise ValueError(f"config.json: hidden_act is {config['hidden_act']!r}; only 'silu' is supported")
-    for entry in _REQUIRED:
+    for entry in (*_REQUIRED, *(entry for entry in ("num_key_value_heads", "head_dim") if config.get(entry))):
         if type(config.get(entry)) is not int or config[entry] < 1:
             raise ValueError(f"config.json: {entry} is {config.get(entry)!r}; must be a positive integer")
     values = {ours: config[theirs] for ours, theirs in _NAMES.items() if config.get(theirs) is not None}
     values.setdefault("key_value_heads", values["heads"])
-    values.setdefault("head_size", values["hidden_size"] // values["heads"])
-    rope = dict(config.get("rope_parameters") or {})
+    width = values["hidden_size"] // values["heads"]
+    if values.setdefault("head_size", width) != width and "head_dim" in mine.without:
+        raise ValueError(f"config.json: head_dim is {values['head_size']}; must be hidden_size / num_attention_heads")
+    rope = config.get("rope_parameters") or {}
+    if not isinstance(rope, dict) or any(isinstance(value, dict) for value in rope.values()):
+        raise ValueError("config.json: rope_parameters differ by layer, which is not supported")
+    rope = dict(rope)
     values["rope_theta"] = float(rope.pop("rope_theta", None) or config.get("rope_theta") or 10_000.0)
     values["rope_scaling"] = _rope_scaling(rope or config.get("rope_scaling") or {})
-    eos = config.get("eos_token_id")
-    eos = eos[0] if isinstance(eos, list) and eos else eos
-    if type(eos) is not int or not 0 <= eos < values["vocabulary_size"]:
+    return ModelConfig(architecture=name, **values), _special_tokens(config)
+
+
+def _architecture(names: Any) -> Architecture:
+    for name in _CLASSES:
+        if names == [name]:
+            return name
+    raise ValueError(f"config.json: architectures is {names}; one of {', '.join(_CLASSES)} is supported")
+
+
+def _refuse_window(config: Mapping[str, Any], windowed: bool) -> None:
+    """Refuses attention to the last tokens only, which would be computed as attention to all."""
+    window = config.get("sliding_window") if windowed else None
+    if window is not None and window < config["max_position_embeddings"]:
         raise ValueError(
-            f"config.json: eos_token_id is {config.get('eos_token_id')!r}; must be a token id below vocab_size"
+            f"config.json: sliding_window is {window} of {config['max_position_embeddings']} positions: its layers "
+            "attend to the last tokens only, which is not supported; take a version of the model without "
+            "(sliding_window: null), as Mistral 7B has it from v0.2 on"
         )
-    return ModelConfig(qk_norm=names[0] == QWEN3, **values), eos
+    if "sliding_attention" in (config.get("layer_types") or ()):
+        raise ValueError("config.json: layer_types has sliding_attention, which is not supported")
+
+
+def _special_tokens(config: Mapping[str, Any]) -> SpecialTokens:
+    eos = config.get("eos_token_id")
+    ids: list[Any] = eos if isinstance(eos, list) else [eos]
+    if not ids or not all(_is_id(token, config) for token in ids):
+        raise ValueError(
+            f"config.json: eos_token_id is {eos!r}; must be a token id below vocab_size, or a list of them"
+        )
+    bos, pad = config.get("bos_token_id"), config.get("pad_token_id")
+    pad = None if pad == -1 else pad  # as the first Llama folders say that there is none
+    for entry, token in (("bos_token_id", bos), ("pad_token_id", pad)):
+        if token is not None and not _is_id(token, config):
+            raise ValueError(f"config.json: {entry} is {token!r}; must be a token id below vocab_size")
+    return SpecialTokens(tuple(ids), bos, pad)
+
+
+def _is_id(token: Any, config: Mapping[str, Any]) -> bool:
+    return type(token) is int and 0 <= token < config["vocab_size"]
 
 
 def _rope_scaling(entries: Mapping[str, Any]) -> RopeScaling | None:
     kind = entries.get("rope_type", entries.get("type", "default"))
-    if kind == "default":
-        return None
     if (
-        float(entries.get("partial_rotary_factor", 1.0)) != 1.0
+        float(entries.get("partial_rotary_factor") or 1.0) != 1.0
         or entries.get("mscale")
         or not entries.get("truncate", True)
     ):
         raise ValueError("config.json: partial_rotary_factor, mscale and truncate of rope_parameters are not supported")
+    if kind == "default":
+        return None
     known = {field.name for field in fields(RopeScaling)} - {"rope_type"}
     values = {name: value for name, value in entries.items() if name in known and value is not None}
     if "factor" not in values:
         raise ValueError(f"config.json: rope_parameters has no factor for rope_type {kind!r}")
     try:
         return RopeScaling(kind, **values)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"config.json: rope_parameters: {error}") from error
-
-
-def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Writes tensors as SafeTensors, with the format metadata that `transformers` requires.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    try:
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path, metadata={"format": "pt"})
-    except SafetensorError as error:  # callers expect an OSError for a full or failed disk
-        number = re.search(r"\(os error (\d+)\)", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
-
-
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """Reads a whole SafeTensors file."""
-    from safetensors.torch import load_file
-
-    return load_file(path)
-
-
-def load_decoder(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Decoder:
-    """A decoder with these weights, in fp32 on the CPU.
-
-    Raises:
-        ValueError: an unsupported config, or tensors that are missing, unexpected, of another shape, or not finite; the
-            message names them.
-    """
-    from models.decoder import Decoder
-
-    shape, eos_id = from_config(config)
-    model = Decoder(shape, eos_id)
-    found = dict(weights)
-    if shape.tied:
-        found.pop("lm_head.weight", None)  # some exporters write it although it is tied
-    wrong = [*_differences({name: parameter.shape for name, parameter in model.named_parameters()}, found)]
-    if wrong:
-        more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
-        raise ValueError(f"the weights do not match {architecture(shape)} in config.json: {'; '.join(wrong[:3])}{more}")
-    model.load_state_dict({name: tensor.float() for name, tensor in found.items()})
-    return model
-
-
-def _differences(wanted: Mapping[str, Any], found: Mapping[str, Tensor]) -> Iterator[str]:
-    for name in sorted({*wanted, *found}):
-        if name not in found:
-            yield f"{name} is missing"
-        elif name not in wanted:
-            yield f"{name} is not a tensor of this model"
-        elif found[name].shape != wanted[name]:
-            yield f"{name} has shape {list(found[name].shape)}, not {list(wanted[name])}"
-        elif not found[name].isfinite().all():
-            yield f"{name} holds values that are not finite"
-
-
-def load_folder(folder: Path) -> Decoder:
-    """A decoder from a folder written by `save_pretrained`, with weights in one file or several.
-
-    Raises:
-        ValueError: see `load_decoder`; or a file is missing or damaged.
-    """
-    from safetensors import SafetensorError
-
-    config = _json(folder / "config.json")
-    index = folder / WEIGHTS_INDEX
-    names = sorted(set(_json(index)["weight_map"].values())) if index.is_file() else [WEIGHTS]
-    weights: dict[str, Tensor] = {}
-    for name in names:
-        path = folder / name
-        if path.parent != folder or not path.is_file():  # also refuses a path outside the folder
-            raise ValueError(f"{folder} has no {name}; only SafeTensors weights are supported")
-        try:
-            weights |= load_weights(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
-    try:
-        return load_decoder(config, weights)
-    except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from error
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} is not a JSON object")
-    return found

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 STD = 0.02
-ZERO = ("o_proj.weight", "down_proj.weight")
+ZERO = ("o_proj.weight", "down_proj.weight", ".bias")
 """Parameters that start at zero, so that each block starts as the identity on the residual stream."""
 
 

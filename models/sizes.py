@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from models.rope import RopeScaling
+
+Architecture = Literal["Qwen3ForCausalLM", "Qwen2ForCausalLM", "LlamaForCausalLM", "MistralForCausalLM"]
+"""Hugging Face's classes that the decoder computes."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Architecture of a Qwen3 or Llama decoder. `models/huggingface.py` maps the names to Hugging Face's."""
+    """Shape of a decoder. `models/huggingface.py` maps the names to Hugging Face's."""
 
     vocabulary_size: int
     """Rows of embedding and head; `config_for_size` pads them for efficient products."""
@@ -31,9 +35,19 @@ class ModelConfig:
     """Base of the rotary position frequencies."""
     rope_scaling: RopeScaling | None = None
     """Scaling of those frequencies for a longer context."""
-    qk_norm: bool = True
-    """Norm queries and keys: Qwen3, whose training is more stable; False: Llama."""
+    architecture: Architecture = "Qwen3ForCausalLM"
+    """Models from scratch are Qwen3, whose training is the most stable."""
     norm_eps: float = 1e-6
+
+    @property
+    def qk_norm(self) -> bool:
+        """Queries and keys are normed."""
+        return self.architecture == "Qwen3ForCausalLM"
+
+    @property
+    def qkv_bias(self) -> bool:
+        """The projections to queries, keys and values have biases."""
+        return self.architecture == "Qwen2ForCausalLM"
 
     def __post_init__(self) -> None:
         if self.heads % self.key_value_heads:
@@ -104,7 +118,8 @@ def parameters(config: ModelConfig) -> int:
 def layer_parameters(config: ModelConfig) -> int:
     """Number of parameters of one layer."""
     head_norms = 2 * config.head_size if config.qk_norm else 0
-    return _layer_matrices(config) + 2 * config.hidden_size + head_norms
+    biases = (config.heads + 2 * config.key_value_heads) * config.head_size if config.qkv_bias else 0
+    return _layer_matrices(config) + 2 * config.hidden_size + head_norms + biases
 
 
 def training_flops(config: ModelConfig, sequence_length: int) -> float:

@@ -42,7 +42,10 @@ def export(
         )
     config = ExportConfig(step=step, dtype=dtype)  # type: ignore[arg-type]
     folder = to.expanduser().absolute()
-    done, taken = export_checkpoint(store, found.folder, found.config, tokens, config, folder)
+    base = load_artifact(store, found.base) if found.base else None
+    if found.base and base is None:
+        raise StoreError(f"{found.name}: the base that it went on from, {store.where(found.base)}, is gone")
+    done, taken = export_checkpoint(store, found.folder, found.config, tokens, config, folder, base)
     if as_json:
         print_json(
             {

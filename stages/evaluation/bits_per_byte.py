@@ -113,6 +113,22 @@ def unigram_nll(counts: np.ndarray) -> np.ndarray:
     return -np.log(smoothed / smoothed.sum())
 
 
+def evaluate_texts(
+    texts: Sequence[tuple[str, str]],
+    source: str,
+    model: LanguageModel,
+    window: int,
+    progress: Callable[[int, int], None],
+) -> list[DocumentScore]:
+    """Scores of texts (name, text), without baselines."""
+    encoded = encode_texts([text for _, text in texts], model.tokenizer)
+    costs = score_documents([tokens for tokens, _ in encoded], model, window, progress)
+    return [
+        DocumentScore(name, source, float(cost), size)
+        for (name, _), cost, (_, size) in zip(texts, costs, encoded, strict=True)
+    ]
+
+
 def evaluate_documents(
     documents: Sequence[HeldoutDocument],
     token_bytes: np.ndarray,
@@ -145,9 +161,13 @@ def retokenize(documents: Sequence[HeldoutDocument], old: Any, new: Any) -> list
     first token, so that each model's bits are divided by exactly the bytes that it predicted; if that token ends inside
     a character, the whole character is excluded.
     """
-    texts = [old.decode(doc.tokens.tolist(), clean_up_tokenization_spaces=False) for doc in documents]
+    return encode_texts([old.decode(doc.tokens.tolist(), clean_up_tokenization_spaces=False) for doc in documents], new)
+
+
+def encode_texts(texts: Sequence[str], tokenizer: Any) -> list[tuple[np.ndarray, int]]:
+    """Texts as (int64 tokens, counted bytes): all bytes except those of the first token, which nothing predicts."""
     # Special tokens in the text are encoded as text, as in the token stream.
-    encoded = new(texts, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True)
+    encoded = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True)
     out = []
     for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
         end = offsets[0][1] if offsets else 0

@@ -76,6 +76,12 @@ class EvaluationConfig(Config):
     """Held-out documents for bits-per-byte, chosen by the seed; empty: all, 0: none."""
     heldout_bytes: int | None = Field(default=4_000_000, ge=1)
     """Limit of the held-out documents' total bytes; empty: no limit."""
+    general: str | None = runtime_field(None)
+    """Text of another kind than the model is trained on, on which is measured what it forgets: a file or folder of
+    JSON Lines with a field `text`, or of plain text; absolute path or URL. Empty: for a model that goes on from a base,
+    the descriptions of installed packages; for one from scratch, nothing. Only its content is hashed, as an input."""
+    general_bytes: int = Field(default=100_000, ge=1)
+    """Bytes of it that are scored: the beginnings of at most 32 documents, chosen by the seed."""
     unigram_tokens: int | None = Field(default=20_000_000, ge=1)
     """Training tokens that the unigram baseline counts, distributed over all shards; empty: all."""
     markov_order: int | None = Field(default=None, ge=1, le=24)

@@ -32,7 +32,12 @@ def scores(artifact: Artifact) -> Scores:
         correct = {row["id"]: row[key] == row["gold"] for row in rows}
         sets[name] = SetScores(correct, summary["random"], summary["majority"])
     totals = results["bits_per_byte"].get("all", {})
-    return Scores(documents, totals.get("unigram"), sets, totals.get("markov"))
+    general = (
+        {row["doc_id"]: DocumentCost(row["nll"], row["bytes"]) for row in _rows(artifact, "general.jsonl")}
+        if artifact.files("general.jsonl")
+        else {}
+    )
+    return Scores(documents, totals.get("unigram"), sets, totals.get("markov"), general)
 
 
 def _rows(artifact: Artifact, path: str) -> list[dict[str, Any]]:
@@ -44,18 +49,22 @@ def build_verdict(config: GatePolicy, inputs: Mapping[str, Any], writer: Artifac
     """Builds the artifact: `verdict.json` with the decision, every rule's reason, and the compared artifacts.
 
     Args:
-        inputs: `candidate` and optionally `champion`: evaluation artifacts on the same sets and documents.
+        inputs: `candidate` and optionally `champion` and `base`: evaluation artifacts on the same sets and documents.
 
     Raises:
         InputError: they were not scored on the same items.
     """
     champion: Artifact | None = inputs.get("champion")
     candidate: Artifact = inputs["candidate"]
-    verdict = gate(scores(champion) if champion else None, scores(candidate), config)
+    base: Artifact | None = inputs.get("base")
+    verdict = gate(
+        scores(champion) if champion else None, scores(candidate), config, scores(base) if base is not None else None
+    )
     record = verdict.record() | {
         "policy": config.model_dump(mode="json"),
         "candidate": candidate.digest,
         "champion": champion.digest if champion else None,
+        **({"base": base.digest} if base is not None else {}),
     }
     writer.put("verdict.json", json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False).encode())
     writer.metrics["accepted"] = float(verdict.accepted)

@@ -13,15 +13,23 @@ import numpy as np
 
 from stages.corpus import Listing
 from stages.corpus.reading.inputs import write_input_list
-from stages.evaluation.bits_per_byte import DocumentScore, bits_per_byte, evaluate_documents, retokenize, unigram_nll
+from stages.evaluation.bits_per_byte import (
+    DocumentScore,
+    bits_per_byte,
+    evaluate_documents,
+    evaluate_texts,
+    retokenize,
+    unigram_nll,
+)
 from stages.evaluation.config import TRAIN_SUFFIX, EvaluationConfig, check_name, is_training_split
+from stages.evaluation.general import GeneralText
 from stages.evaluation.harness import METRICS, Task, TaskResult
 from stages.evaluation.harness import run as run_harness
 from stages.evaluation.heldout import heldout_documents, training_counts
 from stages.evaluation.language_model import LanguageModel, cpu_threads, load_model
 from stages.evaluation.markov import heldout_costs
 from stages.evaluation.offline import offline
-from stages.evaluation.report import COLUMNS, bits_per_byte_rows, task_row
+from stages.evaluation.report import COLUMNS, bits_per_byte_rows, general_row, task_row
 from stages.evaluation.sets import ROLE, Baselines, Question, baselines, read_set, subset
 from stages.store import Artifact, ArtifactWriter, ConfigError
 
@@ -31,7 +39,8 @@ def build(config: EvaluationConfig, inputs: Mapping[str, Any], writer: ArtifactW
 
     Args:
         inputs: `model` and `tokens` artifacts (a model with another tokenizer than the tokens is evaluated on the same
-            documents, tokenized again), and one `set/<name>` per question set: its listing.
+            documents, tokenized again), one `set/<name>` per question set: its listing, and optionally `general`: a
+            `GeneralText`.
 
     Raises:
         InputError: an invalid row in a set, or a model folder that transformers cannot load.
@@ -47,10 +56,11 @@ def build(config: EvaluationConfig, inputs: Mapping[str, Any], writer: ArtifactW
         clock.lap("load_model")
         with cpu_threads(model, config.threads):
             documents = _bits_per_byte(config, inputs, model, writer)
+            general = _general(config, inputs.get("general"), model, writer)
             clock.lap("bits_per_byte")
             results = run_harness(tasks, model, log, config.batch_size, _progress(writer, "options")) if tasks else []
             clock.lap("questions")
-    _write(config, documents, results, sizes, writer)
+    _write(config, documents, general, results, sizes, writer)
     writer.events.emit("timing", seconds=clock.seconds)
 
 
@@ -119,6 +129,22 @@ def _bits_per_byte(
     return [replace(score, markov_nll=cost) for score, cost in zip(scores, costs, strict=True)]
 
 
+GENERAL = "general"
+"""Role of general text among the inputs, and its name in metrics and tables."""
+_GENERAL_WINDOW = 1024
+"""Tokens of context at most: general text is not cut into the training's rows."""
+
+
+def _general(
+    config: EvaluationConfig, general: GeneralText | None, model: LanguageModel, writer: ArtifactWriter
+) -> list[DocumentScore]:
+    if general is None:
+        return []
+    texts = general.excerpts(config.general_bytes, config.seed)
+    writer.details["general_text"] = general.origin
+    return evaluate_texts(texts, GENERAL, model, _GENERAL_WINDOW, _progress(writer, "windows"))
+
+
 def _same_tokenizer(model: Artifact, tokens: Artifact) -> bool:
     """Whether both tokenizers give the same ids; differences in formatting do not count."""
     parts = []
@@ -134,6 +160,7 @@ def _same_tokenizer(model: Artifact, tokens: Artifact) -> bool:
 def _write(
     config: EvaluationConfig,
     documents: Sequence[DocumentScore],
+    general: Sequence[DocumentScore],
     results: Sequence[TaskResult],
     sizes: Mapping[str, int],
     writer: ArtifactWriter,
@@ -148,6 +175,13 @@ def _write(
             if baseline in totals:
                 writer.metrics[f"bits_per_byte_{baseline}{suffix}"] = totals[baseline]
         writer.events.emit("score", measure="bits_per_byte", source=source, **totals)
+    if general:
+        total = bits_per_byte((score.nll, score.bytes) for score in general)
+        summary[GENERAL] = {"bits_per_byte": total, "documents": len(general)}
+        writer.metrics[f"bits_per_byte_{GENERAL}"] = total
+        rows.append(general_row(total, len(general)))
+        writer.events.emit("score", measure="bits_per_byte", source=GENERAL, **summary[GENERAL])
+        writer.put(f"{GENERAL}.jsonl", _json_lines(score.record() for score in general))
     by_set: dict[str, list[TaskResult]] = {}
     for result in results:
         by_set.setdefault(result.task.set, []).append(result)

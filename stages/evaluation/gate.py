@@ -45,6 +45,9 @@ class GatePolicy(Config):
     must_beat_markov: bool = False
     """Whether the bits-per-byte must also be below the Markov baseline's, with or without a champion. Requires
     `evaluation.markov_order`."""
+    general_margin: float | None = Field(default=None, ge=0)
+    """For a model that goes on from a base: allowed relative excess over the base's bits-per-byte on general text (0.01
+    is one percent). Empty: what it forgot is reported and holds nothing up."""
     bootstrap: int = Field(default=2000, ge=100)
     """Draws of the bootstrap."""
     seed: int = 0
@@ -89,6 +92,8 @@ class Scores:
     sets: Mapping[str, SetScores] = field(default_factory=dict)
     markov_bits_per_byte: float | None = None
     """The Markov baseline's; None if it was not measured."""
+    general: Mapping[str, DocumentCost] = field(default_factory=dict)
+    """Of general text, by name."""
 
     @property
     def bits_per_byte(self) -> float:
@@ -121,8 +126,11 @@ class Verdict:
         return {"accepted": self.accepted, "reasons": [vars(reason) for reason in self.reasons]}
 
 
-def gate(champion: Scores | None, candidate: Scores, policy: GatePolicy) -> Verdict:
+def gate(champion: Scores | None, candidate: Scores, policy: GatePolicy, base: Scores | None = None) -> Verdict:
     """Decides whether `candidate` may replace `champion`.
+
+    Args:
+        base: the scores of the model that the candidate went on from.
 
     Raises:
         InputError: the two were not scored on the same documents and questions, or the policy needs a set or the Markov
@@ -131,6 +139,8 @@ def gate(champion: Scores | None, candidate: Scores, policy: GatePolicy) -> Verd
     reasons = _without_champion(candidate, policy) if champion is None else _paired(champion, candidate, policy)
     if policy.must_beat_markov and not math.isnan(candidate.bits_per_byte):
         reasons.append(_below_markov(candidate))
+    if policy.general_margin is not None:
+        reasons.append(_general(base, candidate, policy, policy.general_margin))
     return Verdict(all(reason.passed for reason in reasons), tuple(reasons))
 
 
@@ -192,15 +202,7 @@ def _bits_per_byte(ids: Sequence[str], champion: Scores, candidate: Scores, poli
     different tokenizers: then they differ by each document's first token, which neither predicts, and the ratio per
     byte is still fair, while a total would favour the model with the longer first token.
     """
-    columns = np.array(
-        [
-            [cost for scores in (candidate, champion) for cost in (scores.documents[i].nll, scores.documents[i].bytes)]
-            for i in ids
-        ],
-        dtype=np.float64,
-    )
-    value = _ratio(columns.sum(axis=0, keepdims=True))[0]
-    bound = float(np.quantile(_ratio(_resample(columns, policy)), policy.confidence))
+    value, bound = _excess(ids, candidate.documents, champion.documents, policy)
     margin = policy.bits_per_byte_margin
     passed = bound <= margin
     text = (
@@ -209,6 +211,33 @@ def _bits_per_byte(ids: Sequence[str], champion: Scores, candidate: Scores, poli
         f"({len(ids)} documents)"
     )
     return Reason("bits_per_byte no worse than champion", passed, bound, margin, text)
+
+
+def _excess(
+    ids: Sequence[str], ours: Mapping[str, DocumentCost], theirs: Mapping[str, DocumentCost], policy: GatePolicy
+) -> tuple[float, float]:
+    """How much larger our bits-per-byte are than theirs, relative, and the upper bound of it."""
+    columns = np.array(
+        [[cost for costs in (ours, theirs) for cost in (costs[i].nll, costs[i].bytes)] for i in ids], dtype=np.float64
+    )
+    value = _ratio(columns.sum(axis=0, keepdims=True))[0]
+    return value, float(np.quantile(_ratio(_resample(columns, policy)), policy.confidence))
+
+
+def _general(base: Scores | None, candidate: Scores, policy: GatePolicy, margin: float) -> Reason:
+    """What was forgotten: the candidate's bits-per-byte on general text beside its base's."""
+    rule = "general text not forgotten"
+    if base is None or not base.general or not candidate.general:
+        text = "general text was not measured on both the model and its base, and gate.general_margin asks for it"
+        return Reason(rule, False, None, margin, text)
+    _same_items("general texts", base.general, candidate.general)
+    ids = sorted(i for i, cost in candidate.general.items() if cost.bytes)
+    value, bound = _excess(ids, candidate.general, base.general, policy)
+    text = (
+        f"general text: {value:+.2%} bits-per-byte beside the base; with {policy.confidence:.0%} confidence at most "
+        f"{bound:+.2%}, allowed is {margin:+.2%} ({len(ids)} documents)"
+    )
+    return Reason(rule, bound <= margin, bound, margin, text)
 
 
 def _ratio(sums: np.ndarray) -> np.ndarray:

@@ -36,6 +36,11 @@ def bits_per_byte_rows(source: str, totals: Mapping[str, Any], markov_order: int
     ]
 
 
+def general_row(value: float, documents: int) -> list[Any]:
+    """The row of general text, which has no baseline but the base's own."""
+    return ["general text", f"{documents} documents", "bits per byte", f"{value:.3f}", "", "", "", "", ""]
+
+
 def task_row(result: TaskResult, base: Baselines, size: int) -> list[Any]:
     """The row of one set in one formulation; `n` includes the set's size if only a part was scored."""
     options, form = result.task.options, result.task.formulation

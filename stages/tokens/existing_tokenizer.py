@@ -49,8 +49,11 @@ _TEMPLATE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 class Folder(Protocol):
     """The listing of an existing tokenizer's folder."""
 
-    location: str
-    files: tuple[Any, ...]
+    @property
+    def location(self) -> str: ...
+
+    @property
+    def files(self) -> tuple[Any, ...]: ...
 
     def open(self, name: str) -> BinaryIO: ...
 

@@ -26,7 +26,15 @@ class ModelSelection(Config):
     """The model to train."""
 
     size: str = "nano"
-    """Name of the model's size: 1m, nano, 7m, 11m, 30m, 125m, 350m, 760m, 1.3b, 2.7b, 7b, 13b, 30b, 70b."""
+    """Name of the model's size: 1m, nano, 7m, 11m, 30m, 125m, 350m, 760m, 1.3b, 2.7b, 7b, 13b, 30b, 70b. Not with a
+    `base`, which has its own shape."""
+    base: str | None = runtime_field(None)
+    """A model to go on from, instead of one from scratch: its folder in Hugging Face's form (absolute path or URL), a
+    hub id, `owner/name` or `owner/name@revision`, or a model in the store, `model/DIGEST` (8 digits or more). Its
+    tokenizer is used, too. Its content, not its location, is part of the fingerprint: the caller of the stage passes it
+    as input `base`."""
+    base_license: str | None = runtime_field(None)
+    """Licence of the base (SPDX). Absent: what the front matter of its README.md says."""
 
     @field_validator("size")
     @classmethod
@@ -34,6 +42,18 @@ class ModelSelection(Config):
         if value not in SIZES:
             raise ValueError(f"no model size {value!r}; the sizes are {', '.join(SIZES)}")
         return value
+
+    @model_validator(mode="after")
+    def _a_base_has_its_shape(self) -> ModelSelection:
+        if self.base is None and self.base_license is not None:
+            raise ValueError(
+                "training.model.base_license says the licence of a base, and there is no training.model.base"
+            )
+        if self.base is not None and self.size != "nano":
+            raise ValueError(
+                f"training.model.base has its own shape; leave training.model.size ({self.size}) out, or the base"
+            )
+        return self
 
 
 class PhaseConfig(Config):
@@ -50,6 +70,16 @@ class PhaseConfig(Config):
     """Most epochs of each source; a source that has used them up leaves the mixture. Absent: no limit."""
 
 
+class ReplayConfig(Config):
+    """Text of the kind that the base was trained on, mixed in so that it is not forgotten."""
+
+    source: str
+    """Name of the source, one of `corpus.sources`."""
+    share: float = Field(0.3, gt=0, lt=1)
+    """Its share of the tokens, in every phase. From a third to two thirds, domain loss hardly differs, and even a
+    hundredth keeps most of what was known (docs/benchmarks.md)."""
+
+
 class DataConfig(Config):
     """Batches: how large they are and what is drawn into them."""
 
@@ -61,6 +91,8 @@ class DataConfig(Config):
     """Share of each source where no phases are given. Absent: by size."""
     phases: tuple[PhaseConfig, ...] = ()
     """Curriculum: consecutive phases, whose steps add up to `training.steps`. Absent: one phase."""
+    replay: ReplayConfig | None = None
+    """A source with a share of its own; the others share the rest, by their weights or by size."""
     streams: int = Field(1, gt=0)
     """Independent streams of data; a large cluster takes as many as it has nodes."""
     shuffle_window_shards: int = Field(16, gt=0)
@@ -76,6 +108,11 @@ class DataConfig(Config):
                 f"training.data.streams ({self.streams}), and a batch takes equally from each stream; set it to "
                 f"{fitting}"
             )
+        for weights in (self.weights, *(phase.weights for phase in self.phases)):
+            if self.replay is not None and weights is not None and self.replay.source in weights:
+                raise ValueError(
+                    f"training.data.replay gives {self.replay.source!r} a share of its own; leave it out of the weights"
+                )
         if self.phases and (self.rows_per_sample != 1 or self.weights is not None):
             raise ValueError("rows_per_sample and weights belong to each phase where phases are given")
         return self
@@ -98,7 +135,8 @@ class OptimizerConfig(Config):
     """muon: Muon for the layers' matrices and AdamW for embedding, head and norms. adamw: AdamW for all parameters. The
     learning rate means the same for both. On the sample Muon won at equal time (docs/benchmarks.md)."""
     lr: float | None = Field(None, gt=0)
-    """Peak learning rate. Absent: the OLMo ladder's, 0.0047 / 2 x (parameters / 108M)^(-1/3)."""
+    """Peak learning rate. Absent: the OLMo ladder's, 0.0047 / 2 x (parameters / 108M)^(-1/3); for a model that goes on
+    from a base, 0.6 of it."""
     betas: tuple[_Beta, _Beta] = (0.9, 0.95)
     """Decay rates of Adam's two averages."""
     momentum: _Beta = 0.95

@@ -19,7 +19,8 @@ from stages.store import Artifact, ArtifactWriter, Config, InputError, Stage, St
 from stages.store.private_files import make_private_folder
 from stages.store.store import describe_os_error, translate_disk_errors
 from stages.training.config import TrainingConfig
-from stages.training.run import CONFIG, config_of
+from stages.training.model import config_of, generation_config_of
+from stages.training.run import CONFIG, GENERATION_CONFIG
 
 if TYPE_CHECKING:
     from stages.training.checkpoint.weights import CheckpointWeights
@@ -66,6 +67,7 @@ def build(config: ExportConfig, inputs: Mapping[str, Any], writer: ArtifactWrite
     if training.manifest.inputs.get("tokens") != tokens.digest:
         raise InputError(f"model: {training.id} was not trained on {tokens.id}; give the tokens that it was trained on")
     described = json.loads(training.read(CONFIG))
+    sampling = json.loads(training.read(GENERATION_CONFIG))
     with tempfile.TemporaryDirectory(dir=writer.scratch) as scratch:
         if config.step is None:
             weights = final_weights(training)
@@ -74,6 +76,7 @@ def build(config: ExportConfig, inputs: Mapping[str, Any], writer: ArtifactWrite
         exported = _write_model(
             weights,
             described,
+            sampling,
             tokens,
             config.dtype,
             lambda name: writer.file(f"weights/{name}"),
@@ -88,7 +91,13 @@ def build(config: ExportConfig, inputs: Mapping[str, Any], writer: ArtifactWrite
 
 
 def export_checkpoint(
-    store: Store, run: str, settings: TrainingConfig, tokens: Artifact, config: ExportConfig, folder: Path
+    store: Store,
+    run: str,
+    settings: TrainingConfig,
+    tokens: Artifact,
+    config: ExportConfig,
+    folder: Path,
+    base: Artifact | None = None,
 ) -> tuple[Exported, int]:
     """Writes a checkpoint of a run, finished or not, as a Hugging Face folder outside of the store. Also returns its
     step.
@@ -99,6 +108,7 @@ def export_checkpoint(
         tokens: what it was trained on.
         config: with no step, the newest checkpoint.
         folder: does not exist yet, or is empty; config.json appears in it last.
+        base: the model that it went on from.
 
     Raises:
         InputError: the folder has something in it, or there is no such checkpoint.
@@ -119,7 +129,9 @@ def export_checkpoint(
             return path
 
         weights, step = checkpoint_weights(store, run, config.step, fetched)
-        exported = _write_model(weights, config_of(settings, tokens), tokens, config.dtype, file)
+        described = config_of(settings, tokens, base)
+        sampling = generation_config_of(described, base)
+        exported = _write_model(weights, described, sampling, tokens, config.dtype, file)
         for path in sorted(aside.iterdir(), key=lambda path: path.name == "config.json"):  # it last: without, no model
             path.rename(target / path.name)
     return exported, step
@@ -151,6 +163,7 @@ def _remove_if_empty(folder: Path) -> None:
 def _write_model(
     weights: CheckpointWeights,
     described: dict[str, Any],
+    sampling: dict[str, Any],
     tokens: Artifact,
     dtype: str,
     file: Callable[[str], Path],
@@ -160,15 +173,13 @@ def _write_model(
     most.
 
     Args:
+        described: the content of `config.json`.
+        sampling: the content of `generation_config.json`.
         file: gives a file to write, by its name in the model's folder.
         progress: is told of each file of weights.
     """
     described = described | {"dtype": dtype, "torch_dtype": dtype}
-    eos_id = described["eos_token_id"]
-    small = {
-        "config.json": _json(described),
-        "generation_config.json": _json({"eos_token_id": eos_id, "pad_token_id": eos_id}),
-    }
+    small = {"config.json": _json(described), "generation_config.json": _json(sampling)}
     for entry in tokens.files("tokenizer/"):
         content = tokens.read(entry.path)
         if entry.path.endswith(".json") and "auto_map" in json.loads(content):

@@ -10,8 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from models.huggingface import to_config
-from models.sizes import config_for_size
 from stages.store import Artifact, EventLog, FileEntry, Store, StoreError, canonical, load
 from stages.store.artifact import scratch_folder
 from stages.store.hashing import sha256_file
@@ -20,16 +18,9 @@ from stages.training.config import TrainingConfig
 
 OUTCOME = "outcome.json"
 
-CONFIG, HISTORY, VALIDATIONS = "config.json", "loss.parquet", "validation.parquet"
+CONFIG, GENERATION_CONFIG = "config.json", "generation_config.json"
+HISTORY, VALIDATIONS = "loss.parquet", "validation.parquet"
 """Files of a finished run, beside the weights in its last checkpoint."""
-
-
-def config_of(settings: TrainingConfig, tokens: Artifact) -> dict[str, Any]:
-    """The content of a run's `config.json`: the model that it trains on these tokens, in Hugging Face's terms."""
-    stream = json.loads(tokens.read("stream.json"))
-    context = settings.data.max_rows_per_sample * stream["sequence_length"]
-    shape = config_for_size(settings.model.size, stream["vocabulary_size"], context)
-    return to_config(shape, stream["eos_id"])
 
 
 @dataclass(frozen=True)
@@ -48,6 +39,11 @@ class Run:
     config: dict[str, Any]
     submitted: float = 0.0
     """Time of day at which the workers were asked for; start-up is measured from here."""
+    base_url: str = ""
+    """URL of the store that holds the model that the run goes on from; empty: it starts from scratch."""
+    base: str = ""
+    """Folder of that model's artifact in it."""
+    base_digest: str = ""
 
     @cached_property
     def store(self) -> Store:
@@ -76,16 +72,17 @@ class Run:
 
     def identity(self) -> dict[str, Any]:
         """What decides the resulting model: a checkpoint with another identity belongs to another run."""
-        return {"tokens": self.tokens_digest, "config": canonical(self.settings)}
+        base = {"base": self.base_digest} if self.base else {}
+        return {"tokens": self.tokens_digest, "config": canonical(self.settings)} | base
 
     def tokens_folder(self) -> Path:
         """The tokens on this machine; from an object store they are fetched once a machine."""
-        artifact = load(Store(self.tokens_url), self.tokens)
-        if artifact is None or artifact.digest != self.tokens_digest:
-            raise StoreError(
-                f"training: the tokens in {Store(self.tokens_url).where(self.tokens)} are gone; start again"
-            )
-        return artifact.local()
+        return _load(self.tokens_url, self.tokens, self.tokens_digest, "tokens").local()
+
+    @cached_property
+    def base_artifact(self) -> Artifact | None:
+        """The model that the run goes on from."""
+        return _load(self.base_url, self.base, self.base_digest, "base") if self.base else None
 
     def publish_file(self, name: str, write: Callable[[Path], None]) -> dict[str, Any]:
         """Writes one of the run's files through a local path, and puts it under its final name.
@@ -121,3 +118,11 @@ class Run:
             return self.store.read_json(f"{self.folder}/{OUTCOME}")
         except FileNotFoundError:
             return None
+
+
+def _load(url: str, folder: str, digest: str, what: str) -> Artifact:
+    store = Store(url)
+    artifact = load(store, folder)
+    if artifact is None or artifact.digest != digest:
+        raise StoreError(f"training: the {what} in {store.where(folder)} are gone, or have changed; start again")
+    return artifact

@@ -14,14 +14,16 @@ from stages.training.batch_ranges import first_outside
 from stages.training.checkpoint.places import forget_memory
 from stages.training.config import TrainingConfig
 from stages.training.errors import StoppedError, TrainingError
-from stages.training.preflight.checks import check_ranks, check_tokenizer
+from stages.training.model import config_of, generation_config_of
+from stages.training.preflight.checks import check_base_tokenizer, check_ranks, check_tokenizer
 from stages.training.preflight.plan import PLAN, plan_of
-from stages.training.run import CONFIG, OUTCOME, Run, config_of
+from stages.training.run import CONFIG, GENERATION_CONFIG, OUTCOME, Run
 from stages.training.stop import clear_stop
 
 
 def build(config: TrainingConfig, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
-    """Trains a model on `inputs["tokens"]`, resuming from the run's newest checkpoint.
+    """Trains a model on `inputs["tokens"]`, from scratch or from the weights of `inputs["base"]`, resuming from the
+    run's newest checkpoint.
 
     With `workers` 0 it trains in this process; else on that many Ray workers, which are restarted from the last
     checkpoint when one is lost. An exception that reaches this process (a cancel) stops the workers at a step
@@ -34,6 +36,7 @@ def build(config: TrainingConfig, inputs: Mapping[str, Any], writer: ArtifactWri
         StoreError: a store that is full or away, or damaged data.
     """
     tokens: Artifact = inputs["tokens"]
+    base: Artifact | None = inputs.get("base")
     run = Run(
         url=writer.store.url,
         folder=writer.folder,
@@ -42,12 +45,21 @@ def build(config: TrainingConfig, inputs: Mapping[str, Any], writer: ArtifactWri
         tokens_digest=tokens.digest,
         config=config.model_dump(mode="json"),
         submitted=time.time(),
+        base_url=base.store.url if base else "",
+        base=base.folder if base else "",
+        base_digest=base.digest if base else "",
     )
     # Refused here, before any worker starts: data that cannot be drawn, batches that cannot be shared out.
     check_ranks(config.data, config.parallelism, max(1, config.parallelism.workers))
     check_tokenizer(tokens)
+    if base is not None:
+        check_base_tokenizer(tokens, base)
+    described = config_of(config, tokens, base)
     plan = plan_of(tokens, config)
-    writer.events.emit(PLAN, durable=True, tokens=tokens.folder, digest=tokens.digest, config=run.config, plan=plan)
+    named = {"base": base.folder} if base else {}
+    writer.events.emit(
+        PLAN, durable=True, tokens=tokens.folder, digest=tokens.digest, config=run.config, plan=plan, **named
+    )
     clear_stop(run)
     run.clear_outcome()
     try:
@@ -73,7 +85,8 @@ def build(config: TrainingConfig, inputs: Mapping[str, Any], writer: ArtifactWri
         raise _error(outcome["kind"])(outcome["error"])
     for entry in parse_files(outcome, f"{run.where}/{OUTCOME}"):
         writer.register_existing(entry)
-    writer.put(CONFIG, json.dumps(config_of(config, tokens), indent=1).encode() + b"\n")
+    for name, content in ((CONFIG, described), (GENERATION_CONFIG, generation_config_of(described, base))):
+        writer.put(name, json.dumps(content, indent=1).encode() + b"\n")
     writer.counts.update(outcome["counts"])
     writer.metrics.update(outcome["metrics"])
     writer.details.update(outcome["details"])

@@ -65,6 +65,15 @@ def test_every_field_is_described() -> None:
             "evaluation_sets.mine=relative/path.jsonl",
             r"evaluation_sets\.mine: 'relative/path\.jsonl' is a relative path",
         ),
+        (
+            "training.data.replay={source: news}",
+            r"training\.data\.replay\.source: 'news' is no source of this recipe; there are synthetic_monographs, ",
+        ),
+        (
+            "training.data={replay: {source: synthetic_notes}, weights: {synthetic_notes: 1}}",
+            "gives 'synthetic_notes' a share of its own; leave it out of the weights",
+        ),
+        ("training.data.replay={source: synthetic_notes, share: 1.5}", r"training\.data\.replay\.share: .*less than 1"),
         ("gate.must_beat_markov=true", r"gate\.must_beat_markov: set evaluation\.markov_order"),
         ("nonsense", "section.key=value"),
         ("name.x=1", "'name' is not a section"),

@@ -16,9 +16,10 @@ import yaml
 
 from flows import steps
 from flows.recipe import Recipe, load_recipe
-from flows.steps import STEPS, Planned, RunArtifacts, list_inputs, plan_steps, unread_notes
+from flows.steps import STEPS, Planned, RunArtifacts, evaluation_inputs, list_inputs, plan_steps, unread_notes
 from stages.corpus.reading.inputs import write_input_list
-from stages.store import ArtifactWriter, ConfigError, Stage, Store, read_ref, write_ref
+from stages.store import ArtifactWriter, ConfigError, InputError, Stage, Store, StoreError, read_ref, write_ref
+from tests.stages.base.bases import save_base
 
 KINDS = ["corpus", "tokens", "training", "model", "evaluation", "verdict"]
 WORDS = [
@@ -79,14 +80,18 @@ class World:
         """Builds what is not cached yet; returns the kinds of what was built."""
         place, recipe, artifacts, done = self.store(store), self.recipe(*overrides), RunArtifacts(), []
         list_inputs(recipe, artifacts)
-        for step in STEPS[1:]:
+        for step in (step for step in STEPS if step.needed(recipe)):
+            if step.kind == "verdict" and "base" in artifacts:
+                scores: Stage[Any] = Stage("evaluation", steps.evaluation.version, stand_in)
+                of_base = evaluation_inputs(recipe, artifacts, artifacts["base"])
+                artifacts["base-evaluation"] = scores.run(recipe.evaluation, of_base, place)
             inputs = step.inputs(recipe, artifacts)
             plan = step.stage.plan(step.config(recipe, artifacts), inputs, place)
             if plan.done is None:
                 done.append(step.kind)
             stage: Stage[Any] = (
                 step.stage
-                if step.kind == "corpus"
+                if step.kind in ("base", "corpus")
                 else Stage(step.kind, step.stage.version, stand_in, step.stage.separate_runs)
             )
             artifacts[step.kind] = stage.run(step.config(recipe, artifacts), inputs, place, plan)
@@ -132,6 +137,53 @@ def world(tmp_path: Path) -> World:
 
 def after(first: str, *kinds: str) -> dict[str, list[str]]:
     return {kind: [f"after {first}"] for kind in kinds}
+
+
+def test_a_base_is_identified_by_its_content_and_brings_its_tokenizer(world: World) -> None:
+    base = save_base(world.folder / "base")
+    own = ("training.model.size=nano", f"training.model.base={base}")
+    assert world.run(*own) == ["base", *KINDS]
+    assert world.run(*own) == [] and {planned.state for planned in world.plan(*own).values()} == {"cached"}
+    moved = world.folder / "moved"
+    base.rename(moved)
+    own = ("training.model.size=nano", f"training.model.base={moved}")
+    assert world.why(*own) == {}
+    said = world.why(*own, "training.model.base_license=MIT")
+    assert said["base"] == ["training.model.base_license: none -> MIT"], said
+    assert said["training"] == ["after base"], "it is trained once"
+    card = moved / "generation_config.json"
+    card.write_text("{}")
+    changed = world.why(*own)
+    assert changed["base"] == ["folder: files or their content changed"], changed
+    assert world.run(*own) == ["base", "training", "model", "evaluation", "verdict"], "its tokenizer is the same"
+    (moved / "tokenizer_config.json").write_text('{"eos_token": "<|turn|>", "bos_token": "<|begin|>"}')
+    assert world.run(*own) == ["base", *KINDS[1:]], "the corpus does not depend on it"
+
+
+def test_a_base_in_the_store_is_named_by_its_digest(world: World) -> None:
+    own = ("training.model.size=nano", f"training.model.base={save_base(world.folder / 'base')}")
+    world.run(*own)
+    named = f"training.model.base=base/{world.digest('base')[:12]}"
+    planned = world.plan("training.model.size=nano", named)
+    assert "base" not in planned and {one.state for one in planned.values()} == {"cached"}
+    with pytest.raises(StoreError, match="no artifact 'model/0123456789'"):
+        world.plan("training.model.size=nano", "training.model.base=model/0123456789")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["training.model.base=relative/folder/x"], "neither an absolute path, a URL, nor a hub id"),
+        (["training.model.base=/does/not/exist"], r"training\.model\.base: /does/not/exist"),
+        (["training.model.base=/tmp", "tokens.tokenizer=/tmp"], r"tokens\.tokenizer: training\.model\.base brings"),
+        (["training.model.base=/tmp", "training.model.size=1m"], r"training\.model\.base has its own shape"),
+        (["training.model.base_license=MIT"], r"there is no training\.model\.base"),
+    ],
+)
+def test_a_base_that_cannot_be_meant_is_refused(world: World, overrides: list[str], message: str) -> None:
+    sized = any("size" in override for override in overrides)
+    with pytest.raises((ConfigError, InputError), match=message):
+        world.plan(*([] if sized else ["training.model.size=nano"]), *overrides)
 
 
 def test_files_that_are_touched_or_moved_rebuild_nothing(world: World) -> None:

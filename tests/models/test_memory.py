@@ -22,9 +22,9 @@ def _estimate(config: ModelConfig, dtype: torch.dtype, **changes) -> Memory:
     return training_memory(config, **(settings | {"bytes_per_activation": dtype.itemsize} | changes))
 
 
-@pytest.mark.parametrize("qk_norm", [True, False])
-def test_what_a_layer_keeps(qk_norm):
-    config = replace(SHAPE, qk_norm=qk_norm)
+@pytest.mark.parametrize("architecture", ["Qwen3ForCausalLM", "LlamaForCausalLM"])
+def test_what_a_layer_keeps(architecture):
+    config = replace(SHAPE, architecture=architecture)
     layer = Layer(config)
     initialize(layer, seed=0)
     positions = torch.arange(64).expand(4, 64)
@@ -38,11 +38,16 @@ def test_what_a_layer_keeps(qk_norm):
 
 
 @pytest.mark.parametrize(
-    ("tied", "qk_norm", "dtype"),
-    [(True, True, torch.float32), (False, False, torch.float32), (False, True, torch.bfloat16)],
+    ("tied", "architecture", "dtype"),
+    [
+        (True, "Qwen3ForCausalLM", torch.float32),
+        (False, "LlamaForCausalLM", torch.float32),
+        (True, "Qwen2ForCausalLM", torch.float32),
+        (False, "Qwen3ForCausalLM", torch.bfloat16),
+    ],
 )
-def test_the_peak_of_a_step(tied, qk_norm, dtype):
-    config = replace(SHAPE, tied=tied, qk_norm=qk_norm)
+def test_the_peak_of_a_step(tied, architecture, dtype):
+    config = replace(SHAPE, tied=tied, architecture=architecture)
     model = Decoder(config, 0, dtype)
     initialize(model, seed=0)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models.decoder import Decoder
-from models.huggingface import WEIGHTS, WEIGHTS_INDEX, load_folder, load_weights, to_config
+from models.huggingface import WEIGHTS, WEIGHTS_INDEX, to_config
+from models.pretrained import load_folder
 from models.weight_files import WeightFile, plan_weight_files, write_weight_file
-from tests.models.small import EOS, small_decoder
+from tests.models.small import TOKENS, small_decoder
 
 NAMES = ("model.layers.0.weight", "model.layers.10.weight", "Gewicht-ß", "重み", "вес", "a", 'quote"d\\', "🙂")
 
@@ -45,14 +46,14 @@ def test_its_bytes_are_those_of_safetensors(dtype: str, tmp_path: Path):
     stock = {name: tensor.to(getattr(torch, dtype)) for name, tensor in tensors.items()}
     save_file(stock, tmp_path / "stock", metadata={"format": "pt"})
     assert (tmp_path / WEIGHTS).read_bytes() == (tmp_path / "stock").read_bytes()
-    read = load_weights(tmp_path / WEIGHTS)
+    read = load_file(tmp_path / WEIGHTS)
     assert all(torch.equal(read[name], tensor) for name, tensor in stock.items())
 
 
 def test_transposed_tensors_are_written_in_row_major_order(tmp_path: Path):
     tensor = torch.arange(12.0).view(3, 4).T
     _write({"a": tensor}, "float32", tmp_path, 1 << 40)
-    assert torch.equal(load_weights(tmp_path / WEIGHTS)["a"], tensor)
+    assert torch.equal(load_file(tmp_path / WEIGHTS)["a"], tensor)
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -61,7 +62,7 @@ def test_several_files_load_in_transformers_and_here(tied: bool, tmp_path: Path)
 
     model: Decoder = small_decoder(tied)
     weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    (tmp_path / "config.json").write_text(json.dumps(to_config(model.config, EOS)))
+    (tmp_path / "config.json").write_text(json.dumps(to_config(model.config, TOKENS)))
     _write(weights, "float32", tmp_path, 20_000)
     index = json.loads((tmp_path / WEIGHTS_INDEX).read_bytes())
     files = sorted(path.name for path in tmp_path.glob("*.safetensors"))

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.huggingface import to_config
+from models.huggingface import SpecialTokens, to_config
 from models.rope import RopeScaling
-from models.sizes import config_for_size
+from models.sizes import Architecture, config_for_size
 from serving.errors import ModelRefusedError
 from serving.model_config import (
     ARCHITECTURES,
@@ -48,10 +48,12 @@ SCALINGS = (
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
-@pytest.mark.parametrize("qk_norm", [True, False])
-def test_what_we_export_is_accepted(scaling: RopeScaling | None, qk_norm: bool) -> None:
-    shape = dataclasses.replace(config_for_size("1m", 512, 64), qk_norm=qk_norm, rope_scaling=scaling)
-    check_config(FILE, json.loads(json.dumps(to_config(shape, 0, "bfloat16"))))
+@pytest.mark.parametrize("architecture", get_args(Architecture))
+def test_what_we_export_is_accepted(scaling: RopeScaling | None, architecture: Architecture) -> None:
+    size = dataclasses.replace(config_for_size("1m", 512, 64), head_size=32, rope_scaling=scaling)
+    shape = dataclasses.replace(size, architecture=architecture)
+    for tokens in (SpecialTokens.from_scratch(0), SpecialTokens((3, 4), bos_id=1), SpecialTokens((0,), 1, 2)):
+        check_config(FILE, json.loads(json.dumps(to_config(shape, tokens, "bfloat16"))))
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

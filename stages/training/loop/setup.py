@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models import matmul
 from models.decoder import Decoder
-from models.sizes import ModelConfig, config_for_size
+from models.sizes import ModelConfig
 from stages.memory import available_memory
 from stages.store.events import Emit
 from stages.training.checkpoint.checkpointer import Checkpointer
@@ -28,9 +28,11 @@ from stages.training.loop.updater import Updater
 from stages.training.loop.validation import Validation
 from stages.training.metrics.logger import MetricsLogger
 from stages.training.metrics.phase_clock import PhaseClock
+from stages.training.model import base_folder, model_of
 from stages.training.optim.optimizers import Optimizers, build_optimizers
-from stages.training.optim.schedule import LearningRateSchedule, ladder_peak_lr
+from stages.training.optim.schedule import LearningRateSchedule, default_peak_lr
 from stages.training.parallelism.activation_checkpointing import checkpoint_layers
+from stages.training.parallelism.pretrained import fill_pretrained
 from stages.training.parallelism.ranks import Ranks, init_distributed, parallelize, set_values
 from stages.training.preflight.checks import check_device, check_ranks
 from stages.training.preflight.memory_check import Demand, check_memory
@@ -132,18 +134,23 @@ def set_up(run: Run, emit: Emit) -> TrainingState:
     times.measured = time.time()
 
     longest = config.data.max_rows_per_sample * data.reader.sequence_length
-    shape = config_for_size(config.model.size, data.reader.vocabulary_size, longest)
+    shape, _ = model_of(config, vars(data.reader), run.base_artifact)
     card, replicas = gpu_memory(ranks), parallelism.replicas(ranks.world)
     micro_batches = MicroBatches(parallelism, shape, ranks.world, numerics.dtype, data.max_rows, longest, card)
-    check_memory(*_memory_demand(config, ranks, data, micro_batches, longest, card))
+    base = shape if run.base else None
+    check_memory(*_memory_demand(config, ranks, data, micro_batches, longest, card, base))
     with torch.device("meta"):
         model = Decoder(shape, data.reader.eos_id, numerics.dtype)
-    model = parallelize(model, ranks, None if found else config.seed, replicas)
+    model = parallelize(model, ranks, None if found or run.base else config.seed, replicas)
+    if run.base and not found:
+        fill_pretrained(model, ranks, base_folder(run.base_artifact))
     checkpoint_layers(model, micro_batches.activation_checkpointing)
     compiled = wants_compiler(parallelism.compile, ranks.device)
     if compiled:
         compile_layers(model)
-    schedule = LearningRateSchedule(config.schedule, config.optimizer.lr or ladder_peak_lr(shape), config.steps)
+    schedule = LearningRateSchedule(
+        config.schedule, config.optimizer.lr or default_peak_lr(shape, bool(run.base)), config.steps
+    )
     optimizers = build_optimizers(model, config.optimizer, schedule, numerics.dtype)
     updater = Updater(model, optimizers, config.optimizer, ranks, clock, data.max_rows, replicas)
     peak = peak_rate(ranks.device, numerics.precision)
@@ -190,6 +197,7 @@ def _memory_demand(
     micro_batches: MicroBatches,
     longest: int,
     card: int | None,
+    base: ModelConfig | None,
 ) -> tuple[Demand, int]:
     """What the run needs, and the bytes available to it: all ranks report theirs before any of them allocates."""
     demand = Demand(
@@ -203,6 +211,7 @@ def _memory_demand(
         replicas=config.parallelism.replicas(ranks.world),
         sharing=ranks.local_world if card is None else 1,
         host=card is None,
+        base=base,
     )
     return demand, card if card is not None else min(ranks.all_gather_json(available_memory()))
 
@@ -219,7 +228,10 @@ def _restore(state: TrainingState, found: Found | None, run: Run, emit: Emit) ->
     if found is None:
         finder.refuse_all()
         if tried:  # what was in memory could not be used, and has been read into the tensors
-            set_values(state.model, ranks, config.seed)
+            if run.base:
+                fill_pretrained(state.model, ranks, base_folder(run.base_artifact))
+            else:
+                set_values(state.model, ranks, config.seed)
             state.optimizers.reset(state.model)
     state.checkpoints.prepare(state.tensors(), found)
     if found is not None:

@@ -20,6 +20,17 @@ def ladder_peak_lr(model: ModelConfig) -> float:
     return 0.0047 / 2 * (parameters(model) / 108e6) ** (-1 / 3)
 
 
+def default_peak_lr(model: ModelConfig, continued: bool) -> float:
+    """The peak learning rate where a recipe gives none.
+
+    Args:
+        continued: the model goes on from a base. It was decayed to the end of its training, and is warmed up again to
+            0.6 of the peak: from 0.33 to 0.83 the loss on the new domain hardly differs, what is forgotten grows with
+            it (marin-community/marin, issue 4547).
+    """
+    return (0.6 if continued else 1.0) * ladder_peak_lr(model)
+
+
 class LearningRateSchedule:
     """Learning rates of a run.
 

@@ -106,7 +106,7 @@ def parallelize(model: Decoder, ranks: Ranks, seed: int | None, replicas: int = 
     initial values, which depend on the seed and not on the ranks.
 
     Args:
-        seed: None: the values are left as they are, for a checkpoint to fill.
+        seed: None: the values are left as they are, for a checkpoint or a base to fill.
         replicas: copies of the model, each sharded over world / replicas neighbouring ranks.
     """
     if not ranks.alone:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from stages.store.errors import ConfigError, StoreError
+from stages.store.errors import ConfigError, InputError, StoreError
 from stages.tokens.fetch import shard_name
 
 if TYPE_CHECKING:
@@ -107,6 +107,21 @@ def check_tokenizer(tokens: Artifact) -> None:
         )
 
 
+def check_base_tokenizer(tokens: Artifact, base: Artifact) -> None:
+    """Refuses tokens of another tokenizer than the base's: its embedding would be read by the wrong ids.
+
+    Raises:
+        InputError: what to do.
+    """
+    from stages.base.tokenizer import tokenizer_of
+
+    if tokens.manifest.inputs.get("tokenizer") != tokenizer_of(base).digest:
+        raise InputError(
+            f"training: the tokens {tokens.id} are not of the tokenizer of the base {base.id}; build them with "
+            "training.model.base set, which sets their tokenizer"
+        )
+
+
 def check_stream(reader: TokenReader) -> None:
     """Refuses a stream whose parts disagree about the vocabulary. Reads no row.
 
@@ -167,6 +182,8 @@ def describe_other_run(state: Mapping[str, Any], run: Run) -> str:
         wrong.append(
             f"its tokens, and with them its tokenizer, are {theirs.get('tokens')}, this run's {ours['tokens']}"
         )
+    if theirs.get("base") != ours.get("base"):
+        wrong.append(f"its base is {theirs.get('base') or 'none'}, this run's {ours.get('base') or 'none'}")
     before, now = (_flattened(identity["config"]) for identity in (theirs, ours))
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):

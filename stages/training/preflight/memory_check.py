@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from models.memory import Checkpointing, Memory, training_memory
-from models.sizes import SIZES, config_for_size
+from models.sizes import SIZES, ModelConfig, config_for_size
 from stages.store.errors import ConfigError
 
 SURE = 0.7
@@ -40,11 +40,13 @@ class Demand:
     """Workers that share one memory: those of a machine on CPUs, 1 on GPUs."""
     host: bool
     """True on CPUs."""
+    base: ModelConfig | None = None
+    """Shape of the base that the run goes on from, in place of the size's."""
 
     def memory(self) -> Memory:
         """Of one worker, estimated."""
         return training_memory(
-            config_for_size(self.size, self.vocabulary_size, self.sequence_length),
+            self.base or config_for_size(self.size, self.vocabulary_size, self.sequence_length),
             micro_batch=self.micro_batch_size,
             sequence_length=self.sequence_length,
             shards=self.workers // self.replicas,
@@ -82,9 +84,11 @@ def check_memory(demand: Demand, available_bytes: int) -> None:
     each = f", {demand.sharing} workers with {one.total / GIB:.1f} each" if demand.sharing > 1 else ""
     options = alternatives(demand, available_bytes)
     would = [f"{_changed_settings(demand, option)} ({option.estimate() / GIB:.1f} GiB)" for option in options]
-    remedy = f"one of these would fit: {'; '.join(would)}" if would else "not even the smallest size would fit"
+    smallest = "not even the smallest size" if demand.base is None else "no setting of this machine, but a smaller base"
+    remedy = f"one of these would fit: {'; '.join(would)}" if would else f"{smallest} would fit"
+    what = f"size {demand.size}" if demand.base is None else "the base"
     raise ConfigError(
-        f"training: size {demand.size} does not fit: it needs about {demand.estimate() / GIB:.1f} GiB {where}{each} "
+        f"training: {what} does not fit: it needs about {demand.estimate() / GIB:.1f} GiB {where}{each} "
         f"({needs}), and {available_bytes / GIB:.1f} GiB are available; {remedy}"
     )
 
@@ -93,7 +97,7 @@ def alternatives(demand: Demand, available_bytes: int) -> list[Demand]:
     """What would fit, by the whole estimate: of each kind of change the one that changes least."""
     rows, modes, sizes = demand.micro_batch_size, get_args(Checkpointing), list(SIZES)
     frugal = replace(demand, micro_batch_size=1, checkpointing="full")
-    smaller = sizes[: sizes.index(demand.size)][::-1]
+    smaller = sizes[: sizes.index(demand.size)][::-1] if demand.base is None else []
     kinds: list[Iterable[Demand]] = [
         (replace(demand, micro_batch_size=rows >> shift) for shift in range(1, rows.bit_length())),
         (replace(demand, checkpointing=mode) for mode in modes[modes.index(demand.checkpointing) + 1 :]),

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from flows.cli.main import app
 from flows.recipe import load_recipe
 from models.decoder import Decoder
-from models.huggingface import load_folder
+from models.pretrained import load_folder
 from models.sizes import config_for_size
 from serving.model_folder import check_model_folder
 from stages.store import Artifact, ArtifactWriter, ConfigError, EventLog, InputError, Store, StoreError, write_ref

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import math
 import os
 import subprocess
 import sys
@@ -13,8 +15,15 @@ from typing import Any
 import pytest
 
 import stages.evaluation as ev
-from stages.corpus.reading.listing import Listing
-from stages.evaluation import EvaluationConfig, GatePolicy, SetConfig
+from stages.corpus.reading.listing import Listing, list_files
+from stages.evaluation import (
+    EvaluationConfig,
+    GatePolicy,
+    GeneralText,
+    SetConfig,
+    package_descriptions,
+    read_general,
+)
 from stages.evaluation.sets import baselines, read_set, subset
 from stages.store import Artifact, ConfigError, InputError, StoreError
 from tests.stages.evaluation.evaluation_world import World, make_questions, write_set
@@ -238,3 +247,65 @@ def test_alone_in_a_fresh_process_it_asks_no_network_writes_elsewhere_or_prints(
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert [path for path in home.rglob("*") if path.is_file()] == []
+
+
+GENERAL = GeneralText((("speech", "the disease is rare; " * 40), ("π", "naïve " * 30)), "two texts")
+
+
+def test_general_text_is_measured_beside_a_base_and_may_hold_a_model_up(
+    world: World, listings: dict[str, Listing]
+) -> None:
+    with_general: dict[str, Any] = {**listings, "general": GENERAL}
+    candidate, base = (evaluate(world, with_general, model) for model in ("one", "two"))
+    scored = lines(candidate, "general.jsonl")
+    assert [row["doc_id"] for row in scored] == ["speech", "π"] and all(row["nll"] > 0 for row in scored)
+    total = sum(row["nll"] for row in scored) / math.log(2) / sum(row["bytes"] for row in scored)
+    assert candidate.manifest.metrics["bits_per_byte_general"] == pytest.approx(total)
+    columns, rows = ev.beside_base(candidate, base)
+    shown = {row[0]: dict(zip(columns, row, strict=True)) for row in rows}
+    before, after = (one.manifest.metrics["bits_per_byte_general"] for one in (base, candidate))
+    assert shown["general text"]["base"] == f"{before:.3f}" and shown["general text"]["model"] == f"{after:.3f}"
+    assert shown["general text"]["change"] == f"{float(f'{after:.3f}') / float(f'{before:.3f}') - 1:+.1%}"
+    assert shown["four"]["measure"].startswith("accuracy")
+    inputs = {"candidate": candidate, "base": base}
+    for margin, accepted in ((100.0, True), (0.0, after < before)):
+        policy = GatePolicy(general_margin=margin)
+        found = ev.reasons(ev.verdict.run(policy, inputs, world.store)).reasons[-1]
+        assert found.rule == "general text not forgotten"
+        assert found.passed or not accepted
+    alone = ev.reasons(ev.verdict.run(GatePolicy(general_margin=0.01), {"candidate": candidate}, world.store))
+    assert not alone.accepted and "asks for it" in alone.reasons[-1].text
+
+
+def test_excerpts_are_of_one_size_and_whole_characters() -> None:
+    taken = dict(GENERAL.excerpts(41, 0))
+    assert taken.keys() == {"speech", "π"} and all(len(text.encode()) <= 20 for text in taken.values())
+    assert dict(GENERAL.excerpts(10**6, 0)) == dict(GENERAL.documents)
+
+
+def test_general_text_is_read_from_json_lines_and_plain_text(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n\n{"text": "two", "id": 3}\n')
+    (tmp_path / "b.txt").write_text("\ufeffthree")
+    with gzip.open(tmp_path / "c.jsonl.gz", "wt") as file:
+        file.write('{"text": "four"}\n')
+    found = read_general(list_files(tmp_path, ev.GENERAL_FILES))
+    assert dict(found.documents) == {"a.jsonl#1": "one", "a.jsonl#3": "two", "b.txt": "three", "c.jsonl.gz#1": "four"}
+    for content, message in (
+        (b'{"text": 1}', "line 1: no field `text`"),
+        (b"\n[", "line 2: not JSON"),
+        (b"\xff", "cannot be read"),
+    ):
+        (tmp_path / "a.jsonl").write_bytes(content)
+        with pytest.raises(InputError, match=message):
+            read_general(list_files(tmp_path, ev.GENERAL_FILES))
+    for path in tmp_path.iterdir():
+        path.unlink()
+    (tmp_path / "b.txt").write_text(" \n")
+    with pytest.raises(InputError, match="has no text"):
+        read_general(list_files(tmp_path, ev.GENERAL_FILES))
+
+
+def test_package_descriptions_are_prose_that_is_always_the_same() -> None:
+    found = package_descriptions()
+    assert found.digest == package_descriptions().digest and len(found.documents) > 10
+    assert all(len(text) >= 500 and "```" not in text and "](" not in text for _, text in found.documents)

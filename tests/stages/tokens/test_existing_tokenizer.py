@@ -10,10 +10,10 @@ import pytest
 from tokenizers import AddedToken, Tokenizer
 
 from stages.corpus import list_files
+from stages.hub import TOKENIZER_FILES, find_location
 from stages.store import Artifact, ConfigError, InputError
 from stages.tokens import TokensConfig
 from stages.tokens.existing_tokenizer import load_tokenizer
-from stages.tokens.hub import PATTERNS, tokenizer_location
 from stages.tokens.tokenizer import train
 
 TURNS = (
@@ -118,13 +118,13 @@ def test_transformers_gives_the_same_ids_and_prompts(
 
     added, settings, files = LAYOUTS[layout]
     folder = save(tmp_path / "theirs", added, COMMON | settings, files)
-    artifact = make({"notes": TEXTS}, {}, config, tokenizer=list_files(folder, PATTERNS))
+    artifact = make({"notes": TEXTS}, {}, config, tokenizer=list_files(folder, TOKENIZER_FILES))
     theirs, ours = (AutoTokenizer.from_pretrained(path) for path in (folder, artifact.local("tokenizer")))
     assert len(ours) == len(theirs) == artifact.manifest.counts["vocabulary"]
     assert ours.get_vocab() == theirs.get_vocab()
     for text in TEXTS:
         assert ours(text)["input_ids"] == theirs(text)["input_ids"]
-        assert load_tokenizer(list_files(folder, PATTERNS)).encode([text]) == [
+        assert load_tokenizer(list_files(folder, TOKENIZER_FILES)).encode([text]) == [
             theirs(text, split_special_tokens=True)["input_ids"]
         ]
     assert (ours.model_max_length, ours.padding_side) == (4096, "left")
@@ -169,14 +169,14 @@ LISTED = LAYOUTS["listed"][1]
 def test_unusable_tokenizers_are_refused(settings: Any, files: Any, message: str, tmp_path: Path) -> None:
     folder = save(tmp_path / "theirs", LAYOUTS["listed"][0], settings, files)
     with pytest.raises(InputError, match=re.escape(message)):
-        load_tokenizer(list_files(folder, PATTERNS))
+        load_tokenizer(list_files(folder, TOKENIZER_FILES))
 
 
 def test_a_template_that_is_not_text_is_refused(tmp_path: Path) -> None:
     folder = save(tmp_path / "theirs", LAYOUTS["listed"][0], LISTED, {})
     (folder / "chat_template.jinja").write_bytes(b"\xff\xfe{")
     with pytest.raises(InputError, match=r"chat_template\.jinja is not UTF-8 text"):
-        load_tokenizer(list_files(folder, PATTERNS))
+        load_tokenizer(list_files(folder, TOKENIZER_FILES))
 
 
 @pytest.fixture
@@ -201,19 +201,19 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_hub_id_is_found_in_the_cache_without_the_hub(hub: Path) -> None:
     for name in ("someone/base", "someone/base@main", f"someone/base@{'a' * 40}"):
-        assert Path(tokenizer_location(name)) == hub
-    listed = list_files(tokenizer_location("someone/base"), PATTERNS)
+        assert Path(find_location("tokens.tokenizer", name)) == hub
+    listed = list_files(find_location("tokens.tokenizer", "someone/base"), TOKENIZER_FILES)
     assert [file.name for file in listed.files] == ["tokenizer.json", "tokenizer_config.json"]
     assert load_tokenizer(listed).eos == "<|im_end|>"
     with pytest.raises(InputError, match=r"cannot download someone/other from .*; without the hub, copy"):
-        tokenizer_location("someone/other")
+        find_location("tokens.tokenizer", "someone/other")
     with pytest.raises(InputError, match="cannot download someone/base@dev"):
-        tokenizer_location("someone/base@dev")
+        find_location("tokens.tokenizer", "someone/base@dev")
 
 
 def test_paths_and_urls_are_not_changed(tmp_path: Path) -> None:
-    assert tokenizer_location(str(tmp_path)) == str(tmp_path)
-    assert tokenizer_location("s3://bucket/tokenizer") == "s3://bucket/tokenizer"
+    assert find_location("tokens.tokenizer", str(tmp_path)) == str(tmp_path)
+    assert find_location("tokens.tokenizer", "s3://bucket/tokenizer") == "s3://bucket/tokenizer"
     for wrong in ("./here", "a/b/c", "", "owner/name@"):
         with pytest.raises(ConfigError, match="neither an absolute path, a URL, nor a hub id"):
-            tokenizer_location(wrong)
+            find_location("tokens.tokenizer", wrong)

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.store import Artifact, ArtifactWriter, Store
+from stages.corpus import Listing
+from stages.store import Artifact, ArtifactWriter, HasDigest, Store
 from stages.tokens import TokensConfig, tokens
 from stages.training.run import Run
 from tests.stages.training.prepared import before_step, die, make, one_core, path, prepare
@@ -36,15 +37,18 @@ def _documents(source: str, count: int, seed: int) -> pa.Table:
     )
 
 
-def make_tokens(store: Store, documents: int = 150, sequence_length: int = 64) -> Artifact:
-    """Two sources of random words, a vocabulary of 400, and their held-out documents, in tokens."""
+def make_tokens(
+    store: Store, documents: int = 150, sequence_length: int = 64, tokenizer: Listing | None = None
+) -> Artifact:
+    """Two sources of random words, a vocabulary of 400 or a base's, and their held-out documents, in tokens."""
     writer = ArtifactWriter(store, "corpus/random-words", "corpus", 1, "0" * 32, {}, {})
     for seed, (part, count) in enumerate((("documents", documents), ("heldout", 12))):
         for source in ("alpha", "beta"):
             pq.write_table(_documents(source, count, seed), writer.file(f"{part}/{source}/00000.parquet"))
     corpus = writer.commit()
     config = TokensConfig(vocab_size=400, sequence_length=sequence_length, workers=1)
-    return tokens.run(config, {"corpus": corpus}, store)
+    inputs: dict[str, HasDigest] = {"corpus": corpus}
+    return tokens.run(config, inputs if tokenizer is None else inputs | {"tokenizer": tokenizer}, store)
 
 
 @pytest.fixture(scope="session")

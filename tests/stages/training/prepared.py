@@ -115,8 +115,8 @@ def die(loop: Loop) -> None:
     raise KeyboardInterrupt
 
 
-def prepare(folder: Path, tokens: Artifact, **changes: Any) -> Run:
-    """A run that other processes train, in a store of its own."""
+def prepare(folder: Path, tokens: Artifact, base: Artifact | None = None, **changes: Any) -> Run:
+    """A run that other processes train, in a store of its own; from scratch, or from a base."""
     store = Store(folder)
     (folder / "run").mkdir(parents=True, exist_ok=True)
     settings = training_config(**(FOR_RANKS | changes))
@@ -127,6 +127,9 @@ def prepare(folder: Path, tokens: Artifact, **changes: Any) -> Run:
         tokens=tokens.folder,
         tokens_digest=tokens.digest,
         config=settings.model_dump(mode="json"),
+        base_url=base.store.url if base else "",
+        base=base.folder if base else "",
+        base_digest=base.digest if base else "",
     )
 
 

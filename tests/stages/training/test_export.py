@@ -17,7 +17,8 @@ from tokenizers import Tokenizer, models
 from torch import Tensor
 
 from models.decoder import Decoder
-from models.huggingface import load_decoder, load_weights, to_config
+from models.huggingface import SpecialTokens, to_config
+from models.pretrained import load_folder
 from models.sizes import config_for_size
 from serving.model_folder import check_model_folder
 from stages.store import Artifact, ArtifactWriter, InputError, Store, StoreError
@@ -26,6 +27,7 @@ from stages.training.checkpoint.format import MANIFEST
 from stages.training.checkpoint.weights import checkpoint_weights
 from stages.training.export import ExportConfig, export, export_checkpoint
 from stages.training.loop.loop import Loop
+from stages.training.model import generation_config_of
 from tests.stages.training.prepared import (
     before_step,
     make,
@@ -62,7 +64,9 @@ def _training(store: Store, tokens: Artifact, size: str = "1m") -> Artifact:
     weights = {name: torch.randn(p.shape) * 0.1 for name, p in decoder.named_parameters()}
     writer = ArtifactWriter(store, f"training/{size}", "training", 1, "1" * 32, {}, {"tokens": tokens.digest})
     write_weights(writer, weights)
-    writer.put("config.json", json.dumps(to_config(shape, 0)).encode())
+    config = to_config(shape, SpecialTokens.from_scratch(0))
+    writer.put("config.json", json.dumps(config).encode())
+    writer.put("generation_config.json", json.dumps(generation_config_of(config, None)).encode())
     writer.put("loss.parquet", b"")
     writer.metrics["bits_per_byte"] = 1.5
     return writer.commit()
@@ -85,8 +89,7 @@ def test_stock_transformers_loads_it_and_agrees(store: Store):
     assert tokenizer.eos_token_id == stock.generation_config.eos_token_id == 0
     assert stock.generation_config.pad_token_id == 0
     ids = torch.tensor([list(range(1, 28))])
-    ours = load_decoder(json.loads(done.read("weights/config.json")), load_weights(folder / "model.safetensors"))
-    torch.testing.assert_close(ours(ids), stock(ids).logits, atol=1e-4, rtol=0)
+    torch.testing.assert_close(load_folder(folder)(ids), stock(ids).logits, atol=1e-4, rtol=0)
     assert done.manifest.metrics["bits_per_byte"] == 1.5
 
 
@@ -96,7 +99,7 @@ def test_it_is_bf16_by_default_and_contains_no_code(store: Store):
     names = {entry.path for entry in done.files()}
     weights = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
     assert names == {f"weights/{name}" for name in weights | {"tokenizer_config.json", "special_tokens_map.json"}}
-    tensors = load_weights(done.local("weights/model.safetensors"))
+    tensors = load_file(done.local("weights/model.safetensors"))
     assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
     assert json.loads(done.read("weights/config.json"))["dtype"] == "bfloat16"
     assert "auto_map" not in json.loads(done.read("weights/config.json"))
@@ -140,7 +143,7 @@ class Kept:
     def exported(self, step: int | None) -> dict[str, Tensor]:
         config = ExportConfig(dtype="float32", step=step)
         done = export.run(config, {"training": self.run, "tokens": self.tokens}, self.store)
-        return load_weights(done.local("weights/model.safetensors"))
+        return load_file(done.local("weights/model.safetensors"))
 
     def to_folder(self, step: int | None, folder: Path) -> int:
         """The step that `headwater export` takes."""
@@ -189,7 +192,7 @@ def test_the_weights_of_a_step_are_those_that_it_had(kept: Kept, tmp_path: Path)
     assert not _equal(kept.exported(None), early)
     assert _equal(kept.exported(12), kept.exported(None)), "the last checkpoint is the run's end"
     assert kept.to_folder(4, tmp_path / "early") == 4
-    assert _equal(load_weights(tmp_path / "early" / "model.safetensors"), early)
+    assert _equal(load_file(tmp_path / "early" / "model.safetensors"), early)
     assert kept.to_folder(None, tmp_path / "newest") == 12
 
 

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from models.huggingface import load_decoder
+from models.huggingface import from_config
+from models.pretrained import expected_shapes
 from stages.store import Artifact, ConfigError, Store
 from stages.training.checkpoint.weights import final_weights
 from stages.training.errors import StoppedError, TrainingError
@@ -32,6 +33,7 @@ def test_a_run_writes_what_the_contract_names(undisturbed: Artifact, tokens_arti
         f"{last}/index.json",
         f"{last}/weights-00000-00000.safetensors",
         "config.json",
+        "generation_config.json",
         "loss.parquet",
         "validation.parquet",
     ]
@@ -43,10 +45,10 @@ def test_a_run_writes_what_the_contract_names(undisturbed: Artifact, tokens_arti
     assert history["loss"][-1] < history["loss"][0] - 0.3
     assert undisturbed.manifest.metrics["bits_per_byte"] > 0
     weights = final_weights(undisturbed)
-    model = load_decoder(
-        json.loads(undisturbed.read("config.json")), {name: weights.read(name) for name in weights.shapes}
-    )
-    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
+    shape, _ = from_config(json.loads(undisturbed.read("config.json")))
+    assert weights.shapes == expected_shapes(shape)
+    found = [weights.read(name) for name in weights.shapes]
+    assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in found)
     kinds = {event["type"] for event in undisturbed.events().read()[0]}
     assert {"workers", "startup", "step", "validation", "checkpoint", "progress"} <= kinds
     assert history["seconds"] == sorted(history["seconds"]) and history["seconds"][0] > 0

@@ -1,0 +1,1 @@
+"""A model that exists, brought into the store: what continued pretraining starts from."""
