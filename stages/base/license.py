@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -42,8 +44,11 @@ def find_license(said: str | None, folder: Path) -> str:
         card = yaml.safe_load(found[1]) if found else None
     except (OSError, yaml.YAMLError):
         return UNKNOWN
-    if not isinstance(card, dict):
-        return UNKNOWN
+    return license_of_card(card) if isinstance(card, dict) else UNKNOWN
+
+
+def license_of_card(card: Mapping[str, Any]) -> str:
+    """The licence that a model's card names, in SPDX's words, else `unknown`."""
     names = card.get("license")
     if not isinstance(names, str) or not names.isprintable() or len(names) > 100:
         return UNKNOWN
