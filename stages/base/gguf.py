@@ -87,6 +87,7 @@ def _read(file: Path, header: Header) -> tuple[dict[str, Any], dict[str, Tensor]
     entries.pop("quantization_config", None)
     weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
     tokenizer = AutoTokenizer.from_pretrained(file.parent, **own)
+    tokenizer.model_max_length = header.settings[f"{architecture}.context_length"]
     if header.text("tokenizer.ggml.pre") in DIGIT_SPLITS:
         _split_digits(tokenizer)
     return entries, weights, tokenizer

@@ -92,6 +92,7 @@ def test_its_config_and_tokenizer_are_the_usual_files(made: tuple[Artifact, dict
     assert not {"quantization_config", "auto_map"} & {key for key in config if config[key]}
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.chat_template == TEMPLATE and (tokenizer.bos_token, tokenizer.eos_token) == SPECIAL[:2]
+    assert tokenizer.model_max_length == 128
     text = "the dose 12  345 mg<|turn|>"
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text and ids[-1] == len(tokenizer) - 1
