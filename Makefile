@@ -8,9 +8,10 @@ HEADWATER := .venv/bin/headwater
 setup:
 	@infra/install.sh
 
-# make biomed [DATA=folder [EVAL=folder]] [SET="training.steps=200 ..."]
+# make biomed [RECIPE=biomed-continued] [DATA=folder [EVAL=folder]] [SET="training.steps=200 ..."]
+RECIPE ?= biomed
 biomed: setup
-	@$(HEADWATER) run biomed $(if $(DATA),--data "$(DATA)") $(if $(EVAL),--eval "$(EVAL)") $(foreach s,$(SET),--set "$(s)")
+	@$(HEADWATER) run "$(RECIPE)" $(if $(DATA),--data "$(DATA)") $(if $(EVAL),--eval "$(EVAL)") $(foreach s,$(SET),--set "$(s)")
 
 test: setup
 	@infra/browser.sh

@@ -10,7 +10,7 @@ from typing import Any
 from flows.changes import config_changes, input_changes, version_change
 from flows.inputs import resolve_recipe
 from flows.recipe import Recipe
-from stages.base.stage import FILES as BASE_FILES
+from stages.base.folder import HUB_FILES, list_base
 from stages.base.stage import BaseConfig, base
 from stages.base.tokenizer import tokenizer_of
 from stages.corpus import CorpusConfig, Listing, corpus, list_files, source_listing
@@ -26,7 +26,18 @@ from stages.evaluation import (
 )
 from stages.hub import TOKENIZER_FILES, find_location
 from stages.sample.stage import sample
-from stages.store import Artifact, Config, HasDigest, InputError, Plan, Stage, Store, StoreError, by_digest, read_ref
+from stages.store import (
+    Artifact,
+    Config,
+    ConfigError,
+    HasDigest,
+    Plan,
+    Stage,
+    Store,
+    StoreError,
+    by_digest,
+    read_ref,
+)
 from stages.tokens import tokens
 from stages.training import TrainingConfig, training
 from stages.training.export import export
@@ -109,9 +120,14 @@ def find_base(recipe: Recipe, store: Store) -> Artifact | None:
 
     Raises:
         StoreError: the store has no such model, or several.
+        ConfigError: it has a digest of a file, too.
     """
     name = recipe.training.model.base
-    return by_digest(store, name) if name is not None and _IN_STORE.fullmatch(name) else None
+    if name is None or not _IN_STORE.fullmatch(name):
+        return None
+    if recipe.training.model.base_sha256 is not None:
+        raise ConfigError(f"{BASE}_sha256: {BASE} {name} is named by its digest already; leave {BASE}_sha256 out")
+    return by_digest(store, name)
 
 
 def _base_inputs(recipe: Recipe, artifacts: RunArtifacts) -> dict[str, HasDigest]:
@@ -187,11 +203,7 @@ def list_inputs(recipe: Recipe, artifacts: RunArtifacts) -> None:
         artifacts.general = package_descriptions()
     named = recipe.training.model.base
     if named is not None and _names_a_folder(named):
-        where = find_location(BASE, named, BASE_FILES)
-        try:
-            artifacts.base = list_files(where, BASE_FILES)
-        except InputError as error:
-            raise InputError(f"{BASE}: {error}") from error
+        artifacts.base = list_base(find_location(BASE, named, HUB_FILES), recipe.training.model.base_sha256)
 
 
 def unread_notes(artifacts: RunArtifacts) -> list[str]:

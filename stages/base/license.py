@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -29,21 +31,22 @@ _SPDX = {
 """The hub's names of licences, in SPDX's."""
 
 
-def find_license(said: str | None, folder: Path) -> str:
-    """The licence that a person names, else the one in the front matter of the folder's README.md, else `unknown`.
+def find_license(folder: Path) -> str:
+    """The licence in the front matter of a folder's README.md, else `unknown`.
 
     A licence's text alone (a LICENSE file) does not count: nothing is guessed.
     """
-    if said is not None:
-        return normalize_license(said)
     try:
         with (folder / "README.md").open("rb") as file:
             found = _FRONT_MATTER.match(file.read(_CARD_BYTES).decode("utf-8", "replace").replace("\r\n", "\n"))
         card = yaml.safe_load(found[1]) if found else None
     except (OSError, yaml.YAMLError):
         return UNKNOWN
-    if not isinstance(card, dict):
-        return UNKNOWN
+    return license_of_card(card) if isinstance(card, dict) else UNKNOWN
+
+
+def license_of_card(card: Mapping[str, Any]) -> str:
+    """The licence that a model's card names, in SPDX's words, else `unknown`."""
     names = card.get("license")
     if not isinstance(names, str) or not names.isprintable() or len(names) > 100:
         return UNKNOWN

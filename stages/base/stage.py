@@ -1,4 +1,4 @@
-"""The base stage: a Hugging Face folder, checked whole and copied, becomes an artifact.
+"""The base stage: a Hugging Face folder, or a GGUF file, checked whole and copied, becomes an artifact.
 
 Its layout is that of an exported model (`weights/`), so that a run goes on from either. The copy is what makes a run
 repeatable: folders change, and a hub's newest revision does.
@@ -8,32 +8,25 @@ from __future__ import annotations
 
 import math
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from models.huggingface import WEIGHTS, WEIGHTS_INDEX, from_config
+from models.huggingface import WEIGHTS, from_config
 from models.pretrained import PretrainedWeights, check_finite, check_tensors, read_json
-from stages.base.license import find_license
+from stages.base.folder import CONFIG, copy_file, find_gguf, is_gguf, is_weights
+from stages.base.folder import FILES as FILES  # for the stage's callers
+from stages.base.gguf import SUFFIX, convert
+from stages.base.license import find_license, license_of_card
 from stages.base.tokenizer import FOLDER
-from stages.corpus.policy import UNKNOWN
-from stages.corpus.reading.listing import Listing
+from stages.corpus.policy import UNKNOWN, normalize_license
+from stages.corpus.reading.listing import Listing, list_files
 from stages.hub import TOKENIZER_FILES
-from stages.store import ArtifactWriter, Config, InputError, Stage, StoreError
+from stages.store import ArtifactWriter, Config, InputError, Stage
 from stages.tokens.existing_tokenizer import load_tokenizer
 
-CONFIG, GENERATION_CONFIG = "config.json", "generation_config.json"
-FILES = (
-    *TOKENIZER_FILES,
-    f"/{CONFIG}",
-    f"/{GENERATION_CONFIG}",
-    "/model*.safetensors",
-    f"/{WEIGHTS_INDEX}",
-    "/LICENSE*",
-    "/README.md",
-)
-"""Patterns of the files that are taken from a folder."""
+_BESIDE_GGUF = re.compile(r"LICENSE.*|README\.md", re.IGNORECASE)
+"""Files that are taken beside a GGUF file, which brings config, weights and tokenizer itself."""
 _JSON_BYTES = 16 << 20
 """Most bytes of a JSON file that is read whole: an index of 100,000 tensors has 10 MB."""
 
@@ -42,7 +35,7 @@ class BaseConfig(Config):
     """What is said about a base beside its files."""
 
     base_license: str | None = None
-    """Its licence (SPDX). Absent: what the front matter of its README.md says."""
+    """Its licence (SPDX). Absent: what the front matter of its README.md says, or a GGUF file itself."""
 
 
 def build(config: BaseConfig, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
@@ -54,10 +47,16 @@ def build(config: BaseConfig, inputs: Mapping[str, Any], writer: ArtifactWriter)
         StoreError: the disk is full.
     """
     folder: Listing = inputs["folder"]
-    names = [file.name for file in folder.files if "/" not in file.name]
-    _check_names(folder, names)
-    tokenizer = load_tokenizer(folder)
-    copy = _copy(folder, names, writer)
+    gguf = find_gguf(folder)
+    if gguf is not None:
+        copy, named = _from_gguf(folder, gguf, writer)
+        tokenizer = load_tokenizer(list_files(copy, TOKENIZER_FILES))
+    else:
+        names = [file.name for file in folder.files if "/" not in file.name and not is_gguf(file.name)]
+        _check_names(folder, names)
+        tokenizer = load_tokenizer(folder)
+        copy = _copy(folder, names, writer)
+        named = find_license(copy)
     try:
         shape, tokens = from_config(read_json(copy / CONFIG))
         size = tokenizer.tokenizer.get_vocab_size()
@@ -77,7 +76,7 @@ def build(config: BaseConfig, inputs: Mapping[str, Any], writer: ArtifactWriter)
                 writer.events.progress(checked, total, "numbers checked")
     except ValueError as error:
         raise InputError(f"training.model.base: {folder.location}: {_without(str(copy), str(error))}") from error
-    license = find_license(config.base_license, copy)
+    license = _license(config.base_license, named, folder, writer)
     writer.counts.update(parameters=total, vocabulary=size)
     writer.details.update(
         architecture=shape.architecture,
@@ -86,15 +85,46 @@ def build(config: BaseConfig, inputs: Mapping[str, Any], writer: ArtifactWriter)
         eos_ids=list(tokens.eos_ids),
         bos_id=tokens.bos_id,
     )
+
+
+def _license(said: str | None, named: str, folder: Listing, writer: ArtifactWriter) -> str:
+    """What a person says, else what the model itself names; a contradiction, or neither, is a warning."""
+    license = normalize_license(said) if said is not None else named
+    message = ""
     if license == UNKNOWN:
-        writer.events.emit("warning", durable=True, message=_unknown(folder))
+        message = (
+            f"training.model.base: the licence of {folder.location} is not known, and nothing made from it can say "
+            "under which it stands; name it with training.model.base_license"
+        )
+    elif named not in (license, UNKNOWN):
+        message = f"training.model.base_license: {license} is taken, though {folder.location} itself names {named}"
+    if message:
+        writer.events.emit("warning", durable=True, message=message)
+    return license
 
 
-def _unknown(folder: Listing) -> str:
-    return (
-        f"training.model.base: the licence of {folder.location} is not known, and nothing made from it can say under "
-        "which it stands; name it with training.model.base_license"
-    )
+def _from_gguf(folder: Listing, name: str, writer: ArtifactWriter) -> tuple[Path, str]:
+    """Converts a GGUF file, and copies licence and card from beside it. Returns the new folder, and the licence that
+    the file or the card names."""
+    alone, made = writer.work("gguf") / f"model{SUFFIX}", writer.work("from-gguf")
+    copy_file(folder, name, alone)
+    writer.events.progress(0, 1, "GGUF file read")
+    try:
+        header = convert(alone, made)
+    except ValueError as error:
+        reason = str(error).replace(str(alone), "it").replace(str(alone.parent), "its folder")
+        raise InputError(f"training.model.base: {folder.path(name)}: {reason}") from error
+    alone.unlink()
+    for path in made.iterdir():
+        path.rename(writer.file(f"{FOLDER}/{path.name}"))
+    for file in folder.files:
+        if _BESIDE_GGUF.fullmatch(file.name):
+            copy_file(folder, file.name, writer.file(f"{FOLDER}/{file.name}"))
+    writer.events.progress(1, 1, "GGUF file read")
+    copy = writer.file(f"{FOLDER}/{CONFIG}").parent
+    card = {"license": header.text("general.license"), "license_name": header.text("general.license.name")}
+    own = license_of_card(card)
+    return copy, own if own != UNKNOWN else find_license(copy)
 
 
 def _check_names(folder: Listing, names: list[str]) -> None:
@@ -111,12 +141,12 @@ def _check_names(folder: Listing, names: list[str]) -> None:
     for file in folder.files:
         if file.name.endswith(".json") and file.bytes > _JSON_BYTES and file.name != "tokenizer.json":
             raise InputError(f"training.model.base: {folder.location}/{file.name} has {file.bytes:,} bytes: no config")
-    if not any(re.fullmatch(r"model.*\.safetensors", name) for name in names):
-        others = sorted(path.name for path in _local_files(folder) if path.suffix in (".bin", ".pt", ".pth", ".gguf"))
+    if not any(map(is_weights, names)):
+        others = sorted(path.name for path in _local_files(folder) if path.suffix in (".bin", ".pt", ".pth"))
         found = f"; it has {', '.join(others[:3])}, which are not read" if others else ""
         raise InputError(
-            f"training.model.base: {folder.location} has no SafeTensors weights ({WEIGHTS}){found}: pickles can run "
-            "code, GGUF is quantized; where you trust the model, load it with transformers and `save_pretrained` it"
+            f"training.model.base: {folder.location} has no SafeTensors weights ({WEIGHTS}) and no GGUF file{found}: "
+            "pickles can run code; where you trust the model, load it with transformers and `save_pretrained` it"
         )
 
 
@@ -131,14 +161,7 @@ def _copy(folder: Listing, names: list[str], writer: ArtifactWriter) -> Path:
     total, done = sum(sizes[name] for name in names), 0
     templates = [file.name for file in folder.files if "/" in file.name and file.name.endswith(".jinja")]
     for name in [*names, *templates]:
-        target = writer.file(f"{FOLDER}/{name}")
-        try:
-            with folder.open(name) as source, target.open("wb") as copy:
-                shutil.copyfileobj(source, copy, 8 << 20)
-        except InputError as error:
-            raise InputError(f"training.model.base: {error}") from error
-        if target.stat().st_size != sizes[name]:
-            raise StoreError(f"training.model.base: {folder.location}/{name} changed while it was copied; run again")
+        copy_file(folder, name, writer.file(f"{FOLDER}/{name}"))
         done += sizes[name]
         writer.events.progress(done, total, "bytes copied")
     return writer.file(f"{FOLDER}/{CONFIG}").parent

