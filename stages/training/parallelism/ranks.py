@@ -106,7 +106,7 @@ def parallelize(model: Decoder, ranks: Ranks, seed: int | None, replicas: int = 
     initial values, which depend on the seed and not on the ranks.
 
     Args:
-        seed: None: the values are left as they are, for a checkpoint or a base to fill.
+        seed: None: the memory is left as it is, for a checkpoint or a base to fill.
         replicas: copies of the model, each sharded over world / replicas neighbouring ranks.
     """
     if not ranks.alone:
@@ -126,9 +126,8 @@ def set_values(model: Decoder, ranks: Ranks, seed: int) -> None:
         return
     model.to_empty(device=ranks.device)
     parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, whole in values:
-            parameters[name].copy_(_shard_like(parameters[name], whole))
+    for name, whole in values:
+        fill_shard(parameters[name], whole)
 
 
 def shard(model: Decoder, ranks: Ranks, replicas: int, gathered: bool) -> None:
@@ -159,12 +158,14 @@ def shard(model: Decoder, ranks: Ranks, replicas: int, gathered: bool) -> None:
         unit.set_gradient_divide_factor(1.0)  # type: ignore[operator]
 
 
-def _shard_like(parameter: Tensor, whole: Tensor) -> Tensor:
-    """This rank's shard of a tensor that every rank has whole: nothing is sent."""
+@torch.no_grad()
+def fill_shard(parameter: Tensor, whole: Tensor) -> None:
+    """Fills a parameter, which may be sharded, from a tensor that every rank has whole: nothing is sent."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
-    assert isinstance(parameter, DTensor)
-    return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    if isinstance(parameter, DTensor):
+        whole = distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    parameter.copy_(whole)
 
 
 def set_last_micro_batch(model: Decoder, last: bool) -> None:
