@@ -48,8 +48,12 @@ def is_adapter(name: str) -> bool:
 
 
 def add_adapters(model: Decoder, lora: Lora) -> None:
-    """Gives a model its adapters, allocated but not initialized; all other parameters get no gradient from now on."""
-    model.requires_grad_(False)
+    """Gives a model its adapters, allocated but not initialized, in fp32.
+
+    All other parameters get no gradient from now on, and take the model's number format, in which they are used: fp32
+    is for what is updated.
+    """
+    model.requires_grad_(False).to(model.dtype)
     for layer in model.model.layers:
         for name in lora.target_modules:
             block = layer.mlp if hasattr(layer.mlp, name) else layer.self_attn

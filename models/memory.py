@@ -25,8 +25,8 @@ On a CPU heads are saved both as projected and as rotated, values too, and atten
 `selective` checkpointing saves the layer's input and the results of its products and of attention, 3 d + 2 (H + K) D
 + 2 I; `full` saves the input, d. Both need what one layer saves without checkpointing while they recompute it.
 
-With LoRA only the adapters have gradients and optimizer state, and the head has no gradient; each adapter saves `rank`
-numbers a token more.
+With LoRA only the adapters are fp32 and have gradients and optimizer state, the head has no gradient, and each adapter
+saves `rank` numbers a token more.
 
 Compared with PyTorch's allocations on a CPU in `tests/models/test_memory.py`; not compared on a GPU, where
 fragmentation, the CUDA context and NCCL's buffers are additional: `models/presets.py` reserves memory for them.
@@ -87,8 +87,8 @@ def training_memory(
     """
     tokens, a = micro_batch * sequence_length, bytes_per_activation
     adapters = config.layers * layer_adapter_parameters(config, lora) if lora else 0
-    whole = parameters(config) + adapters
-    trained = -(-FP32 * (adapters if lora else whole) // shards)
+    frozen = parameters(config) if lora else 0
+    trained = -(-FP32 * (adapters if lora else parameters(config)) // shards)
     adapter_values = lora.rank * len(lora.target_modules) * a if lora else 0
     saved, most = (
         _saved_per_token(config, mode, a, sequence_length if host else 0) for mode in (checkpointing, "none")
@@ -101,7 +101,7 @@ def training_memory(
     head = 0 if lora else config.vocabulary_size * config.hidden_size
     chunk = min(ROWS, tokens) * config.vocabulary_size * (2 * a + FP32)
     return Memory(
-        weights=-(-FP32 * whole // shards),
+        weights=-(-a * frozen // shards) + trained,
         gradients=trained,
         optimizer_state=2 * trained,
         gathered=_gathered(config, shards, checkpointing, a, host, adapters if lora else None),
@@ -131,7 +131,8 @@ def _gathered(
 ) -> int:
     """Bytes of weights in the format of the products, and of gradients before their reduction.
 
-    A single rank holds a cast copy of every matrix until its backward pass, or of one layer's under checkpointing.
+    A single rank holds a cast copy of every matrix until its backward pass, or of one layer's under checkpointing; of
+    weights that stay as they are there is no copy.
     On a GPU the root unit (embedding, head) is always gathered, and two layers at once: the current and the next one;
     their gradients take the format of the products, and fp32 for the reduction.
 
@@ -143,6 +144,9 @@ def _gathered(
     root = parameters(config) - config.layers * layer_parameters(config)
     whole = root + config.layers * layer
     if shards == 1:
+        if adapters is not None:
+            cast = a * adapters if a != FP32 else 0
+            return cast + (a * config.layers * _concatenated(config) if host else 0)
         if a == FP32:
             return FP32 * config.layers * _concatenated(config) if host else 0
         return a * (whole if checkpointing == "none" else root + layer)

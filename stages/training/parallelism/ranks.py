@@ -149,7 +149,8 @@ def shard(model: Decoder, ranks: Ranks, replicas: int, gathered: bool) -> None:
     else:  # neighbours, which share a machine, share a copy
         sizes = (replicas, ranks.world // replicas)
         mesh = init_device_mesh(ranks.device.type, sizes, mesh_dim_names=("replicate", "shard"))
-    policy = MixedPrecisionPolicy(param_dtype=model.dtype, reduce_dtype=torch.float32)
+    # Inputs are not cast: activations have the model's format already, and a layer's rotation is fp32 on purpose.
+    policy = MixedPrecisionPolicy(param_dtype=model.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     units: list[nn.Module] = [] if gathered else list(model.model.layers)
     for unit in [*units, model]:
         fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=not gathered)

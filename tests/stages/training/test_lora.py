@@ -12,9 +12,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
+from torch import Tensor
 
-from models.lora import is_adapter
+from models.decoder import Decoder
+from models.initialize import ZERO, initial_value
+from models.lora import Lora, add_adapters, is_adapter
+from models.memory import Checkpointing
 from models.pretrained import load_folder
+from models.sizes import ModelConfig
 from stages.base.tokenizer import tokenizer_of
 from stages.store import Artifact, InputError, Store, canonical
 from stages.training import training
@@ -22,6 +27,17 @@ from stages.training.checkpoint.finding import committed_checkpoints
 from stages.training.export import ExportConfig, export, export_checkpoint
 from stages.training.loop.loop import Loop
 from stages.training.optim.schedule import ladder_peak_lr
+from stages.training.parallelism.activation_checkpointing import checkpoint_layers
+from stages.training.parallelism.ranks import (
+    Ranks,
+    fill_shard,
+    init_distributed,
+    parallelize,
+    set_last_micro_batch,
+    set_values,
+    shard,
+)
+from stages.training.parallelism.sharded import whole
 from tests.stages.base.bases import import_base, save_base, shape
 from tests.stages.training.conftest import make_tokens
 from tests.stages.training.prepared import (
@@ -35,6 +51,7 @@ from tests.stages.training.prepared import (
     weights_at,
     weights_of,
 )
+from tests.stages.training.ranks import on_ranks
 from tests.support import training_config
 
 LORA = {"rank": 3, "alpha": 12.0}
@@ -162,6 +179,61 @@ def test_the_number_of_ranks_does_not_matter(world: World, tmp_path: Path) -> No
     for name, content in weights_at(runs[1]).items():
         one, two = (torch.frombuffer(bytearray(c), dtype=torch.float32) for c in (content, weights_at(runs[2])[name]))
         torch.testing.assert_close(two, one, atol=1e-4, rtol=1e-2, msg=name)
+
+
+Case = tuple[int, bool, Checkpointing, torch.dtype]
+"""Copies, one unit that stays gathered or a unit a layer, checkpointing, number format."""
+CASES: list[Case] = [
+    (1, True, "none", torch.float32),
+    (1, False, "none", torch.float32),
+    (1, False, "selective", torch.float32),
+    (2, False, "full", torch.float32),
+    (1, False, "none", torch.bfloat16),
+]
+
+
+def _decoder(dtype: torch.dtype) -> Decoder:
+    with torch.device("meta"):
+        model = Decoder(ModelConfig(96, 32, 3, 4, 2, 8, 80), 0, dtype)
+        add_adapters(model, Lora(3, 6.0))
+    return model
+
+
+def _gradients(model: Decoder, rank: int, world: int) -> dict[str, Tensor]:
+    """Of four sequences, over all ranks; two micro-batches a rank."""
+    for name, parameter in model.named_parameters():
+        if name.endswith(ZERO):  # lets gradients through the blocks, and to the first factors
+            fill_shard(parameter, initial_value(f"{name} as a matrix", parameter.shape, 1) * 5)
+    tokens = torch.randint(1, 96, (4, 24), generator=torch.Generator().manual_seed(3))
+    mine = tokens[rank * 4 // world : (rank + 1) * 4 // world].chunk(2)
+    for number, part in enumerate(mine):
+        set_last_micro_batch(model, number == len(mine) - 1)
+        model(part, part.roll(-1, 1), 0.1, 1e-3)[0].backward()
+    return {name: whole(p.grad) for name, p in model.named_parameters() if p.grad is not None}
+
+
+def _gradients_of_cases(result: Path) -> None:
+    ranks, found = init_distributed("cpu"), []
+    for replicas, gathered, mode, dtype in CASES:
+        model = _decoder(dtype)
+        shard(model, ranks, replicas, gathered)
+        set_values(model, ranks, 7)
+        checkpoint_layers(model, mode)
+        found.append(_gradients(model, ranks.rank, ranks.world))
+    if ranks.rank == 0:
+        torch.save(found, result)
+
+
+def test_gradients_are_those_of_one_process_for_every_way_to_shard(tmp_path: Path) -> None:
+    on_ranks(2, tmp_path / "ranks", _gradients_of_cases, tmp_path / "found.pt")
+    model = parallelize(_decoder(torch.float32), Ranks(0, 1, 1, torch.device("cpu")), 7)
+    wanted = _gradients(model, 0, 1)
+    assert wanted and all(is_adapter(name) and gradient.norm() > 1e-3 for name, gradient in wanted.items())
+    for case, found in zip(CASES, torch.load(tmp_path / "found.pt"), strict=True):
+        assert found.keys() == wanted.keys(), case
+        near = 1e-4 if case[-1] == torch.float32 else 0.1
+        for name, gradient in found.items():
+            assert (gradient - wanted[name]).norm() < near * wanted[name].norm(), (case, name)
 
 
 @pytest.mark.parametrize(
