@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +44,8 @@ class Linear(nn.Module):
 def project_together(x: Tensor, *layers: Linear) -> Tensor:
     """The outputs of layers side by side [..., all outputs], biases and adapters included, by one product.
 
-    Fast on CPUs, where narrow products do not occupy a processor. Adapters, all of one rank and factor, add two
-    products however many there are.
+    Fast on CPUs, where narrow products do not occupy a processor. The first factors of adapters, all of one rank, are
+    one product too; the second ones add to their layer's columns.
     """
     y = linear(x, *(layer.weight for layer in layers))
     biases = [layer.bias for layer in layers if layer.bias is not None]
@@ -54,9 +56,10 @@ def project_together(x: Tensor, *layers: Linear) -> Tensor:
         return y
     if len(layers) == 1:
         return _add_adapter(y, _inner(x, adapted), layers[0])
-    none = [layer.weight.new_empty(len(layer.weight), 0) for layer in layers]
-    outer = [b if layer.lora_B is None else layer.lora_B.weight for layer, b in zip(layers, none, strict=True)]
-    return _add_product(y, _inner(x, adapted), torch.block_diag(*outer), adapted[0].scaling)
+    ends = [0, *accumulate(len(layer.weight) for layer in layers)]
+    columns = [range(*ends[n : n + 2]) for n, layer in enumerate(layers) if layer.lora_A is not None]
+    outer = [layer.lora_B.weight.to(y.dtype) for layer in adapted if layer.lora_B is not None]
+    return _AddProducts.apply(y, _inner(x, adapted), adapted[0].scaling, columns, *outer)
 
 
 def project(x: Tensor, *layers: Linear) -> list[Tensor]:
@@ -85,11 +88,34 @@ def _inner(x: Tensor, adapted: Sequence[Linear]) -> Tensor:
 
 
 def _add_adapter(y: Tensor, inner: Tensor, layer: Linear) -> Tensor:
+    """y [..., outputs] + scaling x inner [..., rank] @ B^T."""
     assert layer.lora_B is not None
-    return _add_product(y, inner, layer.lora_B.weight, layer.scaling)
+    outer = layer.lora_B.weight.to(y.dtype)
+    return torch.addmm(y.flatten(0, -2), inner.flatten(0, -2), outer.T, alpha=layer.scaling).view_as(y)
 
 
-def _add_product(y: Tensor, inner: Tensor, outer: Tensor, scaling: float) -> Tensor:
-    """y [..., outputs] + scaling x inner [..., k] @ outer [outputs, k]^T."""
-    flat = torch.addmm(y.flatten(0, -2), inner.flatten(0, -2), outer.T.to(y.dtype), alpha=scaling)
-    return flat.view_as(y)
+class _AddProducts(torch.autograd.Function):
+    """y [..., outputs] with scaling x inner [..., n x rank] @ B^T added to the columns of each of n layers, in one copy
+    of y."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, inner: Tensor, scaling: float, columns: Sequence[range], *outer: Tensor) -> Tensor:
+        parts = inner.flatten(0, -2).chunk(len(outer), -1)
+        total = y.flatten(0, -2).clone()
+        for span, part, b in zip(columns, parts, outer, strict=True):
+            total[:, span.start : span.stop].addmm_(part, b.T, alpha=scaling)
+        ctx.save_for_backward(inner, *outer)
+        ctx.scaling, ctx.columns = scaling, columns
+        return total.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        inner, *outer = ctx.saved_tensors
+        grad, grad_inner = grads[0].flatten(0, -2), torch.empty_like(inner)
+        parts, grad_parts = (x.flatten(0, -2).chunk(len(outer), -1) for x in (inner, grad_inner))
+        grad_outer = []
+        for span, part, grad_part, b in zip(ctx.columns, parts, grad_parts, outer, strict=True):
+            mine = grad[:, span.start : span.stop]
+            torch.mm(mine, b, out=grad_part)
+            grad_outer.append((mine.T @ part).mul_(ctx.scaling))
+        return grads[0], grad_inner.mul_(ctx.scaling), None, None, *grad_outer

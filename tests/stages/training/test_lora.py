@@ -47,6 +47,8 @@ from tests.stages.training.prepared import (
     die,
     one_core,
     prepare,
+    prepare_from,
+    restarts,
     train_on,
     weights_at,
     weights_of,
@@ -179,6 +181,10 @@ def test_the_number_of_ranks_does_not_matter(world: World, tmp_path: Path) -> No
     for name, content in weights_at(runs[1]).items():
         one, two = (torch.frombuffer(bytearray(c), dtype=torch.float32) for c in (content, weights_at(runs[2])[name]))
         torch.testing.assert_close(two, one, atol=1e-4, rtol=1e-2, msg=name)
+    own = {"model__size": "nano", **MODEL}
+    again = prepare_from(runs[2], tmp_path / "again", world.tokens, 3, base=world.base, **own)
+    assert train_on(1, again)["status"] == "finished" and restarts(again) == [(3, 1)]
+    assert column(again) == pytest.approx(column(runs[2]), rel=1e-3)
 
 
 Case = tuple[int, bool, Checkpointing, torch.dtype]
