@@ -28,7 +28,9 @@ def default_peak_lr(model: ModelConfig, continued: bool, lora: bool = False) -> 
             0.6 of the peak: from 0.33 to 0.83 the loss on the new domain hardly differs, what is forgotten grows with
             it (marin-community/marin, issue 4547).
         lora: adapters are trained. Their best learning rate is about 10 times that of all weights, over models and
-            tasks, and hardly depends on the rank (Schulman et al. 2025, LoRA Without Regret).
+            tasks, and hardly depends on the rank (Schulman et al. 2025, LoRA Without Regret: language models of 1B
+            parameters and more). On narrow models it is less: at a width of 128 three times gave a lower loss than ten
+            (3.76 and 3.98 nats after 150 steps, rank 16, one seed); there give the learning rate.
     """
     return (0.6 if continued else 1.0) * (10.0 if lora else 1.0) * ladder_peak_lr(model)
 
