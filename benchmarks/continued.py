@@ -6,8 +6,8 @@
 - `gain`: the base is trained on the documents (default: the embedded biomedical sample), once without and once with
   `--replay` (a source of general text, three tenths of the tokens), and scored before and after on held-out documents
   and on general text (default: the descriptions of installed packages; better a file that is not replayed).
-- `trainer`: the same base, the same rows of tokens in the same batches: our training stage in one process beside
-  transformers' Trainer with AdamW, one after the other, with the allocator's settings that ours has. Tokens a second
+- `trainer`, `lora`: the same base, the same rows of tokens in the same batches: our training stage in one process beside
+  transformers' Trainer (with peft's adapters of rank 16 for LoRA) with AdamW, one after the other, with the allocator's settings that ours has. Tokens a second
   are the median of all steps but the first; memory is the most that the process had.
 
 Ratios of one run count.
@@ -37,14 +37,15 @@ TARGETS = {
     "continued_bpb_gain": ">= 0.05",
     "general_bpb_loss_with_replay": "<= 0.01",
     "over_trainer_full": ">= 1.15",
+    "over_trainer_lora": ">= 1.15",
     "memory_over_trainer": "<= 0.8",
 }
-LENGTH, BATCH = 512, 4
+LENGTH, BATCH, RANK = 512, 4, 16
 LEARNING_RATE = 3e-4
 console = Console(stderr=True)
 
 
-def recipe(options: argparse.Namespace, replay: bool, steps: int) -> dict[str, Any]:
+def recipe(options: argparse.Namespace, replay: bool, steps: int, lora: bool = False) -> dict[str, Any]:
     """The recipe of one run."""
     sources: dict[str, Any] = {}
     content: dict[str, Any] = {"name": "continued"}
@@ -58,12 +59,13 @@ def recipe(options: argparse.Namespace, replay: bool, steps: int) -> dict[str, A
     if replay:
         sources["replayed"] = {"location": str(options.replay.resolve()), "license": "LicenseRef-public-domain"}
         data["replay"] = {"source": "replayed"}
+    adapters = {"lora": {"rank": RANK, "alpha": 2.0 * RANK}} if lora else {}
     return content | {
         "corpus": {"sources": sources, "decontamination": {"sets": {}}},
         "tokens": {"sequence_length": LENGTH},
         "training": {
             "steps": steps,
-            "model": {"base": str(options.base.resolve())},
+            "model": {"base": str(options.base.resolve())} | adapters,
             "data": data,
             "optimizer": {"name": "adamw", "lr": LEARNING_RATE},
             "schedule": {"kind": "cosine", "warmup_steps": min(5, steps - 1), "min_lr_ratio": 0.1},
@@ -121,7 +123,7 @@ def ours(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Our training stage on the tokens that are built already."""
     import pyarrow.parquet as pq
 
-    made = build(recipe(options, False, options.trainer_steps), folder, "training")
+    made = build(recipe(options, False, options.trainer_steps, options.lora), folder, "training")
     history = pq.read_table(made["training"].local("loss.parquet")).to_pydict()
     seconds = [after - before for before, after in pairwise(history["seconds"])]
     return {"tokens_per_second": BATCH * LENGTH / median(seconds), "losses": history["loss"]}
@@ -159,6 +161,11 @@ def trainer(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 losses.append(logs["loss"])
 
     model = AutoModelForCausalLM.from_pretrained(options.base, dtype=torch.float32)
+    if options.lora:
+        from peft import LoraConfig, get_peft_model
+
+        adapters = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
+        model = get_peft_model(model, adapters)
     arguments = TrainingArguments(
         output_dir=str(folder / "trainer"),
         max_steps=options.trainer_steps,
@@ -193,6 +200,23 @@ def in_child(job: str, arguments: list[str], folder: Path) -> dict[str, Any]:
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
+def beside_trainer(kind: str, arguments: list[str], folder: Path) -> dict[str, float]:
+    """Speed, memory and loss of ours and the Trainer's."""
+    folder.mkdir()
+    console.print(f"{kind}, ours")
+    own = in_child("ours", arguments, folder)
+    console.print(f"{kind}, transformers' Trainer")
+    theirs = in_child("trainer", arguments, folder)
+    found = {f"over_trainer_{kind}": own["tokens_per_second"] / theirs["tokens_per_second"]}
+    if kind == "full":
+        found["memory_over_trainer"] = own["peak_bytes"] / theirs["peak_bytes"]
+    for name, one in (("ours", own), ("trainer", theirs)):
+        found[f"{kind}/{name}/tokens_per_second"] = one["tokens_per_second"]
+        found[f"{kind}/{name}/last_loss"] = one["losses"][-1]
+        found[f"{kind}/{name}/gigabytes"] = one["peak_bytes"] / 1e9
+    return found
+
+
 def main() -> None:
     """Measures, prints the table, writes the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -205,6 +229,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--job", choices=["ours", "trainer"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--lora", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--precision", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:
@@ -215,23 +240,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="headwater-benchmark-") as name:
         folder = Path(name)
         result: dict[str, Any] = gain(options, folder)
-        speed = folder / "speed"
-        speed.mkdir()
-        arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--json")]
-        console.print("speed, ours")
-        own = in_child("ours", arguments, speed)
-        console.print("speed, transformers' Trainer")
-        theirs = in_child("trainer", arguments, speed)
-    result |= {
-        "over_trainer_full": own["tokens_per_second"] / theirs["tokens_per_second"],
-        "memory_over_trainer": own["peak_bytes"] / theirs["peak_bytes"],
-        "tokens_per_second": own["tokens_per_second"],
-        "trainer_tokens_per_second": theirs["tokens_per_second"],
-        "loss_after": own["losses"][-1],
-        "trainer_loss_after": theirs["losses"][-1],
-        "gigabytes": own["peak_bytes"] / 1e9,
-        "trainer_gigabytes": theirs["peak_bytes"] / 1e9,
-    }
+        for kind, switches in (("full", []), ("lora", ["--lora"])):
+            result |= beside_trainer(kind, [*sys.argv[1:], *switches], folder / kind)
     table = Table("", "measured", "target")
     for key, value in result.items():
         table.add_row(key, f"{value:.4g}", TARGETS.get(key, ""))

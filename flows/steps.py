@@ -106,6 +106,12 @@ def _training_inputs(recipe: Recipe, artifacts: RunArtifacts) -> dict[str, HasDi
     return inputs | {"base": artifacts["base"]} if "base" in artifacts else inputs
 
 
+def _export_inputs(recipe: Recipe, artifacts: RunArtifacts) -> dict[str, HasDigest]:
+    """Adapters are merged into their base; other weights are whole in the run."""
+    inputs: dict[str, HasDigest] = {"training": artifacts["training"], "tokens": artifacts["tokens"]}
+    return inputs | {"base": artifacts["base"]} if recipe.training.model.lora else inputs
+
+
 def _base_config(recipe: Recipe, artifacts: RunArtifacts) -> BaseConfig:
     return BaseConfig(base_license=recipe.training.model.base_license)
 
@@ -148,12 +154,7 @@ STEPS = (
     Step("corpus", corpus, _corpus_config, _corpus_inputs),
     Step("tokens", tokens, lambda r, a: r.tokens, _tokens_inputs),
     Step("training", training, lambda r, a: r.training, _training_inputs),
-    Step(
-        "model",
-        export,
-        lambda r, a: r.export,
-        lambda r, a: {"training": a["training"], "tokens": a["tokens"]},
-    ),
+    Step("model", export, lambda r, a: r.export, _export_inputs),
     Step(
         "evaluation",
         evaluation,

@@ -11,32 +11,18 @@ each document is computed independently.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention import Attend, attention, split_documents
 from models.attention_cpu import BucketLayout, attend_bucketed
+from models.kernels.library import kernels
+from models.linear import Linear, project, project_together
 from models.loss import linear_cross_entropy
 from models.matmul import linear
 from models.ops import add_rms_norm, swiglu
 from models.rope import frequencies, host_tables
 from models.sizes import ModelConfig
-
-
-class Linear(nn.Module):
-    """A linear layer in the number format of its input.
-
-    The weight is cast where it is used: a no-op under FSDP's mixed precision; without FSDP the same arithmetic, with
-    fp32 master weights and gradients.
-    """
-
-    def __init__(self, inputs: int, outputs: int, bias: bool = False):
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(outputs, inputs))
-        self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = linear(x, self.weight)
-        return y if self.bias is None else y + self.bias.to(y.dtype)
 
 
 class RMSNorm(nn.Module):
@@ -68,16 +54,13 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(config.head_size, config.norm_eps) if config.qk_norm else None
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend | BucketLayout) -> Tensor:
+        projections = (self.q_proj, self.k_proj, self.v_proj)
         if isinstance(attend, BucketLayout):
-            projections = (self.q_proj, self.k_proj, self.v_proj)
-            heads = linear(x, *(project.weight for project in projections))
-            if self.q_proj.bias is not None:
-                heads = heads + torch.cat([project.bias for project in projections]).to(heads.dtype)
-            heads = heads.unflatten(-1, (-1, self.head_size))
+            heads = project_together(x, *projections).unflatten(-1, (-1, self.head_size))
             mixed = attend_bucketed(heads, self.q_norm, self.k_norm, rotation, attend)
         else:
             each = (*x.shape[:-1], -1, self.head_size)  # [B, T, heads, head_size]
-            q, k, v = (project(x).view(each) for project in (self.q_proj, self.k_proj, self.v_proj))
+            q, k, v = (projected.view(each) for projected in project(x, *projections))
             if self.q_norm and self.k_norm:
                 q, k = self.q_norm(q), self.k_norm(k)
             mixed = attend(rotate(q, rotation), rotate(k, rotation), v).flatten(2)
@@ -94,7 +77,10 @@ class FeedForward(nn.Module):
         self.down_proj = Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(swiglu(x, self.gate_proj.weight, self.up_proj.weight))
+        if kernels(x):
+            return self.down_proj(swiglu(project_together(x, self.gate_proj, self.up_proj)))
+        gate, up = project(x, self.gate_proj, self.up_proj)
+        return self.down_proj(F.silu(gate) * up)
 
 
 class Layer(nn.Module):

@@ -30,23 +30,25 @@ class _LinearCrossEntropy(torch.autograd.Function):
         gradient = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         nats, penalty = (torch.empty(len(targets), dtype=torch.float32, device=hidden.device) for _ in range(2))
         if gradient:
-            grad_hidden, grad_weight = torch.empty_like(hidden), WeightGradAccumulator(weight)
+            grad_hidden = torch.empty_like(hidden)
+        grad_weight = WeightGradAccumulator(weight) if ctx.needs_input_grad[1] else None  # a frozen head has none
         for start in range(0, len(targets), ROWS):
             rows = slice(start, start + ROWS)
             logits = times_transposed(hidden[rows], weight)
             g = _softmax(logits, targets[rows], scale, z_loss, nats[rows], penalty[rows], gradient)
             if gradient:
                 grad_hidden[rows] = times_transposed(g, weight.T)
+            if grad_weight is not None:
                 grad_weight.add(g, hidden[rows])
         if gradient:
-            ctx.save_for_backward(grad_hidden, grad_weight.total())
+            ctx.save_for_backward(grad_hidden, grad_weight.total() if grad_weight is not None else None)
         ctx.mark_non_differentiable(nats)
         return (nats.sum() + penalty.sum()) * scale, nats
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor | None, None, None, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden * grads[0], grad_weight * grads[0], None, None, None
+        return grad_hidden * grads[0], None if grad_weight is None else grad_weight * grads[0], None, None, None
 
 
 def _softmax(

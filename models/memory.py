@@ -25,6 +25,9 @@ On a CPU heads are saved both as projected and as rotated, values too, and atten
 `selective` checkpointing saves the layer's input and the results of its products and of attention, 3 d + 2 (H + K) D
 + 2 I; `full` saves the input, d. Both need what one layer saves without checkpointing while they recompute it.
 
+With LoRA only the adapters are fp32 and have gradients and optimizer state, the head has no gradient, and each adapter
+saves `rank` numbers a token more.
+
 Compared with PyTorch's allocations on a CPU in `tests/models/test_memory.py`; not compared on a GPU, where
 fragmentation, the CUDA context and NCCL's buffers are additional: `models/presets.py` reserves memory for them.
 """
@@ -35,6 +38,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from models.attention_cpu import MAX_SAVED_LENGTH, block_count
+from models.lora import Lora, layer_adapter_parameters
 from models.loss import ROWS
 from models.sizes import ModelConfig, layer_parameters, parameters
 
@@ -69,6 +73,7 @@ def training_memory(
     checkpointing: Checkpointing,
     bytes_per_activation: int,
     host: bool = False,
+    lora: Lora | None = None,
 ) -> Memory:
     """Peak bytes of one rank in a step.
 
@@ -78,23 +83,28 @@ def training_memory(
         shards: ranks that a replica of the model is sharded over; 1: a single rank without FSDP.
         bytes_per_activation: of the number format of the products, 2 or 4.
         host: on a CPU. There the model is one FSDP unit that stays gathered, and attention saves its weights.
+        lora: the adapters that are trained; None: all weights are.
     """
     tokens, a = micro_batch * sequence_length, bytes_per_activation
-    whole = parameters(config)
-    sharded = -(-FP32 * whole // shards)
+    adapters = config.layers * layer_adapter_parameters(config, lora) if lora else 0
+    frozen = parameters(config) if lora else 0
+    trained = -(-FP32 * (adapters if lora else parameters(config)) // shards)
+    adapter_values = lora.rank * len(lora.target_modules) * a if lora else 0
     saved, most = (
         _saved_per_token(config, mode, a, sequence_length if host else 0) for mode in (checkpointing, "none")
     )
     working = (3 * config.intermediate_size + 2 * config.hidden_size) * a
+    if checkpointing != "full":
+        saved += adapter_values
     if checkpointing != "none":
-        working += most
-    head = config.vocabulary_size * config.hidden_size
+        working += most + adapter_values
+    head = 0 if lora else config.vocabulary_size * config.hidden_size
     chunk = min(ROWS, tokens) * config.vocabulary_size * (2 * a + FP32)
     return Memory(
-        weights=sharded,
-        gradients=sharded,
-        optimizer_state=2 * sharded,
-        gathered=_gathered(config, shards, checkpointing, a, host),
+        weights=-(-a * frozen // shards) + trained,
+        gradients=trained,
+        optimizer_state=2 * trained,
+        gathered=_gathered(config, shards, checkpointing, a, host, adapters if lora else None),
         activations=tokens * (config.layers * saved + working),
         loss=chunk + head * (FP32 + 2 * a) + tokens * config.hidden_size * 3 * a,
     )
@@ -116,22 +126,34 @@ def _saved_per_token(config: ModelConfig, checkpointing: Checkpointing, a: int, 
     return (4 * size + 2 * (queries + keys) + 4 * wide + normed) * a + softmax
 
 
-def _gathered(config: ModelConfig, shards: int, checkpointing: Checkpointing, a: int, host: bool) -> int:
+def _gathered(
+    config: ModelConfig, shards: int, checkpointing: Checkpointing, a: int, host: bool, adapters: int | None
+) -> int:
     """Bytes of weights in the format of the products, and of gradients before their reduction.
 
-    A single rank holds a cast copy of every matrix until its backward pass, or of one layer's under checkpointing.
+    A single rank holds a cast copy of every matrix until its backward pass, or of one layer's under checkpointing; of
+    weights that stay as they are there is no copy.
     On a GPU the root unit (embedding, head) is always gathered, and two layers at once: the current and the next one;
     their gradients take the format of the products, and fp32 for the reduction.
+
+    Args:
+        adapters: parameters of all adapters where they alone have gradients; None: all weights have.
     """
-    whole, layer = parameters(config), layer_parameters(config)
-    root = whole - config.layers * layer
+    each = (adapters or 0) // config.layers
+    layer = layer_parameters(config) + each
+    root = parameters(config) - config.layers * layer_parameters(config)
+    whole = root + config.layers * layer
     if shards == 1:
+        if adapters is not None:
+            cast = a * adapters if a != FP32 else 0
+            return cast + (a * config.layers * _concatenated(config) if host else 0)
         if a == FP32:
             return FP32 * config.layers * _concatenated(config) if host else 0
         return a * (whole if checkpointing == "none" else root + layer)
-    if host:
-        return (2 * a + FP32) * whole + a * config.layers * _concatenated(config)
-    return (2 * a + FP32) * (root + min(2, config.layers) * layer)
+    layers = config.layers if host else min(2, config.layers)
+    weights = root + layers * layer
+    gradients = weights if adapters is None else layers * each
+    return a * weights + (a + FP32) * gradients + (a * config.layers * _concatenated(config) if host else 0)
 
 
 def _concatenated(config: ModelConfig) -> int:

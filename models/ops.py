@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.kernels.library import Library, kernels, threads
-from models.matmul import linear
 
 
 def add_rms_norm(x: Tensor, y: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -20,11 +19,12 @@ def add_rms_norm(x: Tensor, y: Tensor | None, weight: Tensor, eps: float) -> tup
     return x, F.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
 
 
-def swiglu(x: Tensor, gate: Tensor, up: Tensor) -> Tensor:
-    """SwiGLU without its last product: silu(x gate^T) * (x up^T), of x [..., d] and weights [F, d] (Shazeer 2020)."""
-    if kernels(x):
-        return _SwiGLU.apply(linear(x, gate, up))
-    return F.silu(linear(x, gate)) * linear(x, up)
+def swiglu(gate_up: Tensor) -> Tensor:
+    """SwiGLU without its products: silu(gate) * up of both side by side [..., 2 F] (Shazeer 2020)."""
+    if kernels(gate_up):
+        return _SwiGLU.apply(gate_up)
+    gate, up = gate_up.chunk(2, -1)
+    return F.silu(gate) * up
 
 
 def require_kernels(x: Tensor) -> Library:
@@ -48,7 +48,7 @@ class _AddRMSNorm(torch.autograd.Function):
         return total, out
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor | None, Tensor, None]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
         total, weight, root = ctx.saved_tensors
         grad_total, grad = grads[0].contiguous(), grads[1].contiguous()
         d = total.shape[-1]
@@ -57,7 +57,8 @@ class _AddRMSNorm(torch.autograd.Function):
         require_kernels(total)(
             "add_rms_norm_backward", len(root), d, total, weight, root, grad, grad_total, grad_x, parts
         )
-        return grad_x, grad_x if ctx.has_residual else None, parts.sum(0), None
+        grad_weight = parts.sum(0) if ctx.needs_input_grad[2] else None
+        return grad_x, grad_x if ctx.has_residual else None, grad_weight, None
 
 
 class _SwiGLU(torch.autograd.Function):

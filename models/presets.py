@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import get_args
 
+from models.lora import Lora
 from models.memory import Checkpointing, Memory, training_memory
 from models.sizes import ModelConfig
 
@@ -63,6 +64,7 @@ def preset(
     replicas: int | None = None,
     micro_batch: int | None = None,
     activation_checkpointing: Checkpointing | None = None,
+    lora: Lora | None = None,
 ) -> Preset:
     """The preset of a model; keyword arguments fix some of the choices.
 
@@ -71,6 +73,7 @@ def preset(
         gpu_memory: bytes of each GPU.
         max_micro_batch: sequences in a GPU's share of the batch; None: unlimited.
         bytes_per_activation: of the number format of the products.
+        lora: the adapters that are trained; None: all weights are.
 
     Returns:
         The best preset; if none fits, the one with the least memory, with `fits` False.
@@ -94,6 +97,7 @@ def preset(
             shards=gpus // count,
             checkpointing=mode,
             bytes_per_activation=bytes_per_activation,
+            lora=lora,
         )
         return Preset(gpus, count, rows, mode, memory, memory.total <= available)
 

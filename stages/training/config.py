@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from models.lora import TARGET_MODULES, Lora, TargetModule
 from models.sizes import SIZES
 from stages.store import Config, runtime_field
 from stages.tokens.phase import check_repeat, check_rows_per_sample, check_weights
@@ -20,6 +21,29 @@ RowsPerSample = Annotated[int, Field(gt=0), AfterValidator(check_rows_per_sample
 _Beta = Annotated[float, Field(ge=0, lt=1)]
 _Positive = Annotated[int, Field(gt=0)]
 _Steps = Annotated[int, Field(gt=0, strict=True)]
+
+
+class LoraConfig(Config):
+    """Adapters of low rank (LoRA, Hu et al. 2021), in place of a change to all weights. The exported model has them
+    merged in; beside it they are as peft's files."""
+
+    rank: int = Field(16, ge=1)
+    """Rows and columns that an adapter's two matrices share. The more there is to learn, the higher."""
+    alpha: float = Field(32.0, gt=0)
+    """An adapter's output is scaled by alpha / rank."""
+    target_modules: Annotated[tuple[TargetModule, ...], Field(min_length=1)] = TARGET_MODULES
+    """Matrices of each layer that get an adapter. All: adapters of attention alone learn less at an equal number of
+    parameters (Schulman et al. 2025, LoRA Without Regret)."""
+
+    @field_validator("target_modules")
+    @classmethod
+    def _in_one_order(cls, value: tuple[TargetModule, ...]) -> tuple[TargetModule, ...]:
+        return tuple(name for name in TARGET_MODULES if name in value)
+
+    @property
+    def adapters(self) -> Lora:
+        """What the model needs to know."""
+        return Lora(self.rank, self.alpha, self.target_modules)
 
 
 class ModelSelection(Config):
@@ -34,10 +58,11 @@ class ModelSelection(Config):
     or `owner/name@revision`, or a model in the store, `model/DIGEST` (8 digits or more). Its tokenizer is used, too.
     Its content, not its location, is part of the fingerprint: the caller of the stage passes it as input `base`."""
     base_license: str | None = runtime_field(None)
-    """Licence of the base (SPDX). Absent: what the front matter of its README.md says. A GGUF file's own word goes
-    first."""
+    """Licence of the base (SPDX). Absent: what the front matter of its README.md says, or a GGUF file itself."""
     base_sha256: str | None = runtime_field(None, pattern=r"^[0-9a-f]{64}$")
     """SHA-256 (hex) of a base that is one file, such as a GGUF. A file with another content is refused."""
+    lora: LoraConfig | None = None
+    """Adapters to train on a base whose weights stay as they are. Absent: all weights are trained."""
 
     @field_validator("size")
     @classmethod
@@ -56,11 +81,21 @@ class ModelSelection(Config):
             raise ValueError(
                 "training.model.base_sha256 is the digest of a base's file, and there is no training.model.base"
             )
+        if self.base is None and self.lora is not None:
+            raise ValueError(
+                "training.model.lora adapts a base, and there is no training.model.base; name the model to go on from, "
+                "or remove training.model.lora to train all weights from scratch"
+            )
         if self.base is not None and self.size != "nano":
             raise ValueError(
                 f"training.model.base has its own shape; leave training.model.size ({self.size}) out, or the base"
             )
         return self
+
+    @property
+    def adapters(self) -> Lora | None:
+        """The adapters that are trained; None: all weights are."""
+        return self.lora.adapters if self.lora else None
 
 
 class PhaseConfig(Config):
@@ -140,16 +175,17 @@ class OptimizerConfig(Config):
 
     name: Literal["adamw", "muon"] = "muon"
     """muon: Muon for the layers' matrices and AdamW for embedding, head and norms. adamw: AdamW for all parameters. The
-    learning rate means the same for both. On the sample Muon won at equal time (docs/benchmarks.md)."""
+    learning rate means the same for both. On the sample Muon won at equal time (docs/benchmarks.md). LoRA's adapters
+    are trained by AdamW, whatever stands here."""
     lr: float | None = Field(None, gt=0)
     """Peak learning rate. Absent: the OLMo ladder's, 0.0047 / 2 x (parameters / 108M)^(-1/3); for a model that goes on
-    from a base, 0.6 of it."""
+    from a base, 0.6 of it; for LoRA's adapters, 10 times that, less for models that are narrower than 2,048."""
     betas: tuple[_Beta, _Beta] = (0.9, 0.95)
     """Decay rates of Adam's two averages."""
     momentum: _Beta = 0.95
     """Decay rate of Muon's average of gradients."""
     weight_decay: float = Field(0.1, ge=0)
-    """Decoupled weight decay of matrices; norms and the embedding have none."""
+    """Decoupled weight decay of matrices; norms, the embedding and LoRA's adapters have none."""
     grad_clip: float = Field(1.0, gt=0)
     """Largest norm of the gradient; a longer one is scaled down to it."""
     z_loss: float = Field(1e-5, ge=0)

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from models.huggingface import WEIGHTS_INDEX
+from models.lora import Lora
 from models.weight_files import plan_weight_files, write_weight_file
 from stages.store import Artifact, ArtifactWriter, Config, InputError, Stage, Store, StoreError
 from stages.store.private_files import make_private_folder
 from stages.store.store import describe_os_error, translate_disk_errors
-from stages.training.config import TrainingConfig
+from stages.training.adapters import MergedWeights, write_adapter
+from stages.training.config import LoraConfig, TrainingConfig
 from stages.training.model import config_of, generation_config_of
 from stages.training.run import CONFIG, GENERATION_CONFIG
 
@@ -50,10 +52,12 @@ class Exported:
 
 
 def build(config: ExportConfig, inputs: Mapping[str, Any], writer: ArtifactWriter) -> None:
-    """Makes `weights/`: config, generation config, weights (SafeTensors), tokenizer; no code and no pickle.
+    """Makes `weights/`: config, generation config, weights (SafeTensors), tokenizer; no code and no pickle. A run that
+    trained adapters has them merged there, and by themselves in `adapter/`, as peft's files.
 
     Args:
-        inputs: `training`, whose weights are taken; `tokens`, whose tokenizer it was trained with.
+        inputs: `training`, whose weights are taken; `tokens`, whose tokenizer it was trained with; where adapters were
+            trained also `base`, the model that they were trained on.
 
     Raises:
         InputError: a model and tokens that do not belong together, a tokenizer that needs code of its own, a step
@@ -68,13 +72,22 @@ def build(config: ExportConfig, inputs: Mapping[str, Any], writer: ArtifactWrite
         raise InputError(f"model: {training.id} was not trained on {tokens.id}; give the tokens that it was trained on")
     described = json.loads(training.read(CONFIG))
     sampling = json.loads(training.read(GENERATION_CONFIG))
-    with tempfile.TemporaryDirectory(dir=writer.scratch) as scratch:
+    lora = _adapters_of(training)
+    base: Any = inputs.get("base")
+    if lora and (base is None or base.digest != training.manifest.inputs.get("base")):
+        raise InputError(
+            f"model: {training.id} trained adapters of the base {training.manifest.inputs.get('base', '')[:12]}; give "
+            "that model as input `base`"
+        )
+    with tempfile.TemporaryDirectory(dir=writer.scratch) as scratch, ExitStack() as opened:
         if config.step is None:
             weights = final_weights(training)
         else:
             weights, _ = checkpoint_weights(training.store, training.folder, config.step, Path(scratch))
+        if lora:
+            write_adapter(weights, base, lora, lambda name: writer.file(f"adapter/{name}"))
         exported = _write_model(
-            weights,
+            opened.enter_context(MergedWeights(weights, base, lora)) if lora else weights,
             described,
             sampling,
             tokens,
@@ -108,7 +121,7 @@ def export_checkpoint(
         tokens: what it was trained on.
         config: with no step, the newest checkpoint.
         folder: does not exist yet, or is empty; config.json appears in it last.
-        base: the model that it went on from.
+        base: the model that it went on from; adapters are merged into it.
 
     Raises:
         InputError: the folder has something in it, or there is no such checkpoint.
@@ -128,9 +141,14 @@ def export_checkpoint(
             path.parent.mkdir(parents=True, exist_ok=True)
             return path
 
+        weights: CheckpointWeights | MergedWeights
         weights, step = checkpoint_weights(store, run, config.step, fetched)
         described = config_of(settings, tokens, base)
         sampling = generation_config_of(described, base)
+        if lora := settings.model.adapters:
+            if base is None:
+                raise InputError("model: the run trained adapters; give the base that they were trained on")
+            weights = cleanup.enter_context(MergedWeights(weights, base, lora))
         exported = _write_model(weights, described, sampling, tokens, config.dtype, file)
         for path in sorted(aside.iterdir(), key=lambda path: path.name == "config.json"):  # it last: without, no model
             path.rename(target / path.name)
@@ -160,8 +178,15 @@ def _remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
+def _adapters_of(training: Artifact) -> Lora | None:
+    """The adapters that a finished run trained; None: it trained all weights."""
+    model = training.manifest.config.get("model")
+    chosen = model.get("lora") if isinstance(model, dict) else None
+    return LoraConfig.model_validate(chosen).adapters if chosen is not None else None
+
+
 def _write_model(
-    weights: CheckpointWeights,
+    weights: CheckpointWeights | MergedWeights,
     described: dict[str, Any],
     sampling: dict[str, Any],
     tokens: Artifact,

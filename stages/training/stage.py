@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from stages.store import Artifact, ArtifactWriter, ConfigError, Stage, StoreError
+from stages.store import Artifact, ArtifactWriter, ConfigError, InputError, Stage, StoreError
 from stages.store import errors as artifact_errors
 from stages.store.manifest import parse_files
 from stages.training.batch_ranges import first_outside
@@ -33,6 +33,7 @@ def build(config: TrainingConfig, inputs: Mapping[str, Any], writer: ArtifactWri
         StoppedError: the run was asked to stop; it resumes when started again.
         TrainingError: it cannot continue: the loss is not finite, or workers were lost too often.
         ConfigError: a config that does not fit the tokens.
+        InputError: tokens that are not of the base's tokenizer, or adapters without a base.
         StoreError: a store that is full or away, or damaged data.
     """
     tokens: Artifact = inputs["tokens"]
@@ -54,6 +55,8 @@ def build(config: TrainingConfig, inputs: Mapping[str, Any], writer: ArtifactWri
     check_tokenizer(tokens)
     if base is not None:
         check_base_tokenizer(tokens, base)
+    elif config.model.lora is not None:
+        raise InputError("training: training.model.lora adapts a base; give the model to go on from as input `base`")
     described = config_of(config, tokens, base)
     plan = plan_of(tokens, config)
     named = {"base": base.folder} if base else {}
@@ -93,7 +96,7 @@ def build(config: TrainingConfig, inputs: Mapping[str, Any], writer: ArtifactWri
 
 
 def _error(kind: str) -> type[artifact_errors.HeadwaterError]:
-    known = {cls.__name__: cls for cls in (ConfigError, StoreError, TrainingError, artifact_errors.InputError)}
+    known = {cls.__name__: cls for cls in (ConfigError, StoreError, TrainingError, InputError)}
     return known.get(kind, TrainingError)
 
 

@@ -168,6 +168,12 @@ def test_a_base_in_the_store_is_named_by_its_digest(world: World) -> None:
     assert "base" not in planned and {one.state for one in planned.values()} == {"cached"}
     with pytest.raises(StoreError, match="no artifact 'model/0123456789'"):
         world.plan("training.model.size=nano", "training.model.base=model/0123456789")
+    adapted = "training.model.lora.rank=4"
+    assert world.run(*own, adapted) == ["training", "model", "evaluation", "verdict"]
+    model = read_ref(world.store(), "mine", "model")
+    assert model is not None and model.manifest.inputs["base"] == world.digest("base"), "what adapters are merged into"
+    planned = world.plan("training.model.size=nano", named, adapted)
+    assert {one.state for one in planned.values()} == {"cached"}
 
 
 @pytest.mark.parametrize(

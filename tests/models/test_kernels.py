@@ -12,6 +12,7 @@ from torch import Tensor
 
 from models.kernels import library as library_module
 from models.kernels.library import OFF, library, unavailable_reason
+from models.matmul import linear
 from models.ops import add_rms_norm, swiglu
 
 FORMATS = (torch.float32, torch.bfloat16)
@@ -71,7 +72,7 @@ def test_swiglu(dtype, width):
 
     x, gate, up = (part.to(dtype) for part in (x, gate, up))
     exact = _value_and_gradients(plain, *(part.float() for part in (x, gate, up)))
-    ours = _value_and_gradients(swiglu, x, gate, up)
+    ours = _value_and_gradients(lambda x, gate, up: swiglu(linear(x, gate, up)), x, gate, up)
     for a, b in zip(ours, exact, strict=True):
         assert (a - b).norm() <= (1e-5 if dtype == torch.float32 else 2e-2) * b.norm()
 
@@ -95,7 +96,7 @@ def test_nan_and_infinity_are_propagated(dtype, bad):
     weight = torch.ones(16)
     _, normed = add_rms_norm(x, None, weight, 1e-6)
     assert normed[2].isnan().any() and normed[[0, 1, 3]].isfinite().all()
-    assert not swiglu(x, torch.ones(3, 16, dtype=dtype), torch.ones(3, 16, dtype=dtype))[2].isfinite().any()
+    assert not swiglu(linear(x, *torch.ones(2, 3, 16, dtype=dtype)))[2].isfinite().any()
     nats, penalty, scratch = torch.empty(4), torch.empty(4), torch.empty(torch.get_num_threads(), 16)
     library(dtype)("cross_entropy", 4, 16, x, torch.zeros(4, dtype=torch.int64), 1.0, 0.0, 1, nats, penalty, scratch)
     assert not nats[2].isfinite() and nats[[0, 1, 3]].isfinite().all()

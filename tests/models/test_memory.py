@@ -9,6 +9,7 @@ import torch
 
 from models.attention_cpu import BucketLayout
 from models.decoder import Decoder, Layer, rotary
+from models.lora import Lora, add_adapters
 from models.memory import Memory, training_memory
 from models.sizes import ModelConfig, config_for_size, parameters
 from tests.models.live_bytes import LiveBytes, saved_bytes
@@ -66,6 +67,32 @@ def test_the_peak_of_a_step(tied, architecture, dtype):
     with live:
         step()
     assert 0.7 < live.peak / expected.total < 1.02
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [(torch.float32, "LlamaForCausalLM"), (torch.bfloat16, "Qwen3ForCausalLM")])
+def test_the_peak_of_a_step_of_adapters(dtype, kind):
+    config, lora = replace(SHAPE, architecture=kind), Lora(8, 16.0)
+    model = Decoder(config, 0, dtype)
+    add_adapters(model, lora)
+    initialize(model, seed=0)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, fused=True)
+
+    def step() -> None:
+        tokens, targets = torch.randint(1, 1000, (2, 4, 64))
+        model(tokens, targets, 1.0, 1e-5)[0].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step()
+    state_tensors = [value for state in optimizer.state.values() for value in state.values()]
+    live = LiveBytes([*model.parameters(), *state_tensors])
+    expected, full = _estimate(config, dtype, lora=lora), _estimate(config, dtype)
+    assert live.now == pytest.approx(expected.weights + expected.optimizer_state, rel=0.01)
+    with live:
+        step()
+    assert 0.7 < live.peak / expected.total < 1.02
+    assert expected.total < 0.8 * full.total
 
 
 def test_shards_share_weights_gradients_and_optimizer_state():

@@ -101,6 +101,7 @@ class Loop:
             without_kernels=unavailable_reason() if ranks.device.type == "cpu" else "",
             gflops=round(numerics.matmul_flops_per_second / 1e9, 1),
             parameters=parameters(state.shape),
+            trained_parameters=sum(p.numel() for p in state.model.parameters() if p.requires_grad),
             micro_batch_size=self._micro_batch_size(self.next_step),
             activation_checkpointing=state.micro_batches.activation_checkpointing,
             replicas=state.updater.replicas,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from models.lora import Lora
 from models.memory import Checkpointing
 from models.presets import Preset, preset
 from models.sizes import ModelConfig
@@ -26,6 +27,7 @@ class MicroBatches:
         max_rows: sequences of the rank that has most.
         longest: tokens of the longest sequence of any phase.
         gpu_memory: bytes of the smallest GPU; None on CPUs.
+        lora: the adapters that are trained; None: all weights are.
     """
 
     def __init__(
@@ -37,8 +39,9 @@ class MicroBatches:
         max_rows: int,
         longest: int,
         gpu_memory: int | None,
+        lora: Lora | None = None,
     ):
-        self.config, self.shape, self.world, self.dtype = config, shape, world, dtype
+        self.config, self.shape, self.world, self.dtype, self.lora = config, shape, world, dtype, lora
         self.max_rows, self.gpu_memory = max_rows, gpu_memory
         wanted = config.activation_checkpointing
         self._fixed: Checkpointing | None = None if wanted == "auto" else wanted
@@ -70,6 +73,7 @@ class MicroBatches:
             replicas=self.config.replicas(self.world),
             micro_batch=None if self.config.micro_batch_size == "auto" else self.config.micro_batch_size,
             activation_checkpointing=self._fixed,
+            lora=self.lora,
         )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from models import matmul
 from models.decoder import Decoder
+from models.lora import add_adapters
 from models.sizes import ModelConfig
 from stages.memory import available_memory
 from stages.store.events import Emit
@@ -92,8 +93,10 @@ class TrainingState:
     """What the first batch after the checkpoint gave before, when the run was restored from one."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint holds: weights and the optimizers' averages; the tensors in use, not copies."""
-        weights = {f"{WEIGHT_PREFIX}{name}": p.detach() for name, p in self.model.named_parameters()}
+        """What a checkpoint holds: the weights that are trained and the optimizers' averages; the tensors in use, not
+        copies. What stays as it is in the base is read from there again."""
+        trained = ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)
+        weights = {f"{WEIGHT_PREFIX}{name}": p.detach() for name, p in trained}
         return weights | self.optimizers.state_tensors(self.model)
 
     def encoder(self, run: Run) -> Callable[[], dict[str, Any]]:
@@ -135,27 +138,29 @@ def set_up(run: Run, emit: Emit) -> TrainingState:
 
     longest = config.data.max_rows_per_sample * data.reader.sequence_length
     shape, _ = model_of(config, vars(data.reader), run.base_artifact)
+    lora = config.model.adapters
     card, replicas = gpu_memory(ranks), parallelism.replicas(ranks.world)
-    micro_batches = MicroBatches(parallelism, shape, ranks.world, numerics.dtype, data.max_rows, longest, card)
+    micro_batches = MicroBatches(parallelism, shape, ranks.world, numerics.dtype, data.max_rows, longest, card, lora)
     base = shape if run.base else None
     check_memory(*_memory_demand(config, ranks, data, micro_batches, longest, card, base))
     with torch.device("meta"):
         model = Decoder(shape, data.reader.eos_id, numerics.dtype)
+        if lora is not None:
+            add_adapters(model, lora)
     model = parallelize(model, ranks, None if found or run.base else config.seed, replicas)
-    if run.base and not found:
-        fill_pretrained(model, ranks, base_folder(run.base_artifact))
+    if run.base and (lora is not None or not found):
+        fill_pretrained(model, ranks, base_folder(run.base_artifact), config.seed)
     checkpoint_layers(model, micro_batches.activation_checkpointing)
     compiled = wants_compiler(parallelism.compile, ranks.device)
     if compiled:
         compile_layers(model)
-    schedule = LearningRateSchedule(
-        config.schedule, config.optimizer.lr or default_peak_lr(shape, bool(run.base)), config.steps
-    )
+    default_lr = default_peak_lr(shape, bool(run.base), lora is not None)
+    schedule = LearningRateSchedule(config.schedule, config.optimizer.lr or default_lr, config.steps)
     optimizers = build_optimizers(model, config.optimizer, schedule, numerics.dtype)
     updater = Updater(model, optimizers, config.optimizer, ranks, clock, data.max_rows, replicas)
     peak = peak_rate(ranks.device, numerics.precision)
     flops_per_second = peak * ranks.world if peak else numerics.matmul_flops_per_second
-    logger = MetricsLogger(config.steps, shape, data, flops_per_second, emit, ranks.rank == 0)
+    logger = MetricsLogger(config.steps, shape, data, flops_per_second, emit, ranks.rank == 0, lora)
     state = TrainingState(
         ranks,
         data,
@@ -212,6 +217,7 @@ def _memory_demand(
         sharing=ranks.local_world if card is None else 1,
         host=card is None,
         base=base,
+        lora=config.model.adapters,
     )
     return demand, card if card is not None else min(ranks.all_gather_json(available_memory()))
 
@@ -229,7 +235,7 @@ def _restore(state: TrainingState, found: Found | None, run: Run, emit: Emit) ->
         finder.refuse_all()
         if tried:  # what was in memory could not be used, and has been read into the tensors
             if run.base:
-                fill_pretrained(state.model, ranks, base_folder(run.base_artifact))
+                fill_pretrained(state.model, ranks, base_folder(run.base_artifact), config.seed)
             else:
                 set_values(state.model, ranks, config.seed)
             state.optimizers.reset(state.model)

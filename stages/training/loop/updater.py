@@ -36,7 +36,7 @@ class Computed:
 
 @dataclass(frozen=True)
 class Norms:
-    """Of all weights, over all ranks: scalars on the device."""
+    """Of all weights that are trained, over all ranks: scalars on the device."""
 
     update: Tensor
     """Norm of what an update added to the weights, decay included."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from models.lora import Lora, training_flops_with_adapters
 from models.sizes import ModelConfig, training_flops
 from stages.store.events import Emit
 from stages.tokens.tokens_by_source import tokens_by_source
@@ -59,13 +60,21 @@ class MetricsLogger:
         steps: steps of the run.
         flops_per_second: of all ranks' devices: what utilization is a share of.
         emit: appends an event, on the first rank; does nothing on others.
+        lora: the adapters that are trained; None: all weights are.
     """
 
     def __init__(
-        self, steps: int, shape: ModelConfig, data: TrainingData, flops_per_second: float, emit: Emit, first: bool
+        self,
+        steps: int,
+        shape: ModelConfig,
+        data: TrainingData,
+        flops_per_second: float,
+        emit: Emit,
+        first: bool,
+        lora: Lora | None = None,
     ):
         self.steps, self.shape, self.data, self.flops_per_second = steps, shape, data, flops_per_second
-        self.emit, self.first = emit, first
+        self.emit, self.first, self.lora = emit, first, lora
         self.history = History()
         self._emitted = 0.0
         self._measured = -NORM_STEPS
@@ -102,7 +111,7 @@ class MetricsLogger:
             "grad_norm": float(step.computed.grad_norm),
             "tokens": step.tokens + int(self.history.last("tokens")),
             "seconds": round(self.history.last("seconds") + passed - phases["validation"], 6),
-            "model_flops_utilization": rate * training_flops(self.shape, step.length) / self.flops_per_second,
+            "model_flops_utilization": rate * self._flops_per_token(step.length) / self.flops_per_second,
             "memory_bytes": peak_memory(step.computed.nats.device),
         }
         entry |= {f"{name}_seconds": round(seconds, 6) for name, seconds in phases.items()}
@@ -148,6 +157,11 @@ class MetricsLogger:
             found["bits_per_byte"] = last["bits_per_byte"]
             found |= {f"bits_per_byte/{source}": value for source, value in last["by_source"].items()}
         return found
+
+    def _flops_per_token(self, length: int) -> float:
+        if self.lora is None:
+            return training_flops(self.shape, length)
+        return training_flops_with_adapters(self.shape, length, self.lora)
 
     def _due(self) -> bool:
         return time.monotonic() - self._emitted >= EVENT_SECONDS

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from models.lora import is_adapter
 from stages.training.optim.adamw import AdamW
 from stages.training.optim.base import OptimizerBase
 from stages.training.optim.muon import Muon
@@ -82,6 +83,12 @@ def build_optimizers(
     model: nn.Module, config: OptimizerConfig, schedule: LearningRateSchedule, dtype: torch.dtype
 ) -> Optimizers:
     """Muon for the layers' matrices and AdamW for the rest, or AdamW for all. Norms and the embedding do not decay.
+    Parameters without gradient are left out.
+
+    Adapters are AdamW's. Muon would make all singular values of a factor's update alike, but it is the product B A that
+    changes the layer, and the first gradients of A are zero, since B is. Their learning rate's rule was found with Adam
+    (`default_peak_lr`), too. They do not decay: at ten times the learning rate decay would take the model back to its
+    base ten times as fast.
 
     Args:
         dtype: number format of Muon's products.
@@ -90,7 +97,9 @@ def build_optimizers(
     decayed: list[nn.Parameter] = []
     not_decayed: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        if parameter.ndim == 1 or "embed_tokens" in name:
+        if not parameter.requires_grad:
+            continue
+        if parameter.ndim == 1 or "embed_tokens" in name or is_adapter(name):
             not_decayed.append(parameter)
         elif config.name == "muon" and ".layers." in name:
             hidden.append(parameter)
@@ -123,6 +132,6 @@ def clip_gradients(model: nn.Module, max_norm: float, alone: bool, replicas: int
 
 @torch.no_grad()
 def weight_squares(model: nn.Module) -> Tensor:
-    """Sum of the squares of this rank's weights: a scalar on the device."""
-    weights = [local(p.detach()) for p in model.parameters()]
+    """Sum of the squares of this rank's weights that are trained: a scalar on the device."""
+    weights = [local(p.detach()) for p in model.parameters() if p.requires_grad]
     return torch.stack([*torch._foreach_norm(weights)]).square().sum()

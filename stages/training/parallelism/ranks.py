@@ -106,7 +106,7 @@ def parallelize(model: Decoder, ranks: Ranks, seed: int | None, replicas: int = 
     initial values, which depend on the seed and not on the ranks.
 
     Args:
-        seed: None: the values are left as they are, for a checkpoint or a base to fill.
+        seed: None: the memory is left as it is, for a checkpoint or a base to fill.
         replicas: copies of the model, each sharded over world / replicas neighbouring ranks.
     """
     if not ranks.alone:
@@ -126,9 +126,8 @@ def set_values(model: Decoder, ranks: Ranks, seed: int) -> None:
         return
     model.to_empty(device=ranks.device)
     parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, whole in values:
-            parameters[name].copy_(_shard_like(parameters[name], whole))
+    for name, whole in values:
+        fill_shard(parameters[name], whole)
 
 
 def shard(model: Decoder, ranks: Ranks, replicas: int, gathered: bool) -> None:
@@ -150,7 +149,8 @@ def shard(model: Decoder, ranks: Ranks, replicas: int, gathered: bool) -> None:
     else:  # neighbours, which share a machine, share a copy
         sizes = (replicas, ranks.world // replicas)
         mesh = init_device_mesh(ranks.device.type, sizes, mesh_dim_names=("replicate", "shard"))
-    policy = MixedPrecisionPolicy(param_dtype=model.dtype, reduce_dtype=torch.float32)
+    # Inputs are not cast: activations have the model's format already, and a layer's rotation is fp32 on purpose.
+    policy = MixedPrecisionPolicy(param_dtype=model.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     units: list[nn.Module] = [] if gathered else list(model.model.layers)
     for unit in [*units, model]:
         fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=not gathered)
@@ -159,12 +159,14 @@ def shard(model: Decoder, ranks: Ranks, replicas: int, gathered: bool) -> None:
         unit.set_gradient_divide_factor(1.0)  # type: ignore[operator]
 
 
-def _shard_like(parameter: Tensor, whole: Tensor) -> Tensor:
-    """This rank's shard of a tensor that every rank has whole: nothing is sent."""
+@torch.no_grad()
+def fill_shard(parameter: Tensor, whole: Tensor) -> None:
+    """Fills a parameter, which may be sharded, from a tensor that every rank has whole: nothing is sent."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
-    assert isinstance(parameter, DTensor)
-    return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    if isinstance(parameter, DTensor):
+        whole = distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    parameter.copy_(whole)
 
 
 def set_last_micro_batch(model: Decoder, last: bool) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import get_args
 
+from models.lora import Lora
 from models.memory import Checkpointing, Memory, training_memory
 from models.sizes import SIZES, ModelConfig, config_for_size
 from stages.store.errors import ConfigError
@@ -42,6 +43,8 @@ class Demand:
     """True on CPUs."""
     base: ModelConfig | None = None
     """Shape of the base that the run goes on from, in place of the size's."""
+    lora: Lora | None = None
+    """The adapters that are trained; None: all weights are."""
 
     def memory(self) -> Memory:
         """Of one worker, estimated."""
@@ -53,6 +56,7 @@ class Demand:
             checkpointing=self.checkpointing,
             bytes_per_activation=self.bytes_per_activation,
             host=self.host,
+            lora=self.lora,
         )
 
     def least(self) -> int:
