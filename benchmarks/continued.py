@@ -6,9 +6,10 @@
 - `gain`: the base is trained on the documents (default: the embedded biomedical sample), once without and once with
   `--replay` (a source of general text, three tenths of the tokens), and scored before and after on held-out documents
   and on general text (default: the descriptions of installed packages; better a file that is not replayed).
-- `trainer`, `lora`: the same base, the same rows of tokens in the same batches: our training stage in one process beside
-  transformers' Trainer (with peft's adapters of rank 16 for LoRA) with AdamW, one after the other, with the allocator's settings that ours has. Tokens a second
-  are the median of all steps but the first; memory is the most that the process had.
+- `trainer`, `lora`: the same base, the same rows of tokens in the same batches: our training stage in one process
+  beside transformers' Trainer (with peft's adapters of rank 16 for LoRA) with AdamW, one after the other, with the
+  allocator's settings that ours has. Tokens a second are the median of all steps but the first; memory is the most that
+  the process had.
 
 Ratios of one run count.
 """
@@ -73,7 +74,8 @@ def recipe(options: argparse.Namespace, replay: bool, steps: int, lora: bool = F
             "validation": {"every_steps": steps, "rows": 4},
             "checkpoint": {"memory_every_steps": 0},
         },
-        "evaluation": {"general": str(options.general.resolve())} if options.general else {},
+        "evaluation": {"heldout_bytes": 100_000, "general_bytes": 50_000}
+        | ({"general": str(options.general.resolve())} if options.general else {}),
     }
 
 
