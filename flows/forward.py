@@ -24,7 +24,7 @@ from stages.training.preflight.plan import PLAN
 POLL_SECONDS = 0.5
 FLUSH_SECONDS = 10.0
 """How long the end of a stage waits for sinks whose server does not answer."""
-WARNINGS = ("warning", "worker_lost", "restart")
+WARNINGS = ("warning", "worker_lost", "restart", "checkpoint_refused")
 """Event types that are printed at once."""
 log = logging.getLogger(__name__)
 
@@ -251,6 +251,8 @@ def describe(event: Event) -> str:
         case "restart":
             took = f" in {event['seconds']:.1f} s" if "seconds" in event else ""
             return f"restarted from {event['checkpoint'] or 'the beginning'}{took}"
+        case "checkpoint_refused":
+            return f"checkpoint passed over: {', '.join(event['files'][:4])} ({'; '.join(event['reasons'][:2])})"
         case "warning":
             return str(event.get("message", ""))
         case "failed":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -184,7 +185,7 @@ def parse_recipe(data: dict[str, Any], where: str) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        lines = [_explain(detail) for detail in error.errors()]
+        lines = [_explain(detail) for detail in _by_key(error.errors())]
         raise ConfigError(f"{where}: " + "\n  ".join(["the recipe is not valid:", *lines])) from None
 
 
@@ -254,6 +255,25 @@ def apply_override(data: dict[str, Any], override: str) -> None:
         if not isinstance(at, dict):
             raise ConfigError(f"--set {override!r}: {parent!r} is not a section")
     at[last] = value
+
+
+_ALTERNATIVE = re.compile(r"(constrained|literal|function|tuple|list|dict)\b.*|int|float|str|bool")
+"""What pydantic puts behind the key of a setting of several kinds."""
+
+
+def _by_key(details: Sequence[Any]) -> list[Any]:
+    """The errors, those of one setting that may be of several kinds joined: none of the kinds fits."""
+    found: dict[Any, Any] = {}
+    for detail in details:
+        loc = tuple(detail["loc"])
+        while loc and isinstance(loc[-1], str) and _ALTERNATIVE.fullmatch(loc[-1]) and _section_at(loc) is None:
+            loc = loc[:-1]
+        known = found.get(loc)
+        if known is None or len(loc) == len(detail["loc"]):
+            found[loc if known is None else (*loc, len(found))] = {**detail, "loc": loc}
+        elif detail["msg"] not in known["msg"]:
+            known["msg"] += f", or: {detail['msg']}"
+    return [*found.values()]
 
 
 def _explain(detail: Any) -> str:

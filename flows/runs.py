@@ -98,7 +98,12 @@ def _input_of_kind(artifact: Artifact, kind: str, known: Mapping[str, Artifact])
 
 def _folder(store: Store, name: str) -> str:
     """The folder of the training run. One without manifest is found by its folder's name, or by its recipe's tokens."""
-    unfinished = [folder for folder in store.folders("training") if load(store, folder) is None]
+    for place in (store.where(""), store.url):  # as messages show it
+        name = name.removeprefix(place.rstrip("/") + "/").rstrip("/")
+    every = [*store.folders("training")]
+    if name in every:
+        return name
+    unfinished = [folder for folder in every if load(store, folder) is None]
     refs, last = list_refs(store), name.removeprefix("training/")
     if f"{name}/training" not in refs and f"{name}/tokens" in refs:
         digest = refs[f"{name}/tokens"]

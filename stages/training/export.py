@@ -162,15 +162,17 @@ def _open_folder(folder: Path, cleanup: ExitStack) -> Path:
     """
     try:
         if folder.exists() and not folder.is_dir():
-            raise InputError(f"model: {folder} is not a folder; give one that does not exist yet, or is empty")
+            raise InputError(f"export: {folder} is not a folder; give one that does not exist yet, or is empty")
         if not folder.exists():
             make_private_folder(folder)
             cleanup.callback(_remove_if_empty, folder)
         elif any(folder.iterdir()):
-            raise InputError(f"model: {folder} is not empty; give a folder that does not exist yet, or is empty")
+            raise InputError(f"export: {folder} is not empty; give a folder that does not exist yet, or is empty")
         return Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix=".headwater-", dir=folder)))
     except OSError as error:
-        raise StoreError(f"model: cannot write to {folder}: {describe_os_error(error)}; give another folder") from error
+        raise StoreError(
+            f"export: cannot write to {folder}: {describe_os_error(error)}; give another folder"
+        ) from error
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -117,6 +117,8 @@ def test_what_differs_is_named_back_to_the_corpus(store: Store, tokens: tuple[Ar
     one = put(store, "training", 1, {"steps": 4}, {"tokens": tokens[0].digest}, loss_parquet=history([4, 3, 2, 1]))
     settings = {"steps": 2, "optimizer__lr": 0.01, "parallelism__workers": 1}
     two = put(store, "training", 2, settings, {"tokens": tokens[1].digest}, loss_parquet=history([5, 3]))
+    for name in (one.folder, store.where(one.folder), f"{store.where(one.folder)}/", f"{store.url}/{one.folder}"):
+        assert find_run(store, name).folder == one.folder
     found = compare(store, find_run(store, one.id), find_run(store, two.id))
     assert found.names == (one.id, two.id)
     assert found.differences == [

@@ -116,6 +116,8 @@ def test_events_are_described_for_people() -> None:
         describe({"type": "validation", "step": 3, "bits_per_byte": 1.25}) == "held-out 1.250 bits per byte at step 3"
     )
     assert describe({"type": "worker_lost", "rank": 1, "reason": "killed"}) == "worker 1 was lost: killed"
+    refused = {"type": "checkpoint_refused", "files": ["step-00000004/index.json"], "reasons": ["not what was written"]}
+    assert describe(refused) == "checkpoint passed over: step-00000004/index.json (not what was written)"
     assert describe({"type": "restart", "step": 4, "checkpoint": "step-00000004"}) == "restarted from step-00000004"
     assert describe({"type": "restart", "step": 0, "checkpoint": None}) == "restarted from the beginning"
     assert describe({"type": "pass_finished", "pass_name": "near_duplicates", "removed": 3}) == ""

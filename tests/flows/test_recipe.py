@@ -74,6 +74,10 @@ def test_every_field_is_described() -> None:
             "gives 'synthetic_notes' a share of its own; leave it out of the weights",
         ),
         ("training.data.replay={source: synthetic_notes, share: 1.5}", r"training\.data\.replay\.share: .*less than 1"),
+        (
+            "training.checkpoint.every_steps=0",
+            r"valid:\n  training\.checkpoint\.every_steps: Input should be greater than 0, or: .*'auto' \(given: 0\)$",
+        ),
         ("gate.must_beat_markov=true", r"gate\.must_beat_markov: set evaluation\.markov_order"),
         ("nonsense", "section.key=value"),
         ("name.x=1", "'name' is not a section"),

@@ -21,7 +21,13 @@ _GROUP = ("TrainController", "RayTrainWorker")
 """Parts of the command lines of a worker group's processes."""
 _CORE = ("raylet", "gcs_server")
 """Programs that a driver cannot do without."""
+_SIGNALS = {
+    # Its handler of SIGTERM would dump the stack and abort, before the flow has recorded what became of its run. Read
+    # when Ray is imported.
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
+}
 _IMPORT = {
+    **_SIGNALS,
     # Ray takes loopback for a mistake and listens on the machine's address instead, unless this setting says that it is
     # no cluster. Read when Ray is imported.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -45,7 +51,7 @@ def is_external() -> bool:
 
 def import_ray() -> None:
     """Imports Ray so that it can stay on loopback. Whatever else imports it first makes `start_ray` fail."""
-    with _environment({} if is_external() else _IMPORT):
+    with _environment(_SIGNALS if is_external() else _IMPORT):
         import ray  # noqa: F401
 
 
@@ -76,8 +82,7 @@ def start_ray(workers: int) -> None:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DISABLE_IMPORT_WARNING": "1",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        # Its handler of SIGTERM would dump the stack and abort, before the flow has recorded what became of its run.
-        "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
+        **_SIGNALS,
         # Or a driver that is asked to stop kills every child of its process, whoever started it.
         "RAY_kill_child_processes_on_worker_exit": "0",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import stat
 import subprocess
 import sys
@@ -59,3 +60,14 @@ def test_what_is_no_abandoned_folder_of_ours_stays(tmp_path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         remove_abandoned(tmp_path)
     assert len(list(tmp_path.iterdir())) == 5 and (elsewhere / "in-use").exists()
+
+
+def test_ray_leaves_sigterm_to_the_flow() -> None:
+    """Its handler would abort the process with a dump, and leave processes of its own; the first import decides."""
+    code = (
+        "from stages.training.cluster.ray_cluster import import_ray; import_ray()\n"
+        "from ray._private import ray_constants; print(ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER)"
+    )
+    for settings in ({}, {"RAY_ADDRESS": "127.0.0.1:1"}):
+        done = subprocess.run([sys.executable, "-c", code], env=os.environ | settings, capture_output=True, text=True)
+        assert done.stdout.strip() == "True", done.stderr
