@@ -15,7 +15,6 @@ from typing import Any
 from models.huggingface import WEIGHTS, from_config
 from models.pretrained import PretrainedWeights, check_finite, check_tensors, read_json
 from stages.base.folder import CONFIG, copy_file, find_gguf, is_gguf, is_weights
-from stages.base.folder import FILES as FILES  # for the stage's callers
 from stages.base.gguf import SUFFIX, convert
 from stages.base.license import find_license, license_of_card
 from stages.base.tokenizer import FOLDER

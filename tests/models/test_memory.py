@@ -38,6 +38,25 @@ def test_what_a_layer_keeps(architecture):
     assert 0.95 < found[0] / (two - one) < 1.02
 
 
+def _assert_estimated(model: Decoder, expected: Memory) -> None:
+    """What lasts, and the peak of a step, are what was estimated."""
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
+
+    def step() -> None:
+        tokens, targets = torch.randint(1, 1000, (2, 4, 64))
+        model(tokens, targets, 1.0, 1e-5)[0].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step()
+    state_tensors = [value for state in optimizer.state.values() for value in state.values()]
+    live = LiveBytes([*model.parameters(), *state_tensors])
+    assert live.now == pytest.approx(expected.weights + expected.optimizer_state, rel=0.01)
+    with live:
+        step()
+    assert 0.7 < live.peak / expected.total < 1.02
+
+
 @pytest.mark.parametrize(
     ("tied", "architecture", "dtype"),
     [
@@ -51,22 +70,7 @@ def test_the_peak_of_a_step(tied, architecture, dtype):
     config = replace(SHAPE, tied=tied, architecture=architecture)
     model = Decoder(config, 0, dtype)
     initialize(model, seed=0)
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-
-    def step() -> None:
-        tokens, targets = torch.randint(1, 1000, (2, 4, 64))
-        model(tokens, targets, 1.0, 1e-5)[0].backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    step()
-    state_tensors = [value for state in optimizer.state.values() for value in state.values()]
-    live = LiveBytes([*model.parameters(), *state_tensors])
-    expected = _estimate(config, dtype)
-    assert live.now == pytest.approx(expected.weights + expected.optimizer_state, rel=0.01)
-    with live:
-        step()
-    assert 0.7 < live.peak / expected.total < 1.02
+    _assert_estimated(model, _estimate(config, dtype))
 
 
 @pytest.mark.parametrize(("dtype", "kind"), [(torch.float32, "LlamaForCausalLM"), (torch.bfloat16, "Qwen3ForCausalLM")])
@@ -75,23 +79,8 @@ def test_the_peak_of_a_step_of_adapters(dtype, kind):
     model = Decoder(config, 0, dtype)
     add_adapters(model, lora)
     initialize(model, seed=0)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, fused=True)
-
-    def step() -> None:
-        tokens, targets = torch.randint(1, 1000, (2, 4, 64))
-        model(tokens, targets, 1.0, 1e-5)[0].backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    step()
-    state_tensors = [value for state in optimizer.state.values() for value in state.values()]
-    live = LiveBytes([*model.parameters(), *state_tensors])
     expected, full = _estimate(config, dtype, lora=lora), _estimate(config, dtype)
-    assert live.now == pytest.approx(expected.weights + expected.optimizer_state, rel=0.01)
-    with live:
-        step()
-    assert 0.7 < live.peak / expected.total < 1.02
+    _assert_estimated(model, expected)
     assert expected.total < 0.8 * full.total
 
 

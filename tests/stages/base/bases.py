@@ -11,7 +11,8 @@ from tokenizers import AddedToken, Tokenizer
 from models.decoder import Decoder
 from models.huggingface import SpecialTokens
 from models.sizes import Architecture, ModelConfig
-from stages.base.stage import FILES, BaseConfig, base
+from stages.base.folder import FILES
+from stages.base.stage import BaseConfig, base
 from stages.corpus import list_files
 from stages.store import Artifact, Store
 from stages.tokens.tokenizer import train

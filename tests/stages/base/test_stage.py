@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from models.huggingface import WEIGHTS
 from models.pretrained import EMBEDDING, HEAD
 from models.sizes import Architecture
-from stages.base.stage import FILES
+from stages.base.folder import FILES
 from stages.base.tokenizer import tokenizer_of
 from stages.corpus import list_files
 from stages.hub import TOKENIZER_FILES

@@ -14,22 +14,11 @@ import pytest
 from stages.store import Store, StoreError
 from stages.training.checkpoint import finding, layout, memory_tier, places, saving
 from stages.training.checkpoint.format import MANIFEST
-from stages.training.checkpoint.memory_tier import ROOT_VARIABLE, MemoryFolder, leftovers, remove_leftover
+from stages.training.checkpoint.memory_tier import MemoryFolder, leftovers, remove_leftover
 from stages.training.checkpoint.upload import _in_daemon_threads
 from tests.stages.training.checkpoint.small import FOLDER, WEIGHTS, Small, flip, folder_of, restored, written
 
-
-@pytest.fixture(autouse=True)
-def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "memory"
-    folder.mkdir()
-    monkeypatch.setenv(ROOT_VARIABLE, str(folder))
-    return folder
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
+pytestmark = pytest.mark.usefixtures("memory")
 
 
 def _full(*arguments: Any, **more: Any) -> None:

@@ -14,7 +14,6 @@ from stages.store import Store, StoreError
 from stages.training.checkpoint.format import INDEX, MANIFEST, STATE
 from stages.training.checkpoint.memory_tier import (
     LOCATION,
-    ROOT_VARIABLE,
     SLOTS,
     MemoryFolder,
     leftovers,
@@ -35,19 +34,7 @@ from tests.stages.training.checkpoint.small import (
     values,
 )
 
-
-@pytest.fixture(autouse=True)
-def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stands for /dev/shm."""
-    folder = tmp_path / "memory"
-    folder.mkdir()
-    monkeypatch.setenv(ROOT_VARIABLE, str(folder))
-    return folder
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
+pytestmark = pytest.mark.usefixtures("memory")
 
 
 def _saved(store: Store, durable: bool) -> tuple[Path, Path]:

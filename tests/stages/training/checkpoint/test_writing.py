@@ -26,7 +26,7 @@ def _content(size: int) -> memoryview:
     return memoryview(memory)[:size]
 
 
-def _check(content: memoryview, path: Path) -> None:
+def _assert_written(content: memoryview, path: Path) -> None:
     entry = write_file(content, "x", path)
     data = path.read_bytes()
     assert data == bytes(content)
@@ -37,11 +37,11 @@ def _check(content: memoryview, path: Path) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_the_file_holds_every_byte_and_its_checksums(tmp_path: Path, size: int) -> None:
-    _check(_content(size), tmp_path / "x")
+    _assert_written(_content(size), tmp_path / "x")
 
 
 def test_memory_that_begins_between_pages_is_written_too(tmp_path: Path) -> None:
-    _check(_content(3 * CHUNK)[100:], tmp_path / "x")
+    _assert_written(_content(3 * CHUNK)[100:], tmp_path / "x")
 
 
 @pytest.mark.parametrize("from_write", [0, 1, 2])
@@ -60,7 +60,7 @@ def test_a_file_system_that_refuses_direct_writes_gets_plain_ones(
 
     calls: list[int] = []
     monkeypatch.setattr(os, "write", write)
-    _check(_content(3 * CHUNK + 5), tmp_path / "x")
+    _assert_written(_content(3 * CHUNK + 5), tmp_path / "x")
     assert len(refused) == 1, "asked once, plain from then on"
 
 
@@ -73,14 +73,14 @@ def test_a_file_system_without_the_flag_gets_plain_writes(tmp_path: Path, monkey
         return real(handle, command, *values)
 
     monkeypatch.setattr(fcntl, "fcntl", refuse)
-    _check(_content(2 * CHUNK + 5), tmp_path / "x")
+    _assert_written(_content(2 * CHUNK + 5), tmp_path / "x")
 
 
 def test_writes_that_are_cut_short_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A signal or a nearly full disk: the rest then begins between pages."""
     real = os.write
     monkeypatch.setattr(os, "write", lambda handle, data: real(handle, data[: max(4096, len(data) // 2)]))
-    _check(_content(CHUNK + 3), tmp_path / "x")
+    _assert_written(_content(CHUNK + 3), tmp_path / "x")
 
 
 def test_another_error_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
